@@ -1,0 +1,43 @@
+"""Fast-converging DETRs as parts for MMDetection 3.x; importing this registers all of them."""
+
+from .environment import allow_mmengine_checkpoints, check_environment
+from .version import __version__
+
+check_environment()
+allow_mmengine_checkpoints()
+
+# ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
+from .backbones import DilatedResNet
+from .cross_attention import ConditionalAttention, MultiheadCrossAttention
+from .decoders import ConditionalDecoder, DetrDecoder
+from .detectors import FastDETR
+from .encoders import DetrEncoder
+from .heads import FastDETRHead
+from .hooks import DatasetClassesCheckHook
+from .matchers import HungarianMatcher
+from .queries import LearnedQueries
+from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
+from .structures import DecoderOutput, Memory, Proposals, Queries
+from .transformers import DetrTransformer
+
+__all__ = [
+    "ConditionalAttention",
+    "ConditionalDecoder",
+    "ConditionalSelfAttention",
+    "DatasetClassesCheckHook",
+    "DecoderOutput",
+    "DetrDecoder",
+    "DetrEncoder",
+    "DetrTransformer",
+    "DilatedResNet",
+    "FastDETR",
+    "FastDETRHead",
+    "HungarianMatcher",
+    "LearnedQueries",
+    "Memory",
+    "MultiheadCrossAttention",
+    "MultiheadSelfAttention",
+    "Proposals",
+    "Queries",
+    "__version__",
+]

@@ -1,0 +1,86 @@
+"""Conditional cross-attention (Meng et al. 2021, arXiv 2108.06152)."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import OutProjection, attend, check_heads, init_xavier
+from ..structures import Memory, Queries
+from .bias import attention_bias
+
+
+@MODELS.register_module()
+class ConditionalAttention(nn.Module):
+    """Cross-attention whose score is a content part plus a spatial part (Eq. 2).
+
+    Query and key are, per head, the concatenation of content and spatial part (Sec. 3.2), so the
+    score is ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial
+    query p_q comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
+
+    As in the official code, and unlike the paper, the first decoder layer also adds the projected
+    positions to the content parts, because its content queries are still zero.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Decoder layer this module sits in; 0 has the extra query projection.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    needs_pos = True
+    needs_spatial = True
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("ConditionalAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_pos_proj = nn.Linear(embed_dims, embed_dims) if layer_index == 0 else None
+        self.q_spatial_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_pos_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        init_xavier(self)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads, num_queries, num_tokens) added to the scores, or None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        query = self.q_content_proj(queries.content)
+        key = self.k_content_proj(memory.tokens)
+        key_pos = self.k_pos_proj(memory.pos)
+        if self.q_pos_proj is not None:
+            query = query + self.q_pos_proj(queries.pos)
+            key = key + key_pos
+        value = self.v_proj(memory.tokens)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(
+            attend(
+                self._join(query, self.q_spatial_proj(queries.spatial)),
+                self._join(key, key_pos),
+                value,
+                self.num_heads,
+                bias,
+                dropout,
+            )
+        )
+
+    def _join(self, content: Tensor, spatial: Tensor) -> Tensor:
+        """Concatenate per head: (bs, tokens, embed_dims) twice -> (bs, tokens, 2 * embed_dims)."""
+        parts = [x.unflatten(-1, (self.num_heads, -1)) for x in (content, spatial)]
+        return torch.cat(parts, dim=-1).flatten(2)

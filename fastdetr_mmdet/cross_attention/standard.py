@@ -1,0 +1,53 @@
+"""Plain cross-attention of DETR (Carion et al. 2020, arXiv 2005.12872)."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import InProjection, OutProjection, attend, check_heads
+from ..structures import Memory, Queries
+from .bias import attention_bias
+
+
+@MODELS.register_module()
+class MultiheadCrossAttention(nn.Module):
+    """Dense attention from queries to memory, positions added to query and key.
+
+    Paper: DETR, appendix A.1. No difference.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("MultiheadCrossAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads, num_queries, num_tokens) added to the scores, or None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        content = queries.content
+        located = content if queries.pos is None else content + queries.pos
+        query, key, value = self.in_proj(located, memory.tokens + memory.pos, memory.tokens)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))

@@ -1,0 +1,203 @@
+"""The shapes data set: a small COCO-style detection data set that is drawn, not downloaded.
+
+Six classes that differ in shape alone, on cluttered backgrounds, with occlusion, crowds and empty
+images. Each image depends only on the seed, its split and its number; for the same versions of
+numpy and OpenCV every file is the same to the byte.
+
+Usage:
+    python -m fastdetr_mmdet.datasets.shapes data/shapes --train 1024 --val 128 --seed 0
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fastdetr_mmdet.datasets.shapes_coco import annotation
+from fastdetr_mmdet.datasets.shapes_outlines import CLASSES
+from fastdetr_mmdet.datasets.shapes_scene import SPLITS, compose
+
+__all__ = ["CLASSES", "summary", "write_shapes"]
+
+# Raise it with every change that alters a pixel or an annotation.
+GENERATOR_VERSION = 1
+
+_STAMP = "dataset.json"
+# Written first and renamed to _STAMP last: says whose unfinished files these are.
+_UNFINISHED = "dataset.unfinished.json"
+_PROGRESS_STEP = 256
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half written under its own name."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _to_json(value: dict) -> bytes:
+    return (json.dumps(value, separators=(",", ":")) + "\n").encode()
+
+
+def _is_complete(out: Path, stamp: dict) -> bool:
+    """Whether `out` holds the whole data set, and not only its stamp."""
+    return all(
+        (out / "annotations" / f"{split}.json").is_file()
+        and len(list((out / split).glob("*.jpg"))) == stamp[split]
+        for split in SPLITS
+    )
+
+
+def _may_write(out: Path, stamp: dict) -> bool:
+    """Check the output folder; False means that it already holds this data set.
+
+    Raises:
+        NotADirectoryError: if `out` is a file.
+        FileExistsError: if `out` holds anything but this data set, whole or unfinished.
+    """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; give a folder for the data set.")
+    if not out.exists() or not any(out.iterdir()):
+        return True
+    for name in (_STAMP, _UNFINISHED):
+        if not (out / name).is_file():
+            continue
+        try:
+            found = json.loads((out / name).read_text())
+        except ValueError:
+            found = None
+        if found != stamp:
+            raise FileExistsError(
+                f"{out} holds a different data set (found {found}, wanted {stamp}); "
+                "remove that folder or choose another one."
+            )
+        return name == _UNFINISHED or not _is_complete(out, stamp)
+    raise FileExistsError(
+        f"{out} holds files that are no shapes data set; choose a new or an empty folder."
+    )
+
+
+def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> None:
+    folder = out / split
+    folder.mkdir(exist_ok=True)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for index in range(count):
+        scene = compose(seed, split, index)
+        image_id, name = index + 1, f"{index + 1:06d}.jpg"
+        _, jpeg = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality])
+        _write(folder / name, jpeg.tobytes())
+        h, w = scene.image.shape[:2]
+        images.append({"id": image_id, "file_name": name, "width": w, "height": h})
+        for item in scene.objects:
+            annotations.append(annotation(item, len(annotations) + 1, image_id))
+        if not quiet and (index + 1) % _PROGRESS_STEP == 0:
+            print(f"{split}: {index + 1} of {count} images", flush=True)
+    coco = {
+        "info": {
+            "description": "fastdetr_mmdet shapes",
+            "version": str(GENERATOR_VERSION),
+            "split": split,
+            "seed": seed,
+        },
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": label + 1, "name": name, "supercategory": "shape"}
+            for label, name in enumerate(CLASSES)
+        ],
+    }
+    _write(out / "annotations" / f"{split}.json", _to_json(coco))
+
+
+def write_shapes(
+    out: str | Path, train: int = 1024, val: int = 128, seed: int = 0, quiet: bool = True
+) -> None:
+    """Write the data set, or return at once where it is already there.
+
+    Args:
+        out: Folder for the data set: new, empty, or holding the same data set. Files of other
+            origin are never touched.
+        train: Number of training images, 0 or more.
+        val: Number of validation images, 0 or more.
+        seed: Seed of all random choices, 0 or more and below 2**32.
+        quiet: False prints progress.
+
+    Raises:
+        ValueError: if a number is out of its range.
+        NotADirectoryError: if `out` is a file.
+        FileExistsError: if `out` holds something else.
+    """
+    if train < 0 or val < 0:
+        raise ValueError(f"train and val must be 0 or more, got {train} and {val}.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}.")
+    out = Path(out)
+    stamp = {
+        "generator": "fastdetr_mmdet.datasets.shapes",
+        "version": GENERATOR_VERSION,
+        "train": train,
+        "val": val,
+        "seed": seed,
+    }
+    if not _may_write(out, stamp):
+        return
+    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    _write(out / _UNFINISHED, _to_json(stamp))
+    (out / _STAMP).unlink(missing_ok=True)
+    threads = cv2.getNumThreads()
+    # One thread: sums may round differently when split among several.
+    cv2.setNumThreads(1)
+    try:
+        _write_split(out, "train", train, seed, quiet)
+        _write_split(out, "val", val, seed, quiet)
+    finally:
+        cv2.setNumThreads(threads)
+    os.replace(out / _UNFINISHED, out / _STAMP)
+
+
+def summary(out: str | Path, split: str) -> str:
+    """Describe one split in a few lines: images, boxes, sizes by COCO's limits, classes."""
+    coco = json.loads((Path(out) / "annotations" / f"{split}.json").read_text())
+    boxes = [a for a in coco["annotations"] if not a["iscrowd"]]
+    areas = np.array([a["area"] for a in boxes])
+    labels = np.array([a["category_id"] - 1 for a in boxes], int)
+    empty = len(coco["images"]) - len({a["image_id"] for a in coco["annotations"]})
+    small, large = int((areas < 32**2).sum()), int((areas > 96**2).sum())
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    per_class = ", ".join(f"{name} {n}" for name, n in zip(CLASSES, counts, strict=True))
+    return (
+        f"{split}: {len(coco['images'])} images ({empty} empty), {len(boxes)} boxes, "
+        f"{len(coco['annotations']) - len(boxes)} crowds\n"
+        f"  small {small}, medium {len(boxes) - small - large}, large {large}\n"
+        f"  {per_class}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastdetr_mmdet.datasets.shapes", description="Write the shapes data set."
+    )
+    parser.add_argument("out", help="new or empty folder for the data set")
+    parser.add_argument("--train", type=int, default=1024, help="training images (%(default)s)")
+    parser.add_argument("--val", type=int, default=128, help="validation images (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed, 0 or more (%(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        write_shapes(args.out, args.train, args.val, args.seed, quiet=False)
+    except (ValueError, OSError) as error:
+        print(f"shapes: {error}", file=sys.stderr)
+        return 1
+    for split in SPLITS:
+        print(summary(args.out, split))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Decoder of the DETR family: layers, reference refinement, level schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..boxes import add_reference
+from ..structures import DecoderOutput, Memory, Queries
+from .layer import DecoderLayer
+
+
+@MODELS.register_module()
+class DetrDecoder(nn.Module):
+    """A stack of decoder layers built from the parts that the config names.
+
+    Paper: DETR, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR, arXiv 2010.04159,
+    Sec. 4.2 and A.4 (the references entering layer 1 and later are detached).
+
+    Args:
+        embed_dims: Width.
+        num_layers: Decoder layers.
+        num_heads: Heads of every part whose own config does not set it.
+        feedforward_channels: Hidden width of the feed-forward blocks.
+        dropout: Dropout of residual branches, feed-forward blocks and attention weights.
+        self_attn: Self-attention config.
+        cross_attn: Cross-attention config.
+        aligner: Aligner config, or None.
+        spatial_prior: Spatial prior config, or None.
+        refine: Whether each layer moves the references for the next one.
+        post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
+        level_schedule: Per layer the index of the memory level that it sees; None: all levels.
+
+    Raises:
+        ValueError: if level_schedule has not one entry per layer.
+    """
+
+    # Overridden where every layer needs a reference, refined or not.
+    needs_reference = False
+    # Whether this decoder hands the cross-attention a conditional spatial query.
+    gives_spatial = False
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.1,
+        self_attn: dict | None = None,
+        cross_attn: dict | None = None,
+        aligner: dict | None = None,
+        spatial_prior: dict | None = None,
+        refine: bool = False,
+        post_norm: bool = True,
+        level_schedule: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if level_schedule is not None and len(level_schedule) != num_layers:
+            raise ValueError(
+                f"{type(self).__name__}: level_schedule={list(level_schedule)} has "
+                f"{len(level_schedule)} entries for {num_layers} layers; give one level per layer."
+            )
+        self.num_layers = num_layers
+        self.embed_dims = embed_dims
+        self.refine = refine
+        self.level_schedule = level_schedule
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                embed_dims,
+                num_heads,
+                feedforward_channels,
+                dropout,
+                self_attn or dict(type="MultiheadSelfAttention"),
+                cross_attn or dict(type="MultiheadCrossAttention"),
+                aligner,
+                spatial_prior,
+                layer_index=i,
+            )
+            for i in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
+        for layer in self.layers:
+            if getattr(layer.cross_attn, "needs_spatial", False) and not self.gives_spatial:
+                raise ValueError(
+                    f"{type(layer.cross_attn).__name__} needs the conditional spatial query that "
+                    f"{type(self).__name__} does not make; use decoder type 'ConditionalDecoder'."
+                )
+
+    def forward(
+        self, queries: Queries, memory: Memory, box_branches: nn.ModuleList | None = None
+    ) -> DecoderOutput:
+        """Decode.
+
+        Args:
+            queries: What the query initialiser made.
+            memory: What the encoder made.
+            box_branches: One module per layer, (bs, num_queries, embed_dims) -> 4 box deltas;
+                needed when refining.
+        """
+        hidden_states, references = [], []
+        position: Tensor | None = None
+        for index, layer in enumerate(self.layers):
+            if index == 0 or self.refine:
+                position = self.embed_reference(queries)
+            if position is not None:
+                spatial = self.spatial_query(index, queries.content, position)
+                queries = replace(queries, spatial=spatial)
+            if queries.reference_logits is not None:
+                references.append(queries.reference_logits)
+            level = memory if self.level_schedule is None else memory.level(self.level_schedule[index])
+            queries = queries.with_content(layer(queries, level))
+            hidden_states.append(self.norm(queries.content))
+            if self.refine and index + 1 < self.num_layers:
+                delta = box_branches[index](hidden_states[-1])  # type: ignore[index]
+                refined = add_reference(delta, queries.reference_logits).detach()
+                queries = queries.with_reference(refined)
+        return DecoderOutput(torch.stack(hidden_states), tuple(references) or None)
+
+    def embed_reference(self, queries: Queries) -> Tensor | None:
+        """Embedding of the references, made once and again after each refinement; none here."""
+        return None
+
+    def spatial_query(self, index: int, content: Tensor, position: Tensor) -> Tensor:
+        """Conditional spatial query of one layer from the embedded references."""
+        raise NotImplementedError

@@ -1,0 +1,195 @@
+"""The one detector: backbone, neck, transformer and head, each chosen by the config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ..masks import level_masks
+from ..structures import DecoderOutput, Memory
+
+
+@MODELS.register_module()
+class FastDETR(BaseDetector):
+    """A DETR whose parts are registered modules.
+
+    images - backbone - neck - ``Memory`` - transformer - ``DecoderOutput`` - head.
+
+    Args:
+        backbone: mmdet backbone config.
+        transformer: ``DetrTransformer`` config.
+        bbox_head: ``FastDETRHead`` config.
+        neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
+        positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
+            of the transformer's width.
+        num_queries: Queries per image; None leaves it to ``transformer.queries``.
+        train_cfg: Handed to the head: ``assigner``.
+        test_cfg: Handed to the head: ``max_per_img``.
+        data_preprocessor: ``DetDataPreprocessor`` config.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: if the parts' widths or query numbers disagree.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        transformer: dict,
+        bbox_head: dict,
+        neck: dict | None = None,
+        positional_encoding: dict | None = None,
+        num_queries: int | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        transformer = dict(transformer)
+        if num_queries is not None:
+            transformer["queries"] = _with_num_queries(transformer["queries"], num_queries)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck) if neck is not None else None
+        self.transformer = MODELS.build(transformer)
+        embed_dims = self.transformer.embed_dims
+        self.positional_encoding = MODELS.build(
+            positional_encoding or dict(type="SinePositionalEncoding", normalize=True),
+            default_args=dict(num_feats=embed_dims // 2),
+        )
+        decoder = self.transformer.decoder
+        self.bbox_head = MODELS.build(
+            bbox_head,
+            default_args=dict(
+                embed_dims=embed_dims,
+                num_pred_layer=decoder.num_layers,
+                train_cfg=train_cfg,
+                test_cfg=test_cfg,
+            ),
+        )
+        self._check_widths(neck)
+
+    def _check_widths(self, neck: dict | None) -> None:
+        embed_dims = self.transformer.embed_dims
+        if self.bbox_head.embed_dims != embed_dims:
+            raise ValueError(
+                f"bbox_head.embed_dims={self.bbox_head.embed_dims} differs from "
+                f"transformer.embed_dims={embed_dims}; leave it out of bbox_head, it is taken over."
+            )
+        neck_dims = (neck or {}).get("out_channels", embed_dims)
+        if neck_dims != embed_dims:
+            raise ValueError(
+                f"neck.out_channels={neck_dims} differs from transformer.embed_dims={embed_dims}; "
+                "set both to the same width."
+            )
+        pos_dims = 2 * getattr(self.positional_encoding, "num_feats", embed_dims // 2)
+        if pos_dims != embed_dims:
+            raise ValueError(
+                f"positional_encoding.num_feats={pos_dims // 2} makes {pos_dims} features, but "
+                f"transformer.embed_dims={embed_dims}; set num_feats to {embed_dims // 2} or leave "
+                "it out."
+            )
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W), normalised and padded
+            returns: per level (bs, embed_dims, h, w), finest first
+        """
+        features = self.backbone(batch_inputs)
+        return self.neck(features) if self.with_neck else features
+
+    def make_memory(
+        self, features: Sequence[Tensor], batch_inputs: Tensor, batch_data_samples: Any
+    ) -> Memory:
+        """Flatten feature maps, with masks and positional encodings.
+
+        Without data samples, or where they do not say otherwise, every image fills its input.
+        """
+        batch_size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
+        if batch_data_samples is None:
+            image_sizes = [batch_size] * len(batch_inputs)
+        else:
+            metas = [sample.metainfo for sample in batch_data_samples]
+            image_sizes = [tuple(meta.get("img_shape", batch_size))[:2] for meta in metas]
+        level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        masks, valid_ratios = level_masks(image_sizes, batch_size, level_sizes, batch_inputs.device)
+        pos_maps = []
+        for level, feature in enumerate(features):
+            if masks is None:  # all images alike: encode one, share it
+                pos = self.positional_encoding(None, input=feature[:1])
+                pos_maps.append(pos.expand(len(feature), -1, -1, -1))
+            else:
+                pos_maps.append(self.positional_encoding(masks[level]))
+        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks)
+
+    def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: Any) -> DecoderOutput:
+        """From images to decoder outputs."""
+        features = self.extract_feat(batch_inputs)
+        memory = self.make_memory(features, batch_inputs, batch_data_samples)
+        return self.transformer(memory, self.bbox_head.box_branches)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
+        """Losses of a batch, by mmdet's names; see ``FastDETRHead.loss``.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+        """
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        proposals: dict[str, Tensor] = {}
+        if output.proposals is not None:
+            proposals = dict(
+                enc_outputs_class=output.proposals.cls_scores,
+                enc_outputs_coord=output.proposals.box_logits.sigmoid(),
+            )
+        return self.bbox_head.loss(
+            hidden_states=output.hidden_states,
+            reference_logits=output.reference_logits,
+            batch_data_samples=batch_data_samples,
+            **proposals,
+        )
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool = True
+    ) -> Sequence:
+        """The data samples with ``pred_instances``; see ``FastDETRHead.predict``.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+        """
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        results = self.bbox_head.predict(
+            hidden_states=output.hidden_states,
+            reference_logits=output.reference_logits,
+            batch_data_samples=batch_data_samples,
+            rescale=rescale,
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Raw outputs of all layers.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+            returns: all_layers_cls_scores (num_layers, bs, num_queries, num_classes) logits and
+                all_layers_bbox_preds (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
+        """
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        return self.bbox_head(output.hidden_states, reference_logits=output.reference_logits)
+
+
+def _with_num_queries(queries: dict, num_queries: int) -> dict:
+    own = queries.get("num_queries", num_queries)
+    if own != num_queries:
+        raise ValueError(
+            f"model.num_queries={num_queries} and model.transformer.queries.num_queries={own} "
+            "disagree; set model.num_queries only."
+        )
+    return dict(queries, num_queries=num_queries)

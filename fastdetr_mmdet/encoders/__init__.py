@@ -1,0 +1,5 @@
+"""Encoders: ``(Memory) -> Memory``."""
+
+from .standard import DetrEncoder
+
+__all__ = ["DetrEncoder"]

@@ -1,0 +1,332 @@
+"""The one head of the family: classes and reference-relative boxes of all decoder layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid
+from ..layers import MLP
+from ..matchers import Matches
+from ..targets import Targets
+
+
+@MODELS.register_module()
+class FastDETRHead(BaseModule):
+    """Class logits and boxes of every layer at once, set loss, and top-k detections.
+
+    Paper: DETR, arXiv 2005.12872, Sec. 3.1, with the focal loss and the reference-relative boxes
+    of Deformable DETR, arXiv 2010.04159, A.3: ``box = sigmoid(branch(hidden) + reference)`` in
+    logit space. Losses are summed and divided by the number of objects, averaged over processes.
+
+    Works in ``FastDETR`` and in mmdet's own ``ConditionalDETR`` and ``DeformableDETR``.
+
+    Args:
+        num_classes: Classes, without background.
+        embed_dims: Width of the hidden states; must equal the transformer's.
+        num_reg_fcs: Hidden layers of a box branch.
+        share_pred_layer: One class and one box branch for all layers, or one of each per layer.
+        num_pred_layer: Layers that are predicted from; the detector sets it.
+        as_two_stage: Whether the last branches belong to the encoder's proposals.
+        box_size_bias: Initial width and height in logit space (0: half of the image).
+        loss_cls: Loss of class logits; a sigmoid one.
+        loss_bbox: Loss of normalised (cx, cy, w, h).
+        loss_iou: Loss of pixel (x1, y1, x2, y2).
+        train_cfg: ``assigner``: matcher config; default ``HungarianMatcher``.
+        test_cfg: ``max_per_img``: detections per image, at most num_queries * num_classes; 100.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: if num_classes is below 1 or loss_cls is not a sigmoid loss.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_reg_fcs: int = 2,
+        share_pred_layer: bool = True,
+        num_pred_layer: int = 6,
+        as_two_stage: bool = False,
+        box_size_bias: float = 0.0,
+        loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
+        loss_iou: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_classes < 1:
+            raise ValueError(f"bbox_head.num_classes={num_classes} must be at least 1.")
+        self.num_classes = num_classes
+        self.embed_dims = embed_dims
+        self.share_pred_layer = share_pred_layer
+        self.num_pred_layer = num_pred_layer
+        self.as_two_stage = as_two_stage
+        self.train_cfg = train_cfg or {}
+        self.test_cfg = test_cfg or {}
+        self.assigner = TASK_UTILS.build(
+            self.train_cfg.get("assigner") or dict(type="HungarianMatcher")
+        )
+        self.loss_cls = MODELS.build(
+            loss_cls
+            or dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
+        )
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type="L1Loss", loss_weight=5.0))
+        self.loss_iou = MODELS.build(loss_iou or dict(type="GIoULoss", loss_weight=2.0))
+        if not getattr(self.loss_cls, "use_sigmoid", False):
+            raise ValueError(
+                f"bbox_head.loss_cls of type {type(self.loss_cls).__name__} is a softmax loss, but "
+                "FastDETRHead has no background class; set use_sigmoid=True or use FocalLoss."
+            )
+        branches = 1 if share_pred_layer else num_pred_layer
+        self.cls_branches = nn.ModuleList(
+            nn.Linear(embed_dims, num_classes) for _ in range(branches)
+        )
+        self.reg_branches = nn.ModuleList(
+            MLP(embed_dims, embed_dims, 4, num_reg_fcs + 1) for _ in range(branches)
+        )
+        for classifier in self.cls_branches:
+            # Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1).
+            nn.init.constant_(classifier.bias, -math.log((1 - 0.01) / 0.01))
+        for branch in self.reg_branches:
+            nn.init.zeros_(branch[-1].weight)
+            nn.init.zeros_(branch[-1].bias)
+            nn.init.constant_(branch[-1].bias[2:], box_size_bias)
+
+    @property
+    def box_branches(self) -> list[nn.Module]:
+        """The box branch of every layer, for decoders that refine."""
+        if self.share_pred_layer:
+            return [self.reg_branches[0]] * self.num_pred_layer
+        return list(self.reg_branches)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        references: Tensor | Sequence[Tensor] | None = None,
+        reference_logits: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Classes and boxes of all layers.
+
+        Args:
+            hidden_states: Decoder outputs.
+            references: Normalised references, as mmdet's detectors give them: one tensor for all
+                layers, or one per layer (further ones are ignored).
+            reference_logits: The same before the sigmoid, one per layer, as our decoders give them.
+
+        Shape:
+            hidden_states: (num_layers, bs, num_queries, embed_dims)
+            references, reference_logits: (bs, num_queries, 2 or 4) each
+            returns: logits (num_layers, bs, num_queries, num_classes) and normalised
+                (cx, cy, w, h) (num_layers, bs, num_queries, 4), float32.
+        """
+        num_layers = hidden_states.shape[0]
+        logits = self._reference_logits(num_layers, references, reference_logits)
+        if self.share_pred_layer:
+            cls_scores = self.cls_branches[0](hidden_states)
+            deltas = self.reg_branches[0](hidden_states)
+            boxes = [add_reference(*pair) for pair in zip(deltas, logits, strict=True)]
+            return cls_scores, torch.stack(boxes).sigmoid()
+        layers = [
+            self._forward_layer(index, hidden_states[index], logits[index])
+            for index in range(num_layers)
+        ]
+        cls_scores, boxes = zip(*layers, strict=True)
+        return torch.stack(cls_scores), torch.stack(boxes)
+
+    def _forward_layer(
+        self, index: int, hidden: Tensor, reference_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        branch = 0 if self.share_pred_layer else index
+        delta = self.reg_branches[branch](hidden)
+        return self.cls_branches[branch](hidden), add_reference(delta, reference_logits).sigmoid()
+
+    @staticmethod
+    def _reference_logits(
+        num_layers: int,
+        references: Tensor | Sequence[Tensor] | None,
+        reference_logits: Sequence[Tensor] | None,
+    ) -> Sequence[Tensor | None]:
+        """One entry per layer, whichever form the references came in."""
+        if reference_logits is not None:
+            return reference_logits
+        if references is None:
+            return [None] * num_layers
+        if isinstance(references, Tensor):
+            return [inverse_sigmoid(references)] * num_layers
+        return [inverse_sigmoid(reference) for reference in references[:num_layers]]
+
+    def loss(
+        self,
+        hidden_states: Tensor,
+        references: Tensor | Sequence[Tensor] | None = None,
+        batch_data_samples: Sequence = (),
+        reference_logits: Sequence[Tensor] | None = None,
+        enc_outputs_class: Tensor | None = None,
+        enc_outputs_coord: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of all layers, by mmdet's names.
+
+        Args:
+            hidden_states, references, reference_logits: As for ``forward``.
+            batch_data_samples: With ``gt_instances``.
+            enc_outputs_class: Logits of encoder proposals, (bs, num_tokens, num_classes), or None.
+            enc_outputs_coord: Their normalised (cx, cy, w, h), (bs, num_tokens, 4), or None.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls`` ... of the
+            others, ``enc_loss_cls`` ... of the proposals; scalars, weighted.
+        """
+        cls_scores, boxes = self(hidden_states, references, reference_logits)
+        targets = Targets.from_data_samples(batch_data_samples, cls_scores.device)
+        losses = {}
+        if enc_outputs_class is not None and enc_outputs_coord is not None:
+            # Proposals are told from background only: every object is of class 0.
+            binary = Targets(
+                torch.zeros_like(targets.labels),
+                targets.boxes,
+                targets.counts,
+                targets.scales,
+                targets.image_ids,
+            )
+            for name, values in self.loss_by_feat(
+                enc_outputs_class[None], enc_outputs_coord[None], binary
+            ).items():
+                losses[f"enc_{name}"] = values[0]
+        per_layer = self.loss_by_feat(cls_scores, boxes, targets)
+        last = cls_scores.shape[0] - 1
+        for name, values in per_layer.items():
+            losses[name] = values[last]
+        for layer in range(last):
+            for name, values in per_layer.items():
+                losses[f"d{layer}.{name}"] = values[layer]
+        return losses
+
+    def loss_by_feat(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Match and compare, all layers in one call of each loss.
+
+        Shape:
+            cls_scores: (num_layers, bs, num_queries, num_classes)
+            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
+            returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
+        """
+        matches = self._match(cls_scores, boxes, targets)
+        num_layers, bs, num_queries, num_classes = cls_scores.shape
+        # As a tensor, so that the mean over processes never leaves the device.
+        num_boxes = cls_scores.new_tensor([targets.num_objects], dtype=torch.float32)
+        num_boxes = reduce_mean(num_boxes).clamp(min=1)
+
+        labels = torch.full((num_layers * bs * num_queries,), num_classes, device=boxes.device)
+        labels[matches.query_index] = targets.labels[matches.object_index]
+        loss_cls = self.loss_cls(
+            cls_scores.flatten(0, 2).float(), labels, reduction_override="none"
+        )
+        losses = {"loss_cls": loss_cls.view(num_layers, -1).sum(1) / num_boxes}
+
+        predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
+        if len(predicted) == 0:
+            # No object in the batch: zero, but in the graph, so that every parameter has a gradient.
+            nothing = boxes.flatten(1).sum(1) * 0
+            return losses | {"loss_bbox": nothing, "loss_iou": nothing}
+        wanted = targets.boxes[matches.object_index]
+        image = torch.div(matches.query_index, num_queries, rounding_mode="floor") % bs
+        scale = targets.scales[image]
+        loss_bbox = self.loss_bbox(predicted, wanted, reduction_override="none")
+        loss_iou = self.loss_iou(
+            cxcywh_to_xyxy(predicted) * scale,
+            cxcywh_to_xyxy(wanted) * scale,
+            reduction_override="none",
+        )
+        losses["loss_bbox"] = loss_bbox.view(num_layers, -1).sum(1) / num_boxes
+        losses["loss_iou"] = loss_iou.view(num_layers, -1).sum(1) / num_boxes
+        return losses
+
+    def _match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Matches:
+        """All at once with our matcher, per layer and image with one of mmdet's assigners."""
+        if hasattr(self.assigner, "match"):
+            return self.assigner.match(cls_scores, boxes, targets)
+        num_layers, bs, num_queries, _ = cls_scores.shape
+        query_index, object_index = [], []
+        for layer in range(num_layers):
+            start = 0
+            for image, count in enumerate(targets.counts):
+                scale = targets.scales[image]
+                w, h = scale[:2].tolist()
+                result = self.assigner.assign(
+                    InstanceData(
+                        scores=cls_scores[layer, image].detach(),
+                        bboxes=cxcywh_to_xyxy(boxes[layer, image].detach()) * scale,
+                    ),
+                    InstanceData(
+                        labels=targets.labels[start : start + count],
+                        bboxes=cxcywh_to_xyxy(targets.boxes[start : start + count]) * scale,
+                    ),
+                    dict(img_shape=(h, w)),
+                )
+                matched = (result.gt_inds > 0).nonzero()[:, 0]
+                query_index.append(matched + (layer * bs + image) * num_queries)
+                object_index.append(result.gt_inds[matched] - 1 + start)
+                start += count
+        return Matches(torch.cat(query_index), torch.cat(object_index))
+
+    def predict(
+        self,
+        hidden_states: Tensor,
+        references: Tensor | Sequence[Tensor] | None = None,
+        batch_data_samples: Sequence = (),
+        rescale: bool = True,
+        reference_logits: Sequence[Tensor] | None = None,
+    ) -> list[InstanceData]:
+        """Detections of the last layer: the best (query, class) pairs of each image.
+
+        Args:
+            hidden_states, references, reference_logits: As for ``forward``.
+            batch_data_samples: With ``img_shape`` and, to rescale, ``scale_factor`` (w, h).
+            rescale: Whether boxes are in pixels of the original image or of the network's input.
+
+        Returns:
+            Per image ``bboxes`` (n, 4) pixel xyxy clipped to the image, ``scores`` (n,) in [0, 1],
+            descending, and ``labels`` (n,); n = min(max_per_img, num_queries * num_classes).
+        """
+        last = hidden_states.shape[0] - 1
+        logits = self._reference_logits(last + 1, references, reference_logits)
+        cls_scores, boxes = self._forward_layer(last, hidden_states[last], logits[last])
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.predict_by_feat(cls_scores, boxes, metas, rescale)
+
+    def predict_by_feat(
+        self, cls_scores: Tensor, boxes: Tensor, metas: Sequence[dict], rescale: bool
+    ) -> list[InstanceData]:
+        """Top-k over queries and classes of one layer.
+
+        Shape:
+            cls_scores: (bs, num_queries, num_classes) logits
+            boxes: (bs, num_queries, 4) normalised (cx, cy, w, h)
+        """
+        num_classes = cls_scores.shape[-1]
+        scores = cls_scores.float().sigmoid().flatten(1)
+        k = min(self.test_cfg.get("max_per_img", 100), scores.shape[1])
+        scores, index = scores.topk(k, dim=1)
+        labels = index % num_classes
+        query = torch.div(index, num_classes, rounding_mode="floor")
+        corners = cxcywh_to_xyxy(boxes).gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
+        results = []
+        for image, meta in enumerate(metas):
+            h, w = meta["img_shape"][:2]
+            size = corners.new_tensor([w, h, w, h])
+            bboxes = (corners[image] * size).clamp(min=corners.new_zeros(4), max=size)
+            if rescale:
+                bboxes = bboxes / bboxes.new_tensor([*meta["scale_factor"]] * 2)
+            results.append(InstanceData(bboxes=bboxes, scores=scores[image], labels=labels[image]))
+        return results

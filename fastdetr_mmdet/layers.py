@@ -1,0 +1,115 @@
+"""Attention core, MLP and feed-forward block shared by all parts."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Multi-head scaled dot-product attention on projected inputs.
+
+    Head h owns the h-th chunk of the last dimension. Scores are scaled by 1 / sqrt(key_dims per
+    head). Key and value widths may differ (Conditional DETR's keys are twice as wide).
+
+    Shape:
+        query: (bs, num_queries, key_dims)
+        key: (bs, num_keys, key_dims)
+        value: (bs, num_keys, value_dims)
+        bias: broadcastable to (bs, num_heads, num_queries, num_keys): bool, True = may attend; or
+            float, added to the scores; or None.
+        returns: (bs, num_queries, value_dims)
+    """
+    query, key, value = (
+        x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )  # (bs, num_heads, tokens, dims per head)
+    if bias is not None and bias.is_floating_point():
+        bias = bias.to(query.dtype)
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    return output.transpose(1, 2).flatten(2)
+
+
+def check_heads(owner: str, embed_dims: int, num_heads: int) -> None:
+    """Raise ValueError when embed_dims cannot be split into num_heads."""
+    if embed_dims % num_heads:
+        raise ValueError(
+            f"{owner}: embed_dims={embed_dims} is not divisible by num_heads={num_heads}; "
+            "choose a num_heads that divides embed_dims."
+        )
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Official transformer initialisation: Xavier-uniform matrices, other parameters untouched."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+
+
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them: (..., in_dims) -> (..., out_dims)."""
+
+    def __init__(self, in_dims: int, hidden_dims: int, out_dims: int, num_layers: int) -> None:
+        dims = [in_dims] + [hidden_dims] * (num_layers - 1) + [out_dims]
+        layers: list[nn.Module] = []
+        for i in range(num_layers):
+            layers += [nn.Linear(dims[i], dims[i + 1]), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward block without the residual: (..., dims) -> (..., dims)."""
+
+    def __init__(self, embed_dims: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.dropout = nn.Dropout(dropout)
+        init_xavier(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        return self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True)))
+
+
+class InProjection(nn.Module):
+    """Query, key and value projections as one (3 * dims, dims) matrix.
+
+    One matrix because Xavier's bound depends on its shape: this is how ``nn.MultiheadAttention``,
+    and with it every official code, initialises plain attention.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(embed_dims, 3 * embed_dims)
+        nn.init.xavier_uniform_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project; when ``query is key`` both are done in one multiplication."""
+        dims = value.shape[-1]
+        weight, bias = self.proj.weight, self.proj.bias
+        projected_value = F.linear(value, weight[2 * dims :], bias[2 * dims :])
+        if query is key:
+            both = F.linear(query, weight[: 2 * dims], bias[: 2 * dims])
+            return *both.chunk(2, dim=-1), projected_value  # type: ignore[return-value]
+        return (
+            F.linear(query, weight[:dims], bias[:dims]),
+            F.linear(key, weight[dims : 2 * dims], bias[dims : 2 * dims]),
+            projected_value,
+        )
+
+
+class OutProjection(nn.Linear):
+    """Output projection of an attention: Xavier weight, zero bias."""
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__(embed_dims, embed_dims)
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)

@@ -1,0 +1,46 @@
+"""Runs mmdet's own command-line scripts with this package made known to them.
+
+`mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py in
+this package. Ours hold no code of their own: they call `run`, so every flag of the installed mmdet
+works as its documentation says.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import mmdet
+from mmengine.config.utils import MODULE2PACKAGE
+
+
+def run(name: str) -> None:
+    """Run one of mmdet's tools as the main program, with the arguments of this process.
+
+    Args:
+        name: The script's path below mmdet's tools folder, such as "train.py" or
+            "analysis_tools/get_flops.py".
+    """
+    # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages that it knows by name.
+    MODULE2PACKAGE.setdefault("fastdetr_mmdet", "fastdetr_mmdet")
+    runpy.run_path(str(find_script(name)), run_name="__main__")
+
+
+def find_script(name: str) -> Path:
+    """Return the path of one of the installed mmdet's tools.
+
+    Raises:
+        FileNotFoundError: if this mmdet came without its tools.
+    """
+    package = Path(mmdet.__file__).resolve().parent
+    places = [package / ".mim" / "tools"]  # an installed wheel
+    if (package.parent / "model-index.yml").is_file():
+        places.append(package.parent / "tools")  # a clone of mmdet, installed editable
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(
+        f"mmdet {mmdet.__version__} has no tools/{name} (looked in "
+        f"{', '.join(map(str, places))}): install mmdet from a wheel, or give the path of the script "
+        "in a clone of mmdet to Python."
+    )

@@ -1,0 +1,183 @@
+"""The two structures that carry everything between parts, and what a decoder returns.
+
+A part gets what it needs through these and never reaches into another part's attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Feature maps of one or more levels as one sequence of tokens.
+
+    Shape:
+        tokens: (bs, num_tokens, embed_dims); num_tokens is the sum of h * w over levels,
+            row-major within a level, finest level first.
+        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only.
+        spatial_shapes: one (h, w) of Python ints per level; host data, so that no part has to
+            read a device tensor to learn a shape.
+        valid_ratios: (bs, num_levels, 2), (w, h) share of the padded map that is image, (0, 1].
+        padding_mask: (bs, num_tokens) bool, True on padding (ignored); None when nothing in the
+            batch is padded, and then masks cost nothing.
+    """
+
+    tokens: Tensor
+    pos: Tensor
+    spatial_shapes: tuple[tuple[int, int], ...]
+    valid_ratios: Tensor
+    padding_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expected = sum(h * w for h, w in self.spatial_shapes)
+        if self.tokens.shape[1] != expected:
+            raise ValueError(
+                f"Memory holds {self.tokens.shape[1]} tokens but its spatial_shapes "
+                f"{self.spatial_shapes} add up to {expected}; pass the (h, w) of every level."
+            )
+
+    @classmethod
+    def from_maps(
+        cls,
+        maps: tuple[Tensor, ...] | list[Tensor],
+        pos_maps: tuple[Tensor, ...] | list[Tensor],
+        valid_ratios: Tensor,
+        masks: list[Tensor] | None = None,
+    ) -> Memory:
+        """Flatten feature maps into a memory.
+
+        Shape:
+            maps, pos_maps: per level (bs, embed_dims, h, w).
+            valid_ratios: (bs, num_levels, 2), (w, h).
+            masks: per level (bs, h, w) bool, True on padding, or None when nothing is padded.
+        """
+        return cls(
+            tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
+            pos=torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1),
+            spatial_shapes=tuple((int(m.shape[-2]), int(m.shape[-1])) for m in maps),
+            valid_ratios=valid_ratios,
+            padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
+        )
+
+    @property
+    def num_levels(self) -> int:
+        """Number of feature levels."""
+        return len(self.spatial_shapes)
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Number of tokens of each level."""
+        return [h * w for h, w in self.spatial_shapes]
+
+    @property
+    def attend_mask(self) -> Tensor | None:
+        """(bs, 1, 1, num_tokens) bool, True where attention may look; None when nothing is padded.
+
+        The polarity is the one of ``scaled_dot_product_attention``, opposite to ``padding_mask``.
+        """
+        return None if self.padding_mask is None else ~self.padding_mask[:, None, None, :]
+
+    def level(self, index: int) -> Memory:
+        """One level as a memory of its own: views, no copy."""
+        start = sum(self.level_sizes[:index])
+        stop = start + self.level_sizes[index]
+        mask = self.padding_mask
+        return Memory(
+            tokens=self.tokens[:, start:stop],
+            pos=self.pos[:, start:stop],
+            spatial_shapes=(self.spatial_shapes[index],),
+            valid_ratios=self.valid_ratios[:, index : index + 1],
+            padding_mask=None if mask is None else mask[:, start:stop],
+        )
+
+    def maps(self) -> list[Tensor]:
+        """The tokens as feature maps, per level (bs, embed_dims, h, w)."""
+        levels = self.tokens.split(self.level_sizes, dim=1)
+        return [
+            tokens.transpose(1, 2).unflatten(2, shape)
+            for tokens, shape in zip(levels, self.spatial_shapes, strict=True)
+        ]
+
+    def grid(self) -> Tensor:
+        """Cell centres, normalised to the un-padded image; above 1 on padding.
+
+        Shape:
+            returns: (bs, num_tokens, 2) float32, (x, y) = (column + 0.5, row + 0.5) over the
+                valid width and height of the level.
+        """
+        centres = []
+        for level, (h, w) in enumerate(self.spatial_shapes):
+            rows = torch.arange(h, dtype=torch.float32, device=self.tokens.device) + 0.5
+            columns = torch.arange(w, dtype=torch.float32, device=self.tokens.device) + 0.5
+            y, x = torch.meshgrid(rows / h, columns / w, indexing="ij")
+            padded = torch.stack([x, y], dim=-1).flatten(0, 1)  # (h * w, 2) in the padded map
+            centres.append(padded / self.valid_ratios[:, level, None])
+        return torch.cat(centres, dim=1)
+
+    def with_tokens(self, tokens: Tensor) -> Memory:
+        """The same memory with other tokens."""
+        return replace(self, tokens=tokens)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Object queries on their way through a decoder.
+
+    Shape:
+        content: (bs, num_queries, embed_dims).
+        pos: (bs, num_queries, embed_dims), positional part, added inside attention only; or None.
+        reference_logits: (bs, num_queries, 2 or 4), (cx, cy[, w, h]) before the sigmoid; or None.
+            Kept beside ``reference`` so that refinement never goes through sigmoid and back.
+        reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
+        spatial: (bs, num_queries, embed_dims), the conditional spatial query
+            (Conditional DETR, Eq. 3), set by ``ConditionalDecoder``; or None.
+    """
+
+    content: Tensor
+    pos: Tensor | None = None
+    reference_logits: Tensor | None = None
+    reference: Tensor | None = None
+    spatial: Tensor | None = None
+
+    def with_reference(self, reference_logits: Tensor) -> Queries:
+        """The same queries at other references; the sigmoid is taken in float32."""
+        logits = reference_logits.float()
+        return replace(self, reference_logits=logits, reference=logits.sigmoid())
+
+    def with_content(self, content: Tensor) -> Queries:
+        """The same queries with other content."""
+        return replace(self, content=content)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Encoder proposals of a two-stage model, supervised like one more decoder layer.
+
+    Shape:
+        cls_scores: (bs, num_tokens, num_classes) logits.
+        box_logits: (bs, num_tokens, 4), (cx, cy, w, h) before the sigmoid; inf where a token is
+            no valid proposal.
+    """
+
+    cls_scores: Tensor
+    box_logits: Tensor
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """What a transformer hands to the head.
+
+    Shape:
+        hidden_states: (num_decoder_layers, bs, num_queries, embed_dims), normed if the decoder is.
+        reference_logits: per decoder layer the reference that ENTERED it,
+            (bs, num_queries, 2 or 4) before the sigmoid; or None (plain DETR).
+        proposals: of the encoder, in two-stage models; else None.
+    """
+
+    hidden_states: Tensor
+    reference_logits: tuple[Tensor, ...] | None = None
+    proposals: Proposals | None = None

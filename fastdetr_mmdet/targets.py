@@ -1,0 +1,64 @@
+"""Ground truth of a batch in the form that matching and losses use: one concatenated set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor
+
+from .boxes import xyxy_to_cxcywh
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Objects of all images of a batch, one after the other.
+
+    Shape:
+        labels: (num_objects,) long, class indices.
+        boxes: (num_objects, 4) float32, normalised (cx, cy, w, h).
+        counts: objects of each image; host data.
+        scales: (bs, 4) float32, (w, h, w, h) of each un-padded image, in pixels.
+        image_ids: for messages, what identifies each image.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    counts: tuple[int, ...]
+    scales: Tensor
+    image_ids: tuple[str, ...]
+
+    @classmethod
+    def from_data_samples(cls, data_samples: Sequence, device: torch.device | str) -> Targets:
+        """Collect ``gt_instances`` (pixel xyxy boxes) of mmdet's data samples."""
+        sizes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
+        scales = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32, device=device)
+        labels = [sample.gt_instances.labels for sample in data_samples]
+        boxes = [
+            xyxy_to_cxcywh(get_box_tensor(sample.gt_instances.bboxes).float()) / scale
+            for sample, scale in zip(data_samples, scales, strict=True)
+        ]
+        return cls(
+            labels=torch.cat(labels),
+            boxes=torch.cat(boxes),
+            counts=tuple(len(x) for x in labels),
+            scales=scales,
+            image_ids=tuple(name_image(sample.metainfo) for sample in data_samples),
+        )
+
+    @property
+    def num_objects(self) -> int:
+        """Objects in the whole batch."""
+        return sum(self.counts)
+
+
+def name_image(meta: dict) -> str:
+    """What a person needs to find an image: its id and its path, as far as they are known."""
+    parts = [
+        f"{label} {meta[key]}"
+        for key, label in (("img_id", "id"), ("img_path", "file"))
+        if meta.get(key) is not None
+    ]
+    return ", ".join(parts) or "id unknown"

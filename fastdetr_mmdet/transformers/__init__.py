@@ -1,0 +1,5 @@
+"""Transformers: compose encoder, query initialiser and decoder."""
+
+from .standard import DetrTransformer
+
+__all__ = ["DetrTransformer"]

@@ -1,0 +1,67 @@
+"""The composition of encoder, query initialiser and decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from ..structures import DecoderOutput, Memory
+
+
+@MODELS.register_module()
+class DetrTransformer(nn.Module):
+    """Encoder, query initialiser and decoder, each chosen by its config.
+
+    Args:
+        queries: Query initialiser config.
+        decoder: Decoder config.
+        encoder: Encoder config; None hands the feature maps to the decoder as they are.
+        embed_dims: Width of all parts; even.
+
+    Raises:
+        ValueError: if two parts do not fit together; the sentence names both and the remedy.
+    """
+
+    def __init__(
+        self,
+        queries: dict,
+        decoder: dict,
+        encoder: dict | None = None,
+        embed_dims: int = 256,
+    ) -> None:
+        super().__init__()
+        if embed_dims % 2:
+            raise ValueError(
+                f"embed_dims={embed_dims} is odd; it must be even, because half of the positional "
+                "encoding belongs to x and half to y."
+            )
+        shared = dict(embed_dims=embed_dims)
+        self.embed_dims = embed_dims
+        self.encoder = MODELS.build(encoder, default_args=shared) if encoder else nn.Identity()
+        self.queries = MODELS.build(queries, default_args=shared)
+        self.decoder = MODELS.build(decoder, default_args=shared)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Refuse parts that would fail in the middle of a forward pass."""
+        queries, decoder = self.queries, self.decoder
+        if (decoder.needs_reference or decoder.refine) and queries.reference_dims == 0:
+            what = type(decoder).__name__ + (" with refine=True" if decoder.refine else "")
+            raise ValueError(
+                f"{what} needs reference points, but {type(queries).__name__} makes none; set "
+                "reference='mlp' in transformer.queries or choose another query initialiser."
+            )
+
+    def forward(self, memory: Memory, box_branches: nn.ModuleList | None = None) -> DecoderOutput:
+        """Encode, make queries, decode.
+
+        Args:
+            memory: Flattened feature maps.
+            box_branches: The head's box branch of each layer; needed when the decoder refines.
+        """
+        memory = self.encoder(memory)
+        queries, proposals = self.queries(memory)
+        output = self.decoder(queries, memory, box_branches)
+        return replace(output, proposals=proposals)
