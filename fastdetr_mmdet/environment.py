@@ -145,9 +145,9 @@ def allow_mmengine_checkpoints() -> None:
     `mim test`, tools/test.py and --resume fail under mmengine 0.10.7.
 
     For this process it permits, and nothing else: mmengine's HistoryBuffer; the rebuilding of numpy
-    arrays, scalars and dtypes of plain numbers; and, in the place of `getattr`, which HistoryBuffer's
-    pickle calls, a function that hands out only HistoryBuffer's public methods. (Allowing the real
-    `getattr`, as usually advised, would let a hostile file reach any attribute of any allowed class.)
+    arrays, scalars and dtypes of plain numbers; and, in the place of `getattr`, which the pickle of
+    a HistoryBuffer calls, a function that hands out only HistoryBuffer's public methods. (Allowing
+    the real `getattr`, the usual advice, lets a hostile file reach into every allowed class.)
     """
     import torch
 
@@ -156,7 +156,11 @@ def allow_mmengine_checkpoints() -> None:
     import numpy as np
     from mmengine.logging import HistoryBuffer
 
-    multiarray: Any = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    multiarray = importlib.import_module(
+        "numpy._core.multiarray"
+        if np.lib.NumpyVersion(np.__version__) >= "2.0.0b1"
+        else "numpy.core.multiarray"
+    )
     allowed: list[Any] = [
         HistoryBuffer,
         (_history_buffer_method, "builtins.getattr"),

@@ -1,8 +1,8 @@
 """Runs mmdet's own command-line scripts with this package made known to them.
 
-`mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py in
-this package. Ours hold no code of their own: they call `run`, so every flag of the installed mmdet
-works as its documentation says.
+`mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py
+in this package. Ours hold no code of their own: they call `run`, so every flag of the installed
+mmdet works as its documentation says.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def find_script(name: str) -> Path:
     for place in places:
         if (place / name).is_file():
             return place / name
+    looked_in = ", ".join(map(str, places))
     raise FileNotFoundError(
-        f"mmdet {mmdet.__version__} has no tools/{name} (looked in "
-        f"{', '.join(map(str, places))}): install mmdet from a wheel, or give the path of the script "
-        "in a clone of mmdet to Python."
+        f"mmdet {mmdet.__version__} has no tools/{name} (looked in {looked_in}): install mmdet "
+        "from a wheel, or run the script of a clone of mmdet by its path."
     )

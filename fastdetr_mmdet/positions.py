@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 
 def sine_embedding(
-    reference: Tensor, num_feats: int = 128, temperature: float = 10000.0
+    reference: Tensor,
+    num_feats: int = 128,
+    temperature: float = 10000.0,
+    order: Literal["yxwh", "xywh"] = "yxwh",
 ) -> Tensor:
     """Embed normalised coordinates with interleaved sines and cosines, differentiably.
 
@@ -21,15 +25,17 @@ def sine_embedding(
         reference: Normalised (x, y) or (cx, cy, w, h), [0, 1].
         num_feats: Features per coordinate; even.
         temperature: Base of the geometric series of wave lengths.
+        order: Of the coordinates in the result. The image's positional encoding, and with it
+            Conditional DETR, has y first; Deformable DETR's proposals have x first.
 
     Shape:
         reference: (..., 2 or 4)
-        returns: (..., 2 * num_feats or 4 * num_feats), in the order y, x[, w, h].
+        returns: (..., 2 * num_feats or 4 * num_feats)
     """
     reference = reference.float()
     feature = torch.arange(num_feats, dtype=torch.float32, device=reference.device)
     wave_length = temperature ** (2 * torch.div(feature, 2, rounding_mode="floor") / num_feats)
-    order = [1, 0, 2, 3][: reference.shape[-1]]
-    angles = (reference[..., order] * (2 * math.pi)).unsqueeze(-1) / wave_length
+    index = ["xywh".index(letter) for letter in order[: reference.shape[-1]]]
+    angles = (reference[..., index] * (2 * math.pi)).unsqueeze(-1) / wave_length
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-3)  # (..., coordinates, num_feats / 2, 2) -> (..., features)

@@ -1,6 +1,7 @@
 """Cross-attention: ``(Queries, Memory, spatial_prior) -> (bs, num_queries, embed_dims)``."""
 
 from .conditional import ConditionalAttention
+from .deformable import DeformableAttention
 from .standard import MultiheadCrossAttention
 
-__all__ = ["ConditionalAttention", "MultiheadCrossAttention"]
+__all__ = ["ConditionalAttention", "DeformableAttention", "MultiheadCrossAttention"]

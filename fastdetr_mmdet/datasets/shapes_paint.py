@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 # Letters that contain no ring, disc or cross of their own.
-_LETTERS = "ACEFGHJKLMNPRSUVWYZ1234567"
+_LETTERS = "ACEFGHJKLMNPRSUVWYZ123457"
 # How much a difference in blue, green and red counts to the eye; equal greys differ by their level.
 _EYE = np.array([0.15, 0.5, 0.35])
 
@@ -33,9 +33,7 @@ def _pattern(rng: np.random.Generator, h: int, w: int, period: float) -> np.ndar
         return np.clip(0.5 + wave * np.float32(rng.uniform(0.5, 3)), 0, 1)
     if kind == 2:
         # Long skewed checks, as square ones would be unlabelled squares.
-        across: np.ndarray = x * np.float32(-np.sin(angle + skew)) + y * np.float32(
-            np.cos(angle + skew)
-        )
+        across = x * np.float32(-np.sin(angle + skew)) + y * np.float32(np.cos(angle + skew))
         first = np.sin(along * np.float32(2 * np.pi / period))
         second = np.sin(across * np.float32(2 * np.pi / (2.5 * period)))
         return np.clip(0.5 + 4 * first * second, 0, 1)
@@ -53,17 +51,16 @@ def background(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     colour = rng.uniform(50, 205) + rng.uniform(-40, 40, 3)
     image = np.empty((h, w, 3), np.float32)
     image[:] = colour
-    layers = [(np.ones((h, w), np.float32), 15, 45)]
+    layers: list[tuple[np.ndarray, int, int]] = [(np.ones((h, w), np.float32), 15, 45)]
     for _ in range(rng.integers(0, 3)):
-        region = (_smooth_noise(rng, h, w, rng.uniform(60, 140)) - 0.55) * 8
-        layers.append((np.clip(region, 0, 1), 15, 40))
+        patches = (_smooth_noise(rng, h, w, rng.uniform(60, 140)) - 0.55) * 8
+        layers.append((np.clip(patches, 0, 1), 15, 40))
     for region, low, high in layers:
         weight = _pattern(rng, h, w, rng.uniform(8, 60)) * region
         image += weight[..., None] * _step(rng, low, high).astype(np.float32)
-    clouds = sum(
-        _smooth_noise(rng, h, w, cell) * amount
-        for cell, amount in ((90, 36), (32, 18), (11, 12), (4, 7))
-    )
+    clouds = np.zeros((h, w), np.float32)
+    for cell, amount in ((90, 36), (32, 18), (11, 12), (4, 7)):
+        clouds += _smooth_noise(rng, h, w, cell) * amount
     image += (clouds * np.float32(rng.uniform(0.3, 1.1)))[..., None] - 20
     return np.clip(image, 0, 255).astype(np.uint8)
 

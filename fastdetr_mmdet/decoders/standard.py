@@ -92,7 +92,7 @@ class DetrDecoder(nn.Module):
                 )
 
     def forward(
-        self, queries: Queries, memory: Memory, box_branches: nn.ModuleList | None = None
+        self, queries: Queries, memory: Memory, box_branches: Sequence[nn.Module] | None = None
     ) -> DecoderOutput:
         """Decode.
 

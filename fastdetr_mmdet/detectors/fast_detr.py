@@ -67,6 +67,8 @@ class FastDETR(BaseDetector):
             default_args=dict(
                 embed_dims=embed_dims,
                 num_pred_layer=decoder.num_layers,
+                as_two_stage=self.transformer.queries.makes_proposals,
+                class_aware_proposals=getattr(self.transformer.queries, "class_aware", False),
                 train_cfg=train_cfg,
                 test_cfg=test_cfg,
             ),
@@ -132,7 +134,9 @@ class FastDETR(BaseDetector):
         """From images to decoder outputs."""
         features = self.extract_feat(batch_inputs)
         memory = self.make_memory(features, batch_inputs, batch_data_samples)
-        return self.transformer(memory, self.bbox_head.box_branches)
+        return self.transformer(
+            memory, self.bbox_head.box_branches, self.bbox_head.proposal_branches
+        )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Losses of a batch, by mmdet's names; see ``FastDETRHead.loss``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -34,7 +35,9 @@ class FastDETRHead(BaseModule):
         num_reg_fcs: Hidden layers of a box branch.
         share_pred_layer: One class and one box branch for all layers, or one of each per layer.
         num_pred_layer: Layers that are predicted from; the detector sets it.
-        as_two_stage: Whether the last branches belong to the encoder's proposals.
+        as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
+        class_aware_proposals: Whether proposals are told apart by class, or only from background
+            (every object is then of class 0); the detector sets it.
         box_size_bias: Initial width and height in logit space (0: half of the image).
         loss_cls: Loss of class logits; a sigmoid one.
         loss_bbox: Loss of normalised (cx, cy, w, h).
@@ -55,6 +58,7 @@ class FastDETRHead(BaseModule):
         share_pred_layer: bool = True,
         num_pred_layer: int = 6,
         as_two_stage: bool = False,
+        class_aware_proposals: bool = False,
         box_size_bias: float = 0.0,
         loss_cls: dict | None = None,
         loss_bbox: dict | None = None,
@@ -71,6 +75,7 @@ class FastDETRHead(BaseModule):
         self.share_pred_layer = share_pred_layer
         self.num_pred_layer = num_pred_layer
         self.as_two_stage = as_two_stage
+        self.class_aware_proposals = class_aware_proposals
         self.train_cfg = train_cfg or {}
         self.test_cfg = test_cfg or {}
         self.assigner = TASK_UTILS.build(
@@ -87,7 +92,7 @@ class FastDETRHead(BaseModule):
                 f"bbox_head.loss_cls of type {type(self.loss_cls).__name__} is a softmax loss, but "
                 "FastDETRHead has no background class; set use_sigmoid=True or use FocalLoss."
             )
-        branches = 1 if share_pred_layer else num_pred_layer
+        branches = (1 if share_pred_layer else num_pred_layer) + int(as_two_stage)
         self.cls_branches = nn.ModuleList(
             nn.Linear(embed_dims, num_classes) for _ in range(branches)
         )
@@ -107,7 +112,12 @@ class FastDETRHead(BaseModule):
         """The box branch of every layer, for decoders that refine."""
         if self.share_pred_layer:
             return [self.reg_branches[0]] * self.num_pred_layer
-        return list(self.reg_branches)
+        return list(self.reg_branches[: self.num_pred_layer])
+
+    @property
+    def proposal_branches(self) -> tuple[nn.Module, nn.Module] | None:
+        """Class and box branch for encoder proposals, if there are any: the last ones."""
+        return (self.cls_branches[-1], self.reg_branches[-1]) if self.as_two_stage else None
 
     def forward(
         self,
@@ -190,18 +200,13 @@ class FastDETRHead(BaseModule):
         targets = Targets.from_data_samples(batch_data_samples, cls_scores.device)
         losses = {}
         if enc_outputs_class is not None and enc_outputs_coord is not None:
-            # Proposals are told from background only: every object is of class 0.
-            binary = Targets(
-                torch.zeros_like(targets.labels),
-                targets.boxes,
-                targets.counts,
-                targets.scales,
-                targets.image_ids,
+            wanted = targets
+            if not self.class_aware_proposals:
+                wanted = replace(targets, labels=torch.zeros_like(targets.labels))
+            per_proposal = self.loss_by_feat(
+                enc_outputs_class[None], enc_outputs_coord[None], wanted
             )
-            for name, values in self.loss_by_feat(
-                enc_outputs_class[None], enc_outputs_coord[None], binary
-            ).items():
-                losses[f"enc_{name}"] = values[0]
+            losses |= {f"enc_{name}": values[0] for name, values in per_proposal.items()}
         per_layer = self.loss_by_feat(cls_scores, boxes, targets)
         last = cls_scores.shape[0] - 1
         for name, values in per_layer.items():

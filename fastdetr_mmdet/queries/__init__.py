@@ -1,5 +1,6 @@
-"""Query initialisers: ``(Memory) -> (Queries, Proposals or None)``."""
+"""Query initialisers: ``(Memory, proposal branches) -> (Queries, Proposals or None)``."""
 
 from .learned import LearnedQueries
+from .two_stage import TwoStageQueries
 
-__all__ = ["LearnedQueries"]
+__all__ = ["LearnedQueries", "TwoStageQueries"]

@@ -61,13 +61,17 @@ class LearnedQueries(nn.Module):
                 f"LearnedQueries: reference={reference!r} must be 'none', 'mlp' or 'linear'."
             )
 
+    makes_proposals = False
+
     @property
     def reference_dims(self) -> int:
         """Coordinates of the references made here: 0 (none) or 2 (points)."""
         return 0 if self.reference is None else 2
 
-    def forward(self, memory: Memory) -> tuple[Queries, Proposals | None]:
-        """Queries for every image of the memory; no proposals.
+    def forward(
+        self, memory: Memory, proposal_branches: tuple[nn.Module, nn.Module] | None = None
+    ) -> tuple[Queries, Proposals | None]:
+        """Queries for every image of the memory; no proposals, so the branches are not used.
 
         Shape:
             returns: content and pos (bs, num_queries, embed_dims), reference (bs, num_queries, 2).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mmdet.registry import MODELS
@@ -54,14 +55,20 @@ class DetrTransformer(nn.Module):
                 "reference='mlp' in transformer.queries or choose another query initialiser."
             )
 
-    def forward(self, memory: Memory, box_branches: nn.ModuleList | None = None) -> DecoderOutput:
+    def forward(
+        self,
+        memory: Memory,
+        box_branches: Sequence[nn.Module] | None = None,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+    ) -> DecoderOutput:
         """Encode, make queries, decode.
 
         Args:
             memory: Flattened feature maps.
             box_branches: The head's box branch of each layer; needed when the decoder refines.
+            proposal_branches: Its class and box branch for encoder proposals; needed when two-stage.
         """
         memory = self.encoder(memory)
-        queries, proposals = self.queries(memory)
+        queries, proposals = self.queries(memory, proposal_branches)
         output = self.decoder(queries, memory, box_branches)
         return replace(output, proposals=proposals)

@@ -75,3 +75,12 @@ val_evaluator = dict(
     format_only=False,
     backend_args=None)
 test_evaluator = val_evaluator
+
+# What --cfg-options data_root=... changes besides
+derived_keys = {
+    'train_dataloader.dataset.data_root': '{data_root}',
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+    'val_evaluator.ann_file': '{data_root}annotations/instances_val2017.json',
+    'test_evaluator.ann_file': '{data_root}annotations/instances_val2017.json',
+}

@@ -30,14 +30,8 @@ model = dict(
         act_cfg=None,
         norm_cfg=None,
         num_outs=1,
-        # torch's default for a convolution, as the official code has it (a = sqrt(5))
-        init_cfg=dict(
-            type='Kaiming',
-            layer='Conv2d',
-            a=2.23606797749979,
-            mode='fan_in',
-            nonlinearity='leaky_relu',
-            distribution='uniform')),
+        # as the official code has it; mmcv would draw other weights and no biases
+        init_cfg=dict(type='TorchDefault', layer='Conv2d')),
     positional_encoding=dict(type='SinePositionalEncoding', normalize=True),
     transformer=dict(
         type='DetrTransformer',

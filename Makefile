@@ -1,0 +1,60 @@
+# Every target does the set-up that it needs. STACK=onedl (default) or STACK=openmmlab.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+STACK ?= onedl
+PYTHON ?= python3
+# Processes of the test suite, and further arguments for it: make test PYTEST_ARGS='-k matcher'
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)
+BIN := $(VENV)/bin
+
+DEMO_CONFIG := configs/demo/conditional-detr_demo_shapes.py
+DEMO_DATA := data/shapes
+DEMO_DIR := work_dirs/demo
+
+# Two processes with one thread each: more threads than cores make a small model slower.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+# Tests marked gpu are left out where there is no CUDA device, and run where there is one.
+GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.is_available() else "not gpu")')
+
+.PHONY: help setup test test-slow smoke lint format demo clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo 'Variables: STACK=onedl|openmmlab, PYTHON=python3, WORKERS=2, PYTEST_ARGS='
+
+setup: ## the virtual environment: torch, mmcv with its ops, mmengine, mmdet, mim, this package
+	@STACK=$(STACK) PYTHON=$(PYTHON) scripts/setup.sh
+
+test: setup ## the test suite, without the tests marked slow
+	$(PYTEST) -m "not slow and $(GPU)" $(PYTEST_ARGS)
+
+test-slow: setup ## the whole test suite
+	$(PYTEST) -m "$(GPU)" $(PYTEST_ARGS)
+
+smoke: setup ## the small subset that CI runs on the second stack
+	$(PYTEST) -m "smoke and $(GPU)" $(PYTEST_ARGS)
+
+lint: setup ## ruff, mypy, codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: setup ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: setup ## render the data set, train, test and picture a small detector
+	$(BIN)/python -m fastdetr_mmdet.datasets.shapes $(DEMO_DATA)
+	$(BIN)/mim train fastdetr_mmdet $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
+	$(BIN)/mim test fastdetr_mmdet $(DEMO_CONFIG) -C "$$(cat $(DEMO_DIR)/last_checkpoint)" --work-dir $(DEMO_DIR)
+	$(BIN)/python -m fastdetr_mmdet.demo $(DEMO_DIR)
+
+clean: ## remove what tools leave behind; keeps environments, data and trained models
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""Lets ``--cfg-options data_root=...`` change every place that a config took the value to.
+
+mmengine merges ``--cfg-options`` after a config has been evaluated, so overriding a variable at the
+top of a config changes nothing below it. A config that names its ``derived_keys`` is brought up to
+date after such a merge; all other configs are left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from mmengine.config import Config
+
+_VARIABLE = re.compile(r"\{(#?)(\w+)\}")
+
+
+def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
+    """What a merge of options into a config has to change besides.
+
+    ``cfg.derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
+    ``'{data_root}{val_ann}'`` joins two, ``'{#classes}'`` is the number of entries. A key that the
+    options set themselves is not touched.
+
+    Args:
+        cfg: A config with the options merged already.
+        options: Dotted keys, as from ``--cfg-options``.
+
+    Returns:
+        Dotted keys and values that follow from the changed variables.
+
+    Raises:
+        KeyError: if a template names a variable that the config does not have.
+    """
+    derived = {}
+    for key, template in cfg.get("derived_keys", {}).items():
+        variables = _VARIABLE.findall(template)
+        if key not in options and any(name in options for _, name in variables):
+            derived[key] = _evaluate(cfg, key, template, variables)
+    return derived
+
+
+def _evaluate(cfg: Config, key: str, template: str, variables: list[tuple[str, str]]) -> Any:
+    for _, name in variables:
+        if name not in cfg:
+            raise KeyError(f"derived_keys[{key!r}] uses {name!r}, which the config does not have.")
+    count, name = variables[0]
+    if template == f"{{{count}{name}}}":
+        return len(cfg[name]) if count else cfg[name]
+    return _VARIABLE.sub(
+        lambda match: str(len(cfg[match[2]]) if match[1] else cfg[match[2]]), template
+    )
+
+
+def install() -> None:
+    """Make ``Config.merge_from_dict`` heed ``derived_keys``; once, however often it is called."""
+    merge = Config.merge_from_dict
+    if getattr(merge, "heeds_derived_keys", False):
+        return
+
+    @functools.wraps(merge)
+    def merge_from_dict(self: Config, options: dict, *args: Any, **kwargs: Any) -> None:
+        merge(self, options, *args, **kwargs)
+        derived = update_derived_keys(self, options)
+        if derived:
+            merge(self, derived, *args, **kwargs)
+
+    merge_from_dict.heeds_derived_keys = True  # type: ignore[attr-defined]
+    Config.merge_from_dict = merge_from_dict

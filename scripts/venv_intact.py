@@ -1,0 +1,36 @@
+"""Tells whether every package of this environment is whole: exits 0 if so, 1 if not.
+
+pip writes a package file by file, so one that was interrupted can leave a distribution with files
+missing, or one that pip can no longer remove. Called by setup.sh after an interrupted set-up.
+"""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+def damage() -> list[str]:
+    """One sentence for each thing that is wrong."""
+    found = []
+    for folder in {Path(entry) for entry in sys.path if entry.endswith("site-packages")}:
+        # pip renames a package to ~name while it replaces it.
+        found += [f"{path} is a leftover of pip" for path in folder.glob("~*")]
+        for info in folder.glob("*.dist-info"):
+            if not (info / "METADATA").is_file():
+                found.append(f"{info.name} has no METADATA")
+            # pip's last act is to write RECORD anew, with INSTALLER in it.
+            record = info / "RECORD"
+            if not record.is_file() or "/INSTALLER," not in record.read_text(encoding="utf-8"):
+                found.append(f"{info.name} was not installed to the end")
+    for dist in metadata.distributions():
+        for file in dist.files or []:
+            if file.suffix != ".pyc" and not Path(str(file.locate())).exists():
+                found.append(f"{dist.name} lacks {file}")
+                break
+    return found
+
+
+if __name__ == "__main__":
+    problems = damage()
+    print("\n".join(problems), file=sys.stderr)
+    sys.exit(bool(problems))

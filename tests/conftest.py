@@ -1,0 +1,38 @@
+"""Fixtures for all tests, and the registries as mmdet's tools set them up."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmdet.utils import register_all_modules
+
+import fastdetr_mmdet  # noqa: F401 (registers our parts)
+
+register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the global state that mmdet's transforms draw from)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ]
+)
+def device(request) -> torch.device:
+    """The CPU and, where there is one, the GPU."""
+    return torch.device(request.param)

@@ -1,0 +1,37 @@
+"""The one place that says how near is near enough."""
+
+from __future__ import annotations
+
+import torch
+from torch.testing import assert_close
+
+# What rounding alone may do to a small model's numbers, by the type they were computed in.
+BY_DTYPE = {
+    torch.float64: dict(rtol=1e-9, atol=1e-11),
+    torch.float32: dict(rtol=1e-4, atol=2e-5),
+    torch.bfloat16: dict(rtol=4e-2, atol=4e-2),
+    torch.float16: dict(rtol=5e-3, atol=5e-3),
+}
+
+# Against the official code's golden vectors: absolute for tensors, relative for losses and gradients
+# (of a norm below GRADIENT_FLOOR times the largest norm, relative to that floor).
+GOLDEN = {
+    "pos": 1e-6,
+    "src": 2e-4,
+    "memory": 2e-4,
+    "references": 5e-5,
+    "hidden states": 5e-4,
+    "logits": 5e-4,
+    "boxes": 5e-5,
+    "losses": 5e-5,
+    "gradient norms": 2e-2,
+    "gradient projections": 2e-2,
+    "scores": 1.5e-4,
+    "result boxes": 5e-2,  # in pixels
+}
+GRADIENT_FLOOR = 1e-5
+
+
+def assert_near(actual, expected, dtype: torch.dtype = torch.float32, **kwargs) -> None:
+    """``assert_close`` at the tolerance of the type that the numbers were computed in."""
+    assert_close(actual, expected, **{**BY_DTYPE[dtype], **kwargs})

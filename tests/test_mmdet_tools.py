@@ -1,0 +1,87 @@
+"""Our tools/ are mmdet's own scripts, with this package made known to them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config.utils import MODULE2PACKAGE
+
+from fastdetr_mmdet import mmdet_tools
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def mmdet_at(monkeypatch, tmp_path):
+    """Makes believe that mmdet is installed in tmp_path, with the given files beside it."""
+
+    def place(*files, text=""):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text(text)
+        fake = SimpleNamespace(__file__=str(tmp_path / "mmdet" / "__init__.py"), __version__="3.9")
+        monkeypatch.setattr(mmdet_tools, "mmdet", fake)
+        return tmp_path.resolve()
+
+    return place
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["train.py", "test.py", "analysis_tools/get_flops.py"])
+def test_installed_mmdet_has_the_tool(name):
+    script = mmdet_tools.find_script(name)
+    assert "import mmdet" in (text := script.read_text()) or "from mmdet" in text
+    assert ROOT / "tools" not in script.parents
+
+
+def test_wheel_layout(mmdet_at):
+    root = mmdet_at("mmdet/.mim/tools/train.py", "tools/train.py", "model-index.yml")
+    assert mmdet_tools.find_script("train.py") == root / "mmdet/.mim/tools/train.py"
+
+
+def test_clone_layout(mmdet_at):
+    root = mmdet_at("tools/train.py", "model-index.yml")
+    assert mmdet_tools.find_script("train.py") == root / "tools/train.py"
+
+
+def test_a_stray_tools_folder_in_site_packages_is_not_mmdets(mmdet_at):
+    mmdet_at("tools/train.py")
+    with pytest.raises(
+        FileNotFoundError, match=r"mmdet 3\.9 has no tools/train\.py .* install mmdet"
+    ):
+        mmdet_tools.find_script("train.py")
+
+
+def test_run_makes_the_package_known(mmdet_at, monkeypatch):
+    root = mmdet_at(
+        "mmdet/.mim/tools/train.py",
+        text=(
+            "import sys\n"
+            "from mmengine.config.utils import MODULE2PACKAGE\n"
+            "from pathlib import Path\n"
+            "Path(sys.argv[1]).write_text(__name__ + ' ' + MODULE2PACKAGE['fastdetr_mmdet'])\n"
+        ),
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", str(root / "out")])
+    monkeypatch.setitem(MODULE2PACKAGE, "fastdetr_mmdet", "")
+    monkeypatch.delitem(MODULE2PACKAGE, "fastdetr_mmdet")
+    mmdet_tools.run("train.py")
+    assert (root / "out").read_text() == "__main__ fastdetr_mmdet"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("tool", "flags"),
+    [
+        ("train.py", ["--work-dir", "--amp", "--resume", "--auto-scale-lr", "--cfg-options"]),
+        ("test.py", ["--work-dir", "--out", "--show-dir", "--tta", "--cfg-options"]),
+    ],
+)
+def test_tools_take_mmdets_flags(tool, flags):
+    result = subprocess.run(
+        [sys.executable, ROOT / "tools" / tool, "-h"], capture_output=True, text=True, check=True
+    )
+    missing = [flag for flag in flags if flag not in result.stdout]
+    assert not missing
