@@ -12,7 +12,6 @@ PYTEST_ARGS ?=
 VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)
 BIN := $(VENV)/bin
 
-DEMO_CONFIG := configs/demo/conditional-detr_demo_shapes.py
 DEMO_DATA := data/shapes
 DEMO_DIR := work_dirs/demo
 
@@ -50,10 +49,7 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 demo: setup ## render the data set, train, test and picture a small detector
-	$(BIN)/python -m fastdetr_mmdet.datasets.shapes $(DEMO_DATA)
-	$(BIN)/mim train fastdetr_mmdet $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
-	$(BIN)/mim test fastdetr_mmdet $(DEMO_CONFIG) -C "$$(cat $(DEMO_DIR)/last_checkpoint)" --work-dir $(DEMO_DIR)
-	$(BIN)/python -m fastdetr_mmdet.demo $(DEMO_DIR)
+	$(BIN)/python -m fastdetr_mmdet.demo --data-root $(DEMO_DATA) --work-dir $(DEMO_DIR)
 
 clean: ## remove what tools leave behind; keeps environments, data and trained models
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

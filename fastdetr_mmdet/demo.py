@@ -16,7 +16,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-CONFIG = "demo/conditional-detr-two-stage_r18_demo_shapes.py"
+CONFIG = "demo/fast-detr_r18_shapes.py"
 PACKAGES = ("torch", "mmengine", "mmcv", "mmdet")
 
 

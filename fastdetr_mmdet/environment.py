@@ -156,21 +156,16 @@ def allow_mmengine_checkpoints() -> None:
     import numpy as np
     from mmengine.logging import HistoryBuffer
 
-    multiarray = importlib.import_module(
-        "numpy._core.multiarray"
-        if np.lib.NumpyVersion(np.__version__) >= "2.0.0b1"
-        else "numpy.core.multiarray"
-    )
-    allowed: list[Any] = [
-        HistoryBuffer,
-        (_history_buffer_method, "builtins.getattr"),
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32")),
-    ]
-    # The same two functions under the module names that numpy 1 and numpy 2 write.
+    numpy_2 = Version(np.__version__).release >= (2,)
+    multiarray = importlib.import_module(f"numpy.{'_core' if numpy_2 else 'core'}.multiarray")
+    plain = [HistoryBuffer, np.ndarray, np.dtype]
+    plain += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32")]
+    # As pairs with the name a file uses, also where torch could tell the name itself: the list is a
+    # set for the whole process, and onedl-mmengine strikes its own entries out after each load.
+    allowed: list[Any] = [(entry, f"{entry.__module__}.{entry.__qualname__}") for entry in plain]
+    allowed.append((_history_buffer_method, "builtins.getattr"))
     for function in ("_reconstruct", "scalar"):
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2
             allowed.append((getattr(multiarray, function), f"{module}.{function}"))
     torch.serialization.add_safe_globals(allowed)
 

@@ -83,6 +83,7 @@ class Memory:
 
     def level(self, index: int) -> Memory:
         """One level as a memory of its own: views, no copy."""
+        index = range(self.num_levels)[index]  # counts from the end when negative
         start = sum(self.level_sizes[:index])
         stop = start + self.level_sizes[index]
         mask = self.padding_mask

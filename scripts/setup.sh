@@ -102,18 +102,28 @@ pip install --quiet --upgrade --constraint requirements/constraints.txt \
     pip "$(pin setuptools)" wheel ninja packaging hatchling editables
 pip install --quiet --constraint requirements/constraints.txt "$(pin torch)" numpy
 
+# A machine without a display may lack the GUI libraries that opencv-python loads. mmcv needs cv2.
+mend_opencv() {
+    local version='from importlib.metadata import version; print(version("opencv-python"))'
+    version=$("$bin/python" -c "$version" 2>/dev/null) || return 0 # not there yet
+    ! "$bin/python" -c 'import cv2' 2>/dev/null || return 0
+    say "opencv-python cannot load here, which is usual without a display: using its headless twin"
+    pip install --quiet --no-deps --force-reinstall "opencv-python-headless==$version"
+}
+
 # 3. mmcv with its compiled ops. pip keeps the wheel, so this is slow once for each machine.
 has_ops() { "$bin/python" -c 'import torch, mmcv._ext' >/dev/null 2>&1; }
 has_pin() {
     [ "$(pin "$mmcv")" = "$mmcv==$("$bin/python" -c \
         "from importlib.metadata import version; print(version('$mmcv'))" 2>/dev/null)" ]
 }
+mend_opencv
 if ! has_pin || ! has_ops; then
     compiler=${CXX:-}
     for candidate in c++ g++ clang++; do
         [ -n "$compiler" ] || ! command -v "$candidate" >/dev/null || compiler=$candidate
     done
-    command -v "${compiler:-no compiler}" >/dev/null ||
+    command -v "${compiler%% *}" >/dev/null ||
         die "mmcv's ops must be compiled, and there is no C++ compiler: install one (Debian and Ubuntu: the package g++) and run this again."
     headers=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     [ -f "$headers/Python.h" ] ||
@@ -130,6 +140,7 @@ if ! has_pin || ! has_ops; then
         tail -n 30 "$log" >&2
         die "mmcv could not be compiled; its last lines are above, all of them in $log."
     }
+    mend_opencv
     if ! has_ops; then
         # pip kept a wheel made without ops, or for another torch.
         say "the mmcv that pip had kept has no ops for this torch: compiling it again"
@@ -144,15 +155,9 @@ fi
 # 4. The rest of the stack and this package in one go, so that pip sees every demand at once.
 say "mmengine, mmdet, mim and this package"
 pip install --quiet --requirement "$pins" --editable ".[$extras]"
+mend_opencv
 
-# 5. A machine without a display may lack the GUI libraries that opencv-python loads.
-"$bin/python" -c 'import cv2' 2>/dev/null || {
-    say "opencv-python cannot load here, which is usual without a display: using its headless twin"
-    version=$("$bin/python" -c 'from importlib.metadata import version; print(version("opencv-python"))')
-    pip install --quiet --no-deps --force-reinstall "opencv-python-headless==$version"
-}
-
-# 6. Nothing is taken on trust.
+# 5. Nothing is taken on trust.
 "$bin/python" scripts/verify_stack.py "$pins" || die "the environment in $venv is not as $pins wants it: delete $venv and run this again."
 
 echo "$want_files" >"$files_stamp"

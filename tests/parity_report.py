@@ -1,10 +1,9 @@
-"""Print how far our detectors are from the official codes: python tests/parity_report.py [CASE ...]."""
+"""How far our detectors are from the official codes: python tests/parity_report.py [CASE ...]."""
 
 import sys
 
-import torch
-
 import conftest  # noqa: F401 (sets up mmdet's registries)
+import torch
 from support.golden import CASES, GoldenCase, measure, too_large
 from support.tolerances import GOLDEN
 
@@ -13,7 +12,10 @@ COLUMNS = dict(logit="logits", box="boxes", loss="losses", gradient="gradient no
 
 def main(cases: list[str]) -> int:
     """The table; 1 if anything exceeds its tolerance."""
-    print("worst error of:  " + ", ".join(f"{name} (<= {GOLDEN[key]:.0e})" for name, key in COLUMNS.items()))
+    print(
+        "worst error of:  "
+        + ", ".join(f"{name} (<= {GOLDEN[key]:.0e})" for name, key in COLUMNS.items())
+    )
     print("| case | " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---|" * len(COLUMNS))
     failed = False

@@ -220,6 +220,16 @@ def test_checkpoint_of_the_runner_loads(tmp_path):
     assert loaded["message_hub"]["runtime_info"]["iter"] == 4
 
 
+def test_allowance_outlives_the_loader_of_onedl(tmp_path):
+    """It adds the same classes for one load and then removes them from the list of the process."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save(runner_like_checkpoint(), path)
+    allow_mmengine_checkpoints()
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
+        pass
+    assert torch.load(path, weights_only=True)["message_hub"]["log_scalars"]
+
+
 class Reach:
     """Unpickles to an attribute of something."""
 

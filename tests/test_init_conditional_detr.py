@@ -1,4 +1,4 @@
-"""Every parameter of Conditional DETR starts from the distribution that the official code draws it from."""
+"""Every parameter of Conditional DETR is drawn from the distribution of the official code."""
 
 import json
 import math
@@ -6,9 +6,9 @@ import math
 import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from support.golden import CASES, ROOT
 
 from fastdetr_mmdet.checkpoints import convert_state_dict
-from support.golden import CASES, ROOT
 
 STATS = json.loads((ROOT / "tests" / "data" / "init_stats" / "conditional_r50.json").read_text())
 SIGMAS = 6  # of the sampling error: one of 299 tensors fails by chance once in a million runs

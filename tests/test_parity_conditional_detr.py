@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from support.golden import GoldenCase, measure, too_large
 from support.tolerances import GOLDEN, assert_near
 
@@ -20,7 +19,7 @@ def test_equals_official_code(name):
 
 
 def test_images_do_not_see_their_batch():
-    """Nor does the size of the batch matter; on the same canvas, since padding is visible to CNNs."""
+    """Nor its size; all on the same canvas, since CNNs see the padding."""
     case = GoldenCase("conditional_r50")
     model = case.build().eval()
     inputs, samples = case.batch((1, 0, 1))

@@ -32,7 +32,6 @@ class ConditionalAttention(nn.Module):
         ValueError: if embed_dims is not divisible by num_heads.
     """
 
-    needs_pos = True
     needs_spatial = True
 
     def __init__(

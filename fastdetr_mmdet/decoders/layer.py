@@ -48,6 +48,12 @@ class DecoderLayer(nn.Module):
         self.aligner = aligner and MODELS.build(aligner, default_args=shared)
         self.spatial_prior = spatial_prior and MODELS.build(spatial_prior, default_args=shared)
         self.cross_attn = MODELS.build(cross_attn, default_args=attention)
+        if spatial_prior and not getattr(self.cross_attn, "takes_spatial_prior", True):
+            raise ValueError(
+                f"{type(self.cross_attn).__name__} has no attention matrix to which "
+                f"{type(self.spatial_prior).__name__} could add; drop spatial_prior or choose a "
+                "dense cross-attention such as ConditionalAttention."
+            )
         self.norm2 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)

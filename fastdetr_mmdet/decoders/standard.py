@@ -39,7 +39,7 @@ class DetrDecoder(nn.Module):
         ValueError: if level_schedule has not one entry per layer.
     """
 
-    # Overridden where every layer needs a reference, refined or not.
+    # Whether a layer needs references, refined or not; also so if its cross-attention does.
     needs_reference = False
     # Whether this decoder hands the cross-attention a conditional spatial query.
     gives_spatial = False
@@ -85,6 +85,8 @@ class DetrDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
         for layer in self.layers:
+            if getattr(layer.cross_attn, "needs_reference", False):
+                self.needs_reference = True
             if getattr(layer.cross_attn, "needs_spatial", False) and not self.gives_spatial:
                 raise ValueError(
                     f"{type(layer.cross_attn).__name__} needs the conditional spatial query that "

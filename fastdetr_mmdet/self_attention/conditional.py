@@ -26,8 +26,6 @@ class ConditionalSelfAttention(nn.Module):
         ValueError: if embed_dims is not divisible by num_heads.
     """
 
-    needs_pos = True
-
     def __init__(
         self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
     ) -> None:

@@ -49,7 +49,9 @@ class DetrTransformer(nn.Module):
         """Refuse parts that would fail in the middle of a forward pass."""
         queries, decoder = self.queries, self.decoder
         if (decoder.needs_reference or decoder.refine) and queries.reference_dims == 0:
-            what = type(decoder).__name__ + (" with refine=True" if decoder.refine else "")
+            what = type(decoder.layers[0].cross_attn).__name__ + " in " + type(decoder).__name__
+            if decoder.refine:
+                what += " with refine=True"
             raise ValueError(
                 f"{what} needs reference points, but {type(queries).__name__} makes none; set "
                 "reference='mlp' in transformer.queries or choose another query initialiser."

@@ -2,7 +2,7 @@
 
     python tests/data/make_golden.py GOLDEN CASE [CASE ...]
 
-GOLDEN is the folder with ``cases/``, ``init_stats/`` and ``golden_weights.py``. Writes
+GOLDEN is the folder with ``cases/`` and ``init_stats/``. Writes
 tests/data/golden/<case>/ (inputs and outputs apart: every file stays below 250 kB) and, for each
 case that has them, tests/data/init_stats/<case>.json.
 """
@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("golden", type=Path)
     parser.add_argument("cases", nargs="+")
     args = parser.parse_args()
-    shutil.copy(args.golden / "golden_weights.py", HERE.parent / "support" / "golden_weights.py")
+
     for case in args.cases:
         reduce_case(args.golden / "cases" / case, HERE / "golden" / case)
         stats = args.golden / "init_stats" / f"{case}.json"

@@ -1,4 +1,4 @@
-"""Our detectors against the official codes' golden vectors: one measurement, read by tests and report.
+"""Our detectors against the official codes' golden vectors, for the tests and the report.
 
 tests/data/golden/README.md says where the vectors come from.
 """
@@ -209,7 +209,9 @@ def _losses(losses: dict[str, Tensor], case: GoldenCase, variant: str) -> float:
         layer, _, term = name.rpartition(".")
         official = OFFICIAL_LOSSES[term] + layer.replace("d", "_")
         names.add(official)
-        expected = float(golden[f"{variant}/{official}"]) * case.manifest["loss_weight_dict"][official]
+        expected = (
+            float(golden[f"{variant}/{official}"]) * case.manifest["loss_weight_dict"][official]
+        )
         errors.append(abs(float(value) - expected) / max(abs(expected), 1e-6))
     assert names == set(case.manifest["loss_weight_dict"])
     return max(errors)

@@ -85,7 +85,8 @@ THREE_LEVELS = dict(
 def tiny_model(seed: int = 0, **overrides) -> nn.Module:
     """The detector of ``tiny_config``, in training mode, with ``randomise``d weights."""
     torch.manual_seed(seed)
-    return randomise(MODELS.build(tiny_config(**overrides)), seed)
+    # train() freezes the batch norms; a model that was just built has not heard of norm_eval
+    return randomise(MODELS.build(tiny_config(**overrides)), seed).train()
 
 
 def randomise(module: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:

@@ -13,8 +13,8 @@ BY_DTYPE = {
     torch.float16: dict(rtol=5e-3, atol=5e-3),
 }
 
-# Against the official code's golden vectors: absolute for tensors, relative for losses and gradients
-# (of a norm below GRADIENT_FLOOR times the largest norm, relative to that floor).
+# Against golden vectors: absolute for tensors, relative for losses and gradients (to the largest
+# norm times GRADIENT_FLOOR where a gradient is smaller than that).
 GOLDEN = {
     "pos": 1e-6,
     "src": 2e-4,

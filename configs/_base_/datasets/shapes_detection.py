@@ -1,20 +1,22 @@
 # The embedded data set: python -m fastdetr_mmdet.datasets.shapes data/shapes
-dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
-metainfo = dict(classes=('disc', 'square', 'triangle', 'star', 'cross', 'ring'))
-
-image_size = (160, 160)
+train_ann = 'annotations/train.json'
+train_images = 'train/'
+val_ann = 'annotations/val.json'
+val_images = 'val/'
+classes = ('disc', 'square', 'triangle', 'star', 'cross', 'ring')
+image_scale = (160, 160)  # longest and shortest side at most, in pixels
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=image_size, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=image_size, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -26,11 +28,11 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
+        type='CocoDataset',
         data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/train.json',
-        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=classes),
+        ann_file=train_ann,
+        data_prefix=dict(img=train_images),
         filter_cfg=dict(filter_empty_gt=False),
         pipeline=train_pipeline,
         backend_args=None))
@@ -41,25 +43,38 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
+        type='CocoDataset',
         data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/val.json',
-        data_prefix=dict(img='val/'),
+        metainfo=dict(classes=classes),
+        ann_file=val_ann,
+        data_prefix=dict(img=val_images),
         test_mode=True,
         pipeline=test_pipeline,
         backend_args=None))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
+    type='CocoMetric', ann_file=data_root + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What --cfg-options data_root=... changes besides
+# What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
 derived_keys = {
+    'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',
+    'train_dataloader.dataset.ann_file': '{train_ann}',
+    'train_dataloader.dataset.data_prefix.img': '{train_images}',
+    'train_dataloader.dataset.metainfo.classes': '{classes}',
+    'train_dataloader.dataset.pipeline.2.scale': '{image_scale}',
     'val_dataloader.dataset.data_root': '{data_root}',
+    'val_dataloader.dataset.ann_file': '{val_ann}',
+    'val_dataloader.dataset.data_prefix.img': '{val_images}',
+    'val_dataloader.dataset.metainfo.classes': '{classes}',
+    'val_dataloader.dataset.pipeline.1.scale': '{image_scale}',
     'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}annotations/val.json',
-    'test_evaluator.ann_file': '{data_root}annotations/val.json',
+    'test_dataloader.dataset.ann_file': '{val_ann}',
+    'test_dataloader.dataset.data_prefix.img': '{val_images}',
+    'test_dataloader.dataset.metainfo.classes': '{classes}',
+    'test_dataloader.dataset.pipeline.1.scale': '{image_scale}',
+    'val_evaluator.ann_file': '{data_root}{val_ann}',
+    'test_evaluator.ann_file': '{data_root}{val_ann}',
 }

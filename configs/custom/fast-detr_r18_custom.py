@@ -1,0 +1,44 @@
+# The small model of the demo on a data set of your own in COCO format: learns from random weights,
+# on a CPU too. Copy this file and set these, or give any of them by --cfg-options.
+data_root = 'data/my_dataset/'
+train_ann = 'train.json'  # below data_root, as are the next three
+train_images = 'images/'
+val_ann = 'val.json'
+val_images = 'images/'
+classes = ('class_a', 'class_b')  # as the annotation files name them
+image_scale = (320, 320)  # longest and shortest side at most, in pixels
+
+_base_ = '../demo/fast-detr_r18_shapes.py'
+
+model = dict(bbox_head=dict(num_classes=len(classes)))
+
+train_dataset = dict(
+    data_root=data_root,
+    metainfo=dict(classes=classes),
+    ann_file=train_ann,
+    data_prefix=dict(img=train_images),
+    pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=image_scale, keep_ratio=True),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackDetInputs'),
+    ])
+val_dataset = dict(
+    data_root=data_root,
+    metainfo=dict(classes=classes),
+    ann_file=val_ann,
+    data_prefix=dict(img=val_images),
+    pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=image_scale, keep_ratio=True),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(
+            type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    ])
+train_dataloader = dict(dataset=train_dataset)
+val_dataloader = dict(dataset=val_dataset)
+test_dataloader = dict(dataset=val_dataset)
+val_evaluator = dict(ann_file=data_root + val_ann)
+test_evaluator = dict(ann_file=data_root + val_ann)

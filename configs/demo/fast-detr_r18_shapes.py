@@ -1,0 +1,31 @@
+# A detector from random weights in minutes on two CPU cores: make demo
+_base_ = [
+    '../_base_/models/fast-detr_r18-small.py',
+    '../_base_/datasets/shapes_detection.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(bbox_head=dict(num_classes=6))
+
+max_epochs = 36
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=8e-4, weight_decay=1e-4),
+    clip_grad=dict(max_norm=1.0, norm_type=2))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, by_epoch=True, begin=0, end=3,
+         convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=3, end=max_epochs,
+         convert_to_iter_based=True),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+
+default_hooks = dict(
+    logger=dict(interval=32),
+    # only the last epoch: test and pictures use that one
+    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=max_epochs))
+randomness = dict(seed=0)

@@ -1,0 +1,80 @@
+"""Random memories and queries for tests of single parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fastdetr_mmdet.masks import level_masks
+from fastdetr_mmdet.structures import Memory, Queries
+from support.models import EMBED_DIMS, NUM_QUERIES
+
+STRIDE = 8
+
+
+def make_memory(
+    image_sizes=((32, 48), (24, 32)),
+    strides: tuple[int, ...] = (STRIDE,),
+    embed_dims: int = EMBED_DIMS,
+    seed: int = 0,
+) -> Memory:
+    """Random tokens and positions of images of the given (h, w) in pixels, padded together."""
+    generator = torch.Generator().manual_seed(seed)
+    batch_size = (max(h for h, _ in image_sizes), max(w for _, w in image_sizes))
+    levels = [(-(-batch_size[0] // s), -(-batch_size[1] // s)) for s in strides]
+    masks, valid_ratios = level_masks(image_sizes, batch_size, levels)
+    shapes = [(len(image_sizes), embed_dims, h, w) for h, w in levels]
+    maps, pos = ([torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2))
+    return Memory.from_maps(maps, pos, valid_ratios, masks)
+
+
+def make_queries(
+    bs: int = 2,
+    num_queries: int = NUM_QUERIES,
+    embed_dims: int = EMBED_DIMS,
+    reference_dims: int = 2,
+    seed: int = 0,
+) -> Queries:
+    """Random queries with references and a spatial part."""
+    generator = torch.Generator().manual_seed(seed)
+    content, pos, spatial = torch.randn(3, bs, num_queries, embed_dims, generator=generator)
+    queries = Queries(content=content, pos=pos, spatial=spatial)
+    return queries.with_reference(torch.randn(bs, num_queries, reference_dims, generator=generator))
+
+
+def only(memory: Memory, image: int) -> Memory:
+    """One image's share, still with its padding."""
+    part = slice(image, image + 1)
+    mask = memory.padding_mask
+    return Memory(
+        memory.tokens[part],
+        memory.pos[part],
+        memory.spatial_shapes,
+        memory.valid_ratios[part],
+        None if mask is None else mask[part],
+    )
+
+
+def without_padding(memory: Memory, image: int) -> Memory:
+    """One image's tokens of a one-level memory, cropped to what is not padding."""
+    (h, w), part = memory.spatial_shapes[0], slice(image, image + 1)
+    valid = ~memory.padding_mask[image].view(h, w)
+    rows, columns = int(valid[:, 0].sum()), int(valid[0].sum())
+    kept = valid.flatten()
+    return Memory(
+        memory.tokens[part, kept],
+        memory.pos[part, kept],
+        ((rows, columns),),
+        torch.ones(1, 1, 2),
+    )
+
+
+def with_other_padding(memory: Memory) -> Memory:
+    """The same memory with other content and positions where it is padding."""
+    padding = memory.padding_mask.unsqueeze(-1)
+    return replace(
+        memory,
+        tokens=memory.tokens.masked_fill(padding, 7.0),
+        pos=memory.pos.masked_fill(padding, -5.0),
+    )

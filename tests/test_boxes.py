@@ -1,0 +1,74 @@
+"""Box formats and logit space."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+
+
+def test_formats_equal_those_of_mmdet():
+    boxes = torch.rand(3, 5, 4)
+    assert_near(cxcywh_to_xyxy(boxes), bbox_cxcywh_to_xyxy(boxes))
+    assert_near(xyxy_to_cxcywh(boxes), bbox_xyxy_to_cxcywh(boxes))
+
+
+def test_formats_are_inverses():
+    boxes = torch.rand(3, 5, 4, dtype=torch.float64)
+    assert_near(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes, torch.float64)
+    assert_near(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes, torch.float64)
+
+
+def test_formats_take_no_boxes():
+    assert cxcywh_to_xyxy(torch.zeros(0, 4)).shape == (0, 4)
+    assert xyxy_to_cxcywh(torch.zeros(0, 4)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("function", [cxcywh_to_xyxy, xyxy_to_cxcywh])
+def test_format_gradients(function):
+    boxes = torch.rand(4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, boxes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-11, 11))
+def test_inverse_sigmoid_inverts_within_its_clamp(logit):
+    logit = torch.tensor(logit)
+    assert_near(
+        inverse_sigmoid(logit.sigmoid()), logit, rtol=0, atol=2e-2 + 1e-5 * logit.abs().exp()
+    )
+
+
+def test_inverse_sigmoid_clamps_as_the_official_codes_do():
+    limit = torch.log(torch.tensor(1 / 1e-5))
+    edges = inverse_sigmoid(torch.tensor([-0.5, 0.0, 1.0, 1.5]))
+    assert_near(edges, torch.stack([-limit, -limit, limit, limit]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_inverse_sigmoid_is_finite_at_half_precision(dtype):
+    logits = inverse_sigmoid(torch.tensor([0.0, 0.5, 1.0], dtype=dtype))
+    assert logits.dtype == torch.float32
+    assert_near(logits, torch.tensor([-11.5129, 0.0, 11.5129]))
+
+
+def test_point_reference_moves_the_centre_only():
+    delta, reference = torch.randn(2, 3, 4), torch.randn(2, 3, 2)
+    boxes = add_reference(delta, reference)
+    assert torch.equal(boxes[..., :2], delta[..., :2] + reference)
+    assert torch.equal(boxes[..., 2:], delta[..., 2:])
+
+
+def test_box_reference_moves_all_and_none_moves_nothing():
+    delta, reference = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    assert torch.equal(add_reference(delta, reference), delta + reference)
+    assert torch.equal(add_reference(delta, None), delta)
+
+
+def test_reference_is_added_in_float32():
+    half = torch.full((1, 4), 0.123, dtype=torch.bfloat16)
+    assert add_reference(half, None).dtype == torch.float32
+    assert torch.equal(add_reference(half, half[:, :2])[:, :2], 2 * half[:, :2].float())

@@ -1,0 +1,151 @@
+"""What every dense cross-attention has to do, and what each computes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.memories import (
+    make_memory,
+    make_queries,
+    only,
+    with_other_padding,
+    without_padding,
+)
+from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
+from support.tolerances import assert_near
+from torch import nn
+
+from fastdetr_mmdet.cross_attention.bias import attention_bias
+
+KINDS = ["MultiheadCrossAttention", "ConditionalAttention"]
+
+
+def build(kind, **kwargs):
+    torch.manual_seed(0)
+    config = dict(type=kind, embed_dims=EMBED_DIMS, num_heads=NUM_HEADS, dropout=0.0)
+    return randomise(MODELS.build(config | kwargs))
+
+
+def image_of(queries, image):
+    part = slice(image, image + 1)
+    return replace(
+        queries,
+        content=queries.content[part],
+        pos=queries.pos[part],
+        spatial=queries.spatial[part],
+    )
+
+
+@pytest.mark.parametrize("layer_index", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind:
+    def test_images_do_not_see_each_other(self, kind, layer_index):
+        attention = build(kind, layer_index=layer_index)
+        queries, memory = make_queries(), make_memory()
+        together = attention(queries, memory)
+        assert together.shape == (2, NUM_QUERIES, EMBED_DIMS)
+        for image in range(2):
+            alone = attention(image_of(queries, image), only(memory, image))
+            assert_near(together[image : image + 1], alone)
+
+    def test_padding_is_invisible(self, kind, layer_index):
+        attention = build(kind, layer_index=layer_index)
+        queries, memory = make_queries(), make_memory()
+        output = attention(queries, memory)
+        assert torch.equal(attention(queries, with_other_padding(memory)), output)
+        cropped = attention(image_of(queries, 1), without_padding(memory, 1))
+        assert_near(output[1:], cropped)
+
+    def test_prior_is_added_to_the_scores(self, kind, layer_index):
+        """A constant changes nothing; -inf is a mask; else the output changes."""
+        attention = build(kind, layer_index=layer_index)
+        queries, memory = make_queries(), make_memory(((32, 48), (32, 48)))
+        tokens = memory.tokens.shape[1]
+        output = attention(queries, memory)
+        constant = torch.full((2, NUM_HEADS, NUM_QUERIES, tokens), 3.0)
+        assert_near(attention(queries, memory, constant), output)
+        assert not torch.allclose(attention(queries, memory, torch.randn_like(constant)), output)
+
+        masked = torch.rand(2, tokens) > 0.5
+        prior = torch.zeros(2, 1, NUM_QUERIES, tokens)
+        prior = prior.masked_fill(masked[:, None, None], -torch.inf)
+        as_padding = replace(memory, padding_mask=masked)
+        assert_near(attention(queries, memory, prior), attention(queries, as_padding))
+
+    def test_padding_stays_invisible_under_a_prior(self, kind, layer_index):
+        attention = build(kind, layer_index=layer_index)
+        queries, memory = make_queries(), make_memory()
+        prior = torch.randn(2, NUM_HEADS, NUM_QUERIES, memory.tokens.shape[1])
+        output = attention(queries, memory, prior)
+        assert torch.equal(attention(queries, with_other_padding(memory), prior), output)
+
+    def test_dropout_in_training_only(self, kind, layer_index):
+        attention = build(kind, layer_index=layer_index, dropout=0.5)
+        inputs = make_queries(), make_memory()
+        assert not torch.equal(attention.train()(*inputs), attention(*inputs))
+        assert torch.equal(attention.eval()(*inputs), attention(*inputs))
+
+    def test_heads_must_divide(self, kind, layer_index):
+        message = f"{kind}: embed_dims=32 is not divisible by num_heads=5"
+        with pytest.raises(ValueError, match=message):
+            build(kind, layer_index=layer_index, num_heads=5)
+
+
+def test_plain_equals_torch():
+    attention, queries, memory = build("MultiheadCrossAttention"), make_queries(), make_memory()
+    theirs = nn.MultiheadAttention(EMBED_DIMS, NUM_HEADS, batch_first=True)
+    theirs.in_proj_weight.data = attention.in_proj.proj.weight.data
+    theirs.in_proj_bias.data = attention.in_proj.proj.bias.data
+    theirs.out_proj.load_state_dict(attention.out_proj.state_dict())
+    expected, _ = theirs(
+        queries.content + queries.pos,
+        memory.tokens + memory.pos,
+        memory.tokens,
+        key_padding_mask=memory.padding_mask,
+    )
+    assert_near(attention(queries, memory), expected)
+
+
+@pytest.mark.parametrize("layer_index", [0, 1])
+def test_conditional_equals_equation_2(layer_index):
+    """Per head c_q . c_k + p_q . p_k, scaled by the joint width (arXiv 2108.06152)."""
+    attention = build("ConditionalAttention", layer_index=layer_index)
+    queries, memory = make_queries(), make_memory()
+    c_q = attention.q_content_proj(queries.content)
+    c_k = attention.k_content_proj(memory.tokens)
+    p_q = attention.q_spatial_proj(queries.spatial)
+    p_k = attention.k_pos_proj(memory.pos)
+    if layer_index == 0:
+        c_q = c_q + attention.q_pos_proj(queries.pos)
+        c_k = c_k + p_k
+    value = attention.v_proj(memory.tokens)
+
+    width = EMBED_DIMS // NUM_HEADS
+    outputs = torch.zeros(2, NUM_QUERIES, EMBED_DIMS)
+    for head in range(NUM_HEADS):
+        own = slice(head * width, (head + 1) * width)
+        content = c_q[..., own] @ c_k[..., own].transpose(1, 2)
+        spatial = p_q[..., own] @ p_k[..., own].transpose(1, 2)
+        scores = (content + spatial) / (2 * width) ** 0.5
+        scores = scores.masked_fill(memory.padding_mask[:, None], -torch.inf)
+        outputs[..., own] = scores.softmax(-1) @ value[..., own]
+    assert_near(attention(queries, memory), attention.out_proj(outputs))
+
+
+def test_conditional_has_its_extra_projection_in_the_first_layer_only():
+    assert build("ConditionalAttention", layer_index=0).q_pos_proj is not None
+    assert build("ConditionalAttention", layer_index=1).q_pos_proj is None
+
+
+def test_bias_is_nothing_when_there_is_nothing():
+    prior = torch.randn(2, 4, 3, 5)
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    assert attention_bias(None, None) is None
+    assert attention_bias(mask, None) is mask
+    assert attention_bias(None, prior) is prior
+    both = attention_bias(mask, prior)
+    assert torch.equal(both[0], prior[0])
+    assert torch.equal(both[1, ..., :3], prior[1, ..., :3])
+    assert (both[1, ..., 3:] == -torch.inf).all()

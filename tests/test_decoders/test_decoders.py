@@ -1,0 +1,241 @@
+"""Decoders: refinement, level schedule, the slots for aligner and spatial prior."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.memories import make_memory, make_queries, only, with_other_padding
+from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
+from support.tolerances import assert_near
+from torch import nn
+
+from fastdetr_mmdet.positions import sine_embedding
+
+KINDS = ["DetrDecoder", "ConditionalDecoder"]
+NUM_LAYERS = 3
+
+
+def build(kind="ConditionalDecoder", **kwargs):
+    torch.manual_seed(0)
+    config = dict(
+        type=kind,
+        embed_dims=EMBED_DIMS,
+        num_layers=NUM_LAYERS,
+        num_heads=NUM_HEADS,
+        feedforward_channels=48,
+        dropout=0.0,
+    )
+    return randomise(MODELS.build(config | kwargs))
+
+
+def box_branches(seed=0):
+    torch.manual_seed(seed)
+    return nn.ModuleList(nn.Linear(EMBED_DIMS, 4) for _ in range(NUM_LAYERS))
+
+
+@pytest.fixture
+def toy_parts():
+    """An aligner and a spatial prior, registered for one test; they remember what they saw."""
+
+    @MODELS.register_module()
+    class ToyAligner(nn.Module):
+        def __init__(self, embed_dims, num_heads, layer_index):
+            super().__init__()
+            self.linear = nn.Linear(embed_dims, embed_dims)
+            self.num_heads, self.layer_index = num_heads, layer_index
+
+        def forward(self, queries, memory):
+            return queries.with_content(self.linear(queries.content) + memory.tokens.mean(1, True))
+
+    @MODELS.register_module()
+    class ToyPrior(nn.Module):
+        def __init__(self, embed_dims, num_heads, layer_index):
+            super().__init__()
+            self.linear = nn.Linear(embed_dims, num_heads)
+            self.num_heads, self.layer_index = num_heads, layer_index
+
+        def forward(self, queries, memory):
+            distance = torch.cdist(queries.reference[..., :2], memory.grid())
+            scale = self.linear(queries.content).transpose(1, 2).unsqueeze(-1)
+            return -scale.square() * distance[:, None]
+
+    yield dict(aligner=dict(type="ToyAligner"), spatial_prior=dict(type="ToyPrior"))
+    for name in ("ToyAligner", "ToyPrior"):
+        MODELS.module_dict.pop(name)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind:
+    def test_shapes(self, kind, refine):
+        decoder = build(kind, refine=refine)
+        output = decoder(make_queries(), make_memory(), box_branches())
+        assert output.hidden_states.shape == (NUM_LAYERS, 2, NUM_QUERIES, EMBED_DIMS)
+        dims = [reference.shape[-1] for reference in output.reference_logits]
+        assert dims == ([2, 4, 4] if refine else [2, 2, 2])
+        assert output.proposals is None
+
+    def test_images_do_not_see_each_other(self, kind, refine):
+        decoder, branches = build(kind, refine=refine), box_branches()
+        queries, memory = make_queries(), make_memory()
+        together = decoder(queries, memory, branches)
+        for image in range(2):
+            part = slice(image, image + 1)
+            alone = replace(queries, content=queries.content[part], pos=queries.pos[part])
+            alone = alone.with_reference(queries.reference_logits[part])
+            output = decoder(alone, only(memory, image), branches)
+            assert_near(together.hidden_states[:, part], output.hidden_states)
+
+    def test_padding_is_invisible(self, kind, refine):
+        decoder, branches, memory = build(kind, refine=refine), box_branches(), make_memory()
+        output = decoder(make_queries(), memory, branches)
+        other = decoder(make_queries(), with_other_padding(memory), branches)
+        assert torch.equal(other.hidden_states, output.hidden_states)
+
+
+def test_references_stay_where_they_are_without_refinement():
+    queries = make_queries()
+    output = build(refine=False)(queries, make_memory())
+    assert all(logits is queries.reference_logits for logits in output.reference_logits)
+
+
+def test_without_references_none_are_returned():
+    queries = replace(make_queries(), reference=None, reference_logits=None)
+    assert build("DetrDecoder")(queries, make_memory()).reference_logits is None
+
+
+@pytest.mark.parametrize("reference_dims", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_refined_reference_is_the_previous_layers_box(kind, reference_dims):
+    branches, queries = box_branches(), make_queries(reference_dims=reference_dims)
+    output = build(kind, refine=True)(queries, make_memory(), branches)
+    expected = queries.reference_logits
+    for layer in range(NUM_LAYERS):
+        assert_near(output.reference_logits[layer], expected)
+        delta = branches[layer](output.hidden_states[layer])
+        moved = torch.zeros_like(delta)
+        moved[..., : expected.shape[-1]] = expected
+        expected = delta + moved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refinement_is_detached(kind):
+    """Later layers do not teach the earlier ones' box branches; the first reference is learned."""
+    branches, queries = box_branches(), make_queries()
+    leaf = queries.reference_logits.clone().requires_grad_()
+    output = build(kind, refine=True)(queries.with_reference(leaf), make_memory(), branches)
+    assert not any(logits.requires_grad for logits in output.reference_logits[1:])
+    output.hidden_states[-1].sum().backward()
+    assert all(parameter.grad is None for parameter in branches.parameters())
+    # the first layer's spatial query is made of the reference where the decoder makes one
+    assert (leaf.grad is not None) == (kind == "ConditionalDecoder")
+    assert output.reference_logits[0] is not None
+    assert output.reference_logits[0].requires_grad
+
+
+def test_refinement_moves_the_spatial_query():
+    queries, memory = make_queries(), make_memory()
+    seen = []
+    decoder = build(refine=True)
+    for layer in decoder.layers:
+        layer.cross_attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    contents = decoder(queries, memory, box_branches())
+    for index, given in enumerate(seen):
+        centre = contents.reference_logits[index][..., :2].sigmoid()
+        embedded = sine_embedding(centre, EMBED_DIMS // 2)
+        if index:
+            assert not torch.allclose(given.spatial, embedded)
+        else:
+            assert_near(given.spatial, embedded)
+
+
+def test_spatial_query_is_scaled_by_the_content_before_the_norm():
+    """Conditional DETR, Eq. 3: p_q = T p_s, T = FFN(content of the previous layer)."""
+    queries, memory = make_queries(), make_memory()
+    decoder = build()
+    contents, spatials = [], []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda _, __, output: contents.append(output))
+        layer.cross_attn.register_forward_pre_hook(lambda _, args: spatials.append(args[0].spatial))
+    output = decoder(queries, memory)
+    embedded = sine_embedding(queries.reference, EMBED_DIMS // 2)
+    for index in range(1, NUM_LAYERS):
+        assert_near(spatials[index], embedded * decoder.query_scale(contents[index - 1]))
+        assert_near(output.hidden_states[index], decoder.norm(contents[index]))
+
+
+def test_post_norm_can_be_left_out():
+    contents = []
+    decoder = build(post_norm=False)
+    decoder.layers[-1].register_forward_hook(lambda _, __, output: contents.append(output))
+    output = decoder(make_queries(), make_memory())
+    assert torch.equal(output.hidden_states[-1], contents[0])
+
+
+def test_level_schedule_shows_one_level_to_each_layer():
+    memory = make_memory(strides=(8, 16, 32))
+    decoder = build(level_schedule=(2, 1, 0))
+    output = decoder(make_queries(), memory)
+    for level in (0, 1):
+        # a change reaches the layer that looks at the level, and none before it
+        maps = memory.maps()
+        maps[level] = maps[level] + 1
+        tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+        other = decoder(make_queries(), memory.with_tokens(tokens)).hidden_states
+        first = NUM_LAYERS - 1 - level
+        assert torch.equal(output.hidden_states[:first], other[:first])
+        assert not torch.allclose(output.hidden_states[first], other[first])
+
+
+def test_slots_for_aligner_and_prior(toy_parts):
+    queries, memory = make_queries(), make_memory()
+    plain = build()(queries, memory).hidden_states
+    for slots in (
+        {"aligner": toy_parts["aligner"]},
+        {"spatial_prior": toy_parts["spatial_prior"]},
+        toy_parts,
+    ):
+        decoder = build(**slots)
+        hidden = decoder(queries, memory).hidden_states
+        assert not torch.allclose(hidden, plain)
+        hidden.square().sum().backward()
+        for index, layer in enumerate(decoder.layers):
+            for slot in slots:
+                part = getattr(layer, slot)
+                assert (part.num_heads, part.layer_index) == (NUM_HEADS, index)
+                assert part.linear.weight.grad.abs().sum() > 0
+
+
+def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by(toy_parts):
+    layer = build(**toy_parts).layers[0]
+    queries, memory = make_queries(), make_memory()
+    seen = {}
+    layer.spatial_prior.register_forward_pre_hook(lambda _, args: seen.update(prior=args[0]))
+    layer.aligner.register_forward_pre_hook(lambda _, args: seen.update(aligner=args[0]))
+    layer.cross_attn.register_forward_pre_hook(lambda _, args: seen.update(cross=args[0]))
+    layer.cross_attn.register_forward_hook(lambda *_: torch.zeros(2, NUM_QUERIES, EMBED_DIMS))
+    output = layer(queries, memory)
+    assert seen["prior"].content is queries.content
+    after_self = layer.norm1(queries.content + layer.self_attn(queries))
+    assert_near(seen["aligner"].content, after_self)
+    assert not torch.allclose(seen["cross"].content, after_self)
+    content = layer.norm2(after_self)
+    assert_near(output, layer.norm3(content + layer.ffn(content)))
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (dict(level_schedule=(0, 1)), "has 2 entries for 3 layers; give one level per layer"),
+        (
+            dict(kind="DetrDecoder", cross_attn=dict(type="ConditionalAttention")),
+            "ConditionalAttention needs the conditional spatial query that DetrDecoder does not "
+            "make; use decoder type 'ConditionalDecoder'",
+        ),
+        (dict(num_heads=5), "embed_dims=32 is not divisible by num_heads=5"),
+    ],
+)
+def test_refuses_at_build_time(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**kwargs)

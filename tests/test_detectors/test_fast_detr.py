@@ -1,0 +1,273 @@
+"""The detector: shapes, losses, gradients, predictions, and what it refuses to be built from."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.models import (
+    NUM_CLASSES,
+    NUM_QUERIES,
+    THREE_LEVELS,
+    make_batch,
+    pick,
+    tiny_config,
+    tiny_model,
+    total,
+)
+from support.tolerances import assert_near
+
+NUM_LAYERS = 3
+TWO_STAGE = dict(
+    transformer__queries=dict(type="TwoStageQueries", _delete_=True),
+    transformer__decoder__refine=True,
+    bbox_head__share_pred_layer=False,
+)
+VARIANTS = {
+    "conditional": {},
+    "plain decoder": dict(transformer__decoder__type="DetrDecoder"),
+    "refine, shared branches": dict(transformer__decoder__refine=True),
+    "refine, own branches": dict(
+        transformer__decoder__refine=True, bbox_head__share_pred_layer=False
+    ),
+    "no encoder": dict(transformer__encoder=None),
+    "two stage": TWO_STAGE,
+    "two stage, class aware": TWO_STAGE
+    | dict(
+        transformer__queries=dict(
+            type="TwoStageQueries", class_aware=True, content="memory", _delete_=True
+        )
+    ),
+    "two stage, shared branches": dict(
+        transformer__queries=dict(type="TwoStageQueries", _delete_=True)
+    ),
+    "three levels": THREE_LEVELS,
+    "three levels, one per layer": THREE_LEVELS
+    | dict(transformer__decoder__level_schedule=(2, 1, 0)),
+}
+variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def loss_names(two_stage):
+    names = {"loss_cls", "loss_bbox", "loss_iou"}
+    layers = ["", "d0.", "d1."] + (["enc_"] if two_stage else [])
+    return {layer + name for layer in layers for name in names}
+
+
+@variants
+def test_raw_outputs(overrides):
+    model = tiny_model(**overrides)
+    logits, boxes = model._forward(*make_batch())
+    tokens = 6 if "TwoStage" in str(overrides) else NUM_QUERIES  # 2 x 3 tokens of the only level
+    assert logits.shape == (NUM_LAYERS, 2, tokens, NUM_CLASSES)
+    assert boxes.shape == (NUM_LAYERS, 2, tokens, 4)
+    assert (boxes >= 0).all()
+    assert (boxes <= 1).all()
+
+
+@pytest.mark.parametrize("objects", [(2, 1), (3, 0), (0, 0)], ids=["both", "one empty", "none"])
+@variants
+def test_every_parameter_learns(overrides, objects):
+    """Mmdet's loss names; a finite gradient everywhere (DDP needs one), whatever there is to see."""
+    model = tiny_model(**overrides)
+    losses = model.loss(*make_batch(objects=objects))
+    assert set(losses) == loss_names("TwoStage" in str(overrides))
+    assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
+    total(losses).backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    without = [name for name, p in trained.items() if p.grad is None]
+    assert without == []
+    assert all(torch.isfinite(p.grad).all() for p in trained.values())
+    if objects == (0, 0):
+        assert losses["loss_bbox"] == losses["loss_iou"] == 0
+
+
+@variants
+def test_images_do_not_see_each_other(overrides):
+    model = tiny_model(**overrides).eval()
+    inputs, samples = make_batch(((64, 96), (48, 64), (64, 64)))
+    with torch.no_grad():
+        together = model._forward(inputs, samples)
+        for image in range(3):
+            alone = model._forward(*pick(inputs, samples, image))
+            for ours, expected in zip(together, alone, strict=True):
+                assert_near(ours[:, image], expected[:, 0], atol=2e-4)
+
+
+def test_padding_beyond_the_batch_is_invisible_to_the_transformer():
+    """From the feature maps on: the CNN itself sees where padding begins."""
+    model = tiny_model(**THREE_LEVELS).eval()
+    inputs, samples = make_batch(((64, 96),))
+    wider = torch.nn.functional.pad(inputs, (0, 64, 0, 32))
+    features = model.extract_feat(inputs)
+    # stride 8: 8 x 12 cells of image in 12 x 20
+    padded = [
+        torch.nn.functional.pad(f, (0, 64 // s, 0, 32 // s))
+        for f, s in zip(features, (8, 16, 32), strict=True)
+    ]
+    with torch.no_grad():
+        memory = model.make_memory(features, inputs, samples)
+        other = model.make_memory([p + (p == 0) * 9 for p in padded], wider, samples)
+        assert memory.padding_mask is None
+        assert other.padding_mask is not None
+        assert_near(model.transformer(memory).hidden_states, model.transformer(other).hidden_states)
+
+
+def test_positions_are_shared_when_nothing_is_padded():
+    """An unpadded batch encodes one image's positions; they equal those of an all-valid mask."""
+    model = tiny_model()
+    inputs, samples = make_batch(((64, 96), (64, 96)))
+    memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
+    expected = model.positional_encoding(torch.zeros(2, 2, 3, dtype=torch.bool))
+    assert memory.padding_mask is None
+    assert_near(memory.pos, expected.flatten(2).transpose(1, 2))
+    without_samples = model.make_memory(model.extract_feat(inputs), inputs, None)
+    assert torch.equal(memory.pos, without_samples.pos)
+
+
+def test_raw_outputs_need_no_data_samples():
+    model = tiny_model().eval()
+    inputs, samples = make_batch(((64, 96), (64, 96)))
+    for ours, expected in zip(model._forward(inputs), model._forward(inputs, samples), strict=True):
+        assert torch.equal(ours, expected)
+
+
+@variants
+def test_predictions(overrides):
+    model = tiny_model(**overrides, test_cfg=dict(max_per_img=7)).eval()
+    inputs, samples = make_batch()
+    with torch.no_grad():
+        results = model.predict(inputs, samples)
+    for result, (h, w) in zip(results, ((64, 96), (48, 64)), strict=True):
+        found = result.pred_instances
+        assert found.bboxes.shape == (7, 4)
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+        assert ((found.labels >= 0) & (found.labels < NUM_CLASSES)).all()
+        x1, y1, x2, y2 = found.bboxes.unbind(-1)
+        assert ((0 <= x1) & (x1 <= x2) & (x2 <= w)).all()
+        assert ((0 <= y1) & (y1 <= y2) & (y2 <= h)).all()
+
+
+def test_few_queries_and_classes_give_few_detections():
+    """Mmdet's own head crashes here: its top-k asks for more than there is."""
+    model = tiny_model(num_queries=2, bbox_head__num_classes=1).eval()
+    with torch.no_grad():
+        results = model.predict(*make_batch(num_classes=1))
+    assert [len(result.pred_instances) for result in results] == [2, 2]
+
+
+def test_rescaled_boxes_are_in_pixels_of_the_original_image():
+    model = tiny_model().eval()
+    inputs, samples = make_batch(scale_factor=(0.5, 0.25))
+    with torch.no_grad():
+        original = [r.pred_instances.bboxes for r in model.predict(inputs, samples, rescale=True)]
+        resized = [r.pred_instances.bboxes for r in model.predict(inputs, samples, rescale=False)]
+    for there, here, sample in zip(original, resized, samples, strict=True):
+        assert_near(there, here * torch.tensor([2.0, 4.0, 2.0, 4.0]))
+        h, w = sample.ori_shape
+        assert (there <= torch.tensor([w, h, w, h])).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@variants
+def test_trains_at_half_precision(overrides, dtype):
+    model = tiny_model(**overrides)
+    references = []
+    model.transformer.register_forward_hook(
+        lambda _, __, output: references.extend(output.reference_logits)
+    )
+    inputs, samples = make_batch()
+    with torch.autocast("cpu", dtype=dtype):
+        losses = model.loss(inputs, samples)
+        _, boxes = model._forward(inputs, samples)
+    assert boxes.dtype == torch.float32
+    assert {reference.dtype for reference in references} == {torch.float32}
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    total(losses).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    single = total(tiny_model(**overrides).loss(inputs, samples))
+    assert_near(total(losses), single, dtype, rtol=0.1, atol=0.5)
+
+
+def test_widths_follow_embed_dims():
+    """No literal 256, 8 or 128 anywhere: 64 wide with 2 heads, and 12 wide with 3."""
+    for embed_dims, num_heads in ((64, 2), (12, 3)):
+        model = tiny_model(
+            transformer__embed_dims=embed_dims,
+            transformer__encoder__num_heads=num_heads,
+            transformer__decoder__num_heads=num_heads,
+            neck__out_channels=embed_dims,
+        )
+        total(model.loss(*make_batch())).backward()
+        assert model.bbox_head.embed_dims == embed_dims
+        assert model.transformer.queries.pos.weight.shape == (NUM_QUERIES, embed_dims)
+
+
+def test_trains_through_the_runner_interface():
+    """As mmengine calls it: data preprocessor, loss mode, parsed losses; then predict mode."""
+    model = tiny_model(data_preprocessor__pad_size_divisor=32)
+    inputs, samples = make_batch()
+    images = [
+        (inputs[i, :, : s.img_shape[0], : s.img_shape[1]] * 20 + 100).clamp(0, 255).byte()
+        for i, s in enumerate(samples)
+    ]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), True)
+    loss, logged = model.parse_losses(model(**data, mode="loss"))
+    assert torch.isfinite(loss)
+    assert {"loss", *loss_names(False)} == set(logged)
+    model.eval()
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), False)
+    with torch.no_grad():
+        assert len(model(**data, mode="predict")) == 2
+        assert len(model(**data, mode="tensor")) == 2
+
+
+def test_number_of_queries_is_set_once():
+    assert tiny_model(num_queries=7).transformer.queries.num_queries == 7
+    assert tiny_model(num_queries=None).transformer.queries.num_queries == 300
+    model = tiny_model(num_queries=7, transformer__queries__num_queries=7)
+    assert model.transformer.queries.num_queries == 7
+
+
+@pytest.mark.parametrize(
+    "overrides, sentence",
+    [
+        (
+            dict(transformer__queries__num_queries=9),
+            r"model.num_queries=10 and model.transformer.queries.num_queries=9 disagree; set mod",
+        ),
+        (
+            dict(bbox_head__embed_dims=64),
+            r"bbox_head.embed_dims=64 differs from transformer.embed_dims=32; leave it out",
+        ),
+        (
+            dict(neck__out_channels=64),
+            r"neck.out_channels=64 differs from transformer.embed_dims=32; set both",
+        ),
+        (
+            dict(positional_encoding=dict(type="SinePositionalEncoding", num_feats=8)),
+            r"num_feats=8 makes 16 features, but transformer.embed_dims=32; set num_feats to 16",
+        ),
+        (dict(num_queries=0), r"num_queries=0 must be at least 1"),
+        (dict(bbox_head__num_classes=0), r"bbox_head.num_classes=0 must be at least 1"),
+    ],
+)
+def test_refuses_at_build_time(overrides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MODELS.build(tiny_config(**overrides))
+
+
+def test_building_leaves_the_config_as_it_was():
+    config = tiny_config()
+    before = config.to_dict()
+    MODELS.build(config)
+    assert config.to_dict() == before
+
+
+def test_trains_on_the_device(device):
+    model = tiny_model().to(device)
+    inputs, samples = make_batch()
+    samples = [sample.to(device) for sample in samples]
+    total(model.loss(inputs.to(device), samples)).backward()
+    expected = tiny_model().eval()._forward(*make_batch())
+    actual = model.eval()._forward(inputs.to(device), samples)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_near(ours.cpu(), theirs, rtol=1e-2, atol=1e-2)

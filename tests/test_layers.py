@@ -1,0 +1,105 @@
+"""The attention core against attention written out, and the shared blocks."""
+
+import pytest
+import torch
+from support.tolerances import BY_DTYPE, assert_near
+from torch import nn
+
+from fastdetr_mmdet.layers import MLP, FeedForward, InProjection, attend, check_heads
+
+BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7
+
+
+def attend_by_hand(query, key, value, num_heads, bias=None):
+    outputs = []
+    for q, k, v, head in zip(
+        *(x.chunk(num_heads, dim=-1) for x in (query, key, value)), range(num_heads), strict=True
+    ):
+        scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+        if bias is not None:
+            own = bias.expand(len(q), num_heads, q.shape[1], k.shape[1])[:, head]
+            scores = (
+                scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
+            )
+        outputs.append(scores.softmax(-1) @ v)
+    return torch.cat(outputs, dim=-1)
+
+
+def biases():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(BS, 1, 1, NUM_KEYS, generator=generator) > 0.4
+    mask[..., 0] = True
+    full = torch.randn(BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS, generator=generator)
+    return {
+        "none": None,
+        "bool": mask,
+        "float": full,
+        "float for all heads": full[:, :1],
+        "float with -inf": full.masked_fill(~mask, -torch.inf),
+    }
+
+
+@pytest.mark.parametrize("bias", biases().values(), ids=biases().keys())
+@pytest.mark.parametrize("key_dims, value_dims", [(16, 16), (32, 16), (16, 32)])
+def test_equals_attention_written_out(bias, key_dims, value_dims):
+    query = torch.randn(BS, NUM_QUERIES, key_dims)
+    key = torch.randn(BS, NUM_KEYS, key_dims)
+    value = torch.randn(BS, NUM_KEYS, value_dims)
+    output = attend(query, key, value, NUM_HEADS, bias)
+    assert output.shape == (BS, NUM_QUERIES, value_dims)
+    assert_near(output, attend_by_hand(query, key, value, NUM_HEADS, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_takes_a_float32_bias_at_half_precision(dtype):
+    query, key, value = (torch.randn(BS, NUM_KEYS, 16).to(dtype) for _ in range(3))
+    bias = torch.randn(BS, NUM_HEADS, NUM_KEYS, NUM_KEYS)
+    output = attend(query, key, value, NUM_HEADS, bias)
+    expected = attend_by_hand(query.float(), key.float(), value.float(), NUM_HEADS, bias)
+    assert output.dtype == dtype
+    assert_near(output.float(), expected, dtype, **BY_DTYPE[torch.bfloat16])
+
+
+def test_dropout_drops_weights():
+    query = torch.randn(1, 3, 8)
+    assert not torch.equal(
+        attend(query, query, query, 2, dropout=0.5), attend(query, query, query, 2)
+    )
+
+
+def test_gradients_reach_all_inputs():
+    inputs = [torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, k, v, b: attend(q, k, v, 2, b), (*inputs, bias))
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="Thing: embed_dims=30 is not divisible by num_heads=4"):
+        check_heads("Thing", 30, 4)
+
+
+def test_in_projection_equals_torch():
+    """One multiplication where query is key, three where not: the same numbers."""
+    projection = InProjection(8)
+    reference = nn.MultiheadAttention(8, 2, batch_first=True)
+    reference.in_proj_weight.data = projection.proj.weight.data
+    reference.in_proj_bias.data = projection.proj.bias.data
+    query, key, value = torch.randn(3, 2, 5, 8)
+    for q, k in ((query, key), (query, query)):
+        ours = attend(*projection(q, k, value), num_heads=2)
+        expected, _ = reference(q, k, value)
+        assert_near(reference.out_proj(ours), expected)
+
+
+def test_mlp_has_relu_between_its_layers_only():
+    mlp = MLP(3, 8, 2, num_layers=3)
+    first, second, third = (layer for layer in mlp if isinstance(layer, nn.Linear))
+    x = torch.randn(4, 3)
+    assert_near(mlp(x), third(second(first(x).relu()).relu()))
+    assert [layer.out_features for layer in (first, second, third)] == [8, 8, 2]
+
+
+def test_feed_forward_has_no_residual():
+    block = FeedForward(4, 8, dropout=0.0)
+    x = torch.randn(2, 3, 4)
+    assert_near(block(x), block.linear2(block.linear1(x).relu()))

@@ -1,0 +1,65 @@
+"""The sine embedding equals its formula, written as a loop."""
+
+import math
+
+import pytest
+import torch
+from mmdet.models.layers import SinePositionalEncoding
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.positions import sine_embedding
+
+
+def by_formula(point, num_feats, order, temperature):
+    features = []
+    for letter in order[: len(point)]:
+        angle = 2 * math.pi * point["xywh".index(letter)]
+        for i in range(num_feats // 2):
+            wave_length = temperature ** (2 * i / num_feats)
+            features += [math.sin(angle / wave_length), math.cos(angle / wave_length)]
+    return features
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+@pytest.mark.parametrize("order", ["yxwh", "xywh"])
+@pytest.mark.parametrize("temperature", [20.0, 10000.0])
+def test_equals_the_formula(coordinates, order, temperature):
+    reference = torch.rand(2, 3, coordinates)
+    embedded = sine_embedding(reference, 8, temperature, order)
+    assert embedded.shape == (2, 3, 8 * coordinates)
+    for image in range(2):
+        for query in range(3):
+            expected = by_formula(reference[image, query].tolist(), 8, order, temperature)
+            assert_near(embedded[image, query], torch.tensor(expected))
+
+
+def test_equals_the_encoding_of_the_image():
+    """The dot product of the two measures distance only if their frequencies are the same."""
+    h, w = 4, 6
+    encoding = SinePositionalEncoding(num_feats=16, normalize=True)(torch.zeros(1, h, w))
+    y, x = torch.meshgrid(torch.arange(1, h + 1) / h, torch.arange(1, w + 1) / w, indexing="ij")
+    embedded = sine_embedding(torch.stack([x, y], dim=-1), num_feats=16)
+    assert_near(embedded.permute(2, 0, 1), encoding[0], rtol=0, atol=1e-4)
+
+
+def test_is_computed_in_float32_and_differentiable():
+    reference = torch.tensor([[0.0, 1.0]], dtype=torch.float16, requires_grad=True)
+    embedded = sine_embedding(reference, 128)
+    assert embedded.dtype == torch.float32
+    embedded.sum().backward()
+    assert torch.isfinite(reference.grad).all()
+    assert reference.grad.abs().min() > 0
+
+
+def test_gradient_equals_finite_differences():
+    reference = torch.rand(5, 4) * 0.8 + 0.1
+    direction, step = torch.randn(5, 4), 1e-3
+    weights = torch.randn(5, 4 * 8)
+
+    def function(x):
+        return (sine_embedding(x, 8) * weights).sum()
+
+    leaf = reference.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf), leaf)
+    ahead, behind = function(reference + step * direction), function(reference - step * direction)
+    assert_near((gradient * direction).sum(), (ahead - behind) / (2 * step), rtol=5e-3, atol=5e-3)

@@ -1,0 +1,59 @@
+"""Learned queries: their variants, and what they refuse."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.memories import make_memory
+from support.models import EMBED_DIMS, NUM_QUERIES, randomise
+from support.tolerances import assert_near
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    config = dict(type="LearnedQueries", embed_dims=EMBED_DIMS, num_queries=NUM_QUERIES)
+    return randomise(MODELS.build(config | kwargs))
+
+
+@pytest.mark.parametrize("content", ["zero", "learned"])
+@pytest.mark.parametrize("reference", ["none", "mlp", "linear"])
+def test_queries_are_the_same_for_every_image(content, reference):
+    part = build(content=content, reference=reference)
+    queries, proposals = part(make_memory())
+    assert proposals is None
+    assert not part.makes_proposals
+    shape = (2, NUM_QUERIES, EMBED_DIMS)
+    assert queries.content.shape == queries.pos.shape == shape
+    assert torch.equal(queries.pos[0], part.pos.weight)
+    assert torch.equal(queries.pos[0], queries.pos[1])
+    if content == "zero":
+        assert not queries.content.any()
+    else:
+        assert torch.equal(queries.content[1], part.content.weight)
+    if reference == "none":
+        assert part.reference_dims == 0
+        assert queries.reference is None
+        assert queries.reference_logits is None
+    else:
+        assert part.reference_dims == 2
+        assert_near(queries.reference_logits[1], part.reference(part.pos.weight))
+        assert_near(queries.reference, queries.reference_logits.sigmoid())
+
+
+@pytest.mark.parametrize("reference", ["mlp", "linear"])
+def test_references_are_learned_through_the_positions(reference):
+    part = build(reference=reference)
+    part(make_memory())[0].reference.sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in part.parameters())
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (dict(num_queries=0), "num_queries=0 must be at least 1"),
+        (dict(content="one"), "content='one' must be 'zero' or 'learned'"),
+        (dict(reference="box"), "reference='box' must be 'none', 'mlp' or 'linear'"),
+    ],
+)
+def test_refuses(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**kwargs)

@@ -1,0 +1,123 @@
+"""Two-stage queries: anchors, choice and content."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.memories import make_memory, only, with_other_padding
+from support.models import EMBED_DIMS, NUM_CLASSES, randomise
+from support.tolerances import assert_near
+from torch import nn
+
+from fastdetr_mmdet.positions import sine_embedding
+
+NUM_QUERIES = 6
+SIZES = ((32, 48), (24, 32))
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    config = dict(type="TwoStageQueries", embed_dims=EMBED_DIMS, num_queries=NUM_QUERIES)
+    return randomise(MODELS.build(config | kwargs))
+
+
+@pytest.fixture
+def branches():
+    torch.manual_seed(1)
+    return nn.Linear(EMBED_DIMS, NUM_CLASSES), nn.Linear(EMBED_DIMS, 4)
+
+
+def test_anchors_are_cell_centres_of_the_unpadded_image():
+    part, memory = build(box_size=0.1), make_memory(SIZES, strides=(8, 16))
+    anchors, usable = part.anchors(memory)
+    boxes = anchors.sigmoid()
+    # second image, first level: 3 x 4 valid cells of 4 x 6; second level: 2 x 2 of 2 x 3
+    first = boxes[1, :24].view(4, 6, 4)
+    assert_near(first[1, 2], torch.tensor([2.5 / 4, 1.5 / 3, 0.1, 0.1]))
+    second = boxes[1, 24:].view(2, 3, 4)
+    assert_near(second[0, 1], torch.tensor([1.5 / 2, 0.5 / 2, 0.2, 0.2]))
+    assert torch.equal(usable[..., 0], ~memory.padding_mask)
+    assert torch.equal(torch.isfinite(anchors).all(-1), usable[..., 0])
+    assert (anchors[~usable[..., 0]] == torch.inf).all()
+
+
+def test_anchors_near_the_border_are_not_used():
+    """0.5 / 60 is within 1 % of the border."""
+    memory = make_memory(((8 * 60, 8 * 4),))
+    _, usable = build().anchors(memory)
+    usable = usable.view(60, 4)
+    assert not usable[[0, 59]].any()
+    assert usable[1:59].all()
+
+
+@pytest.mark.parametrize("class_aware", [False, True])
+def test_chooses_the_best_proposals(branches, class_aware):
+    part, memory = build(class_aware=class_aware), make_memory(SIZES)
+    queries, proposals = part(memory, branches)
+    assert proposals.cls_scores.shape == (2, memory.tokens.shape[1], NUM_CLASSES)
+    assert proposals.box_logits.shape == (2, memory.tokens.shape[1], 4)
+    scores = proposals.cls_scores.amax(-1) if class_aware else proposals.cls_scores[..., 0]
+    for image in range(2):
+        best = scores[image].topk(NUM_QUERIES).indices
+        assert torch.equal(queries.reference_logits[image], proposals.box_logits[image, best])
+
+
+def test_both_parts_of_the_query_come_from_the_box(branches):
+    part = build(content="box")
+    queries, _ = part(make_memory(SIZES), branches)
+    embedded = sine_embedding(queries.reference, EMBED_DIMS // 2, order="xywh")
+    made = part.box_norm(part.box_proj(embedded))
+    assert_near(torch.cat([queries.pos, queries.content], dim=-1), made)
+
+
+def test_content_can_be_the_token_itself(branches):
+    part, memory = build(content="memory"), make_memory(SIZES)
+    queries, proposals = part(memory, branches)
+    _, usable = part.anchors(memory)
+    tokens = part.memory_norm(part.memory_proj(memory.tokens * usable))
+    best = proposals.cls_scores[..., 0].topk(NUM_QUERIES, dim=1).indices
+    for image in range(2):
+        assert_near(queries.content[image], tokens[image, best[image]])
+    assert queries.pos.shape == queries.content.shape == (2, NUM_QUERIES, EMBED_DIMS)
+
+
+def test_references_are_detached_and_proposals_are_not(branches):
+    queries, proposals = build()(make_memory(SIZES), branches)
+    assert not queries.reference_logits.requires_grad
+    assert proposals.box_logits.requires_grad
+    assert proposals.cls_scores.requires_grad
+
+
+def test_more_queries_than_tokens(branches):
+    """All tokens become queries, also those that are no proposals; everything stays finite."""
+    part, memory = build(num_queries=1000), make_memory(SIZES)
+    queries, proposals = part(memory, branches)
+    assert queries.content.shape == (2, memory.tokens.shape[1], EMBED_DIMS)
+    for tensor in (queries.content, queries.pos, queries.reference, proposals.cls_scores):
+        assert torch.isfinite(tensor).all()
+    boxes = proposals.box_logits.sigmoid()
+    assert torch.isfinite(boxes).all()
+    assert (boxes[memory.padding_mask] == 1).all()
+    boxes.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in branches[1].parameters())
+
+
+def test_padding_and_other_images_are_invisible(branches):
+    part, memory = build(), make_memory(SIZES)
+    queries, _ = part(memory, branches)
+    other, _ = part(with_other_padding(memory), branches)
+    assert torch.equal(queries.reference, other.reference)
+    for image in range(2):
+        alone, _ = part(only(memory, image), branches)
+        assert_near(queries.content[image], alone.content[0])
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (dict(num_queries=0), "num_queries=0 must be at least 1"),
+        (dict(content="zero"), "content='zero' must be 'box' or 'memory'"),
+    ],
+)
+def test_refuses(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**kwargs)
