@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = round(time.time() - start, 1)
         seconds_file.write_text(f"{seconds}\n")
         checkpoint = last_checkpoint(args.work_dir)
-        run([mim(), "test", "fastdetr_mmdet", str(config), "-C", str(checkpoint), *common, *options])
+        run(
+            [mim(), "test", "fastdetr_mmdet", str(config), "-C", str(checkpoint), *common, *options]
+        )
 
     if not seconds_file.is_file():
         sys.exit(f"{args.work_dir} holds no finished demo run; run it without --pictures-only.")

@@ -25,6 +25,6 @@ class TorchDefaultInit(BaseInit):
         """Initialise the layers inside a module."""
         for child in module.modules():
             if type(child).__name__ in self.layer:
-                child.reset_parameters()
+                child.reset_parameters()  # type: ignore[operator]
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info="TorchDefaultInit")

@@ -86,6 +86,7 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*shape, 2))
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
+        assert queries.reference is not None  # the transformer refuses queries without
         locations = self.sampling_locations(queries.reference, offsets, memory)
         value = value.unflatten(-1, (self.num_heads, -1))
         return self.out_proj(sample_and_sum(value, memory.spatial_shapes, locations, weights))

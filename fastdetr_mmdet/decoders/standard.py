@@ -114,7 +114,9 @@ class DetrDecoder(nn.Module):
                 queries = replace(queries, spatial=spatial)
             if queries.reference_logits is not None:
                 references.append(queries.reference_logits)
-            level = memory if self.level_schedule is None else memory.level(self.level_schedule[index])
+            level = (
+                memory if self.level_schedule is None else memory.level(self.level_schedule[index])
+            )
             queries = queries.with_content(layer(queries, level))
             hidden_states.append(self.norm(queries.content))
             if self.refine and index + 1 < self.num_layers:

@@ -66,7 +66,7 @@ class FastDETR(BaseDetector):
             bbox_head,
             default_args=dict(
                 embed_dims=embed_dims,
-                num_pred_layer=decoder.num_layers,
+                num_pred_layer=decoder.num_layers + int(self.transformer.queries.makes_proposals),
                 as_two_stage=self.transformer.queries.makes_proposals,
                 class_aware_proposals=getattr(self.transformer.queries, "class_aware", False),
                 train_cfg=train_cfg,
@@ -104,7 +104,7 @@ class FastDETR(BaseDetector):
             returns: per level (bs, embed_dims, h, w), finest first
         """
         features = self.backbone(batch_inputs)
-        return self.neck(features) if self.with_neck else features
+        return features if self.neck is None else self.neck(features)
 
     def make_memory(
         self, features: Sequence[Tensor], batch_inputs: Tensor, batch_data_samples: Any

@@ -34,7 +34,8 @@ class FastDETRHead(BaseModule):
         embed_dims: Width of the hidden states; must equal the transformer's.
         num_reg_fcs: Hidden layers of a box branch.
         share_pred_layer: One class and one box branch for all layers, or one of each per layer.
-        num_pred_layer: Layers that are predicted from; the detector sets it.
+        num_pred_layer: Layers that are predicted from, encoder proposals counted as one more (as
+            mmdet's detectors count); the detector sets it.
         as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
         class_aware_proposals: Whether proposals are told apart by class, or only from background
             (every object is then of class 0); the detector sets it.
@@ -92,27 +93,21 @@ class FastDETRHead(BaseModule):
                 f"bbox_head.loss_cls of type {type(self.loss_cls).__name__} is a softmax loss, but "
                 "FastDETRHead has no background class; set use_sigmoid=True or use FocalLoss."
             )
-        branches = (1 if share_pred_layer else num_pred_layer) + int(as_two_stage)
+        self.num_decoder_layers = num_pred_layer - int(as_two_stage)
+        branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         self.cls_branches = nn.ModuleList(
-            nn.Linear(embed_dims, num_classes) for _ in range(branches)
+            _class_branch(embed_dims, num_classes) for _ in range(branches)
         )
         self.reg_branches = nn.ModuleList(
-            MLP(embed_dims, embed_dims, 4, num_reg_fcs + 1) for _ in range(branches)
+            _box_branch(embed_dims, num_reg_fcs, box_size_bias) for _ in range(branches)
         )
-        for classifier in self.cls_branches:
-            # Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1).
-            nn.init.constant_(classifier.bias, -math.log((1 - 0.01) / 0.01))
-        for branch in self.reg_branches:
-            nn.init.zeros_(branch[-1].weight)
-            nn.init.zeros_(branch[-1].bias)
-            nn.init.constant_(branch[-1].bias[2:], box_size_bias)
 
     @property
     def box_branches(self) -> list[nn.Module]:
         """The box branch of every layer, for decoders that refine."""
         if self.share_pred_layer:
-            return [self.reg_branches[0]] * self.num_pred_layer
-        return list(self.reg_branches[: self.num_pred_layer])
+            return [self.reg_branches[0]] * self.num_decoder_layers
+        return list(self.reg_branches[: self.num_decoder_layers])
 
     @property
     def proposal_branches(self) -> tuple[nn.Module, nn.Module] | None:
@@ -150,8 +145,7 @@ class FastDETRHead(BaseModule):
             self._forward_layer(index, hidden_states[index], logits[index])
             for index in range(num_layers)
         ]
-        cls_scores, boxes = zip(*layers, strict=True)
-        return torch.stack(cls_scores), torch.stack(boxes)
+        return torch.stack([cls for cls, _ in layers]), torch.stack([box for _, box in layers])
 
     def _forward_layer(
         self, index: int, hidden: Tensor, reference_logits: Tensor | None
@@ -198,7 +192,7 @@ class FastDETRHead(BaseModule):
         """
         cls_scores, boxes = self(hidden_states, references, reference_logits)
         targets = Targets.from_data_samples(batch_data_samples, cls_scores.device)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         if enc_outputs_class is not None and enc_outputs_coord is not None:
             wanted = targets
             if not self.class_aware_proposals:
@@ -241,7 +235,7 @@ class FastDETRHead(BaseModule):
 
         predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
         if len(predicted) == 0:
-            # No object in the batch: zero, but in the graph, so that every parameter has a gradient.
+            # No object in the batch: zero, but in the graph, so every parameter has a gradient.
             nothing = boxes.flatten(1).sum(1) * 0
             return losses | {"loss_bbox": nothing, "loss_iou": nothing}
         wanted = targets.boxes[matches.object_index]
@@ -335,3 +329,21 @@ class FastDETRHead(BaseModule):
                 bboxes = bboxes / bboxes.new_tensor([*meta["scale_factor"]] * 2)
             results.append(InstanceData(bboxes=bboxes, scores=scores[image], labels=labels[image]))
         return results
+
+
+def _class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
+    """Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1)."""
+    branch = nn.Linear(embed_dims, num_classes)
+    nn.init.constant_(branch.bias, -math.log((1 - 0.01) / 0.01))
+    return branch
+
+
+def _box_branch(embed_dims: int, num_hidden: int, box_size_bias: float) -> MLP:
+    """Starts at the reference, with one size for every box."""
+    branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
+    last = branch[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias[2:], box_size_bias)
+    return branch

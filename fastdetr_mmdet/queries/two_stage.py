@@ -93,8 +93,7 @@ class TwoStageQueries(nn.Module):
             pos, content = made.chunk(2, dim=-1)
         else:
             pos = made
-            source = tokens.detach() if getattr(self, 'detach_content', True) else tokens
-            content = source.gather(1, best.expand(-1, -1, tokens.shape[-1]))
+            content = tokens.detach().gather(1, best.expand(-1, -1, tokens.shape[-1]))
         return Queries(content=content, pos=pos).with_reference(boxes), proposals
 
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class DetrTransformer(nn.Module):
         Args:
             memory: Flattened feature maps.
             box_branches: The head's box branch of each layer; needed when the decoder refines.
-            proposal_branches: Its class and box branch for encoder proposals; needed when two-stage.
+            proposal_branches: Its class and box branch for encoder proposals, when two-stage.
         """
         memory = self.encoder(memory)
         queries, proposals = self.queries(memory, proposal_branches)

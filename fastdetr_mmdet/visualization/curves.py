@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen first)
-
-from .run_log import RunLog  # noqa: E402
+from .run_log import RunLog
 
 LOSSES = {"loss": "total", "loss_cls": "class", "loss_bbox": "L1", "loss_iou": "GIoU"}
 METRICS = {
@@ -24,7 +21,8 @@ METRICS = {
 
 def plot_curves(log: RunLog, path: str | Path, title: str = "") -> None:
     """Write a picture of two panels: losses (of all layers and of the last) and COCO AP."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for name, label in LOSSES.items():
         if name in log.losses:
             epochs, values = zip(*log.losses[name], strict=True)
@@ -52,4 +50,3 @@ def plot_curves(log: RunLog, path: str | Path, title: str = "") -> None:
     if title:
         figure.suptitle(title)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import patches  # noqa: E402 (the backend is chosen first)
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import patches
+from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,10 @@ def draw_predictions(
 ) -> None:
     """Write one picture: per image its ground truth (left) and predictions of min_score and up."""
     rows = max(-(-len(pictures) // columns), 1)
-    figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(4.6 * columns, 2.5 * rows), layout="constrained", squeeze=False
-    )
-    colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20").colors
+    figure = Figure(figsize=(4.6 * columns, 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2 * columns, squeeze=False)
+    colormap = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    colours = [colormap(i) for i in range(colormap.N)]
     for axis in axes.flat:
         axis.axis("off")
     for index, picture in enumerate(pictures):
@@ -65,7 +63,6 @@ def draw_predictions(
             left.set_title("ground truth", fontsize=9)
             right.set_title(f"predictions, score >= {min_score:g}", fontsize=9)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _box(axis, box: np.ndarray, text: str, colour) -> None:

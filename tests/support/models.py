@@ -147,4 +147,4 @@ def pick(inputs: Tensor, samples: Sequence[DetDataSample], index: int) -> tuple[
 
 def total(losses: dict[str, Tensor]) -> Tensor:
     """The sum that mmengine optimises."""
-    return torch.stack(list(losses.values())).sum()
+    return torch.stack([loss.sum() for loss in losses.values()]).sum()
