@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.utils import register_all_modules
+from support.runs import shapes, tiny_config_file, tiny_run  # noqa: F401 (fixtures)
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
 

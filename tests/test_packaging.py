@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -137,6 +138,44 @@ def test_no_config_has_the_name_of_another():
     )
     assert [name for name, count in stems.items() if count > 1] == []
     assert [name for name in stems if name != name.lower()] == []
+
+
+def indexed_models() -> list[dict]:
+    index = yaml.safe_load((ROOT / "model-index.yml").read_text())
+    files = [yaml.safe_load((ROOT / name).read_text()) for name in index["Import"]]
+    return [model for file in files for model in file["Models"]]
+
+
+def test_index_lists_each_model_by_the_name_of_its_config():
+    models = indexed_models()
+    assert len(models) >= 4
+    for model in models:
+        assert (ROOT / model["Config"]).is_file(), model["Config"]
+        assert model["Name"] == Path(model["Config"]).stem
+    names = Counter(model["Name"] for model in models)
+    assert [name for name, count in names.items() if count > 1] == []
+    listed = {model["Config"] for model in models}
+    published = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*_coco.py")
+    }
+    assert published <= listed
+
+
+@pytest.mark.smoke
+def test_mim_search_shows_every_model():
+    mim = Path(sys.executable).parent / "mim"
+    result = subprocess.run(
+        [mim, "search", "fastdetr_mmdet"],
+        env={**os.environ, "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    missing = [
+        m["Name"] for m in indexed_models() if f"config id: {m['Name']}" not in result.stdout
+    ]
+    assert not missing
 
 
 @pytest.mark.smoke

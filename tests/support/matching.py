@@ -1,0 +1,86 @@
+"""Random predictions and objects, and the costs of DETR written out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from fastdetr_mmdet.boxes import cxcywh_to_xyxy
+from fastdetr_mmdet.targets import Targets
+
+
+def make_targets(counts: Sequence[int], num_classes: int = 5, seed: int = 0) -> Targets:
+    """Random objects in images of different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    total, bs = sum(counts), len(counts)
+    boxes = torch.rand(total, 4, generator=generator)
+    boxes[:, :2] = 0.25 + 0.5 * boxes[:, :2]
+    boxes[:, 2:] = 0.05 + 0.4 * boxes[:, 2:]
+    scales = torch.tensor([[96.0 + 7 * i, 64.0 + 5 * i] * 2 for i in range(bs)])
+    return Targets(
+        labels=torch.randint(num_classes, (total,), generator=generator),
+        boxes=boxes,
+        counts=tuple(counts),
+        scales=scales,
+        image_ids=tuple(f"id {7 + i}, file {i}.jpg" for i in range(bs)),
+    )
+
+
+def make_predictions(
+    num_layers: int, bs: int, num_queries: int, num_classes: int = 5, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Random logits and normalised (cx, cy, w, h)."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_layers, bs, num_queries)
+    logits = torch.randn(*shape, num_classes, generator=generator)
+    boxes = torch.rand(*shape, 4, generator=generator) * 0.8 + 0.1
+    return logits, boxes
+
+
+def objects_of(targets: Targets, image: int) -> slice:
+    """Where an image's objects are."""
+    start = sum(targets.counts[:image])
+    return slice(start, start + targets.counts[image])
+
+
+def instances(
+    logits: Tensor, boxes: Tensor, targets: Targets, layer: int, image: int
+) -> tuple[InstanceData, InstanceData, dict]:
+    """What mmdet hands to an assigner: pixel corners."""
+    own, scale = objects_of(targets, image), targets.scales[image]
+    predictions = InstanceData(
+        scores=logits[layer, image], bboxes=cxcywh_to_xyxy(boxes[layer, image]) * scale
+    )
+    objects = InstanceData(
+        labels=targets.labels[own], bboxes=cxcywh_to_xyxy(targets.boxes[own]) * scale
+    )
+    w, h = scale[:2].tolist()
+    return predictions, objects, dict(img_shape=(h, w), img_id=7 + image)
+
+
+def giou(first: Tensor, second: Tensor) -> Tensor:
+    """Generalised IoU of (..., 4) corners with (..., 4) corners."""
+    width_height = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(
+        first[..., :2], second[..., :2]
+    )
+    hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(
+        first[..., :2], second[..., :2]
+    )
+    intersection = width_height.clamp(min=0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (first, second)]
+    union = areas[0] + areas[1] - intersection
+    return intersection / union - (hull.prod(-1) - union) / hull.prod(-1)
+
+
+def official_cost(logits: Tensor, boxes: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
+    """The official codes' matching cost of one layer and image, (num_queries, objects)."""
+    p = logits.sigmoid()
+    positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
+    negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
+    classes = positive[:, labels] - negative[:, labels]
+    distance = (boxes[:, None] - wanted[None]).abs().sum(-1)
+    overlap = giou(cxcywh_to_xyxy(boxes)[:, None], cxcywh_to_xyxy(wanted)[None])
+    return 2 * classes + 5 * distance - 2 * overlap

@@ -1,0 +1,294 @@
+"""The command lines of mim and of mmdet's own tools work with our configs.
+
+What needs a fresh process runs as one: `mim`, and plain mmdet scripts in which nothing but the
+config imports this package. The other tools run in the process of the tests.
+"""
+
+import pickle
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim.optimizer import amp_optimizer_wrapper
+from support.runs import (
+    BATCH_SIZE,
+    ITERS,
+    ROOT,
+    TRAIN_IMAGES,
+    VAL_IMAGES,
+    command,
+    log_rows,
+    newest_metrics,
+    own_visualizer,
+    pictures,
+    run_tool,
+)
+
+from fastdetr_mmdet import FastDETR
+from fastdetr_mmdet.mmdet_tools import find_script
+from fastdetr_mmdet.visualization import read_run_log
+
+# A user's own data set by options alone: two of the six classes.
+OWN_CLASSES = ("disc", "star")
+DATA_OPTIONS = (
+    "train_ann=annotations/train.json",
+    "train_images=train/",
+    "val_ann=annotations/val.json",
+    "val_images=val/",
+    "classes=['disc','star']",
+    "image_scale=(64,64)",
+    "train_cfg.max_epochs=1",
+    f"train_dataloader.batch_size={BATCH_SIZE}",
+)
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+
+
+# --------------------------------------------------------------------------------------------------
+# mim
+
+
+@pytest.mark.smoke
+def test_mim_trains(tiny_run):
+    rows = log_rows(tiny_run.work_dir)
+    assert [(row["epoch"], row["iter"]) for row in rows] == [
+        (1 + i // ITERS, i + 1) for i in range(2 * ITERS)
+    ]
+    assert np.isfinite([row["loss"] for row in rows]).all()
+    assert {path.name for path in tiny_run.work_dir.glob("*.pth")} == {"epoch_1.pth", "epoch_2.pth"}
+    before, after = weights(tiny_run.work_dir / "epoch_1.pth"), weights(tiny_run.checkpoint)
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any(name.startswith("backbone.") for name in moved)
+    assert any(name.startswith("bbox_head.") for name in moved)
+
+
+@pytest.mark.smoke
+def test_mim_tests(tiny_run):
+    """`mim test` measures on the last checkpoint what validation measured after the last epoch."""
+    tested = newest_metrics(tiny_run.work_dir)
+    validated = read_run_log(tiny_run.work_dir).metrics
+    for name in ("coco/bbox_mAP", "coco/bbox_mAP_50"):
+        assert validated[name][-1] == (2.0, tested[name])
+        assert 0 <= tested[name] <= 1
+
+
+def test_visualization_hook_draws(tiny_run):
+    """`--show-dir` turns DetVisualizationHook on."""
+    assert len(pictures(tiny_run.show_dir)) == VAL_IMAGES
+
+
+@pytest.mark.smoke
+def test_checkpoints_load_without_running_code(tiny_run):
+    """Also what makes that hard: mmengine's curves of the run."""
+    checkpoint = torch.load(tiny_run.checkpoint, weights_only=True)
+    assert "train/loss" in checkpoint["message_hub"]["log_scalars"]
+    assert checkpoint["meta"]["dataset_meta"]["classes"][-1] == "ring"
+    assert checkpoint["optimizer"]["state"]
+
+
+# --------------------------------------------------------------------------------------------------
+# mmdet's own train.py and test.py
+
+
+@pytest.mark.smoke
+def test_plain_mmdet_train_resumes(tiny_run, tmp_path):
+    """Interrupted after epoch 1 and resumed, a run ends where the uninterrupted one did."""
+    shutil.copy(tiny_run.work_dir / "epoch_1.pth", tmp_path)
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
+    options = ["--cfg-options", f"data_root={tiny_run.data_root}/"]
+    script = find_script("train.py")
+    command("python", script, tiny_run.config, "--work-dir", tmp_path, "--resume", *options)
+
+    whole = [row for row in log_rows(tiny_run.work_dir) if row["epoch"] == 2]
+    resumed = log_rows(tmp_path)
+    for key in ("epoch", "iter", "lr"):
+        assert [row[key] for row in resumed] == [row[key] for row in whole]
+    expected = weights(tiny_run.checkpoint)
+    for name, tensor in weights(tmp_path / "epoch_2.pth").items():
+        # Adam without its state moves every weight by about lr at first, which is 1e-4 here.
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_plain_mmdet_test_with_own_custom_imports(tiny_run, tmp_path):
+    """A config's custom_imports replaces ours; the model's full name imports the package."""
+    config = tmp_path / "user.py"
+    config.write_text(
+        f"_base_ = '{(tiny_run.work_dir / 'tiny.py').as_posix()}'\n"  # as the runner dumped it
+        "custom_imports = dict(imports=['json'], allow_failed_imports=False)\n"
+        "custom_hooks = []\n"
+    )
+    out = tmp_path / "predictions.pkl"
+    arguments = [config, tiny_run.checkpoint, "--work-dir", tmp_path, "--out", out]
+    command("python", find_script("test.py"), *arguments)
+    assert newest_metrics(tmp_path)["coco/bbox_mAP"] == (
+        newest_metrics(tiny_run.work_dir)["coco/bbox_mAP"]
+    )
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == VAL_IMAGES
+    assert predictions[0]["pred_instances"]["bboxes"].shape == (60, 4)  # 10 queries x 6 classes
+
+
+def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):
+    options = ["--cfg-options", f"data_root={tiny_run.data_root}/", own_visualizer()]
+    arguments = [tiny_run.config, tiny_run.checkpoint, "--tta", "--work-dir", tmp_path]
+    with pytest.warns(UserWarning, match="tta_"):  # mmdet says that it takes its default
+        run_tool(monkeypatch, "test.py", *arguments, *options)
+    assert 0 <= newest_metrics(tmp_path)["coco/bbox_mAP"] <= 1
+
+
+# --------------------------------------------------------------------------------------------------
+# --amp
+
+
+@pytest.fixture
+def autocast_dtypes(monkeypatch):
+    """The dtype of autocast at every training step, None where it was off."""
+    seen = []
+    loss = FastDETR.loss
+
+    def spy(self, batch_inputs, batch_data_samples):
+        kind = batch_inputs.device.type
+        on = torch.is_autocast_enabled(kind)
+        seen.append(torch.get_autocast_dtype(kind) if on else None)
+        return loss(self, batch_inputs, batch_data_samples)
+
+    monkeypatch.setattr(FastDETR, "loss", spy)
+    return seen
+
+
+def train_with_amp(run, work_dir, monkeypatch):
+    options = ["--cfg-options", f"data_root={run.data_root}/", own_visualizer()]
+    run_tool(monkeypatch, "train.py", run.config, "--amp", "--work-dir", work_dir, *options)
+    losses = [row["loss"] for row in log_rows(work_dir)]
+    assert len(losses) == 2 * ITERS
+    assert np.isfinite(losses).all()
+    np.testing.assert_allclose(losses[0], log_rows(run.work_dir)[0]["loss"], rtol=0.05)
+    saved = weights(work_dir / "epoch_2.pth")
+    assert {x.dtype for x in saved.values() if x.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_amp(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
+    train_with_amp(tiny_run, tmp_path, monkeypatch)
+    assert autocast_dtypes == [torch.float16] * 2 * ITERS
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device test_amp runs the same")
+def test_amp_without_gpu(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
+    """mmengine refuses AMP on a CPU; with that one check lifted, --amp trains in bfloat16."""
+    with pytest.raises(AssertionError, match="only available training on gpu"):
+        train_with_amp(tiny_run, tmp_path / "refused", monkeypatch)
+    monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: True)
+    with pytest.warns(UserWarning, match="CUDA is not available"):  # the loss scaler turns idle
+        train_with_amp(tiny_run, tmp_path / "trained", monkeypatch)
+    assert autocast_dtypes == [torch.bfloat16] * 2 * ITERS
+
+
+# --------------------------------------------------------------------------------------------------
+# Templates for a user's own data
+
+
+def check_template_run(work_dir, tested_dir):
+    config = Config.fromfile(next(work_dir.glob("*_custom.py")))
+    assert config.model.bbox_head.num_classes == 2
+    checkpoint = torch.load(work_dir / "epoch_1.pth", weights_only=True)
+    assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == OWN_CLASSES
+    classifiers = [x for name, x in checkpoint["state_dict"].items() if "cls_branches" in name]
+    assert {len(x) for x in classifiers} == {2}
+    assert len(log_rows(work_dir)) >= 1
+    assert 0 <= newest_metrics(tested_dir)["coco/bbox_mAP"] <= 1
+
+
+def test_small_template_through_mim(shapes, tmp_path, monkeypatch):
+    config = ROOT / "configs/custom/fast-detr_r18_custom.py"
+    options = [f"data_root={shapes}/", *DATA_OPTIONS, "default_hooks.logger.interval=1"]
+    trained, tested = tmp_path / "trained", tmp_path / "tested"
+    arguments = [config, "--work-dir", trained, "--cfg-options", *options]
+    command("mim", "train", "fastdetr_mmdet", *arguments)
+    arguments = [config, trained / "epoch_1.pth", "--work-dir", tested, "--cfg-options", *options]
+    run_tool(monkeypatch, "test.py", *arguments, own_visualizer())
+    check_template_run(trained, tested)
+
+
+def test_conditional_template(shapes, tmp_path, monkeypatch):
+    """With --auto-scale-lr, and with DetVisualizationHook drawing while it validates."""
+    config = ROOT / "configs/custom/conditional-detr_r50_custom.py"
+    options = [
+        f"data_root={shapes}/",
+        *DATA_OPTIONS,
+        "default_hooks.logger.interval=1",
+        "default_hooks.visualization.draw=True",
+        "default_hooks.visualization.interval=1",
+        # no pretrained weights from the network, and small
+        "model.backbone.init_cfg=None",
+        "model.backbone.depth=18",
+        "model.backbone.base_channels=8",
+        "model.backbone.stem_channels=8",
+        "model.neck.in_channels=[64]",
+        "model.neck.out_channels=32",
+        "model.transformer.embed_dims=32",
+        "model.transformer.encoder.num_layers=1",
+        "model.transformer.decoder.num_layers=2",
+    ]
+    for kind in ("train", "val", "test"):
+        options += [
+            f"{kind}_dataloader.num_workers=0",
+            f"{kind}_dataloader.persistent_workers=False",
+        ]
+    trained, tested = tmp_path / "trained", tmp_path / "tested"
+    arguments = [config, "--work-dir", trained, "--auto-scale-lr", "--cfg-options", *options]
+    run_tool(monkeypatch, "train.py", *arguments, own_visualizer())
+    # written for 8 GPUs x 2 images, run on 1 x 4
+    assert log_rows(trained)[0]["lr"] == pytest.approx(1e-4 * 0.1 * BATCH_SIZE / 16)
+    assert len(pictures(trained)) == VAL_IMAGES
+
+    arguments = [config, trained / "epoch_1.pth", "--work-dir", tested, "--cfg-options", *options]
+    run_tool(monkeypatch, "test.py", *arguments, own_visualizer())
+    check_template_run(trained, tested)
+
+
+# --------------------------------------------------------------------------------------------------
+# mmdet's other tools
+
+
+def test_browse_dataset(tiny_config_file, shapes, tmp_path, monkeypatch):
+    arguments = ["--not-show", "--output-dir", tmp_path]
+    options = ["--cfg-options", f"data_root={shapes}/", own_visualizer()]
+    run_tool(
+        monkeypatch, "analysis_tools/browse_dataset.py", tiny_config_file, *arguments, *options
+    )
+    assert len(pictures(tmp_path)) == TRAIN_IMAGES
+    # boxes were drawn: image 3 has objects
+    drawn = cv2.imread(str(tmp_path / "000003.jpg"))
+    plain = cv2.imread(str(shapes / "train/000003.jpg"))
+    plain = cv2.resize(plain, drawn.shape[1::-1])
+    assert (cv2.absdiff(drawn, plain).max(-1) > 100).sum() > 50
+
+
+def test_get_flops(tiny_config_file, shapes, monkeypatch, capsys):
+    options = ["--num-images", "2", "--cfg-options", f"data_root={shapes}/"]
+    run_tool(monkeypatch, "analysis_tools/get_flops.py", tiny_config_file, *options)
+    printed = capsys.readouterr().out
+    flops = re.search(r"Flops: ([\d.]+)([MG])", printed)
+    params = re.search(r"Params: ([\d.]+)([KM])", printed)
+    model = MODELS.build(Config.fromfile(tiny_config_file).model)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    scale = {"K": 1e3, "M": 1e6, "G": 1e9}
+    assert float(params[1]) * scale[params[2]] == pytest.approx(count, rel=0.01)
+    assert 1e6 < float(flops[1]) * scale[flops[2]] < 1e9
+
+
+def test_print_config(tiny_config_file, monkeypatch, capsys):
+    arguments = [tiny_config_file, "--cfg-options", "data_root=elsewhere/"]
+    run_tool(monkeypatch, "misc/print_config.py", *arguments)
+    printed = Config.fromstring(capsys.readouterr().out.removeprefix("Config:\n"), ".py")
+    assert printed.val_evaluator.ann_file == "elsewhere/annotations/val.json"
+    assert printed.train_dataloader.dataset.data_root == "elsewhere/"

@@ -1,0 +1,193 @@
+"""The batched matcher finds what solving each layer and image apart finds, with one copy."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.registry import TASK_UTILS
+from support.matching import (
+    instances,
+    make_predictions,
+    make_targets,
+    objects_of,
+    official_cost,
+)
+
+from fastdetr_mmdet.matchers import HungarianMatcher
+from fastdetr_mmdet.matchers.hungarian import DETR_COSTS
+
+NUM_CLASSES = 5
+
+
+def pairs_by_part(matches, targets, num_layers, num_queries):
+    """{(layer, image): {(query, object of that image)}}."""
+    bs = len(targets.counts)
+    found = {(layer, image): set() for layer in range(num_layers) for image in range(bs)}
+    for query, object_ in zip(
+        matches.query_index.tolist(), matches.object_index.tolist(), strict=True
+    ):
+        part, own = divmod(query, num_queries)
+        key = divmod(part, bs)
+        found[key].add((own, object_ - objects_of(targets, key[1]).start))
+    return found
+
+
+def assigned_pairs(result):
+    queries = (result.gt_inds > 0).nonzero()[:, 0]
+    return set(zip(queries.tolist(), (result.gt_inds[queries] - 1).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("counts", [(3, 1, 2), (0, 4), (5, 0, 0), (9, 20), (1,)])
+def test_equals_mmdets_assigner(counts, seed):
+    """Also where an image has more objects than there are queries (9)."""
+    costs = [dict(cost) for cost in DETR_COSTS]
+    assigner = TASK_UTILS.build(dict(type="HungarianAssigner", match_costs=costs))
+    targets = make_targets(counts, seed=seed)
+    logits, boxes = make_predictions(4, len(counts), 9, seed=seed)
+    matcher = HungarianMatcher()
+    found = pairs_by_part(matcher.match(logits, boxes, targets), targets, 4, 9)
+    for (layer, image), pairs in found.items():
+        arguments = instances(logits, boxes, targets, layer, image)
+        theirs, alone = assigner.assign(*arguments), matcher.assign(*arguments)
+        assert pairs == assigned_pairs(theirs) == assigned_pairs(alone)
+        assert torch.equal(alone.gt_inds, theirs.gt_inds)
+        assert torch.equal(alone.labels, theirs.labels)
+        assert alone.num_gts == theirs.num_gts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cost_is_the_least_of_all_matchings(seed):
+    """Brute force over the official codes' cost."""
+    targets = make_targets((3, 2), seed=seed)
+    logits, boxes = make_predictions(2, 2, 5, seed=seed)
+    matches = HungarianMatcher().match(logits, boxes, targets)
+    for (layer, image), pairs in pairs_by_part(matches, targets, 2, 5).items():
+        own = objects_of(targets, image)
+        cost = official_cost(
+            logits[layer, image], boxes[layer, image], targets.labels[own], targets.boxes[own]
+        )
+        columns = range(targets.counts[image])
+        least = min(
+            itertools.permutations(range(5), len(columns)),
+            key=lambda rows, cost=cost, columns=columns: sum(cost[rows, columns]),
+        )
+        assert pairs == set(zip(least, columns, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_layers=st.integers(1, 3),
+    num_queries=st.integers(1, 6),
+    counts=st.lists(st.integers(0, 8), min_size=1, max_size=4),
+    num_classes=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+)
+def test_every_match_is_one_to_one(num_layers, num_queries, counts, num_classes, seed):
+    targets = make_targets(counts, num_classes, seed)
+    logits, boxes = make_predictions(num_layers, len(counts), num_queries, num_classes, seed)
+    matches = HungarianMatcher().match(logits, boxes, targets)
+    assert matches.query_index.dtype == matches.object_index.dtype == torch.long
+    assert (matches.query_index.diff() > 0).all()  # by layer, image, query
+    for (_, image), pairs in pairs_by_part(matches, targets, num_layers, num_queries).items():
+        assert len(pairs) == min(num_queries, counts[image])
+        assert len({query for query, _ in pairs}) == len(pairs)
+        assert len({object_ for _, object_ in pairs}) == len(pairs)
+        assert {object_ for _, object_ in pairs} <= set(range(counts[image]))
+
+
+def test_no_objects_at_all():
+    logits, boxes = make_predictions(2, 3, 4)
+    matches = HungarianMatcher().match(logits, boxes, make_targets((0, 0, 0)))
+    assert matches.query_index.shape == matches.object_index.shape == (0,)
+    assert matches.query_index.dtype == torch.long
+
+
+def test_one_copy_to_the_host(monkeypatch):
+    """Whatever the number of layers and images; no other way of reading a device value either."""
+    copies = []
+    to_host = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x, *args: copies.append(x) or to_host(x, *args))
+    for name in ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_, name=name: pytest.fail(f"calls {name}"))
+    logits, boxes = make_predictions(6, 4, 20)
+    HungarianMatcher().match(logits, boxes, make_targets((3, 0, 30, 1)))
+    assert len(copies) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_one_synchronisation_on_the_gpu(recwarn):
+    logits, boxes = (x.cuda() for x in make_predictions(6, 4, 20))
+    targets = make_targets((3, 0, 30, 1))
+    on_device = type(targets)(
+        targets.labels.cuda(),
+        targets.boxes.cuda(),
+        targets.counts,
+        targets.scales.cuda(),
+        targets.image_ids,
+    )
+    expected = HungarianMatcher().match(logits.cpu(), boxes.cpu(), targets)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        matches = HungarianMatcher().match(logits, boxes, on_device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing" in str(w.message) for w in recwarn) == 1
+    assert torch.equal(matches.query_index.cpu(), expected.query_index)
+    assert torch.equal(matches.object_index.cpu(), expected.object_index)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_costs_are_in_float32(dtype):
+    """Half-precision predictions are matched as the float32 numbers that they are."""
+    targets = make_targets((4, 6))
+    logits, boxes = (x.to(dtype) for x in make_predictions(3, 2, 9))
+    expected = HungarianMatcher().match(logits.float(), boxes.float(), targets)
+    with torch.autocast("cpu", dtype=dtype):
+        matches = HungarianMatcher().match(logits, boxes, targets)
+    assert torch.equal(matches.query_index, expected.query_index)
+    assert torch.equal(matches.object_index, expected.object_index)
+
+
+def test_gradients_do_not_enter():
+    logits, boxes = (x.requires_grad_() for x in make_predictions(1, 1, 4))
+    matches = HungarianMatcher().match(logits, boxes, make_targets((2,)))
+    assert not matches.query_index.requires_grad
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        dict(type="FocalLossCost", weight=2.0),
+        [dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy")],
+        [dict(type="IoUCost", iou_mode="iou", weight=2.0)],
+        [dict(type="ClassificationCost", weight=1.0), dict(type="BBoxL1Cost", weight=5.0)],
+    ],
+    ids=["one as a dict", "corners", "plain IoU", "softmax"],
+)
+def test_takes_the_costs_of_mmdet(costs):
+    listed = [costs] if isinstance(costs, dict) else costs
+    matcher = TASK_UTILS.build(dict(type="HungarianMatcher", match_costs=costs))
+    assigner = TASK_UTILS.build(
+        dict(type="HungarianAssigner", match_costs=[dict(cost) for cost in listed])
+    )
+    targets = make_targets((3, 2), seed=3)
+    logits, boxes = make_predictions(2, 2, 9, seed=3)
+    found = pairs_by_part(matcher.match(logits, boxes, targets), targets, 2, 9)
+    for (layer, image), pairs in found.items():
+        own = instances(logits, boxes, targets, layer, image)
+        result = assigner.assign(*own)
+        if "iou" in str(costs):  # non-overlapping pairs cost the same: many matchings are best
+            cost = assigner.match_costs[0](*own)
+            theirs, ours = zip(*assigned_pairs(result), strict=True), zip(*pairs, strict=True)
+            assert torch.isclose(cost[tuple(theirs)].sum(), cost[tuple(ours)].sum(), atol=1e-5)
+        else:
+            assert pairs == assigned_pairs(result)
+
+
+def test_refuses_to_match_by_nothing():
+    with pytest.raises(ValueError, match="match_costs is empty; name at least one cost"):
+        HungarianMatcher(match_costs=[])
