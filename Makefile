@@ -39,10 +39,11 @@ smoke: setup ## the small subset that CI runs on the second stack
 	$(PYTEST) -m "smoke and $(GPU)" $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy, codespell
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/codespell
+	@status=0; \
+	for check in 'ruff check .' 'ruff format --check .' mypy codespell; do \
+	    echo "$$check"; $(BIN)/$$check || status=1; \
+	done; \
+	exit $$status
 
 format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

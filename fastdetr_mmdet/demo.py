@@ -58,7 +58,10 @@ def run(command: list[str]) -> None:
     print(f"\n$ {shlex.join(command)}", flush=True)
     status = subprocess.run(command).returncode
     if status:
-        sys.exit(f"The demo stopped: the command above ended with exit status {status}.")
+        print(
+            f"The demo stopped: the command above ended with exit status {status}.", file=sys.stderr
+        )
+        sys.exit(status)
 
 
 def mim() -> str:

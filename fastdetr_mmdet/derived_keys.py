@@ -21,11 +21,11 @@ def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
 
     ``cfg.derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
     ``'{data_root}{val_ann}'`` joins two, ``'{#classes}'`` is the number of entries. A key that the
-    options set themselves is not touched.
+    options set themselves, or that lies within a list they set, is not touched.
 
     Args:
         cfg: A config with the options merged already.
-        options: Dotted keys, as from ``--cfg-options``.
+        options: Dotted keys, as from ``--cfg-options``; values may be nested dicts.
 
     Returns:
         Dotted keys and values that follow from the changed variables.
@@ -36,9 +36,19 @@ def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
     derived = {}
     for key, template in cfg.get("derived_keys", {}).items():
         variables = _VARIABLE.findall(template)
-        if key not in options and any(name in options for _, name in variables):
+        if any(name in options for _, name in variables) and not _is_set(options, key):
             derived[key] = _evaluate(cfg, key, template, variables)
     return derived
+
+
+def _is_set(options: dict[str, Any], key: str) -> bool:
+    for option, value in options.items():
+        if option == key:
+            return True
+        if key.startswith(f"{option}."):
+            if not isinstance(value, dict) or _is_set(value, key[len(option) + 1 :]):
+                return True
+    return False
 
 
 def _evaluate(cfg: Config, key: str, template: str, variables: list[tuple[str, str]]) -> Any:

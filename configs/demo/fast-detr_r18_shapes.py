@@ -7,8 +7,8 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 36
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)
+max_epochs = 28
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -125,8 +125,10 @@ def sample_and_sum(
     if value.is_cuda:
         return _sample_and_sum_compiled(value, spatial_shapes, locations, weights)
     bs, _, num_heads, _ = value.shape
-    grids = (2 * locations - 1).to(value.dtype)
-    weights = weights.to(value.dtype).permute(0, 2, 1, 3, 4).flatten(0, 1)  # (bs * heads, q, l, p)
+    dtype = value.dtype
+    value = value.to(locations.dtype)  # in float32, as the compiled op: coordinates need it
+    grids = 2 * locations - 1
+    weights = weights.permute(0, 2, 1, 3, 4).flatten(0, 1)  # (bs * heads, q, levels, points)
     output: Tensor | None = None
     sizes = [h * w for h, w in spatial_shapes]
     for level, (tokens, shape) in enumerate(
@@ -138,7 +140,7 @@ def sample_and_sum(
         summed = (samples * weights[:, None, :, level]).sum(-1)  # (bs * heads, dims, q)
         output = summed if output is None else output + summed
     assert output is not None
-    return output.unflatten(0, (bs, num_heads)).permute(0, 3, 1, 2).flatten(2)
+    return output.unflatten(0, (bs, num_heads)).permute(0, 3, 1, 2).flatten(2).to(dtype)
 
 
 def _sample_and_sum_compiled(

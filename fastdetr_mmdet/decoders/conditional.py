@@ -25,6 +25,9 @@ class ConditionalDecoder(DetrDecoder):
         self_attn: Default ``ConditionalSelfAttention``.
         cross_attn: Default ``ConditionalAttention``.
         **kwargs: As for ``DetrDecoder``.
+
+    Raises:
+        ValueError: if the cross-attention does not read the spatial query.
     """
 
     needs_reference = True
@@ -43,8 +46,17 @@ class ConditionalDecoder(DetrDecoder):
             cross_attn=cross_attn or dict(type="ConditionalAttention"),
             **kwargs,
         )
-        self.query_scale = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
-        init_xavier(self.query_scale)
+        for layer in self.layers:
+            if not getattr(layer.cross_attn, "needs_spatial", False):
+                raise ValueError(
+                    f"ConditionalDecoder makes a conditional spatial query that "
+                    f"{type(layer.cross_attn).__name__} does not read; use decoder type "
+                    "'DetrDecoder'."
+                )
+        self.query_scale: MLP | None = None
+        if self.num_layers > 1:  # the first layer uses the identity
+            self.query_scale = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+            init_xavier(self.query_scale)
 
     def embed_reference(self, queries: Queries) -> Tensor:
         """Sine embedding of the reference centres, (bs, num_queries, embed_dims) float32."""
@@ -53,4 +65,6 @@ class ConditionalDecoder(DetrDecoder):
 
     def spatial_query(self, index: int, content: Tensor, position: Tensor) -> Tensor:
         """The embedded reference, scaled by the content from the second layer on."""
-        return position if index == 0 else position * self.query_scale(content)
+        if index == 0 or self.query_scale is None:
+            return position
+        return position * self.query_scale(content)

@@ -36,7 +36,7 @@ class DetrDecoder(nn.Module):
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
 
     Raises:
-        ValueError: if level_schedule has not one entry per layer.
+        ValueError: if there is no layer, or level_schedule has not one entry per layer.
     """
 
     # Whether a layer needs references, refined or not; also so if its cross-attention does.
@@ -60,6 +60,8 @@ class DetrDecoder(nn.Module):
         level_schedule: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"{type(self).__name__}: num_layers={num_layers} must be at least 1.")
         if level_schedule is not None and len(level_schedule) != num_layers:
             raise ValueError(
                 f"{type(self).__name__}: level_schedule={list(level_schedule)} has "

@@ -75,14 +75,15 @@ class FastDETR(BaseDetector):
         )
         self._check_widths(neck)
 
-    def _check_widths(self, neck: dict | None) -> None:
+    def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
         embed_dims = self.transformer.embed_dims
         if self.bbox_head.embed_dims != embed_dims:
             raise ValueError(
                 f"bbox_head.embed_dims={self.bbox_head.embed_dims} differs from "
                 f"transformer.embed_dims={embed_dims}; leave it out of bbox_head, it is taken over."
             )
-        neck_dims = (neck or {}).get("out_channels", embed_dims)
+        last = neck if neck is None or isinstance(neck, dict) else neck[-1]
+        neck_dims = (last or {}).get("out_channels", embed_dims)
         if neck_dims != embed_dims:
             raise ValueError(
                 f"neck.out_channels={neck_dims} differs from transformer.embed_dims={embed_dims}; "

@@ -22,6 +22,8 @@ DETR_COSTS = (
     dict(type="IoUCost", iou_mode="giou", weight=2.0),
 )
 
+COMMON_SIZE = 2**12  # pixels
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -112,18 +114,21 @@ class HungarianMatcher(BaseAssigner):
     def _cost_terms(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> list[Tensor]:
         """Every cost of every query of every layer and image with every object of the batch.
 
-        mmdet's costs take pixel boxes and divide by the image's size; normalised boxes of an
-        image of size 1 x 1 are the same thing, and let one call serve images of all sizes.
+        mmdet's costs take pixel boxes and divide by the image's size; boxes of images that are all
+        of one size are the same thing, and let one call serve images of all sizes. The size is a
+        power of two, so that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
         """
         num_classes = cls_scores.shape[-1]
         predictions = InstanceData(
             scores=cls_scores.flatten(0, 2).float(),
-            bboxes=cxcywh_to_xyxy(boxes.flatten(0, 2).float()),
+            bboxes=cxcywh_to_xyxy(boxes.flatten(0, 2).float()) * COMMON_SIZE,
         )
         objects = InstanceData(
-            labels=targets.labels.clamp(0, num_classes - 1), bboxes=cxcywh_to_xyxy(targets.boxes)
+            labels=targets.labels.clamp(0, num_classes - 1),
+            bboxes=cxcywh_to_xyxy(targets.boxes) * COMMON_SIZE,
         )
-        return [cost(predictions, objects, dict(img_shape=(1, 1))) for cost in self.match_costs]
+        meta = dict(img_shape=(COMMON_SIZE, COMMON_SIZE))
+        return [cost(predictions, objects, meta) for cost in self.match_costs]
 
     def _solve(
         self,

@@ -19,7 +19,7 @@ class DetrTransformer(nn.Module):
         queries: Query initialiser config.
         decoder: Decoder config.
         encoder: Encoder config; None hands the feature maps to the decoder as they are.
-        embed_dims: Width of all parts; even.
+        embed_dims: Width of all parts; divisible by 4.
 
     Raises:
         ValueError: if two parts do not fit together; the sentence names both and the remedy.
@@ -33,10 +33,10 @@ class DetrTransformer(nn.Module):
         embed_dims: int = 256,
     ) -> None:
         super().__init__()
-        if embed_dims % 2:
+        if embed_dims % 4:
             raise ValueError(
-                f"embed_dims={embed_dims} is odd; it must be even, because half of the positional "
-                "encoding belongs to x and half to y."
+                f"embed_dims={embed_dims} is not divisible by 4; it must be, because half of the "
+                "positional encoding belongs to x and half to y, each half sines and half cosines."
             )
         shared = dict(embed_dims=embed_dims)
         self.embed_dims = embed_dims

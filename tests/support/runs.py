@@ -97,9 +97,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> Path:
     """The embedded data set, small."""
-    return once(
-        tmp_path_factory, "shapes", lambda out: write_shapes(out, TRAIN_IMAGES, VAL_IMAGES)
-    )
+    return once(tmp_path_factory, "shapes", lambda out: write_shapes(out, TRAIN_IMAGES, VAL_IMAGES))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.registry import MODELS
+from support.memories import only
+from support.tolerances import assert_near
 
 from fastdetr_mmdet.cross_attention import DeformableAttention
 from fastdetr_mmdet.cross_attention.deformable import sample_and_sum
@@ -93,6 +95,41 @@ def test_padding_is_not_read() -> None:
         memory.tokens + 100 * memory.padding_mask.unsqueeze(-1) * torch.randn_like(memory.tokens)
     )
     torch.testing.assert_close(attention(queries, noisy), attention(queries, memory))
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_images_do_not_see_each_other(coordinates: int) -> None:
+    attention = make_attention()
+    queries, memory = make_inputs(coordinates, padded=True)
+    together = attention(queries, memory)
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = Queries(queries.content[part], queries.pos[part])
+        output = attention(
+            alone.with_reference(queries.reference_logits[part]), only(memory, image)
+        )
+        assert_near(together[part], output)
+
+
+def make_samples(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    value = torch.randn(1, 69, 2, 3, dtype=dtype)
+    locations = torch.rand(1, 4, 2, 2, 3, 2, dtype=dtype) * 1.4 - 0.2  # also outside of the map
+    return value, locations, torch.rand(1, 4, 2, 2, 3, dtype=dtype)
+
+
+def test_gradients_of_sampling() -> None:
+    inputs = [x.requires_grad_() for x in make_samples(torch.float64)]
+    assert torch.autograd.gradcheck(lambda v, x, w: sample_and_sum(v, SHAPES, x, w), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_coordinates_stay_in_float32(dtype: torch.dtype) -> None:
+    value, locations, weights = make_samples(torch.float32)
+    value = value.to(dtype)
+    output = sample_and_sum(value, SHAPES, locations, weights)
+    assert output.dtype == dtype
+    exact = sample_and_sum(value.float(), SHAPES, locations, weights)
+    assert torch.equal(output, exact.to(dtype))
 
 
 def test_wrong_number_of_levels_is_named() -> None:

@@ -135,19 +135,19 @@ def test_refinement_is_detached(kind):
 
 
 def test_refinement_moves_the_spatial_query():
-    queries, memory = make_queries(), make_memory()
-    seen = []
+    """Each layer's is made of the reference that enters this layer."""
+    seen, contents = [], []
     decoder = build(refine=True)
     for layer in decoder.layers:
-        layer.cross_attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    contents = decoder(queries, memory, box_branches())
-    for index, given in enumerate(seen):
-        centre = contents.reference_logits[index][..., :2].sigmoid()
-        embedded = sine_embedding(centre, EMBED_DIMS // 2)
+        layer.cross_attn.register_forward_pre_hook(lambda _, args: seen.append(args[0].spatial))
+        layer.register_forward_hook(lambda _, __, output: contents.append(output))
+    output = decoder(make_queries(), make_memory(), box_branches())
+    for index, spatial in enumerate(seen):
+        centre = output.reference_logits[index][..., :2].sigmoid()
+        expected = sine_embedding(centre, EMBED_DIMS // 2)
         if index:
-            assert not torch.allclose(given.spatial, embedded)
-        else:
-            assert_near(given.spatial, embedded)
+            expected = expected * decoder.query_scale(contents[index - 1])
+        assert_near(spatial, expected)
 
 
 def test_spatial_query_is_scaled_by_the_content_before_the_norm():
@@ -163,6 +163,13 @@ def test_spatial_query_is_scaled_by_the_content_before_the_norm():
     for index in range(1, NUM_LAYERS):
         assert_near(spatials[index], embedded * decoder.query_scale(contents[index - 1]))
         assert_near(output.hidden_states[index], decoder.norm(contents[index]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_layer_has_no_parameter_that_never_learns(kind):
+    decoder = build(kind, num_layers=1)
+    decoder(make_queries(), make_memory()).hidden_states.square().sum().backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
 
 
 def test_post_norm_can_be_left_out():
@@ -233,6 +240,12 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by(toy_
             "ConditionalAttention needs the conditional spatial query that DetrDecoder does not "
             "make; use decoder type 'ConditionalDecoder'",
         ),
+        (
+            dict(cross_attn=dict(type="MultiheadCrossAttention")),
+            "ConditionalDecoder makes a conditional spatial query that MultiheadCrossAttention "
+            "does not read; use decoder type 'DetrDecoder'",
+        ),
+        (dict(num_layers=0), "ConditionalDecoder: num_layers=0 must be at least 1"),
         (dict(num_heads=5), "embed_dims=32 is not divisible by num_heads=5"),
     ],
 )

@@ -28,6 +28,12 @@ VARIANTS = {
     "refine, own branches": dict(
         transformer__decoder__refine=True, bbox_head__share_pred_layer=False
     ),
+    "deformable cross-attention": THREE_LEVELS
+    | dict(
+        transformer__decoder__type="DetrDecoder",
+        transformer__decoder__refine=True,
+        transformer__decoder__cross_attn=dict(type="DeformableAttention", num_levels=3),
+    ),
     "no encoder": dict(transformer__encoder=None),
     "two stage": TWO_STAGE,
     "two stage, class aware": TWO_STAGE
@@ -66,7 +72,7 @@ def test_raw_outputs(overrides):
 @pytest.mark.parametrize("objects", [(2, 1), (3, 0), (0, 0)], ids=["both", "one empty", "none"])
 @variants
 def test_every_parameter_learns(overrides, objects):
-    """Mmdet's loss names; a finite gradient everywhere (DDP needs one), whatever there is to see."""
+    """mmdet's loss names; a finite gradient everywhere (DDP needs one), whatever is there."""
     model = tiny_model(**overrides)
     losses = model.loss(*make_batch(objects=objects))
     assert set(losses) == loss_names("TwoStage" in str(overrides))
@@ -201,6 +207,7 @@ def test_widths_follow_embed_dims():
         assert model.transformer.queries.pos.weight.shape == (NUM_QUERIES, embed_dims)
 
 
+@pytest.mark.smoke
 def test_trains_through_the_runner_interface():
     """As mmengine calls it: data preprocessor, loss mode, parsed losses; then predict mode."""
     model = tiny_model(data_preprocessor__pad_size_divisor=32)
@@ -253,6 +260,17 @@ def test_number_of_queries_is_set_once():
 def test_refuses_at_build_time(overrides, sentence):
     with pytest.raises(ValueError, match=sentence):
         MODELS.build(tiny_config(**overrides))
+
+
+def test_neck_can_be_a_list():
+    necks = [
+        dict(type="ChannelMapper", in_channels=[64], out_channels=16, num_outs=1),
+        dict(type="ChannelMapper", in_channels=[16], out_channels=32, num_outs=1),
+    ]
+    assert tiny_model(neck=necks)._forward(*make_batch())[0].shape[1:3] == (2, NUM_QUERIES)
+    necks[1]["out_channels"] = 64
+    with pytest.raises(ValueError, match=r"neck.out_channels=64 differs"):
+        tiny_model(neck=necks)
 
 
 def test_building_leaves_the_config_as_it_was():

@@ -22,23 +22,21 @@ def build(**kwargs):
     return randomise(MODELS.build(config | kwargs))
 
 
-def test_equals_torch_where_positions_are_zero():
+def test_equals_torch():
+    """Positions are added to queries and keys and not to values; norms come after residuals."""
     encoder, memory = build(), make_memory()
     tokens = memory.tokens
     for layer in encoder.layers:
-        theirs = nn.TransformerEncoderLayer(EMBED_DIMS, NUM_HEADS, 48, 0.0, batch_first=True)
-        theirs.self_attn.in_proj_weight.data = layer.in_proj.proj.weight.data
-        theirs.self_attn.in_proj_bias.data = layer.in_proj.proj.bias.data
-        theirs.self_attn.out_proj.load_state_dict(layer.out_proj.state_dict())
-        for name in ("norm1", "norm2"):
-            getattr(theirs, name).load_state_dict(getattr(layer, name).state_dict())
-        for name in ("linear1", "linear2"):
-            getattr(theirs, name).load_state_dict(getattr(layer.ffn, name).state_dict())
-        tokens = theirs(tokens, src_key_padding_mask=memory.padding_mask)
-    without_pos = make_memory()
-    without_pos.pos.zero_()
+        attention = nn.MultiheadAttention(EMBED_DIMS, NUM_HEADS, batch_first=True)
+        attention.in_proj_weight.data = layer.in_proj.proj.weight.data
+        attention.in_proj_bias.data = layer.in_proj.proj.bias.data
+        attention.out_proj.load_state_dict(layer.out_proj.state_dict())
+        located = tokens + memory.pos
+        attended, _ = attention(located, located, tokens, key_padding_mask=memory.padding_mask)
+        tokens = layer.norm1(tokens + attended)
+        tokens = layer.norm2(tokens + layer.ffn.linear2(layer.ffn.linear1(tokens).relu()))
     valid = ~memory.padding_mask
-    assert_near(encoder(without_pos).tokens[valid], tokens[valid])
+    assert_near(encoder(memory).tokens[valid], tokens[valid])
 
 
 @pytest.mark.parametrize("strides", [(8,), (8, 16, 32)])

@@ -129,6 +129,19 @@ def test_predict_equals_the_last_layer_of_forward():
         assert_near(result.bboxes, pixels.clamp(min=torch.zeros(4), max=torch.tensor([w, h] * 2)))
 
 
+def test_iou_loss_sees_pixels_of_each_image():
+    """GIoU would not notice, but losses of aspect ratio (CIoU) or distance (DIoU) do."""
+    head = build()
+    hidden, references = decoded()
+    _, samples = make_batch(((64, 96), (48, 64)), objects=(1, 1))
+    seen = []
+    head.loss_iou.register_forward_pre_hook(lambda _, args: seen.append(args))
+    head.loss(hidden, batch_data_samples=samples, reference_logits=references)
+    _, wanted = seen[0]
+    objects = torch.cat([sample.gt_instances.bboxes for sample in samples])
+    assert_near(wanted, objects.repeat(NUM_LAYERS, 1))
+
+
 @pytest.mark.parametrize("max_per_img, expected", [(3, 3), (50, 50), (51, 50), (10_000, 50)])
 def test_detections_are_clamped_to_what_exists(max_per_img, expected):
     head = build(test_cfg=dict(max_per_img=max_per_img))

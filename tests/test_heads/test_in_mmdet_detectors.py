@@ -6,6 +6,8 @@ from support import mmdet_models
 from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, total
 from support.tolerances import assert_near
 
+pytestmark = pytest.mark.smoke
+
 
 def conditional(head, assigner):
     return mmdet_models.conditional_detr(assigner, head or "ConditionalDETRHead")

@@ -79,9 +79,10 @@ def test_refuses_queries_without_references(decoder, what):
     assert "set reference='mlp' in transformer.queries" in str(error.value)
 
 
-def test_refuses_odd_widths():
-    with pytest.raises(ValueError, match="embed_dims=33 is odd; it must be even"):
-        build(QUERIES["mlp"], dict(type="DetrDecoder"), embed_dims=33)
+@pytest.mark.parametrize("embed_dims", [33, 34])
+def test_refuses_widths_that_sines_cannot_fill(embed_dims):
+    with pytest.raises(ValueError, match=f"embed_dims={embed_dims} is not divisible by 4"):
+        build(QUERIES["mlp"], dict(type="DetrDecoder"), embed_dims=embed_dims)
 
 
 def test_widths_reach_every_part():

@@ -1,0 +1,220 @@
+"""What users get wrong, through the whole machinery: one sentence, or it works."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from support.runs import (
+    ITERS,
+    change_annotations,
+    log_rows,
+    make_runner,
+    own_visualizer,
+    run_tool,
+)
+
+from fastdetr_mmdet import FastDETR
+
+ANNOTATIONS = "annotations/train.json"
+
+
+@pytest.fixture
+def runner(tiny_config_file, shapes, tmp_path):
+    """Makes a runner of one epoch with the given options."""
+
+    def make(**options):
+        options = dict(train_cfg__max_epochs=1, **options)
+        return make_runner(tiny_config_file, tmp_path / "work", shapes, **options)
+
+    return make
+
+
+@pytest.fixture
+def no_steps(monkeypatch):
+    """Any step of the model fails the test."""
+    for name in ("loss", "predict"):
+        monkeypatch.setattr(
+            FastDETR, name, lambda *args, **kwargs: pytest.fail("The model was run.")
+        )
+
+
+def check_trained(work_dir, iters=ITERS):
+    rows = log_rows(work_dir)
+    assert len(rows) == iters
+    assert np.isfinite([[row["loss"], row["grad_norm"]] for row in rows]).all()
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------
+# Classes
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("num_classes", [5, 80])
+def test_number_of_classes_disagrees(runner, no_steps, num_classes):
+    sentence = (
+        rf"^model.bbox_head.num_classes={num_classes}, but train_dataloader.dataset.metainfo."
+        r"classes names 6 classes \(disc, .*\); make them agree.$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        runner(model__bbox_head__num_classes=num_classes).train()
+
+
+def test_number_of_classes_disagrees_in_test_only(tiny_run, no_steps, tmp_path, monkeypatch):
+    arguments = [tiny_run.config, tiny_run.checkpoint, "--work-dir", tmp_path, "--cfg-options"]
+    options = [
+        f"data_root={tiny_run.data_root}/",
+        "test_dataloader.dataset.metainfo.classes=[disc]",
+    ]
+    with pytest.raises(ValueError, match=r"test_dataloader\.dataset\.metainfo\.classes names 1 cl"):
+        run_tool(monkeypatch, "test.py", *arguments, *options, own_visualizer())
+
+
+def test_class_that_the_annotations_lack(runner, no_steps):
+    with pytest.raises(ValueError) as error:
+        runner(classes=["disc", "sqare"]).train()
+    assert "metainfo.classes names sqare, which" in str(error.value)
+    assert "train.json does not have; its categories are disc, square, tri" in str(error.value)
+
+
+def test_one_class_without_brackets(runner, no_steps):
+    """`--cfg-options classes=disc` makes a string."""
+    with pytest.raises(ValueError, match=r"must be a tuple: classes=\('disc',\)\.$"):
+        runner(classes="disc").train()
+
+
+def test_class_index_out_of_range(runner):
+    """Annotations cannot say one, a transform of a user's own can."""
+    run = runner()
+    data = next(iter(run.build_dataloader(run.cfg.train_dataloader)))
+    wrong = next(sample for sample in data["data_samples"] if len(sample.gt_instances))
+    wrong.gt_instances.labels[-1] = 6
+    with pytest.raises(ValueError, match="6") as error:
+        run.model(**run.model.data_preprocessor(data, True), mode="loss")
+    assert f"id {wrong.img_id}, file {wrong.img_path}" in str(error.value)
+
+
+# --------------------------------------------------------------------------------------------------
+# Objects
+
+
+def test_more_objects_than_queries(runner, tmp_path):
+    runner(model__num_queries=2).train()
+    check_trained(tmp_path / "work")
+
+
+def test_more_queries_and_detections_than_exist(runner, tmp_path):
+    """20 memory tokens make at most 20 queries and 120 detections."""
+    runner(model__num_queries=900, model__test_cfg__max_per_img=5000).train()
+    check_trained(tmp_path / "work")
+
+
+def test_images_without_objects(runner, shapes, tmp_path):
+    """All of training and validation is background: trains, and reports that there is no AP."""
+    for split in ("train", "val"):
+        change_annotations(
+            shapes / f"annotations/{split}.json",
+            tmp_path / f"{split}.json",
+            lambda coco: coco["annotations"].clear(),
+        )
+    run = runner(
+        train_ann=str(tmp_path / "train.json"),
+        val_ann=str(tmp_path / "val.json"),
+        val_evaluator__ann_file=str(tmp_path / "val.json"),
+    )
+    run.train()
+    rows = check_trained(tmp_path / "work")
+    assert all(row["loss_bbox"] == row["loss_iou"] == 0 < row["loss_cls"] for row in rows)
+    assert run.message_hub.get_scalar("val/coco/bbox_mAP").current() == -1  # COCO's "none"
+
+
+def test_boxes_of_zero_area(runner, shapes, tmp_path):
+    """mmdet drops them while it loads; an image of nothing else becomes background."""
+
+    def flatten(coco):
+        for annotation in coco["annotations"][::2]:
+            annotation["bbox"][3] = 0
+            annotation["area"] = 0
+
+    change_annotations(shapes / ANNOTATIONS, tmp_path / "train.json", flatten)
+    runner(train_ann=str(tmp_path / "train.json")).train()
+    check_trained(tmp_path / "work")
+
+
+def test_boxes_of_zero_area_in_the_model(runner):
+    """Augmentation can make them after loading."""
+    run = runner()
+    data = next(iter(run.build_dataloader(run.cfg.train_dataloader)))
+    data = run.model.data_preprocessor(data, True)
+    found = 0
+    for sample in data["data_samples"]:
+        boxes = sample.gt_instances.bboxes
+        boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
+        boxes[:, 2:] = boxes[:, :2]
+        found += len(boxes)
+    assert found
+    loss, _ = run.model.parse_losses(run.model(**data, mode="loss"))
+    loss.backward()
+    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_crowds_and_images_smaller_than_a_token(runner, shapes, tmp_path):
+    """Images of two pixels height at the network's input do not stop a run."""
+    folder = tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    for path in (shapes / "train").glob("*.jpg"):
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(folder / "train" / path.name), image[:8] if path.stem < "000004" else image)
+
+    def crop(coco):
+        for image in coco["images"][:3]:
+            image["height"] = 8
+        coco["annotations"][-1]["iscrowd"] = 1
+
+    change_annotations(shapes / ANNOTATIONS, folder / "train.json", crop)
+    options = dict(
+        train_ann=str(folder / "train.json"),
+        train_images=str(folder / "train"),
+    )
+    runner(**options).train()
+    check_trained(tmp_path / "work")
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers that run away
+
+
+def test_exploding_learning_rate(runner):
+    """The run stops in a sentence that names the image and the remedy."""
+    run = runner(
+        param_scheduler=None, optim_wrapper__optimizer__lr=1e30, optim_wrapper__clip_grad=None
+    )
+    with pytest.raises(ValueError) as error:
+        run.train()
+    sentence = str(error.value)
+    assert "Matching cost is not finite for image (id " in sentence
+    assert ".jpg), " in sentence
+    assert "lower the learning rate or clip gradients (optim_wrapper.clip_grad)" in sentence
+
+
+def test_image_with_nan(runner, monkeypatch):
+    """Named is the image whose pixels are not finite, not another of its batch."""
+    run = runner()
+    prepare = type(run.model.data_preprocessor).forward
+    spoilt = []
+
+    def spoil(self, data, training=False):
+        data = prepare(self, data, training)
+        with_objects = [i for i, s in enumerate(data["data_samples"]) if len(s.gt_instances)]
+        if training and not spoilt and len(with_objects) > 1:
+            data["inputs"][with_objects[-1], 0, 5, 5] = float("nan")
+            spoilt.append(data["data_samples"][with_objects[-1]])
+        return data
+
+    monkeypatch.setattr(type(run.model.data_preprocessor), "forward", spoil)
+    # the backbone's batch norm would spread it over the batch
+    run.model.backbone.norm_eval = True
+    with pytest.raises(ValueError) as error:
+        run.train()
+    assert f"image (id {spoilt[0].img_id}, file {spoilt[0].img_path})" in str(error.value)

@@ -1,0 +1,135 @@
+"""mmdet's inference interfaces, and what other people's readers of its results rely on."""
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmengine.config import Config
+from support.runs import CLASSES, ROOT, VAL_IMAGES, command, pictures, val_images
+
+CONFIGS = sorted(
+    path
+    for folder in ("conditional_detr", "custom", "demo")
+    for path in (ROOT / "configs" / folder).glob("*.py")
+)
+
+
+@pytest.fixture
+def detector(tiny_run):
+    """A new one for each test: mmdet changes its config when it is given an array."""
+    return init_detector(str(tiny_run.config), str(tiny_run.checkpoint), device="cpu")
+
+
+def inferencer(**kwargs) -> DetInferencer:
+    return DetInferencer(device="cpu", show_progress=False, **kwargs)
+
+
+def arrays(predictions: list[dict]) -> list[np.ndarray]:
+    return [np.array(p[key]) for p in predictions for key in ("bboxes", "scores", "labels")]
+
+
+@pytest.mark.smoke
+def test_init_detector(tiny_run, detector):
+    assert tuple(detector.dataset_meta["classes"]) == CLASSES
+    saved = torch.load(tiny_run.checkpoint, weights_only=True)["state_dict"]
+    for name, tensor in detector.state_dict().items():
+        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.smoke
+def test_inference_detector(tiny_run, detector):
+    """Of a path and of an array, of one image and of several of different sizes."""
+    paths = val_images(tiny_run.data_root)
+    results = inference_detector(detector, paths)
+    assert len({mmcv.imread(path).shape for path in paths}) > 1
+    assert len(results) == VAL_IMAGES
+    for path, result in zip(paths, results, strict=True):
+        found = result.pred_instances
+        h, w = mmcv.imread(path).shape[:2]
+        assert result.ori_shape == (h, w)
+        assert (found.bboxes >= 0).all()
+        # in pixels of the file, which are more than the 64 of the network's input
+        assert (found.bboxes <= torch.tensor([w, h, w, h]) + 1e-3).all()
+        assert found.bboxes.max() > 64
+    from_array = inference_detector(detector, mmcv.imread(paths[0])).pred_instances
+    torch.testing.assert_close(from_array.bboxes, results[0].pred_instances.bboxes)
+
+
+def test_data_samples_as_supervision_reads_them(tiny_run, detector):
+    """supervision.Detections.from_mmdetection takes these three as numpy arrays."""
+    found = inference_detector(detector, val_images(tiny_run.data_root)[0]).pred_instances
+    assert len(found) == 60  # 10 queries x 6 classes, below max_per_img
+    bboxes, scores = found.bboxes.cpu().numpy(), found.scores.cpu().numpy()
+    labels = found.labels.cpu().numpy().astype(int)
+    assert bboxes.shape == (60, 4) and bboxes.dtype == np.float32
+    assert (bboxes[:, 2:] >= bboxes[:, :2]).all()  # x1, y1, x2, y2
+    assert scores.shape == (60,) and scores.dtype == np.float32
+    assert (scores[:-1] >= scores[1:]).all() and 0 <= scores.min() and scores.max() <= 1
+    assert labels.shape == (60,) and found.labels.dtype == torch.int64
+    assert set(labels) == set(range(len(CLASSES)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_pipelines_as_sahi_reads_them(path):
+    """sahi's wrapper of DetInferencer looks for these names, and takes out the first two."""
+    pipeline = Config.fromfile(path).test_dataloader.dataset.pipeline
+    names = [step["type"] for step in pipeline]
+    assert names[:2] == ["LoadImageFromFile", "Resize"]
+    assert names[-1] == "PackDetInputs"
+    assert pipeline[1]["keep_ratio"]
+
+
+@pytest.mark.smoke
+def test_inferencer_in_a_fresh_process(tiny_run, tmp_path):
+    """Nothing but the config imports this package, before the checkpoint is read."""
+    script = tmp_path / "infer.py"
+    script.write_text(
+        "import sys\n"
+        "from mmdet.apis import DetInferencer\n"
+        "assert 'fastdetr_mmdet' not in sys.modules\n"
+        "config, checkpoint, images, out = sys.argv[1:]\n"
+        "inferencer = DetInferencer(config, checkpoint, device='cpu')\n"
+        "inferencer(images, out_dir=out, no_save_pred=False, pred_score_thr=0.01)\n"
+    )
+    out = tmp_path / "out"
+    images = tiny_run.data_root / "val"
+    command("python", script, tiny_run.config, tiny_run.checkpoint, images, out)
+    assert len(pictures(out / "vis")) == VAL_IMAGES
+    assert len(list((out / "preds").glob("*.json"))) == VAL_IMAGES
+
+
+@pytest.mark.smoke
+def test_inferencer_agrees_with_inference_detector(tiny_run, detector):
+    paths = val_images(tiny_run.data_root, range(3))
+    expected = [inference_detector(detector, path).pred_instances for path in paths]
+    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    for inputs in (paths, [mmcv.imread(path) for path in paths]):
+        for prediction, found in zip(infer(inputs)["predictions"], expected, strict=True):
+            np.testing.assert_allclose(prediction["bboxes"], found.bboxes, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(prediction["scores"], found.scores, rtol=1e-4)
+            assert prediction["labels"] == found.labels.tolist()
+    # in one batch, without padding
+    for prediction in infer(paths[:1] * 3, batch_size=3)["predictions"]:
+        np.testing.assert_allclose(prediction["scores"], expected[0].scores, rtol=1e-3, atol=1e-4)
+    assert len(infer(paths, batch_size=3)["predictions"]) == 3
+
+
+def test_inferencer_from_weights_alone(tiny_run):
+    """The checkpoint carries the config."""
+    path = val_images(tiny_run.data_root)[0]
+    of_both = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    of_weights = inferencer(weights=str(tiny_run.checkpoint))
+    pairs = zip(
+        arrays(of_weights(path)["predictions"]), arrays(of_both(path)["predictions"]), strict=True
+    )
+    for actual, expected in pairs:
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_visualization_is_returned(tiny_run):
+    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    path = val_images(tiny_run.data_root)[0]
+    (picture,) = infer(path, return_vis=True, pred_score_thr=0.0)["visualization"]
+    assert picture.shape == mmcv.imread(path).shape
+    assert (picture != mmcv.imread(path, channel_order="rgb")).any()
