@@ -50,6 +50,11 @@ class DatasetClassesCheckHook(Hook):
                 f"model.bbox_head.num_classes={num_classes}, but {where}.dataset.metainfo.classes "
                 f"names {len(classes)} classes ({_shorten(classes)}); make them agree."
             )
+        twice = [name for index, name in enumerate(classes) if name in classes[:index]]
+        if twice:
+            raise ValueError(
+                f"{where}.dataset.metainfo.classes names {_shorten(twice)} twice; name it once."
+            )
         while hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, ...
             dataset = dataset.dataset
         found = getattr(dataset, "cat_ids", None)  # only COCO-style data sets have it

@@ -83,6 +83,11 @@ def test_names_that_the_annotations_do_not_have(make_dataset, wrap):
         check(wrap(make_dataset(("cat", "dgo", "fox"))), 3)
 
 
+def test_names_given_twice(make_dataset):
+    with pytest.raises(ValueError, match="classes names cat twice; name it once"):
+        check(make_dataset(("cat", "dog", "cat")), 3)
+
+
 def test_long_lists_are_cut(make_dataset):
     dataset = SimpleNamespace(metainfo=dict(classes=[f"class{i}" for i in range(20)]))
     with pytest.raises(ValueError, match=r"names 20 classes \(class0, .*class7, \.\.\.\)"):
