@@ -36,7 +36,8 @@ class DetrDecoder(nn.Module):
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
 
     Raises:
-        ValueError: if there is no layer, or level_schedule has not one entry per layer.
+        ValueError: if there is no layer, or level_schedule has not one entry per layer; in forward,
+            if it refines and is not given box_branches.
     """
 
     # Whether a layer needs references, refined or not; also so if its cross-attention does.
@@ -106,6 +107,11 @@ class DetrDecoder(nn.Module):
             box_branches: One module per layer, (bs, num_queries, embed_dims) -> 4 box deltas;
                 needed when refining.
         """
+        if self.refine and box_branches is None:
+            raise ValueError(
+                f"{type(self).__name__} with refine=True needs the head's box branches; hand them "
+                "over as box_branches."
+            )
         hidden_states, references = [], []
         position: Tensor | None = None
         for index, layer in enumerate(self.layers):
@@ -126,6 +132,24 @@ class DetrDecoder(nn.Module):
                 refined = add_reference(delta, queries.reference_logits).detach()
                 queries = queries.with_reference(refined)
         return DecoderOutput(torch.stack(hidden_states), tuple(references) or None)
+
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if a layer cannot work on a memory of that many levels."""
+        if self.level_schedule is not None:
+            if max(self.level_schedule) >= num_levels or min(self.level_schedule) < -num_levels:
+                raise ValueError(
+                    f"{type(self).__name__}: level_schedule={list(self.level_schedule)} names "
+                    f"levels that the neck's {num_levels} outputs do not have; count from 0."
+                )
+            num_levels = 1
+        for layer in self.layers:
+            expected = getattr(layer.cross_attn, "num_levels", num_levels)
+            if expected != num_levels:
+                raise ValueError(
+                    f"{type(layer.cross_attn).__name__} has num_levels={expected}, but its layer "
+                    f"sees {num_levels} of the neck's outputs; set num_levels={num_levels} in "
+                    "transformer.decoder.cross_attn."
+                )
 
     def embed_reference(self, queries: Queries) -> Tensor | None:
         """Embedding of the references, made once and again after each refinement; none here."""

@@ -33,7 +33,7 @@ class FastDETR(BaseDetector):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: if the parts' widths or query numbers disagree.
+        ValueError: if the parts' widths, levels or query numbers disagree.
     """
 
     def __init__(
@@ -74,6 +74,9 @@ class FastDETR(BaseDetector):
             ),
         )
         self._check_widths(neck)
+        num_levels = _num_levels(backbone, neck)
+        if num_levels is not None:
+            decoder.check_levels(num_levels)
 
     def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
         embed_dims = self.transformer.embed_dims
@@ -188,6 +191,14 @@ class FastDETR(BaseDetector):
         """
         output = self.forward_transformer(batch_inputs, batch_data_samples)
         return self.bbox_head(output.hidden_states, reference_logits=output.reference_logits)
+
+
+def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | None:
+    """Feature levels that the configs promise; None where they do not say."""
+    if neck is not None:
+        last = neck if isinstance(neck, dict) else neck[-1]
+        return last.get("num_outs") or None
+    return len(backbone["out_indices"]) if "out_indices" in backbone else None
 
 
 def _with_num_queries(queries: dict, num_queries: int) -> dict:

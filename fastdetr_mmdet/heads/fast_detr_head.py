@@ -48,7 +48,7 @@ class FastDETRHead(BaseModule):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: if num_classes is below 1 or loss_cls is not a sigmoid loss.
+        ValueError: if num_classes is below 1 or loss_cls is not a sigmoid loss on class indices.
     """
 
     def __init__(
@@ -88,11 +88,7 @@ class FastDETRHead(BaseModule):
         )
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="L1Loss", loss_weight=5.0))
         self.loss_iou = MODELS.build(loss_iou or dict(type="GIoULoss", loss_weight=2.0))
-        if not getattr(self.loss_cls, "use_sigmoid", False):
-            raise ValueError(
-                f"bbox_head.loss_cls of type {type(self.loss_cls).__name__} is a softmax loss, but "
-                "FastDETRHead has no background class; set use_sigmoid=True or use FocalLoss."
-            )
+        self._check_loss_cls()
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         self.cls_branches = nn.ModuleList(
@@ -101,6 +97,22 @@ class FastDETRHead(BaseModule):
         self.reg_branches = nn.ModuleList(
             _box_branch(embed_dims, num_reg_fcs, box_size_bias) for _ in range(branches)
         )
+
+    def _check_loss_cls(self) -> None:
+        name = type(self.loss_cls).__name__
+        if not getattr(self.loss_cls, "use_sigmoid", False):
+            raise ValueError(
+                f"bbox_head.loss_cls of type {name} is a softmax loss, but FastDETRHead has no "
+                "background class; set use_sigmoid=True or use FocalLoss."
+            )
+        logits, labels = torch.zeros(2, self.num_classes), torch.tensor([0, self.num_classes])
+        try:
+            self.loss_cls(logits, labels, reduction_override="none")
+        except (AssertionError, TypeError, ValueError) as error:  # QualityFocalLoss, VarifocalLoss
+            raise ValueError(
+                f"bbox_head.loss_cls of type {name} does not take class indices as targets, which "
+                "is what FastDETRHead has; use FocalLoss or CrossEntropyLoss(use_sigmoid=True)."
+            ) from error
 
     @property
     def box_branches(self) -> list[nn.Module]:
@@ -132,7 +144,7 @@ class FastDETRHead(BaseModule):
             hidden_states: (num_layers, bs, num_queries, embed_dims)
             references, reference_logits: (bs, num_queries, 2 or 4) each
             returns: logits (num_layers, bs, num_queries, num_classes) and normalised
-                (cx, cy, w, h) (num_layers, bs, num_queries, 4), float32.
+                (cx, cy, w, h) (num_layers, bs, num_queries, 4); the boxes always in float32.
         """
         num_layers = hidden_states.shape[0]
         logits = self._reference_logits(num_layers, references, reference_logits)

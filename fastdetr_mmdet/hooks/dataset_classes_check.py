@@ -55,6 +55,11 @@ class DatasetClassesCheckHook(Hook):
             raise ValueError(
                 f"{where}.dataset.metainfo.classes names {_shorten(twice)} twice; name it once."
             )
+        self._check_names(dataset, classes, where)
+
+    def _check_names(self, dataset: Any, classes: Any, where: str) -> None:
+        for part in getattr(dataset, "datasets", ()):  # ConcatDataset
+            self._check_names(part, classes, where)
         while hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, ...
             dataset = dataset.dataset
         found = getattr(dataset, "cat_ids", None)  # only COCO-style data sets have it

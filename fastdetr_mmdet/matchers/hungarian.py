@@ -119,8 +119,11 @@ class HungarianMatcher(BaseAssigner):
         power of two, so that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
         """
         num_classes = cls_scores.shape[-1]
+        scores = cls_scores.flatten(0, 2).float()
+        # An infinite logit has a finite cost, but the loss that follows is NaN: let it show here.
+        scores = scores + (scores * 0).sum(-1, keepdim=True)
         predictions = InstanceData(
-            scores=cls_scores.flatten(0, 2).float(),
+            scores=scores,
             bboxes=cxcywh_to_xyxy(boxes.flatten(0, 2).float()) * COMMON_SIZE,
         )
         objects = InstanceData(
