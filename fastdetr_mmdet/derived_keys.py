@@ -8,6 +8,7 @@ date after such a merge; all other configs are left alone.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from typing import Any
 
@@ -20,8 +21,8 @@ def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
     """What a merge of options into a config has to change besides.
 
     ``cfg.derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
-    ``'{data_root}{val_ann}'`` joins two, ``'{#classes}'`` is the number of entries. A key that the
-    options set themselves, or that lies within a list they set, is not touched.
+    ``'{data_root}/{val_ann}'`` joins paths, ``'{#classes}'`` is the number of entries. A key
+    that the options set themselves, or that lies within a list they set, is not touched.
 
     Args:
         cfg: A config with the options merged already.
@@ -55,12 +56,14 @@ def _evaluate(cfg: Config, key: str, template: str, variables: list[tuple[str, s
     for _, name in variables:
         if name not in cfg:
             raise KeyError(f"derived_keys[{key!r}] uses {name!r}, which the config does not have.")
-    count, name = variables[0]
-    if template == f"{{{count}{name}}}":
-        return len(cfg[name]) if count else cfg[name]
-    return _VARIABLE.sub(
-        lambda match: str(len(cfg[match[2]]) if match[1] else cfg[match[2]]), template
-    )
+    values = {mark + name: len(cfg[name]) if mark else cfg[name] for mark, name in variables}
+    only = values.get(template[1:-1])
+    if only is not None:
+        # --cfg-options image_scale=320,240 is a list, for which mmdet's transforms want a tuple
+        return tuple(only) if isinstance(only, list) else only
+    text = [_VARIABLE.sub(lambda m: str(values[m[1] + m[2]]), part) for part in template.split("/")]
+    # as data sets join data_root and ann_file: with one slash, and not at all if absolute
+    return os.path.join(*text)
 
 
 def install() -> None:

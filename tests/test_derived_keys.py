@@ -31,9 +31,16 @@ def merged(config: Config, **options) -> Config:
     return config
 
 
-def test_a_variable_itself_keeps_its_type():
-    config = merged(example(**{"loader.names": "{classes}"}), classes=["x", "y", "z"])
-    assert config.loader.names == ["x", "y", "z"]
+@pytest.mark.parametrize("value", [3, "x", ("x", "y"), dict(a=1)])
+def test_a_variable_itself_keeps_its_type(value):
+    config = merged(example(**{"loader.names": "{classes}"}), classes=value)
+    assert config.loader.names == value
+
+
+def test_a_list_becomes_a_tuple():
+    """--cfg-options makes lists of 320,240, and mmdet's Resize takes only tuples."""
+    config = merged(example(**{"loader.scale": "{classes}"}), classes=[320, 240])
+    assert config.loader.scale == (320, 240)
 
 
 def test_number_of_entries():
@@ -46,6 +53,15 @@ def test_join():
     merged(config, root="/new/", classes=["x"])
     assert config.loader.path == "/new/sub/train.json"
     assert config.loader.note == "1 classes"
+
+
+@pytest.mark.parametrize("root", ["/new", "/new/"])
+def test_paths_are_joined_with_one_slash(root):
+    config = example(**{"loader.path": "{root}/{file}", "head.path": "{root}/a/b.json"})
+    merged(config, root=root)
+    assert config.loader.path == "/new/train.json"
+    assert config.head.path == "/new/a/b.json"
+    assert merged(config, file="/elsewhere/x.json").loader.path == "/elsewhere/x.json"
 
 
 def test_only_what_changed_follows():

@@ -82,6 +82,6 @@ derived_keys = {
     'test_dataloader.dataset.data_prefix.img': '{val_images}',
     'test_dataloader.dataset.metainfo.classes': '{classes}',
     'test_dataloader.dataset.pipeline.1.scale': '{image_scale}',
-    'val_evaluator.ann_file': '{data_root}{val_ann}',
-    'test_evaluator.ann_file': '{data_root}{val_ann}',
+    'val_evaluator.ann_file': '{data_root}/{val_ann}',
+    'test_evaluator.ann_file': '{data_root}/{val_ann}',
 }

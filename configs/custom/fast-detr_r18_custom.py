@@ -7,6 +7,7 @@ val_ann = 'val.json'
 val_images = 'images/'
 classes = ('class_a', 'class_b')  # as the annotation files name them
 image_scale = (320, 320)  # longest and shortest side at most, in pixels
+max_epochs = 40
 
 _base_ = '../demo/fast-detr_r18_shapes.py'
 
@@ -37,6 +38,15 @@ val_dataset = dict(
             type='PackDetInputs',
             meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
     ])
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, by_epoch=True, begin=0, end=3,
+         convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=3, end=max_epochs,
+         convert_to_iter_based=True),
+]
+default_hooks = dict(checkpoint=dict(interval=max_epochs))
+
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)
 test_dataloader = dict(dataset=val_dataset)

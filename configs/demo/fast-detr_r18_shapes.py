@@ -7,14 +7,14 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 28
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
+max_epochs = 24
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=8e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
     clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=True, begin=0, end=3,
@@ -29,3 +29,9 @@ default_hooks = dict(
     # only the last epoch: test and pictures use that one
     checkpoint=dict(_delete_=True, type='CheckpointHook', interval=max_epochs))
 randomness = dict(seed=0)
+
+derived_keys = {
+    'train_cfg.max_epochs': '{max_epochs}',
+    'param_scheduler.1.end': '{max_epochs}',
+    'default_hooks.checkpoint.interval': '{max_epochs}',
+}

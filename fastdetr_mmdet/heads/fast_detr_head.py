@@ -210,7 +210,7 @@ class FastDETRHead(BaseModule):
             if not self.class_aware_proposals:
                 wanted = replace(targets, labels=torch.zeros_like(targets.labels))
             per_proposal = self.loss_by_feat(
-                enc_outputs_class[None], enc_outputs_coord[None], wanted
+                enc_outputs_class[None], enc_outputs_coord[None], wanted, "encoder proposals, layer"
             )
             losses |= {f"enc_{name}": values[0] for name, values in per_proposal.items()}
         per_layer = self.loss_by_feat(cls_scores, boxes, targets)
@@ -223,16 +223,16 @@ class FastDETRHead(BaseModule):
         return losses
 
     def loss_by_feat(
-        self, cls_scores: Tensor, boxes: Tensor, targets: Targets
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
     ) -> dict[str, Tensor]:
-        """Match and compare, all layers in one call of each loss.
+        """Match and compare, all layers in one call of each loss; ``what`` names them in errors.
 
         Shape:
             cls_scores: (num_layers, bs, num_queries, num_classes)
             boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
             returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
         """
-        matches = self._match(cls_scores, boxes, targets)
+        matches = self._match(cls_scores, boxes, targets, what)
         num_layers, bs, num_queries, num_classes = cls_scores.shape
         # As a tensor, so that the mean over processes never leaves the device.
         num_boxes = cls_scores.new_tensor([targets.num_objects], dtype=torch.float32)
@@ -263,10 +263,10 @@ class FastDETRHead(BaseModule):
         losses["loss_iou"] = loss_iou.view(num_layers, -1).sum(1) / num_boxes
         return losses
 
-    def _match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Matches:
+    def _match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> Matches:
         """All at once with our matcher, per layer and image with one of mmdet's assigners."""
         if hasattr(self.assigner, "match"):
-            return self.assigner.match(cls_scores, boxes, targets)
+            return self.assigner.match(cls_scores, boxes, targets, what)
         num_layers, bs, num_queries, _ = cls_scores.shape
         query_index, object_index = [], []
         for layer in range(num_layers):

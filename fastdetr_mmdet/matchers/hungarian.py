@@ -66,8 +66,15 @@ class HungarianMatcher(BaseAssigner):
         self.match_costs = [TASK_UTILS.build(dict(cost)) for cost in configs]
 
     @torch.no_grad()
-    def match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Matches:
+    def match(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
+    ) -> Matches:
         """Match every layer's queries of every image with the image's objects.
+
+        Args:
+            cls_scores, boxes: Predictions of all layers.
+            targets: Objects of all images.
+            what: What a layer is called in messages.
 
         Shape:
             cls_scores: (num_layers, bs, num_queries, num_classes) logits
@@ -108,7 +115,7 @@ class HungarianMatcher(BaseAssigner):
                 views = [term.view(num_layers, bs, num_queries, -1) for term in terms]
                 start, count = _spans(targets.counts)[image]
                 parts = [view[layer, image, :, start : start + count] for view in views]
-                self._raise_not_finite(parts, f"decoder layer {layer}", targets.image_ids[image])
+                self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         return self._solve(host_blocks, targets.counts, num_layers, num_queries).to(device)
 
     def _cost_terms(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> list[Tensor]:
@@ -119,11 +126,8 @@ class HungarianMatcher(BaseAssigner):
         power of two, so that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
         """
         num_classes = cls_scores.shape[-1]
-        scores = cls_scores.flatten(0, 2).float()
-        # An infinite logit has a finite cost, but the loss that follows is NaN: let it show here.
-        scores = scores + (scores * 0).sum(-1, keepdim=True)
         predictions = InstanceData(
-            scores=scores,
+            scores=_spread_infinity(cls_scores.flatten(0, 2).float()),
             bboxes=cxcywh_to_xyxy(boxes.flatten(0, 2).float()) * COMMON_SIZE,
         )
         objects = InstanceData(
@@ -200,7 +204,7 @@ class HungarianMatcher(BaseAssigner):
         assigned = labels.new_zeros(num_queries)  # 0 = background, i + 1 = object i
         assigned_labels = labels.new_full((num_queries,), -1)
         if num_objects and num_queries:
-            scores = pred_instances.scores.float()
+            scores = _spread_infinity(pred_instances.scores.float())
             predictions = InstanceData(scores=scores, bboxes=pred_instances.bboxes.float())
             objects = InstanceData(
                 labels=labels.clamp(0, scores.shape[-1] - 1), bboxes=gt_instances.bboxes
@@ -231,6 +235,14 @@ class _HostMatches:
         pairs = torch.from_numpy(np.stack([self.query_index, self.object_index]))
         query_index, object_index = pairs.to(device, non_blocking=True)
         return Matches(query_index, object_index)
+
+
+def _spread_infinity(logits: Tensor) -> Tensor:
+    """Make a query's logits NaN if one is infinite.
+
+    Its costs would be finite, and the loss that follows NaN; so the matcher is where it shows.
+    """
+    return logits + (logits * 0).sum(-1, keepdim=True)
 
 
 def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:

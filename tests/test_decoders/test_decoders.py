@@ -172,6 +172,12 @@ def test_one_layer_has_no_parameter_that_never_learns(kind):
     assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
 
 
+def test_refining_without_box_branches_is_named():
+    decoder = build("DetrDecoder", refine=True)
+    with pytest.raises(ValueError, match="refine=True needs the head's box branches"):
+        decoder(make_queries(), make_memory())
+
+
 def test_post_norm_can_be_left_out():
     contents = []
     decoder = build(post_norm=False)

@@ -254,6 +254,18 @@ def test_number_of_queries_is_set_once():
             r"num_feats=8 makes 16 features, but transformer.embed_dims=32; set num_feats to 16",
         ),
         (dict(num_queries=0), r"num_queries=0 must be at least 1"),
+        (
+            dict(transformer__decoder__level_schedule=(0, 0, 1)),
+            r"level_schedule=\[0, 0, 1\] names levels that the neck's 1 outputs do not have",
+        ),
+        (
+            dict(
+                transformer__queries=dict(type="LearnedQueries", reference="mlp"),
+                transformer__decoder__type="DetrDecoder",
+                transformer__decoder__cross_attn=dict(type="DeformableAttention", num_levels=4),
+            ),
+            r"DeformableAttention has num_levels=4, but its layer sees 1 of the neck's outputs",
+        ),
         (dict(bbox_head__num_classes=0), r"bbox_head.num_classes=0 must be at least 1"),
     ],
 )

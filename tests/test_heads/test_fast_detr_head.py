@@ -219,6 +219,12 @@ def test_refuses_softmax_losses(loss_cls):
         build(loss_cls=dict(type=loss_cls))
 
 
+@pytest.mark.parametrize("loss_cls", ["QualityFocalLoss", "VarifocalLoss"])
+def test_refuses_losses_on_other_targets_than_classes(loss_cls):
+    with pytest.raises(ValueError, match=f"type {loss_cls} does not take class indices"):
+        build(loss_cls=dict(type=loss_cls))
+
+
 def test_refuses_no_classes():
     with pytest.raises(ValueError, match="num_classes=0 must be at least 1"):
         build(num_classes=0)

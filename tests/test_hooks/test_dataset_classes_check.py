@@ -74,7 +74,12 @@ def test_one_class_without_its_comma():
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda dataset: dataset, lambda dataset: RepeatDataset(dataset, 2)]
+    "wrap",
+    [
+        lambda dataset: dataset,
+        lambda dataset: RepeatDataset(dataset, 2),
+        lambda dataset: ConcatDataset([dataset, dataset]),
+    ],
 )
 def test_names_that_the_annotations_do_not_have(make_dataset, wrap):
     """Mmdet drops their objects in silence."""

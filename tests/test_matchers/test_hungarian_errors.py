@@ -25,6 +25,7 @@ def spoil(what, value, layer, image):
 
 CASES = [
     ("logits", NAN, 2, 1, "FocalLossCost"),
+    ("logits", INF, 1, 0, "FocalLossCost"),
     ("boxes", NAN, 3, 0, "BBoxL1Cost and IoUCost"),
     ("boxes", INF, 1, 2, "BBoxL1Cost and IoUCost"),
     ("objects", NAN, 0, 1, "BBoxL1Cost and IoUCost"),
@@ -49,6 +50,11 @@ def test_names_image_and_cost_as_an_assigner(what, value, layer, image, terms):
     with pytest.raises(ValueError, match=f"cost term {terms}:") as error:
         HungarianMatcher().assign(*arguments)
     assert f"image (id {7 + image})" in str(error.value)
+
+
+def test_calls_layers_what_the_head_calls_them():
+    with pytest.raises(ValueError, match="encoder proposals, layer 0, cost term FocalLossCost"):
+        HungarianMatcher().match(*spoil("logits", NAN, 0, 1), what="encoder proposals, layer")
 
 
 def test_names_the_sum_when_only_that_overflows():

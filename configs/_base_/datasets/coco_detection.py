@@ -81,6 +81,6 @@ derived_keys = {
     'train_dataloader.dataset.data_root': '{data_root}',
     'val_dataloader.dataset.data_root': '{data_root}',
     'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}annotations/instances_val2017.json',
-    'test_evaluator.ann_file': '{data_root}annotations/instances_val2017.json',
+    'val_evaluator.ann_file': '{data_root}/annotations/instances_val2017.json',
+    'test_evaluator.ann_file': '{data_root}/annotations/instances_val2017.json',
 }

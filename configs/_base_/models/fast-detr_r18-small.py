@@ -1,5 +1,5 @@
-# The part of the family that learns fastest from scratch: a narrow ResNet-18, one dense encoder
-# layer over two levels, class-aware two-stage queries, deformable cross-attention, refinement.
+# The part of the family that learned fastest from random weights on a CPU: a narrow ResNet-18 with
+# an FPN, class-aware two-stage queries, deformable cross-attention, refinement; no encoder.
 num_classes = 80
 embed_dims = 128
 
@@ -23,24 +23,16 @@ model = dict(
         norm_cfg=dict(type='BN'),
         norm_eval=False,
         style='pytorch'),
-    neck=dict(
-        type='ChannelMapper',
-        in_channels=[128, 256],
-        kernel_size=1,
-        out_channels=embed_dims,
-        act_cfg=None,
-        norm_cfg=dict(type='GN', num_groups=16),
-        num_outs=2),
+    neck=dict(type='FPN', in_channels=[128, 256], out_channels=embed_dims, num_outs=2),
     transformer=dict(
         type='DetrTransformer',
         embed_dims=embed_dims,
-        encoder=dict(
-            type='DetrEncoder', num_layers=1, num_heads=8, feedforward_channels=256, dropout=0.0),
+        encoder=None,  # the neck mixes levels, which is enough here
         queries=dict(
             type='TwoStageQueries', class_aware=True, content='memory', box_size=0.2),
         decoder=dict(
             type='DetrDecoder',
-            num_layers=3,
+            num_layers=2,
             num_heads=8,
             feedforward_channels=256,
             dropout=0.0,
