@@ -1,5 +1,5 @@
-# Conditional DETR on a data set of your own in COCO format. Copy this file and set these, or leave
-# it and give any of them by --cfg-options (classes="['cat','dog']" for a list).
+# Conditional DETR on a data set of your own in COCO format. Copy this file beside it and set these,
+# or leave it and give any of them by --cfg-options (classes=cat,dog image_scale=640,480).
 data_root = 'data/my_dataset/'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'

@@ -1,5 +1,5 @@
 # The small model of the demo on a data set of your own in COCO format: learns from random weights,
-# on a CPU too. Copy this file and set these, or give any of them by --cfg-options.
+# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options.
 data_root = 'data/my_dataset/'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
