@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .run_log import RunLog
 
@@ -45,6 +46,7 @@ def plot_curves(log: RunLog, path: str | Path, title: str = "") -> None:
     right.set(xlabel="epoch", ylabel="COCO AP", ylim=(0, 1), title="Validation")
     for axis in (left, right):
         axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axis.lines:
             axis.legend(fontsize=8)
     if title:

@@ -46,6 +46,7 @@ def draw_predictions(
     colours = [colormap(i) for i in range(colormap.N)]
     for axis in axes.flat:
         axis.axis("off")
+        axis.set_anchor("N")  # images of different shapes hang from one line
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         left, right = axes[row, 2 * column], axes[row, 2 * column + 1]
