@@ -40,7 +40,6 @@ model = dict(
     neck=dict(in_channels=[32, 64], out_channels=32),
     transformer=dict(
         embed_dims=32,
-        encoder=dict(num_heads=4, feedforward_channels=48),
         decoder=dict(num_layers=2, num_heads=4, feedforward_channels=48)))
 image_scale = (64, 64)
 train_pipeline = [
