@@ -108,4 +108,8 @@ def test_other_models_are_left_alone(make_dataset, model):
     runner = SimpleNamespace(
         model=model, train_dataloader=SimpleNamespace(dataset=make_dataset(CATEGORIES))
     )
-    HOOKS.build(dict(type="DatasetClassesCheckHook")).before_train(runner)
+    hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
+    hook.before_train(runner)  # raises nothing, though this data set would
+    runner.model = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=80))
+    with pytest.raises(ValueError, match="num_classes=80"):
+        hook.before_train(runner)
