@@ -23,8 +23,18 @@ PACKAGES = ("torch", "mmengine", "mmcv", "mmdet")
 def main(arguments: list[str] | None = None) -> None:
     """Run the demo; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m fastdetr_mmdet.demo", description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
-    parser.add_argument("--data-root", type=Path, default=Path("data/shapes"))
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path("work_dirs/demo"),
+        help="where checkpoints, summary and pictures go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("data/shapes"),
+        help="where the data set is or is to be rendered (default: %(default)s)",
+    )
     parser.add_argument(
         "--pictures-only", action="store_true", help="write summary and pictures of a finished run"
     )

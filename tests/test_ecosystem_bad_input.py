@@ -79,7 +79,8 @@ def test_class_that_the_annotations_lack(runner, no_steps):
 
 def test_one_class_without_brackets(runner, no_steps):
     """`--cfg-options classes=disc` makes a string."""
-    with pytest.raises(ValueError, match=r"must be a tuple: classes=\('disc',\)\.$"):
+    sentence = r"must be a tuple: classes=\('disc',\), or classes=disc, \(with the comma\)"
+    with pytest.raises(ValueError, match=sentence):
         runner(classes="disc").train()
 
 

@@ -29,9 +29,10 @@ def test_model_of_the_parts_section_trains_and_predicts():
 
 def test_variables_for_own_data_are_the_template_s():
     (block,) = [code for code in code_blocks("python") if "train_ann" in code]
-    for template in sorted((ROOT / "configs" / "custom").glob("*.py")):
+    for name in ("conditional-detr_r50_custom.py", "fast-detr_r18_custom.py"):
+        template = (ROOT / "configs" / "custom" / name).read_text()
         for line in block.strip().splitlines():
-            assert line in template.read_text(), (template.name, line)
+            assert line in template, (name, line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

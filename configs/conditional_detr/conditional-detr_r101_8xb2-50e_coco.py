@@ -2,4 +2,7 @@ _base_ = './conditional-detr_r50_8xb2-50e_coco.py'
 
 model = dict(
     backbone=dict(
-        depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')))
+        depth=101,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth')))

@@ -1,6 +1,6 @@
 # Conditional DETR on a data set of your own in COCO format. Copy this file beside it and set these,
 # or leave it and give any of them by --cfg-options (classes=cat,dog image_scale=640,480).
-data_root = 'data/my_dataset/'
+data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
 val_ann = 'val.json'
@@ -61,7 +61,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + val_ann, metric='bbox')
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
 # What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)

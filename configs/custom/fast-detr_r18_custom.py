@@ -1,6 +1,6 @@
 # The small model of the demo on a data set of your own in COCO format: learns from random weights,
 # on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options.
-data_root = 'data/my_dataset/'
+data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
 val_ann = 'val.json'
@@ -40,9 +40,8 @@ val_dataset = dict(
     ])
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=True, begin=0, end=3,
-         convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=3, end=max_epochs,
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
@@ -50,5 +49,5 @@ default_hooks = dict(checkpoint=dict(interval=max_epochs))
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)
 test_dataloader = dict(dataset=val_dataset)
-val_evaluator = dict(ann_file=data_root + val_ann)
-test_evaluator = dict(ann_file=data_root + val_ann)
+val_evaluator = dict(ann_file=data_root + '/' + val_ann)
+test_evaluator = dict(ann_file=data_root + '/' + val_ann)

@@ -17,9 +17,8 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
     clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=True, begin=0, end=3,
-         convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=3, end=max_epochs,
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=384),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mmengine
@@ -22,6 +23,9 @@ class DatasetClassesCheckHook(Hook):
         ValueError: before the first step of training, validation or test.
     """
 
+    def __init__(self) -> None:
+        self._checkpoint_classes: Sequence[str] | None = None
+
     def before_train(self, runner: Runner) -> None:
         """Check the training set."""
         self._check(runner.model, runner.train_dataloader.dataset, "train_dataloader")
@@ -31,8 +35,21 @@ class DatasetClassesCheckHook(Hook):
         self._check(runner.model, runner.val_dataloader.dataset, "val_dataloader")
 
     def before_test(self, runner: Runner) -> None:
-        """Check the test set."""
-        self._check(runner.model, runner.test_dataloader.dataset, "test_dataloader")
+        """Check the test set, also against the classes that the checkpoint was trained on."""
+        dataset = runner.test_dataloader.dataset
+        self._check(runner.model, dataset, "test_dataloader")
+        trained, classes = self._checkpoint_classes, dataset.metainfo.get("classes")
+        if trained is not None and classes is not None and list(trained) != list(classes):
+            raise ValueError(
+                f"The checkpoint was trained on the classes {_shorten(trained)}, but "
+                f"test_dataloader.dataset.metainfo.classes names {_shorten(classes)}; test it on "
+                "its own classes, in their order."
+            )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember the classes; mmengine loads what fits of a checkpoint and only logs the rest."""
+        meta = checkpoint.get("meta") or {}
+        self._checkpoint_classes = (meta.get("dataset_meta") or {}).get("classes")
 
     def _check(self, model: Any, dataset: Any, where: str) -> None:
         model = model.module if is_model_wrapper(model) else model
@@ -43,7 +60,7 @@ class DatasetClassesCheckHook(Hook):
         if isinstance(classes, str):
             raise ValueError(
                 f"{where}.dataset.metainfo.classes is the string {classes!r}; it must be a tuple: "
-                f"classes=({classes!r},)."
+                f"classes=({classes!r},), or classes={classes}, (with the comma) by --cfg-options."
             )
         if num_classes != len(classes):
             raise ValueError(

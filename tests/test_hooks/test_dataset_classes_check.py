@@ -113,3 +113,19 @@ def test_other_models_are_left_alone(make_dataset, model):
     runner.model = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=80))
     with pytest.raises(ValueError, match="num_classes=80"):
         hook.before_train(runner)
+
+
+def test_checkpoint_of_other_classes_is_not_tested(make_dataset):
+    """Mmengine would load what fits, log the rest and report an AP near zero."""
+    hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
+    runner = SimpleNamespace(
+        model=SimpleNamespace(bbox_head=SimpleNamespace(num_classes=3)),
+        test_dataloader=SimpleNamespace(dataset=make_dataset(CATEGORIES)),
+    )
+    for meta in ({}, dict(dataset_meta=None), dict(dataset_meta=dict(classes=CATEGORIES))):
+        hook.after_load_checkpoint(runner, dict(meta=meta))
+        hook.before_test(runner)
+    for classes in (("cat", "dog"), ("dog", "cat", "fox")):
+        hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=classes))))
+        with pytest.raises(ValueError, match=r"was trained on the classes .* in their order"):
+            hook.before_test(runner)
