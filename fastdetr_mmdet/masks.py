@@ -55,4 +55,6 @@ def level_masks(
         masks.append(~(valid_rows[:, :, None] & valid_columns[:, None, :]))
         ratios.append(torch.stack([valid_columns.sum(1) / w, valid_rows.sum(1) / h], dim=-1))
     valid_ratios = torch.stack(ratios, dim=1)
-    return [mask.to(device, non_blocking=True) for mask in masks], valid_ratios.to(device)
+    return [mask.to(device, non_blocking=True) for mask in masks], valid_ratios.to(
+        device, non_blocking=True
+    )

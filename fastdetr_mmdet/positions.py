@@ -35,7 +35,8 @@ def sine_embedding(
     reference = reference.float()
     feature = torch.arange(num_feats, dtype=torch.float32, device=reference.device)
     wave_length = temperature ** (2 * torch.div(feature, 2, rounding_mode="floor") / num_feats)
-    index = ["xywh".index(letter) for letter in order[: reference.shape[-1]]]
-    angles = (reference[..., index] * (2 * math.pi)).unsqueeze(-1) / wave_length
+    coordinates = dict(zip("xywh", reference.unbind(-1), strict=False))  # views: no index to copy
+    ordered = torch.stack([coordinates[x] for x in order if x in coordinates], dim=-1)
+    angles = (ordered * (2 * math.pi)).unsqueeze(-1) / wave_length
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-3)  # (..., coordinates, num_feats / 2, 2) -> (..., features)

@@ -34,7 +34,8 @@ class Targets:
     def from_data_samples(cls, data_samples: Sequence, device: torch.device | str) -> Targets:
         """Collect ``gt_instances`` (pixel xyxy boxes) of mmdet's data samples."""
         sizes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
-        scales = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32, device=device)
+        scales = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32)
+        scales = scales.to(device, non_blocking=True)
         labels = [sample.gt_instances.labels for sample in data_samples]
         boxes = [
             xyxy_to_cxcywh(get_box_tensor(sample.gt_instances.bboxes).float()) / scale

@@ -66,6 +66,8 @@ test_evaluator = val_evaluator
 
 # What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
 derived_keys = {
+    'train_cfg.max_epochs': '{max_epochs}',
+    'param_scheduler.0.end': '{max_epochs}',
     'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',
     'train_dataloader.dataset.ann_file': '{train_ann}',

@@ -7,7 +7,7 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 24
+max_epochs = 26
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -56,7 +56,7 @@ class ConditionalAttention(nn.Module):
         """Attend from the queries to the memory.
 
         Shape:
-            spatial_prior: (bs, num_heads, num_queries, num_tokens) added to the scores, or None.
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
         query = self.q_content_proj(queries.content)

@@ -2,7 +2,8 @@
 
 Six classes that differ in shape alone, on cluttered backgrounds, with occlusion, crowds and empty
 images. Each image depends only on the seed, its split and its number; for the same versions of
-numpy and OpenCV every file is the same to the byte.
+numpy and OpenCV on the same kind of processor every file is the same to the byte. (On another kind
+OpenCV may round a few pixels by a grey level; the annotations stay the same.)
 
 Usage:
     python -m fastdetr_mmdet.datasets.shapes data/shapes --train 1024 --val 128 --seed 0

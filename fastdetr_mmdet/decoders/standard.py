@@ -40,7 +40,7 @@ class DetrDecoder(nn.Module):
             if it refines and is not given box_branches.
     """
 
-    # Whether a layer needs references, refined or not; also so if its cross-attention does.
+    # Whether a layer needs references, refined or not; also so if one of its parts does.
     needs_reference = False
     # Whether this decoder hands the cross-attention a conditional spatial query.
     gives_spatial = False
@@ -88,7 +88,8 @@ class DetrDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
         for layer in self.layers:
-            if getattr(layer.cross_attn, "needs_reference", False):
+            parts = (layer.cross_attn, layer.aligner, layer.spatial_prior)
+            if any(getattr(part, "needs_reference", False) for part in parts):
                 self.needs_reference = True
             if getattr(layer.cross_attn, "needs_spatial", False) and not self.gives_spatial:
                 raise ValueError(

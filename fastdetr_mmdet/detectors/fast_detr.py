@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from torch import Tensor
@@ -62,21 +63,21 @@ class FastDETR(BaseDetector):
             default_args=dict(num_feats=embed_dims // 2),
         )
         decoder = self.transformer.decoder
+        queries = self.transformer.queries
+        # What follows from other parts is not the config's to say, so it comes after the config's.
+        decided = dict(
+            num_pred_layer=decoder.num_layers + int(queries.makes_proposals),
+            as_two_stage=queries.makes_proposals,
+            class_aware_proposals=getattr(queries, "class_aware", False),
+        )
         self.bbox_head = MODELS.build(
-            bbox_head,
-            default_args=dict(
-                embed_dims=embed_dims,
-                num_pred_layer=decoder.num_layers + int(self.transformer.queries.makes_proposals),
-                as_two_stage=self.transformer.queries.makes_proposals,
-                class_aware_proposals=getattr(self.transformer.queries, "class_aware", False),
-                train_cfg=train_cfg,
-                test_cfg=test_cfg,
-            ),
+            dict(bbox_head, **decided),
+            default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),
         )
         self._check_widths(neck)
         num_levels = _num_levels(backbone, neck)
         if num_levels is not None:
-            decoder.check_levels(num_levels)
+            self.transformer.check_levels(num_levels)
 
     def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
         embed_dims = self.transformer.embed_dims
@@ -128,7 +129,8 @@ class FastDETR(BaseDetector):
         pos_maps = []
         for level, feature in enumerate(features):
             if masks is None:  # all images alike: encode one, share it
-                pos = self.positional_encoding(None, input=feature[:1])
+                whole = torch.zeros(1, *level_sizes[level], dtype=torch.bool, device=feature.device)
+                pos = self.positional_encoding(whole)
                 pos_maps.append(pos.expand(len(feature), -1, -1, -1))
             else:
                 pos_maps.append(self.positional_encoding(masks[level]))
@@ -197,7 +199,7 @@ def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | Non
     """Feature levels that the configs promise; None where they do not say."""
     if neck is not None:
         last = neck if isinstance(neck, dict) else neck[-1]
-        return last.get("num_outs") or None
+        return last.get("num_outs") or len(last.get("in_channels", ())) or None
     return len(backbone["out_indices"]) if "out_indices" in backbone else None
 
 

@@ -39,7 +39,6 @@ class FastDETRHead(BaseModule):
         as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
         class_aware_proposals: Whether proposals are told apart by class, or only from background
             (every object is then of class 0); the detector sets it.
-        box_size_bias: Initial width and height in logit space (0: half of the image).
         loss_cls: Loss of class logits; a sigmoid one.
         loss_bbox: Loss of normalised (cx, cy, w, h).
         loss_iou: Loss of pixel (x1, y1, x2, y2).
@@ -60,7 +59,6 @@ class FastDETRHead(BaseModule):
         num_pred_layer: int = 6,
         as_two_stage: bool = False,
         class_aware_proposals: bool = False,
-        box_size_bias: float = 0.0,
         loss_cls: dict | None = None,
         loss_bbox: dict | None = None,
         loss_iou: dict | None = None,
@@ -95,7 +93,7 @@ class FastDETRHead(BaseModule):
             _class_branch(embed_dims, num_classes) for _ in range(branches)
         )
         self.reg_branches = nn.ModuleList(
-            _box_branch(embed_dims, num_reg_fcs, box_size_bias) for _ in range(branches)
+            _box_branch(embed_dims, num_reg_fcs) for _ in range(branches)
         )
 
     def _check_loss_cls(self) -> None:
@@ -235,7 +233,7 @@ class FastDETRHead(BaseModule):
         matches = self._match(cls_scores, boxes, targets, what)
         num_layers, bs, num_queries, num_classes = cls_scores.shape
         # As a tensor, so that the mean over processes never leaves the device.
-        num_boxes = cls_scores.new_tensor([targets.num_objects], dtype=torch.float32)
+        num_boxes = torch.full((1,), float(targets.num_objects), device=cls_scores.device)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
 
         labels = torch.full((num_layers * bs * num_queries,), num_classes, device=boxes.device)
@@ -350,12 +348,11 @@ def _class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
     return branch
 
 
-def _box_branch(embed_dims: int, num_hidden: int, box_size_bias: float) -> MLP:
-    """Starts at the reference, with one size for every box."""
+def _box_branch(embed_dims: int, num_hidden: int) -> MLP:
+    """Starts at the reference; where that is a point, with half of the image as size."""
     branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
     last = branch[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    nn.init.constant_(last.bias[2:], box_size_bias)
     return branch

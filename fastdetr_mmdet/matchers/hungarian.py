@@ -86,7 +86,10 @@ class HungarianMatcher(BaseAssigner):
         """
         num_layers, bs, num_queries, num_classes = cls_scores.shape
         device = cls_scores.device
+        # An image without objects has no cost in which a NaN could show: ask the outputs.
+        finite = torch.isfinite(cls_scores).flatten(2).all(-1) & boxes.isfinite().flatten(2).all(-1)
         if targets.num_objects == 0:
+            self._check_outputs(finite.cpu().numpy(), targets.image_ids, what)
             empty = torch.zeros(0, dtype=torch.long, device=device)
             return Matches(empty, empty)
 
@@ -97,9 +100,10 @@ class HungarianMatcher(BaseAssigner):
             cost[:, image, :, start : start + count]
             for image, (start, count) in enumerate(_spans(targets.counts))
         ]
-        # The labels travel with the costs: one copy, one wait. They are exact in float32.
-        flat = torch.cat([block.flatten() for block in blocks] + [targets.labels.float()])
-        host = flat.cpu().numpy()
+        # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
+        parts = [*(block.flatten() for block in blocks), targets.labels.float()]
+        host = torch.cat([*parts, finite.flatten().float()]).cpu().numpy()
+        host, flags = host[: -finite.numel()], host[-finite.numel() :]
         self._check_labels(host[-targets.num_objects :], targets, num_classes)
 
         shapes = [(num_layers, num_queries, count) for count in targets.counts]
@@ -116,6 +120,7 @@ class HungarianMatcher(BaseAssigner):
                 start, count = _spans(targets.counts)[image]
                 parts = [view[layer, image, :, start : start + count] for view in views]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
+        self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
         return self._solve(host_blocks, targets.counts, num_layers, num_queries).to(device)
 
     def _cost_terms(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> list[Tensor]:
@@ -164,6 +169,15 @@ class HungarianMatcher(BaseAssigner):
                 f"Class index {int(labels[position])} of image ({targets.image_ids[image]}) is out "
                 f"of range for {num_classes} classes; set model.bbox_head.num_classes to the "
                 "number of classes in the data set's metainfo."
+            )
+
+    def _check_outputs(self, finite: np.ndarray, image_ids: Sequence[str], what: str) -> None:
+        if not finite.all():
+            layer, image = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"The network's outputs are not finite for image ({image_ids[image]}), {what} "
+                f"{layer}; lower the learning rate or clip gradients (optim_wrapper.clip_grad), "
+                "and check that image."
             )
 
     def _raise_not_finite(self, parts: list[Tensor], layer: str, image_id: str) -> None:

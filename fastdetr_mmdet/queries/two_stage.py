@@ -50,6 +50,8 @@ class TwoStageQueries(nn.Module):
             raise ValueError(f"num_queries={num_queries} must be at least 1.")
         if content not in ("box", "memory"):
             raise ValueError(f"TwoStageQueries: content={content!r} must be 'box' or 'memory'.")
+        if not 0.01 < box_size < 0.99:
+            raise ValueError(f"TwoStageQueries: box_size={box_size} must be within 0.01 and 0.99.")
         self.num_queries = num_queries
         self.num_feats = embed_dims // 2
         self.class_aware = class_aware
@@ -96,6 +98,16 @@ class TwoStageQueries(nn.Module):
             content = tokens.detach().gather(1, best.expand(-1, -1, tokens.shape[-1]))
         return Queries(content=content, pos=pos).with_reference(boxes), proposals
 
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if proposals of the last level are larger than the image."""
+        largest = self.box_size * 2.0 ** (num_levels - 1)
+        if largest >= 0.99:
+            raise ValueError(
+                f"TwoStageQueries: box_size={self.box_size} doubles to {largest:g} at the last of "
+                f"{num_levels} levels, where every proposal would be as large as the image; set "
+                f"transformer.queries.box_size below {0.99 / 2.0 ** (num_levels - 1):.3g}."
+            )
+
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """The box that each token's proposal starts from, before the sigmoid.
 
@@ -111,7 +123,6 @@ class TwoStageQueries(nn.Module):
             ]
         )
         boxes = torch.cat([centres, sizes[None, :, None].expand(len(centres), -1, 2)], dim=-1)
+        # padding is out of range too: there the centres exceed 1
         usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
-        if memory.padding_mask is not None:
-            usable = usable & ~memory.padding_mask.unsqueeze(-1)
         return torch.logit(boxes).masked_fill(~usable, float("inf")), usable

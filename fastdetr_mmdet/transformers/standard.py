@@ -57,6 +57,12 @@ class DetrTransformer(nn.Module):
                 "reference='mlp' in transformer.queries or choose another query initialiser."
             )
 
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if a part cannot work on that many feature levels."""
+        for part in (self.queries, self.decoder):
+            if hasattr(part, "check_levels"):
+                part.check_levels(num_levels)
+
     def forward(
         self,
         memory: Memory,

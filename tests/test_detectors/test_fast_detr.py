@@ -255,6 +255,17 @@ def test_number_of_queries_is_set_once():
         ),
         (dict(num_queries=0), r"num_queries=0 must be at least 1"),
         (
+            dict(transformer__queries=dict(_delete_=True, type="TwoStageQueries", box_size=1.0)),
+            r"box_size=1.0 must be within 0.01 and 0.99",
+        ),
+        (
+            dict(
+                **THREE_LEVELS,
+                transformer__queries=dict(_delete_=True, type="TwoStageQueries", box_size=0.3),
+            ),
+            r"box_size=0.3 doubles to 1.2 at the last of 3 levels",
+        ),
+        (
             dict(transformer__decoder__level_schedule=(0, 0, 1)),
             r"level_schedule=\[0, 0, 1\] names levels that the neck's 1 outputs do not have",
         ),
@@ -301,3 +312,12 @@ def test_trains_on_the_device(device):
     actual = model.eval()._forward(inputs.to(device), samples)
     for ours, theirs in zip(actual, expected, strict=True):
         assert_near(ours.cpu(), theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_what_the_detector_decides_is_not_the_configs_to_say():
+    wrong = dict(num_pred_layer=7, as_two_stage=True, class_aware_proposals=True)
+    model = tiny_model(
+        bbox_head__share_pred_layer=False, **{f"bbox_head__{k}": v for k, v in wrong.items()}
+    )
+    assert len(model.bbox_head.cls_branches) == 3
+    assert model.bbox_head.proposal_branches is None

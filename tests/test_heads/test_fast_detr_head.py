@@ -9,7 +9,7 @@ from support.matching import giou, instances
 from support.models import EMBED_DIMS, NUM_CLASSES, NUM_QUERIES, make_batch, randomise, total
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from fastdetr_mmdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from fastdetr_mmdet.targets import Targets, name_image
 
 NUM_LAYERS = 3
@@ -204,13 +204,14 @@ def test_initial_probability_and_boxes():
     torch.manual_seed(0)
     config = dict(type="FastDETRHead", num_classes=3, embed_dims=8, num_pred_layer=3)
     for share in (True, False):
-        head = MODELS.build(dict(config, share_pred_layer=share, box_size_bias=-2.0))
+        head = MODELS.build(dict(config, share_pred_layer=share))
         hidden, reference = torch.zeros(3, 1, 4, 8), torch.rand(1, 4, 2)
         logits, boxes = head(hidden, reference)
         assert_near(logits.sigmoid(), torch.full((3, 1, 4, 3), 0.01))
         assert_near(boxes[..., :2], reference.expand(3, 1, 4, 2))
-        assert_near(boxes[..., 2:], torch.tensor(-2.0).sigmoid().expand(3, 1, 4, 2))
-        assert_near(inverse_sigmoid(boxes[..., 2:]), torch.full((3, 1, 4, 2), -2.0))
+        assert_near(boxes[..., 2:], torch.full((3, 1, 4, 2), 0.5))
+        box = torch.rand(1, 4, 4)
+        assert_near(head(hidden, box)[1], box.expand(3, 1, 4, 4))
 
 
 @pytest.mark.parametrize("loss_cls", ["CrossEntropyLoss", "SeesawLoss"])

@@ -52,6 +52,18 @@ def test_names_image_and_cost_as_an_assigner(what, value, layer, image, terms):
     assert f"image (id {7 + image})" in str(error.value)
 
 
+@pytest.mark.parametrize("counts", [(2, 0), (0, 0)])
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_names_an_image_without_objects(counts, value):
+    targets = make_targets(counts)
+    logits, boxes = make_predictions(3, 2, 4)
+    logits[1, 1, 2, 0] = value
+    with pytest.raises(
+        ValueError, match=r"outputs are not finite for image \(.*\), decoder layer 1"
+    ):
+        HungarianMatcher().match(logits, boxes, targets)
+
+
 def test_calls_layers_what_the_head_calls_them():
     with pytest.raises(ValueError, match="encoder proposals, layer 0, cost term FocalLossCost"):
         HungarianMatcher().match(*spoil("logits", NAN, 0, 1), what="encoder proposals, layer")

@@ -121,3 +121,12 @@ def test_padding_and_other_images_are_invisible(branches):
 def test_refuses(kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
         build(**kwargs)
+
+
+def test_content_from_memory_is_detached_and_so_are_the_boxes(branches):
+    part, memory = build(content="memory"), make_memory(SIZES)
+    queries, proposals = part(memory.with_tokens(memory.tokens.requires_grad_()), branches)
+    assert not queries.content.requires_grad
+    assert not queries.reference.requires_grad
+    assert queries.pos.requires_grad
+    assert proposals.box_logits.requires_grad
