@@ -8,19 +8,28 @@ allow_mmengine_checkpoints()
 
 # ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
 from . import derived_keys
+from .aligners import SAMSemanticAligner
 from .backbones import DilatedResNet
-from .cross_attention import ConditionalAttention, MultiheadCrossAttention
+from .cross_attention import (
+    ConditionalAttention,
+    DeformableAttention,
+    MultiheadCrossAttention,
+    SAMAttention,
+    SMCAAttention,
+)
 from .decoders import ConditionalDecoder, DetrDecoder
 from .detectors import FastDETR
-from .encoders import DetrEncoder
+from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
 from .heads import FastDETRHead
 from .hooks import DatasetClassesCheckHook
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
-from .queries import LearnedQueries, TwoStageQueries
+from .positions import SAMSinePositionalEncoding
+from .queries import LearnedBoxQueries, LearnedQueries, TwoStageQueries
 from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
-from .structures import DecoderOutput, Memory, Proposals, Queries
-from .transformers import DetrTransformer
+from .spatial_priors import GaussianPrior, SalientGaussianPrior
+from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
+from .transformers import DeformableDetrTransformer, DetrTransformer
 
 derived_keys.install()
 
@@ -30,19 +39,32 @@ __all__ = [
     "ConditionalSelfAttention",
     "DatasetClassesCheckHook",
     "DecoderOutput",
+    "DeformableAttention",
+    "DeformableDetrEncoder",
+    "DeformableDetrTransformer",
     "DetrDecoder",
     "DetrEncoder",
     "DetrTransformer",
     "DilatedResNet",
     "FastDETR",
     "FastDETRHead",
+    "GaussianPrior",
     "HungarianMatcher",
+    "LearnedBoxQueries",
     "LearnedQueries",
     "Memory",
     "MultiheadCrossAttention",
     "MultiheadSelfAttention",
     "Proposals",
     "Queries",
+    "SAMAttention",
+    "SAMSemanticAligner",
+    "SAMSinePositionalEncoding",
+    "SMCAAttention",
+    "SMCAConvEncoder",
+    "SMCAEncoder",
+    "SalientGaussianPrior",
+    "SalientPoints",
     "TorchDefaultInit",
     "TwoStageQueries",
     "__version__",

@@ -16,6 +16,7 @@ def level_masks(
     batch_size: Size,
     level_sizes: Sequence[Size],
     device: torch.device | str = "cpu",
+    mask_from: Sequence[int | None] | None = None,
 ) -> tuple[list[Tensor] | None, Tensor]:
     """Padding mask and valid ratios of every level.
 
@@ -28,15 +29,24 @@ def level_masks(
         batch_size: (H, W) of the padded batch, in pixels.
         level_sizes: (h, w) of every feature level.
         device: Where the results go.
+        mask_from: Per level the index of an earlier level from whose mask its own is interpolated;
+            None, as a whole or for a level: from the image's.
 
     Shape:
         returns: masks, per level (bs, h, w) bool, True on padding, or None when no image is
             padded; valid_ratios (bs, num_levels, 2) float32, (w, h).
 
     Raises:
-        ValueError: if an image is larger than the batch.
+        ValueError: if an image is larger than the batch, or mask_from does not fit the levels.
     """
     height, width = batch_size
+    sources = mask_from or [None] * len(level_sizes)
+    known = all(source is None or 0 <= source < level for level, source in enumerate(sources))
+    if len(sources) != len(level_sizes) or not known:
+        raise ValueError(
+            f"mask_from={list(sources)} must have one entry per level ({len(level_sizes)}), each "
+            "None or the index of an earlier level."
+        )
     for h, w in image_sizes:
         if h > height or w > width:
             raise ValueError(
@@ -48,10 +58,18 @@ def level_masks(
 
     rows = torch.stack([torch.arange(height) < h for h, _ in image_sizes]).float()[:, None]
     columns = torch.stack([torch.arange(width) < w for _, w in image_sizes]).float()[:, None]
+    valid: list[tuple[Tensor, Tensor]] = []  # per level rows (bs, 1, h) and columns, 1 on the image
+    for (h, w), source in zip(level_sizes, sources, strict=True):
+        from_rows, from_columns = (rows, columns) if source is None else valid[source]
+        valid.append(
+            (
+                F.interpolate(from_rows, size=h, mode="nearest"),
+                F.interpolate(from_columns, size=w, mode="nearest"),
+            )
+        )
     masks, ratios = [], []
-    for h, w in level_sizes:
-        valid_rows = F.interpolate(rows, size=h, mode="nearest")[:, 0] > 0.5  # (bs, h)
-        valid_columns = F.interpolate(columns, size=w, mode="nearest")[:, 0] > 0.5  # (bs, w)
+    for (h, w), (level_rows, level_columns) in zip(level_sizes, valid, strict=True):
+        valid_rows, valid_columns = level_rows[:, 0] > 0.5, level_columns[:, 0] > 0.5
         masks.append(~(valid_rows[:, :, None] & valid_columns[:, None, :]))
         ratios.append(torch.stack([valid_columns.sum(1) / w, valid_rows.sum(1) / h], dim=-1))
     valid_ratios = torch.stack(ratios, dim=1)

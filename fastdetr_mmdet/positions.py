@@ -1,4 +1,4 @@
-"""Sine embedding of reference points and boxes (Conditional DETR, Sec. 3.3)."""
+"""Sine embeddings: of reference points and boxes, and SAM-DETR's of the image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from typing import Literal
 
 import torch
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.registry import MODELS
 from torch import Tensor
 
 
@@ -40,3 +42,43 @@ def sine_embedding(
     angles = (ordered * (2 * math.pi)).unsqueeze(-1) / wave_length
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-3)  # (..., coordinates, num_feats / 2, 2) -> (..., features)
+
+
+@MODELS.register_module()
+class SAMSinePositionalEncoding(SinePositionalEncoding):
+    """Positional encoding of SAM-DETR, to the last digit also on padding.
+
+    On the image it is the sine encoding of cell centres, as Deformable DETR has it
+    (``SinePositionalEncoding`` with offset -0.5). On wholly padded rows and columns both are sines
+    of huge numbers that depend on the order of the operations. SAM-DETR's results depend on them,
+    because its aligner may read encoder output on padding; so this keeps the official order:
+    ``(c - 0.5) / ((last - 0.5) + eps + 0.5) * scale`` in float32, with c counting the cells that
+    are no padding and last its last value.
+
+    Args:
+        num_feats: Features per axis.
+        **kwargs: As for mmdet's ``SinePositionalEncoding``, but for normalize and offset.
+    """
+
+    def __init__(self, num_feats: int, **kwargs) -> None:
+        super().__init__(num_feats=num_feats, normalize=True, offset=-0.5, **kwargs)
+
+    def forward(self, mask: Tensor, input: Tensor | None = None) -> Tensor:
+        """Encode.
+
+        Shape:
+            mask: (bs, h, w) bool, True on padding
+            input: not used; a mask is always given
+            returns: (bs, 2 * num_feats, h, w), y before x
+        """
+        inside = (~mask).float()
+        axes = []
+        for axis in (1, 2):
+            centre = inside.cumsum(axis) - 0.5
+            last = centre.select(axis, -1).unsqueeze(axis)
+            axes.append(centre / (last + self.eps + 0.5) * self.scale)
+        feature = torch.arange(self.num_feats, dtype=torch.float32, device=mask.device)
+        power = 2 * torch.div(feature, 2, rounding_mode="floor") / self.num_feats
+        angles = torch.stack(axes, dim=-1).unsqueeze(-1) / self.temperature**power
+        pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
+        return pairs.flatten(3).permute(0, 3, 1, 2)

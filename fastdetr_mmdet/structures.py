@@ -24,6 +24,8 @@ class Memory:
         valid_ratios: (bs, num_levels, 2), (w, h) share of the padded map that is image, (0, 1].
         padding_mask: (bs, num_tokens) bool, True on padding (ignored); None when nothing in the
             batch is padded, and then masks cost nothing.
+        image_sizes: (bs, 2) float32, (w, h) of each un-padded image in pixels; None where nobody
+            told.
     """
 
     tokens: Tensor
@@ -31,6 +33,7 @@ class Memory:
     spatial_shapes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
     padding_mask: Tensor | None = None
+    image_sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = sum(h * w for h, w in self.spatial_shapes)
@@ -47,6 +50,7 @@ class Memory:
         pos_maps: tuple[Tensor, ...] | list[Tensor],
         valid_ratios: Tensor,
         masks: list[Tensor] | None = None,
+        image_sizes: Tensor | None = None,
     ) -> Memory:
         """Flatten feature maps into a memory.
 
@@ -54,6 +58,7 @@ class Memory:
             maps, pos_maps: per level (bs, embed_dims, h, w).
             valid_ratios: (bs, num_levels, 2), (w, h).
             masks: per level (bs, h, w) bool, True on padding, or None when nothing is padded.
+            image_sizes: (bs, 2), (w, h) in pixels.
         """
         return cls(
             tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
@@ -61,6 +66,7 @@ class Memory:
             spatial_shapes=tuple((int(m.shape[-2]), int(m.shape[-1])) for m in maps),
             valid_ratios=valid_ratios,
             padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
+            image_sizes=image_sizes,
         )
 
     @property
@@ -93,6 +99,7 @@ class Memory:
             spatial_shapes=(self.spatial_shapes[index],),
             valid_ratios=self.valid_ratios[:, index : index + 1],
             padding_mask=None if mask is None else mask[:, start:stop],
+            image_sizes=self.image_sizes,
         )
 
     def maps(self) -> list[Tensor]:
@@ -125,6 +132,24 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class SalientPoints:
+    """What an aligner found for each query and head (SAM-DETR).
+
+    Shape:
+        content: (bs, num_queries, num_heads, embed_dims), features at the points, re-weighted.
+        pos: (bs, num_queries, num_heads, embed_dims), embedding of the points, re-weighted.
+        points: (bs, num_queries, num_heads, 2) (x, y), normalised to the un-padded image.
+        scales: (bs, num_queries, num_heads, 2), how fast a Gaussian at the point falls off along x
+            and y, before squaring; or None where the aligner was not asked for them.
+    """
+
+    content: Tensor
+    pos: Tensor
+    points: Tensor
+    scales: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Queries:
     """Object queries on their way through a decoder.
 
@@ -136,6 +161,9 @@ class Queries:
         reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
         spatial: (bs, num_queries, embed_dims), the conditional spatial query
             (Conditional DETR, Eq. 3), set by ``ConditionalDecoder``; or None.
+        embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
+            input, from which spatial prior and scale selection are predicted (SMCA); or None.
+        salient: what the aligner found, set by it; or None.
     """
 
     content: Tensor
@@ -143,6 +171,8 @@ class Queries:
     reference_logits: Tensor | None = None
     reference: Tensor | None = None
     spatial: Tensor | None = None
+    embedded: Tensor | None = None
+    salient: SalientPoints | None = None
 
     def with_reference(self, reference_logits: Tensor) -> Queries:
         """The same queries at other references; the sigmoid is taken in float32."""
@@ -152,6 +182,10 @@ class Queries:
     def with_content(self, content: Tensor) -> Queries:
         """The same queries with other content."""
         return replace(self, content=content)
+
+    def with_salient(self, salient: SalientPoints) -> Queries:
+        """The same queries with what an aligner found."""
+        return replace(self, salient=salient)
 
 
 @dataclass(frozen=True)

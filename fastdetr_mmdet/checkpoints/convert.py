@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from . import conditional_detr
+from . import conditional_detr, deformable_detr, sam_detr, smca_detr
+from .rename import Renames, rename
 
-METHODS = {"conditional_detr": conditional_detr.RENAMES}
+
+@dataclass(frozen=True)
+class Method:
+    """How the state dict of one official code becomes ours."""
+
+    renames: Renames
+    tidy: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+
+
+METHODS = {
+    "conditional_detr": Method(conditional_detr.RENAMES),
+    "deformable_detr": Method(deformable_detr.RENAMES, deformable_detr.tidy),
+    "sam_detr": Method(sam_detr.RENAMES, sam_detr.tidy),
+    "smca_detr": Method(smca_detr.RENAMES),
+}
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
@@ -20,7 +35,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[st
         method: One of ``METHODS``.
 
     Returns:
-        A dict that loads with ``strict=True``; tensors are those given, not copies.
+        A dict that loads with ``strict=True``; tensors are those given, or views of them.
 
     Raises:
         ValueError: for an unknown method, and for keys that the method's model does not have (all
@@ -28,15 +43,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[st
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(sorted(METHODS))}.")
-    converted, unknown = {}, []
-    for key, tensor in state_dict.items():
-        for pattern, replacement in METHODS[method]:
-            renamed, hits = re.subn(pattern, replacement, key)
-            if hits:
-                converted[renamed] = tensor
-                break
-        else:
-            unknown.append(key)
+    tidied = METHODS[method].tidy(state_dict)
+    converted, unknown = rename(tidied, METHODS[method].renames)
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {len(state_dict)} keys are not of an official {method} model: "

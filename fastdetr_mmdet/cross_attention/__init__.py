@@ -2,6 +2,14 @@
 
 from .conditional import ConditionalAttention
 from .deformable import DeformableAttention
+from .sam import SAMAttention
+from .smca import SMCAAttention
 from .standard import MultiheadCrossAttention
 
-__all__ = ["ConditionalAttention", "DeformableAttention", "MultiheadCrossAttention"]
+__all__ = [
+    "ConditionalAttention",
+    "DeformableAttention",
+    "MultiheadCrossAttention",
+    "SAMAttention",
+    "SMCAAttention",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -14,10 +16,12 @@ class DecoderLayer(nn.Module):
 
     Two optional parts come between self-attention and cross-attention:
 
-    * ``aligner(queries, memory) -> Queries``: replaces what the cross-attention takes as queries
-      (SAM-DETR); the residual stream stays.
+    * ``aligner(queries, memory) -> Queries``: re-samples the queries from the memory and hands what
+      it finds on as ``Queries.salient`` (SAM-DETR); the residual stream stays.
     * ``spatial_prior(queries, memory) -> (bs, num_heads or 1, num_queries, num_tokens)``: is added
-      to the scores (SMCA). It sees the layer's input queries.
+      to the scores (SMCA).
+
+    Parts with ``reads_embedded`` find the layer's normed input query in ``Queries.embedded``.
 
     Args:
         embed_dims: Width.
@@ -26,6 +30,9 @@ class DecoderLayer(nn.Module):
         dropout: Dropout of residual branches, and default for the parts.
         self_attn, cross_attn, aligner, spatial_prior: Part configs; the last two may be None.
         layer_index: Position in the decoder; parts that differ in the first layer are told.
+
+    Raises:
+        ValueError: if two parts do not fit together.
     """
 
     def __init__(
@@ -45,26 +52,71 @@ class DecoderLayer(nn.Module):
         attention = dict(shared, dropout=dropout)
         self.self_attn = MODELS.build(self_attn, default_args=attention)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.aligner = aligner and MODELS.build(aligner, default_args=shared)
-        self.spatial_prior = spatial_prior and MODELS.build(spatial_prior, default_args=shared)
+        self.spatial_prior: nn.Module | None = None
+        if spatial_prior:
+            self.spatial_prior = MODELS.build(spatial_prior, default_args=shared)
+        for_aligner = dict(shared)
+        if getattr(self.spatial_prior, "needs_salient", False):
+            for_aligner["predict_scales"] = True
+        self.aligner: nn.Module | None = None
+        if aligner:
+            self.aligner = MODELS.build(aligner, default_args=for_aligner)
         self.cross_attn = MODELS.build(cross_attn, default_args=attention)
-        if spatial_prior and not getattr(self.cross_attn, "takes_spatial_prior", True):
-            raise ValueError(
-                f"{type(self.cross_attn).__name__} has no attention matrix to which "
-                f"{type(self.spatial_prior).__name__} could add; drop spatial_prior or choose a "
-                "dense cross-attention such as ConditionalAttention."
-            )
+        self._check_parts()
+        self.input_norm: nn.LayerNorm | None = None
+        if any(getattr(part, "reads_embedded", False) for part in self.parts):
+            self.input_norm = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The parts that work on the memory."""
+        parts = (self.cross_attn, self.aligner, self.spatial_prior)
+        return [part for part in parts if part is not None]
+
+    def _check_parts(self) -> None:
+        attention = type(self.cross_attn).__name__
+        prior = type(self.spatial_prior).__name__
+        if self.spatial_prior and not getattr(self.cross_attn, "takes_spatial_prior", True):
+            raise ValueError(
+                f"{attention} has no attention matrix to which {prior} could add; drop "
+                "spatial_prior or choose a dense cross-attention such as ConditionalAttention."
+            )
+        if self.aligner is None and getattr(self.cross_attn, "needs_aligner", False):
+            raise ValueError(
+                f"{attention} asks with queries that an aligner has re-sampled, but there is none; "
+                "set transformer.decoder.aligner to dict(type='SAMSemanticAligner')."
+            )
+        if self.aligner is None and getattr(self.spatial_prior, "needs_salient", False):
+            raise ValueError(
+                f"{prior} is centred on the salient points of an aligner, but there is none; set "
+                "transformer.decoder.aligner to dict(type='SAMSemanticAligner') or use "
+                "GaussianPrior."
+            )
+        if self.aligner is not None and not getattr(self.cross_attn, "needs_aligner", False):
+            raise ValueError(
+                f"{attention} does not read what {type(self.aligner).__name__} finds; use "
+                "cross_attn type 'SAMAttention' or drop the aligner."
+            )
+
+    def embed(self, queries: Queries) -> Queries:
+        """The queries with ``embedded`` set, if a part reads it."""
+        if self.input_norm is None:
+            return queries
+        content = queries.content
+        located = content if queries.pos is None else content + queries.pos
+        return replace(queries, embedded=self.input_norm(located))
+
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
         """The queries' new content, (bs, num_queries, embed_dims)."""
-        prior = self.spatial_prior(queries, memory) if self.spatial_prior else None
+        queries = self.embed(queries)
         content = self.norm1(queries.content + self.dropout(self.self_attn(queries)))
         queries = queries.with_content(content)
-        if self.aligner:
+        if self.aligner is not None:
             queries = self.aligner(queries, memory)
+        prior = None if self.spatial_prior is None else self.spatial_prior(queries, memory)
         content = self.norm2(content + self.dropout(self.cross_attn(queries, memory, prior)))
         return self.norm3(content + self.dropout(self.ffn(content)))

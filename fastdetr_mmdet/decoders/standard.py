@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..boxes import add_reference
+from ..positions import sine_embedding
 from ..structures import DecoderOutput, Memory, Queries
 from .layer import DecoderLayer
 
@@ -19,7 +21,9 @@ class DetrDecoder(nn.Module):
     """A stack of decoder layers built from the parts that the config names.
 
     Paper: DETR, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR, arXiv 2010.04159,
-    Sec. 4.2 and A.4 (the references entering layer 1 and later are detached).
+    Sec. 4.2 and A.4 (the references entering layer 1 and later are detached). Queries without a
+    position (``LearnedBoxQueries``) get the sine embedding of their reference point in its place,
+    anew in each layer and without gradient (SAM-DETR, arXiv 2203.06883, Sec. 3.4).
 
     Args:
         embed_dims: Width.
@@ -42,6 +46,10 @@ class DetrDecoder(nn.Module):
 
     # Whether a layer needs references, refined or not; also so if one of its parts does.
     needs_reference = False
+    # Whether these have to be boxes; so if one of its parts needs them.
+    needs_boxes = False
+    # Whether the first layer predicts the references, and the query initialiser must not.
+    makes_reference = False
     # Whether this decoder hands the cross-attention a conditional spatial query.
     gives_spatial = False
 
@@ -72,7 +80,7 @@ class DetrDecoder(nn.Module):
         self.embed_dims = embed_dims
         self.refine = refine
         self.level_schedule = level_schedule
-        self.layers = nn.ModuleList(
+        layers = [
             DecoderLayer(
                 embed_dims,
                 num_heads,
@@ -85,12 +93,17 @@ class DetrDecoder(nn.Module):
                 layer_index=i,
             )
             for i in range(num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
-        for layer in self.layers:
-            parts = (layer.cross_attn, layer.aligner, layer.spatial_prior)
-            if any(getattr(part, "needs_reference", False) for part in parts):
+        self.makes_reference = any(
+            getattr(part, "reference_branch", None) is not None for part in layers[0].parts
+        )
+        for layer in layers:
+            if any(getattr(part, "needs_reference", False) for part in layer.parts):
                 self.needs_reference = True
+            if any(getattr(part, "needs_boxes", False) for part in layer.parts):
+                self.needs_reference = self.needs_boxes = True
             if getattr(layer.cross_attn, "needs_spatial", False) and not self.gives_spatial:
                 raise ValueError(
                     f"{type(layer.cross_attn).__name__} needs the conditional spatial query that "
@@ -115,9 +128,15 @@ class DetrDecoder(nn.Module):
             )
         hidden_states, references = [], []
         position: Tensor | None = None
+        without_pos = queries.pos is None
+        if self.makes_reference:
+            queries = self._locate(queries)
         for index, layer in enumerate(self.layers):
             if index == 0 or self.refine:
                 position = self.embed_reference(queries)
+                if without_pos and queries.reference is not None:
+                    centre = queries.reference[..., :2].detach()
+                    queries = replace(queries, pos=sine_embedding(centre, self.embed_dims // 2))
             if position is not None:
                 spatial = self.spatial_query(index, queries.content, position)
                 queries = replace(queries, spatial=spatial)
@@ -134,6 +153,11 @@ class DetrDecoder(nn.Module):
                 queries = queries.with_reference(refined)
         return DecoderOutput(torch.stack(hidden_states), tuple(references) or None)
 
+    def _locate(self, queries: Queries) -> Queries:
+        """The queries with the references that the first layer's prior predicts."""
+        first: Any = self.layers[0]
+        return first.spatial_prior.locate(first.embed(queries))
+
     def check_levels(self, num_levels: int) -> None:
         """Raise ValueError if a layer cannot work on a memory of that many levels."""
         if self.level_schedule is not None:
@@ -143,14 +167,18 @@ class DetrDecoder(nn.Module):
                     f"levels that the neck's {num_levels} outputs do not have; count from 0."
                 )
             num_levels = 1
-        for layer in self.layers:
-            expected = getattr(layer.cross_attn, "num_levels", num_levels)
+        for part in self._parts():
+            expected = getattr(part, "num_levels", num_levels)
             if expected != num_levels:
                 raise ValueError(
-                    f"{type(layer.cross_attn).__name__} has num_levels={expected}, but its layer "
-                    f"sees {num_levels} of the neck's outputs; set num_levels={num_levels} in "
-                    "transformer.decoder.cross_attn."
+                    f"{type(part).__name__} works on num_levels={expected}, but its layer sees "
+                    f"{num_levels} of the neck's outputs; set its num_levels={num_levels}, or "
+                    "transformer.decoder.level_schedule to show each layer one level."
                 )
+
+    def _parts(self) -> list[nn.Module]:
+        layers: Any = self.layers
+        return [part for layer in layers for part in layer.parts]
 
     def embed_reference(self, queries: Queries) -> Tensor | None:
         """Embedding of the references, made once and again after each refinement; none here."""

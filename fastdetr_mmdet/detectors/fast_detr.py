@@ -27,6 +27,9 @@ class FastDETR(BaseDetector):
         neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
         positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
             of the transformer's width.
+        mask_from: Per level, which level's padding mask its own is interpolated from; None, as a
+            whole or for a level: from the image's, as in all papers. The SMCA authors' multi-scale
+            code takes its last level's from the third.
         num_queries: Queries per image; None leaves it to ``transformer.queries``.
         train_cfg: Handed to the head: ``assigner``.
         test_cfg: Handed to the head: ``max_per_img``.
@@ -44,6 +47,7 @@ class FastDETR(BaseDetector):
         bbox_head: dict,
         neck: dict | None = None,
         positional_encoding: dict | None = None,
+        mask_from: Sequence[int | None] | None = None,
         num_queries: int | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -62,6 +66,7 @@ class FastDETR(BaseDetector):
             positional_encoding or dict(type="SinePositionalEncoding", normalize=True),
             default_args=dict(num_feats=embed_dims // 2),
         )
+        self.mask_from = mask_from
         decoder = self.transformer.decoder
         queries = self.transformer.queries
         # What follows from other parts is not the config's to say, so it comes after the config's.
@@ -125,7 +130,11 @@ class FastDETR(BaseDetector):
             metas = [sample.metainfo for sample in batch_data_samples]
             image_sizes = [tuple(meta.get("img_shape", batch_size))[:2] for meta in metas]
         level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
-        masks, valid_ratios = level_masks(image_sizes, batch_size, level_sizes, batch_inputs.device)
+        device = batch_inputs.device
+        masks, valid_ratios = level_masks(
+            image_sizes, batch_size, level_sizes, device, self.mask_from
+        )
+        pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
         pos_maps = []
         for level, feature in enumerate(features):
             if masks is None:  # all images alike: encode one, share it
@@ -134,7 +143,8 @@ class FastDETR(BaseDetector):
                 pos_maps.append(pos.expand(len(feature), -1, -1, -1))
             else:
                 pos_maps.append(self.positional_encoding(masks[level]))
-        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks)
+        pixels = pixels.to(device, non_blocking=True)
+        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks, pixels)
 
     def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: Any) -> DecoderOutput:
         """From images to decoder outputs."""

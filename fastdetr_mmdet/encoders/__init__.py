@@ -1,5 +1,8 @@
 """Encoders: ``(Memory) -> Memory``."""
 
+from .deformable import DeformableDetrEncoder
+from .smca import SMCAEncoder
+from .smca_conv import SMCAConvEncoder
 from .standard import DetrEncoder
 
-__all__ = ["DetrEncoder"]
+__all__ = ["DeformableDetrEncoder", "DetrEncoder", "SMCAConvEncoder", "SMCAEncoder"]

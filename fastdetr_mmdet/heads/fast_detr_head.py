@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -33,6 +34,10 @@ class FastDETRHead(BaseModule):
         num_classes: Classes, without background.
         embed_dims: Width of the hidden states; must equal the transformer's.
         num_reg_fcs: Hidden layers of a box branch.
+        zero_init_box: Whether box branches start at zero, that is at the reference; else as torch
+            draws them (SMCA's official code).
+        box_size_bias: What the first box branch starts with as logit of width and height: 0 is
+            half of the image, -2 an eighth (Deformable DETR with reference points).
         share_pred_layer: One class and one box branch for all layers, or one of each per layer.
         num_pred_layer: Layers that are predicted from, encoder proposals counted as one more (as
             mmdet's detectors count); the detector sets it.
@@ -55,6 +60,8 @@ class FastDETRHead(BaseModule):
         num_classes: int,
         embed_dims: int = 256,
         num_reg_fcs: int = 2,
+        zero_init_box: bool = True,
+        box_size_bias: float = 0.0,
         share_pred_layer: bool = True,
         num_pred_layer: int = 6,
         as_two_stage: bool = False,
@@ -93,8 +100,11 @@ class FastDETRHead(BaseModule):
             _class_branch(embed_dims, num_classes) for _ in range(branches)
         )
         self.reg_branches = nn.ModuleList(
-            _box_branch(embed_dims, num_reg_fcs) for _ in range(branches)
+            _box_branch(embed_dims, num_reg_fcs, zero_init_box) for _ in range(branches)
         )
+        if box_size_bias:
+            first: Any = self.reg_branches[0]
+            nn.init.constant_(first[-1].bias[2:], box_size_bias)
 
     def _check_loss_cls(self) -> None:
         name = type(self.loss_cls).__name__
@@ -348,11 +358,12 @@ def _class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
     return branch
 
 
-def _box_branch(embed_dims: int, num_hidden: int) -> MLP:
-    """Starts at the reference; where that is a point, with half of the image as size."""
+def _box_branch(embed_dims: int, num_hidden: int, zero_init: bool) -> MLP:
+    """Zeroed, it starts at the reference; where that is a point, with half of the image as size."""
     branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
-    last = branch[-1]
-    assert isinstance(last, nn.Linear)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    if zero_init:
+        last = branch[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
     return branch

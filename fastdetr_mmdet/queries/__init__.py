@@ -1,6 +1,7 @@
 """Query initialisers: ``(Memory, proposal branches) -> (Queries, Proposals or None)``."""
 
 from .learned import LearnedQueries
+from .learned_boxes import LearnedBoxQueries
 from .two_stage import TwoStageQueries
 
-__all__ = ["LearnedQueries", "TwoStageQueries"]
+__all__ = ["LearnedBoxQueries", "LearnedQueries", "TwoStageQueries"]

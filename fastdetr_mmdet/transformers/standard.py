@@ -48,8 +48,24 @@ class DetrTransformer(nn.Module):
     def _check_parts(self) -> None:
         """Refuse parts that would fail in the middle of a forward pass."""
         queries, decoder = self.queries, self.decoder
-        if (decoder.needs_reference or decoder.refine) and queries.reference_dims == 0:
-            what = type(decoder.layers[0].cross_attn).__name__ + " in " + type(decoder).__name__
+        made = queries.reference_dims
+        parts = decoder.layers[0].parts
+        who = " and ".join(type(part).__name__ for part in parts)
+        if decoder.makes_reference and made:
+            raise ValueError(
+                f"{type(decoder.layers[0].spatial_prior).__name__} with predict_reference=True and "
+                f"{type(queries).__name__} both make reference points; set predict_reference=False "
+                "in transformer.decoder.spatial_prior or reference='none' in transformer.queries."
+            )
+        if decoder.needs_boxes and made != 4:
+            raise ValueError(
+                f"{who} in {type(decoder).__name__} needs reference boxes, but "
+                f"{type(queries).__name__} makes {'points' if made else 'none'}; choose "
+                "LearnedBoxQueries or TwoStageQueries in transformer.queries."
+            )
+        makes = made or decoder.makes_reference
+        if (decoder.needs_reference or decoder.refine) and not makes:
+            what = f"{who} in {type(decoder).__name__}"
             if decoder.refine:
                 what += " with refine=True"
             raise ValueError(
@@ -59,9 +75,10 @@ class DetrTransformer(nn.Module):
 
     def check_levels(self, num_levels: int) -> None:
         """Raise ValueError if a part cannot work on that many feature levels."""
-        for part in (self.queries, self.decoder):
-            if hasattr(part, "check_levels"):
-                part.check_levels(num_levels)
+        for part in (self.encoder, self.queries, self.decoder):
+            check = getattr(part, "check_levels", None)
+            if check is not None:
+                check(num_levels)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
     python tests/data/make_golden.py GOLDEN CASE [CASE ...]
 
 GOLDEN is the folder with ``cases/`` and ``init_stats/``. Writes
-tests/data/golden/<case>/ (inputs and outputs apart: every file stays below 250 kB) and, for each
+tests/data/golden/<case>/ (in three files, each below 250 kB) and, for each
 case that has them, tests/data/init_stats/<case>.json.
 """
 
@@ -28,6 +28,7 @@ MANIFEST_KEYS = (
     "std",
     "image_sizes_hw",
     "batch_hw",
+    "padded_to_hw",
     "num_queries",
     "loss_weight_dict",
     "weights_sha256",
@@ -35,9 +36,11 @@ MANIFEST_KEYS = (
     "state_dict",
 )
 INPUTS = re.compile(r"image_\d$|target_\d_(boxes_abs|labels)$")
+MAPS = re.compile(r"(src|pos|memory|mask)_l\d$")
 OUTPUTS = re.compile(
-    r"(src|pos|memory|mask)_l\d$|hs$|pred_(logits|boxes)$|reference_points$|results_\d_|match_"
-    r"|loss(_empty|_allempty)?/loss_|loss(_empty|_allempty)?_total$|solo/"
+    r"hs$|pred_(logits|boxes)$|results_\d_|match_|enc_|points$"
+    r"|reference_points$|reference_boxes$|init_reference$|inter_references$"
+    r"|loss(_empty|_allempty)?/loss_|loss(_empty|_allempty)?_total$|solo/|padded/(pred|mask)_"
 )
 CHANNEL_STRIDE = 9  # of memory, where a case holds all channels
 
@@ -48,7 +51,7 @@ def reduce_case(source: Path, target: Path) -> None:
     manifest = json.loads((source / "manifest.json").read_text())
     embed_dims = 256
     with np.load(source / "io.npz") as arrays:
-        for name, wanted in (("inputs", INPUTS), ("outputs", OUTPUTS)):
+        for name, wanted in (("inputs", INPUTS), ("maps", MAPS), ("outputs", OUTPUTS)):
             kept = {key: arrays[key] for key in arrays if wanted.match(key)}
             for key, array in kept.items():
                 if key.startswith("memory_") and array.shape[-1] == embed_dims:
@@ -73,6 +76,13 @@ def reduce_init_stats(source: Path, target: Path) -> None:
             continue
         if kind.startswith("normal"):
             reduced[name] = [shape, "normal", 1.0]
+            continue
+        if name.endswith("sampling_offsets.bias"):  # points on rays, the last ones this far away
+            assert (low, high) == (-4.0, 4.0)
+            reduced[name] = [shape, "rays", high]
+            continue
+        if "bbox_embed" in name and (low, high) == (-2.0, 0.0):
+            reduced[name] = [shape, "box size", low]
             continue
         if kind.startswith("xavier"):
             field = math.prod(shape[2:])

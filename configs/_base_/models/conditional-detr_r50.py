@@ -31,7 +31,6 @@ model = dict(
         kernel_size=1,
         out_channels=embed_dims,
         act_cfg=None,
-        norm_cfg=None,
         num_outs=1,
         # as the official code has it; mmcv would draw other weights and no biases
         init_cfg=dict(type='TorchDefault', layer='Conv2d')),

@@ -1,0 +1,123 @@
+"""Semantic aligner of SAM-DETR (Zhang et al. 2022, arXiv 2203.06883)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmcv.ops import roi_align
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..boxes import cxcywh_to_xyxy
+from ..layers import check_heads, init_xavier
+from ..positions import sine_embedding
+from ..structures import Memory, Queries, SalientPoints
+
+
+@MODELS.register_module()
+class SAMSemanticAligner(nn.Module):
+    """Re-samples every query from the image features that it is going to be matched with.
+
+    Paper: SAM-DETR, Sec. 3.2 to 3.4. RoIAlign cuts the features of the query's reference box out of
+    the memory (Eq. 3); a small network finds one salient point per head in them (Eq. 4); features
+    and sine embedding of these points become the query of the cross-attention (Eq. 5, 6), each
+    re-weighted by a gate made from the previous content (Eq. 7).
+
+    As in the official code boxes are not clipped and may read outside of the image: zeros outside
+    of the map, and on padding what the encoder left there, so that the padding of a batch changes
+    the result slightly. Boxes and embeddings get no gradient. RoIAlign runs once (twice, for the
+    same result, in the official code).
+
+    Args:
+        embed_dims: Width; divisible by 4.
+        num_heads: Heads, that is salient points per query.
+        roi_size: Cells per side of the features cut out.
+        predict_scales: Whether two more values per head are predicted, for a Gaussian prior at the
+            points; the decoder layer sets it when its spatial prior asks for them.
+        layer_index: Not used; every aligner is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    needs_boxes = True
+    num_levels = 1
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        roi_size: int = 7,
+        predict_scales: bool = False,
+        layer_index: int = 0,
+    ) -> None:
+        super().__init__()
+        check_heads("SAMSemanticAligner", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.roi_size = roi_size
+        self.predict_scales = predict_scales
+        squeezed = embed_dims // 4
+        self.squeeze = nn.Conv2d(embed_dims, squeezed, 1)
+        self.point_branch = nn.Sequential(
+            nn.Linear(squeezed * roi_size**2, embed_dims),
+            nn.ReLU(),
+            nn.Linear(embed_dims, 2 * embed_dims),
+            nn.ReLU(),
+            nn.Linear(2 * embed_dims, 2 * embed_dims),
+            nn.ReLU(),
+            nn.Linear(2 * embed_dims, num_heads * (4 if predict_scales else 2)),
+        )
+        self.content_gate = nn.Linear(embed_dims, num_heads * embed_dims)
+        self.pos_gate = nn.Linear(embed_dims, num_heads * embed_dims)
+        init_xavier(self)
+        # The official code zeroes this weight too, but its transformer draws it anew afterwards.
+        last = self.point_branch[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, queries: Queries, memory: Memory) -> Queries:
+        """Find the salient points of each query.
+
+        Shape:
+            memory: of one level
+            returns: the queries with ``salient`` set
+        """
+        assert queries.reference is not None
+        bs, num_queries, embed_dims = queries.content.shape
+        regions = self.cut_out(queries.reference.detach(), memory)
+        hidden = F.relu(self.squeeze(regions)).flatten(1)
+        predicted = self.point_branch(hidden).float()
+        inside = predicted[:, : 2 * self.num_heads].tanh().unflatten(1, (1, self.num_heads, 2))
+        content = F.grid_sample(
+            regions.float(), inside, padding_mode="zeros", align_corners=False
+        )  # (bs * num_queries, embed_dims, 1, num_heads)
+        content = content[:, :, 0].transpose(1, 2).unflatten(0, (bs, num_queries))
+
+        centre, size = queries.reference.unsqueeze(2).split(2, dim=-1)
+        points = centre + 0.5 * size * inside[:, 0].unflatten(0, (bs, num_queries))
+        pos = sine_embedding(points.detach(), num_feats=embed_dims // 2)
+        per_head = (self.num_heads, embed_dims)
+        content = content * self.content_gate(queries.content).unflatten(-1, per_head).sigmoid()
+        pos = pos * self.pos_gate(queries.content).unflatten(-1, per_head).sigmoid()
+        scales = None
+        if self.predict_scales:
+            scales = predicted[:, 2 * self.num_heads :].unflatten(1, (self.num_heads, 2))
+            scales = scales.unflatten(0, (bs, num_queries))
+        return queries.with_salient(SalientPoints(content, pos, points, scales))
+
+    def cut_out(self, reference: Tensor, memory: Memory) -> Tensor:
+        """Features of the reference boxes.
+
+        Shape:
+            reference: (bs, num_queries, 4), normalised (cx, cy, w, h)
+            memory: of one level
+            returns: (bs * num_queries, embed_dims, roi_size, roi_size) float32
+        """
+        (h, w), ratios = memory.spatial_shapes[0], memory.valid_ratios[:, 0]
+        size = reference.new_tensor([w, h, w, h])
+        boxes = cxcywh_to_xyxy(reference) * size * ratios.repeat(1, 2)[:, None]
+        image = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+        image = image[:, None, None].expand(-1, boxes.shape[1], 1)
+        rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)
+        features = memory.maps()[0].float().contiguous()
+        return roi_align(features, rois, self.roi_size, 1.0, 0, "avg", True)

@@ -1,0 +1,76 @@
+"""Cross-attention of SAM-DETR (Zhang et al. 2022, arXiv 2203.06883)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import MLP, OutProjection, check_heads, init_xavier
+from ..structures import Memory, Queries
+from .bias import attention_bias
+
+
+@MODELS.register_module()
+class SAMAttention(nn.Module):
+    """Every head asks with a query of its own, as wide as the keys, which all heads share.
+
+    Paper: SAM-DETR, Sec. 3.3: a query is the concatenation of the features at the salient points of
+    all heads. Score of head h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values
+    are split between heads as usual. Keys are not copied per head, as the official code does.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims and equal the aligner's.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    needs_aligner = True
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("SAMAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_pos_proj = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+        self.k_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_pos_proj = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        init_xavier(self)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        salient = queries.salient
+        assert salient is not None  # the decoder layer refuses to be built without an aligner
+        query = self.q_content_proj(salient.content) + self.q_pos_proj(salient.pos)
+        key = self.k_content_proj(memory.tokens) + self.k_pos_proj(memory.pos)
+        value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        # (bs, num_heads * num_queries, embed_dims) against shared keys: one multiplication
+        query = query.transpose(1, 2).flatten(1, 2) * query.shape[-1] ** -0.5
+        scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (self.num_heads, -1))
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        if bias is not None and bias.dtype == torch.bool:
+            scores = scores.masked_fill(~bias, float("-inf"))
+        elif bias is not None:
+            scores = scores + bias
+        weights = scores.softmax(-1)
+        if self.training and self.dropout:
+            weights = F.dropout(weights, self.dropout)
+        attended = torch.matmul(weights.to(value.dtype), value)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))

@@ -1,0 +1,86 @@
+"""Co-attention of SMCA (Gao et al. 2021, arXiv 2101.07448), with scale selection."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import InProjection, OutProjection, attend, check_heads, init_xavier
+from ..structures import Memory, Queries
+from .bias import attention_bias
+
+
+@MODELS.register_module()
+class SMCAAttention(nn.Module):
+    """Dense attention within each scale; every query weighs the scales (Sec. 3.3, Eq. 8 and 9).
+
+    On one level it is DETR's cross-attention. With a ``GaussianPrior`` it is the paper's spatially
+    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 3). On several levels each
+    is attended to by itself, and the results are summed with ``softmax(FC(query))`` as weights. The
+    weights are each image's own; the official code uses those of a batch's first image for all.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        num_levels: Levels of the memory that a layer sees.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
+            memory has another number of levels.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        num_levels: int = 1,
+        dropout: float = 0.1,
+        layer_index: int = 0,
+    ) -> None:
+        super().__init__()
+        check_heads("SMCAAttention", embed_dims, num_heads)
+        self.num_heads, self.num_levels = num_heads, num_levels
+        self.dropout = dropout
+        self.reads_embedded = num_levels > 1
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
+        self.scale_selection: nn.Linear | None = None
+        if num_levels > 1:
+            self.scale_selection = nn.Linear(embed_dims, num_levels)
+            init_xavier(self.scale_selection)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        content = queries.content
+        located = content if queries.pos is None else content + queries.pos
+        query, key, value = self.in_proj(located, memory.tokens + memory.pos, memory.tokens)
+        dropout = self.dropout if self.training else 0.0
+        if self.scale_selection is None:
+            bias = attention_bias(memory.attend_mask, spatial_prior)
+            return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+        assert queries.embedded is not None  # the decoder layer makes it
+        selection = self.scale_selection(queries.embedded).softmax(-1)  # (bs, nq, num_levels)
+        attended: Tensor | None = None
+        start = 0
+        for level, size in enumerate(memory.level_sizes):
+            own = slice(start, start + size)
+            start += size
+            mask = memory.attend_mask
+            bias = attention_bias(
+                None if mask is None else mask[..., own],
+                None if spatial_prior is None else spatial_prior[..., own],
+            )
+            found = attend(query, key[:, own], value[:, own], self.num_heads, bias, dropout)
+            weighted = found * selection[..., level : level + 1]
+            attended = weighted if attended is None else attended + weighted
+        return self.out_proj(attended)

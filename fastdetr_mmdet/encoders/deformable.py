@@ -1,0 +1,98 @@
+"""Encoder of Deformable DETR (Zhu et al. 2021, arXiv 2010.04159)."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..cross_attention.deformable import DeformableAttention
+from ..layers import FeedForward
+from ..structures import Memory, Queries
+
+
+class DeformableDetrEncoderLayer(nn.Module):
+    """Deformable self-attention, then feed-forward; each with residual and post-norm."""
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int,
+        feedforward_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, memory: Memory, grid: Tensor) -> Memory:
+        """Update the tokens; ``grid`` are the normalised cell centres, (bs, num_tokens, 2)."""
+        queries = Queries(content=memory.tokens, pos=memory.pos, reference=grid)
+        tokens = self.norm1(memory.tokens + self.dropout(self.self_attn(queries, memory)))
+        return memory.with_tokens(self.norm2(tokens + self.dropout(self.ffn(tokens))))
+
+
+@MODELS.register_module()
+class DeformableDetrEncoder(nn.Module):
+    """Every token reads a few points around its own place on every level.
+
+    Paper: Deformable DETR, Sec. 4.1, "Deformable Transformer Encoder", Eq. 3. No difference.
+
+    Args:
+        embed_dims: Width.
+        num_layers: Encoder layers.
+        num_heads: Heads; must divide embed_dims.
+        num_levels: Levels of the memory.
+        num_points: Points per head and level.
+        feedforward_channels: Hidden width of the feed-forward block.
+        dropout: Dropout of residual branches and feed-forward block.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
+            neck gives another number of levels.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int = 4,
+        feedforward_channels: int = 1024,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_levels = num_levels
+        self.layers = nn.ModuleList(
+            DeformableDetrEncoderLayer(
+                embed_dims, num_heads, num_levels, num_points, feedforward_channels, dropout
+            )
+            for _ in range(num_layers)
+        )
+
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if the memory will have another number of levels."""
+        if num_levels != self.num_levels:
+            raise ValueError(
+                f"DeformableDetrEncoder has num_levels={self.num_levels}, but the neck gives "
+                f"{num_levels}; set num_levels={num_levels} in transformer.encoder."
+            )
+
+    def forward(self, memory: Memory) -> Memory:
+        """Encode.
+
+        Padded tokens are read as zeros, but are themselves updated (SAM-DETR's aligner may read
+        them afterwards).
+
+        Shape:
+            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+        """
+        grid = memory.grid()
+        for layer in self.layers:
+            memory = layer(memory, grid)
+        return memory

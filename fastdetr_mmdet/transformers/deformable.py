@@ -1,0 +1,58 @@
+"""Transformer whose levels are told apart by a learned embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from ..structures import DecoderOutput, Memory
+from .standard import DetrTransformer
+
+
+@MODELS.register_module()
+class DeformableDetrTransformer(DetrTransformer):
+    """``DetrTransformer`` that adds a learned vector per level to the positional encoding.
+
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, A.3, the scale-level embedding. As in
+    the official code it is there for one level too.
+
+    Args:
+        num_levels: Feature levels.
+        **kwargs: As for ``DetrTransformer``.
+
+    Raises:
+        ValueError: as ``DetrTransformer``; when the model is built, if the neck gives another
+            number of levels.
+    """
+
+    def __init__(self, num_levels: int = 4, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.level_embed = nn.Parameter(torch.randn(num_levels, self.embed_dims))
+
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if a part cannot work on that many feature levels."""
+        if num_levels != len(self.level_embed):
+            raise ValueError(
+                f"DeformableDetrTransformer has num_levels={len(self.level_embed)}, but the neck "
+                f"gives {num_levels}; set num_levels={num_levels} in transformer."
+            )
+        super().check_levels(num_levels)
+
+    def forward(
+        self,
+        memory: Memory,
+        box_branches: Sequence[nn.Module] | None = None,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+    ) -> DecoderOutput:
+        """As ``DetrTransformer``, after adding the level embedding."""
+        return super().forward(self.embed_levels(memory), box_branches, proposal_branches)
+
+    def embed_levels(self, memory: Memory) -> Memory:
+        """The memory with each level's vector added to its positional encoding."""
+        parts = memory.pos.split(memory.level_sizes, dim=1)
+        pos = [part + embed for part, embed in zip(parts, self.level_embed, strict=True)]
+        return replace(memory, pos=torch.cat(pos, dim=1))
