@@ -9,7 +9,7 @@ import yaml
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from support.golden import ROOT
+from support.golden import CASES, ROOT, GoldenCase
 from support.models import make_batch, total
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts)
@@ -57,31 +57,56 @@ def test_classes_agree_with_the_head(path):
         assert config.model.bbox_head.num_classes == expected
 
 
-@each_config
-def test_builds_and_trains(path):
-    """Every parameter of the described model, at two layers of encoder and decoder."""
-    config = Config.fromfile(path)
-    model_config = config.model
-    model_config.backbone.init_cfg = None
-    for part in ("encoder", "decoder"):
-        if model_config.transformer.get(part):
-            model_config.transformer[part].num_layers = min(
-                2, model_config.transformer[part].num_layers
-            )
-    torch.manual_seed(0)
-    model = MODELS.build(model_config)
-    model.init_weights()
-    model.train()
-    batch = make_batch(((64, 96), (64, 64)), num_classes=model.bbox_head.num_classes)
-    losses = model.loss(*batch)
-    assert torch.isfinite(total(losses))
-    total(losses).backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert [name for name, p in trained.items() if p.grad is None] == []
+# Configs of the same model as a golden case's: their weights load into these too.
+SAME_MODEL = {recipe.config: name for name, recipe in CASES.items() if not recipe.overrides} | {
+    "conditional_detr/conditional-detr_r101-dc5_8xb1-50e_coco.py": "conditional_r101",
+    "smca_detr/smca-detr_r50_8xb2-108e_coco.py": "smca_ss_type3",
+    "sam_detr/sam-detr_r50-dc5_8xb1-12e_coco.py": "sam_r50_e12",
+    "sam_detr/sam-detr-smca_r50-dc5_8xb1-12e_coco.py": "sam_r50_smca_e12",
+    "sam_detr/sam-detr-ms_r50_8xb2-12e_coco.py": "sam_ms_e50",
+    "sam_detr/sam-detr-ms-smca_r50_8xb2-12e_coco.py": "sam_ms_smca_e50",
+}
+# No code of the paper's multi-scale SMCA was published, so there are no official weights of it.
+NO_OFFICIAL_CODE = {"smca_detr/smca-detr-ms_r50_8xb1-50e_coco.py"}
 
-    optimiser = build_optim_wrapper(model, config.optim_wrapper).optimizer
-    optimised = {id(p) for group in optimiser.param_groups for p in group["params"]}
+
+def test_every_official_model_has_weights_to_load():
+    official = ("deformable_detr", "conditional_detr", "smca_detr", "sam_detr")
+    ours = {str(p.relative_to(ROOT / "configs")) for p in CONFIGS if p.parent.name in official}
+    assert ours == set(SAME_MODEL) | NO_OFFICIAL_CODE
+
+
+@each_config
+def test_loads_official_weights_and_trains(path):
+    """Strictly, where there are any; a step of the config's optimiser, and a prediction."""
+    config = Config.fromfile(path)
+    config.model.backbone.init_cfg = None
+    case = SAME_MODEL.get(str(path.relative_to(ROOT / "configs")))
+    if case is not None:
+        case = GoldenCase(case)
+        config.model.num_queries = case.manifest["num_queries"]
+        config.model.bbox_head.num_classes = case.num_classes
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    if case is not None:
+        model.load_state_dict(case.convert(case.official_weights), strict=True)
+    model.train()
+    optimiser = build_optim_wrapper(model, config.optim_wrapper)
+    optimised = {id(p) for group in optimiser.optimizer.param_groups for p in group["params"]}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert {id(p) for p in trained.values()} <= optimised
+
+    batch = make_batch(((64, 96), (64, 64)), num_classes=model.bbox_head.num_classes)
+    loss = total(model.loss(*batch))
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert [name for name, p in trained.items() if p.grad is None] == []
+    optimiser.step()
+    assert all(torch.isfinite(p).all() for p in trained.values())
+    with torch.no_grad():
+        for sample in model.eval().predict(*batch):
+            assert torch.isfinite(sample.pred_instances.bboxes).all()
     for hook in config.get("custom_hooks", []):
         HOOKS.build(hook)
 

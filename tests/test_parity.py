@@ -1,18 +1,17 @@
-"""Conditional DETR computes what the official code computes (shared helpers: support/golden.py)."""
+"""Our detectors compute what the official codes compute (shared helpers: support/golden.py)."""
 
 import pytest
 import torch
-from support.golden import GoldenCase, measure, too_large
+from support.golden import CASES, GoldenCase, measure, too_large
 from support.tolerances import GOLDEN, assert_near
+
+# One case of each method for the second stack too
+SMOKE = {"conditional_r50", "deformable_two_stage", "smca_ms_conv", "sam_r50_smca_e12"}
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param("conditional_r50", marks=pytest.mark.smoke),
-        "conditional_r50_dc5",
-        "conditional_r101",
-    ],
+    [pytest.param(name, marks=pytest.mark.smoke if name in SMOKE else ()) for name in CASES],
 )
 def test_equals_official_code(name):
     assert too_large(measure(GoldenCase(name))) == []
