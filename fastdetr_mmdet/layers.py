@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +35,24 @@ def attend(
         bias = bias.to(query.dtype)
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     return output.transpose(1, 2).flatten(2)
+
+
+def project(linear: nn.Linear, x: Tensor, num_heads: int) -> Tensor:
+    """Project queries that may be one per head, as an aligner's are.
+
+    Shape:
+        x: (bs, num_queries, dims), or (bs, num_queries, num_heads, dims): then head h's chunk of
+            the result is made from head h's query
+        returns: (bs, num_queries, out_dims)
+    """
+    return _project(x, linear.weight, linear.bias, num_heads)
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor, num_heads: int) -> Tensor:
+    if x.dim() == 3:
+        return F.linear(x, weight, bias)
+    weight = weight.unflatten(0, (num_heads, -1))  # (num_heads, chunk, dims)
+    return torch.einsum("bqhc,hdc->bqhd", x, weight).flatten(2) + bias
 
 
 def check_heads(owner: str, embed_dims: int, num_heads: int) -> None:
@@ -91,8 +110,13 @@ class InProjection(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project; when ``query is key`` both are done in one multiplication."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Project; when ``query is key`` both are done in one multiplication.
+
+        ``query`` may be one per head, (bs, num_queries, num_heads, dims); see ``project``.
+        """
         dims = value.shape[-1]
         weight, bias = self.proj.weight, self.proj.bias
         projected_value = F.linear(value, weight[2 * dims :], bias[2 * dims :])
@@ -100,7 +124,7 @@ class InProjection(nn.Module):
             both = F.linear(query, weight[: 2 * dims], bias[: 2 * dims])
             return *both.chunk(2, dim=-1), projected_value  # type: ignore[return-value]
         return (
-            F.linear(query, weight[:dims], bias[:dims]),
+            _project(query, weight[:dims], bias[:dims], num_heads),
             F.linear(key, weight[dims : 2 * dims], bias[dims : 2 * dims]),
             projected_value,
         )

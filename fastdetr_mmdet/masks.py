@@ -76,3 +76,16 @@ def level_masks(
     return [mask.to(device, non_blocking=True) for mask in masks], valid_ratios.to(
         device, non_blocking=True
     )
+
+
+def host_shapes(
+    valid_ratios: Tensor, level_sizes: Sequence[Size]
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Per level and image the (h, w) of the part of the map that is image, as Python ints.
+
+    Shape:
+        valid_ratios: (bs, num_levels, 2), (w, h), on the host
+    """
+    sizes = torch.tensor([[w, h] for h, w in level_sizes])
+    cells = (valid_ratios * sizes).round().long().flip(-1).transpose(0, 1)
+    return tuple(tuple((h, w) for h, w in level) for level in cells.tolist())

@@ -26,6 +26,8 @@ class Memory:
             batch is padded, and then masks cost nothing.
         image_sizes: (bs, 2) float32, (w, h) of each un-padded image in pixels; None where nobody
             told.
+        valid_shapes: per level and image the (h, w) of the part of the map that is image, host
+            data; None when nothing is padded, or nobody told.
     """
 
     tokens: Tensor
@@ -34,6 +36,7 @@ class Memory:
     valid_ratios: Tensor
     padding_mask: Tensor | None = None
     image_sizes: Tensor | None = None
+    valid_shapes: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         expected = sum(h * w for h, w in self.spatial_shapes)
@@ -51,6 +54,7 @@ class Memory:
         valid_ratios: Tensor,
         masks: list[Tensor] | None = None,
         image_sizes: Tensor | None = None,
+        valid_shapes: tuple[tuple[tuple[int, int], ...], ...] | None = None,
     ) -> Memory:
         """Flatten feature maps into a memory.
 
@@ -59,6 +63,7 @@ class Memory:
             valid_ratios: (bs, num_levels, 2), (w, h).
             masks: per level (bs, h, w) bool, True on padding, or None when nothing is padded.
             image_sizes: (bs, 2), (w, h) in pixels.
+            valid_shapes: per level and image (h, w) in cells.
         """
         return cls(
             tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
@@ -67,6 +72,7 @@ class Memory:
             valid_ratios=valid_ratios,
             padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
             image_sizes=image_sizes,
+            valid_shapes=valid_shapes,
         )
 
     @property
@@ -100,6 +106,7 @@ class Memory:
             valid_ratios=self.valid_ratios[:, index : index + 1],
             padding_mask=None if mask is None else mask[:, start:stop],
             image_sizes=self.image_sizes,
+            valid_shapes=self.valid_shapes and self.valid_shapes[index : index + 1],
         )
 
     def maps(self) -> list[Tensor]:
@@ -161,6 +168,8 @@ class Queries:
         reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
         spatial: (bs, num_queries, embed_dims), the conditional spatial query
             (Conditional DETR, Eq. 3), set by ``ConditionalDecoder``; or None.
+        spatial_scale: (bs, num_queries, embed_dims), the transformation T of Eq. 3 that ``spatial``
+            contains; or None where it is the identity.
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
             input, from which spatial prior and scale selection are predicted (SMCA); or None.
         salient: what the aligner found, set by it; or None.
@@ -171,8 +180,21 @@ class Queries:
     reference_logits: Tensor | None = None
     reference: Tensor | None = None
     spatial: Tensor | None = None
+    spatial_scale: Tensor | None = None
     embedded: Tensor | None = None
     salient: SalientPoints | None = None
+
+    @property
+    def located(self) -> Tensor:
+        """What an attention asks with: content plus position.
+
+        Shape:
+            returns: (bs, num_queries, embed_dims), or, where an aligner has found salient points,
+                one per head: (bs, num_queries, num_heads, embed_dims).
+        """
+        if self.salient is not None:
+            return self.salient.content + self.salient.pos
+        return self.content if self.pos is None else self.content + self.pos
 
     def with_reference(self, reference_logits: Tensor) -> Queries:
         """The same queries at other references; the sigmoid is taken in float32."""

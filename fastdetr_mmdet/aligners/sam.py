@@ -25,13 +25,17 @@ class SAMSemanticAligner(nn.Module):
 
     As in the official code boxes are not clipped and may read outside of the image: zeros outside
     of the map, and on padding what the encoder left there, so that the padding of a batch changes
-    the result slightly. Boxes and embeddings get no gradient. RoIAlign runs once (twice, for the
-    same result, in the official code).
+    the result slightly (``ignore_padding`` avoids that). Boxes and embeddings get no gradient.
+    RoIAlign runs once (twice, for the same result, in the official code). Of a memory of several
+    levels, which the paper does not have, it takes the mean over the levels.
 
     Args:
         embed_dims: Width; divisible by 4.
         num_heads: Heads, that is salient points per query.
         roi_size: Cells per side of the features cut out.
+        ignore_padding: False, the official code, whose weights expect it: padding is read like
+            image. True: each image ends where its padding begins, so that it gives the same result
+            in every batch; one RoIAlign per image.
         predict_scales: Whether two more values per head are predicted, for a Gaussian prior at the
             points; the decoder layer sets it when its spatial prior asks for them.
         layer_index: Not used; every aligner is told which decoder layer it sits in.
@@ -41,13 +45,13 @@ class SAMSemanticAligner(nn.Module):
     """
 
     needs_boxes = True
-    num_levels = 1
 
     def __init__(
         self,
         embed_dims: int,
         num_heads: int = 8,
         roi_size: int = 7,
+        ignore_padding: bool = False,
         predict_scales: bool = False,
         layer_index: int = 0,
     ) -> None:
@@ -55,6 +59,7 @@ class SAMSemanticAligner(nn.Module):
         check_heads("SAMSemanticAligner", embed_dims, num_heads)
         self.num_heads = num_heads
         self.roi_size = roi_size
+        self.ignore_padding = ignore_padding
         self.predict_scales = predict_scales
         squeezed = embed_dims // 4
         self.squeeze = nn.Conv2d(embed_dims, squeezed, 1)
@@ -79,12 +84,16 @@ class SAMSemanticAligner(nn.Module):
         """Find the salient points of each query.
 
         Shape:
-            memory: of one level
             returns: the queries with ``salient`` set
         """
         assert queries.reference is not None
         bs, num_queries, embed_dims = queries.content.shape
-        regions = self.cut_out(queries.reference.detach(), memory)
+        reference = queries.reference.detach()
+        regions = self.cut_out(reference, memory.level(0))
+        for level in range(1, memory.num_levels):
+            regions = regions + self.cut_out(reference, memory.level(level))
+        if memory.num_levels > 1:
+            regions = regions / memory.num_levels
         hidden = F.relu(self.squeeze(regions)).flatten(1)
         predicted = self.point_branch(hidden).float()
         inside = predicted[:, : 2 * self.num_heads].tanh().unflatten(1, (1, self.num_heads, 2))
@@ -116,8 +125,15 @@ class SAMSemanticAligner(nn.Module):
         (h, w), ratios = memory.spatial_shapes[0], memory.valid_ratios[:, 0]
         size = reference.new_tensor([w, h, w, h])
         boxes = cxcywh_to_xyxy(reference) * size * ratios.repeat(1, 2)[:, None]
+        features = memory.maps()[0].float()
+        if not self.ignore_padding or memory.valid_shapes is None:
+            return self._roi_align(features, boxes)
+        valid = zip(features, boxes, memory.valid_shapes[0], strict=True)
+        return torch.cat([self._roi_align(x[None, :, :h, :w], b[None]) for x, b, (h, w) in valid])
+
+    def _roi_align(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """(bs, embed_dims, h, w) and (bs, num_queries, 4) corners in cells -> the regions."""
         image = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
         image = image[:, None, None].expand(-1, boxes.shape[1], 1)
         rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)
-        features = memory.maps()[0].float().contiguous()
-        return roi_align(features, rois, self.roi_size, 1.0, 0, "avg", True)
+        return roi_align(features.contiguous(), rois, self.roi_size, 1.0, 0, "avg", True)

@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import OutProjection, attend, check_heads, init_xavier
+from ..layers import OutProjection, attend, check_heads, init_xavier, project
 from ..structures import Memory, Queries
 from .bias import attention_bias
 
@@ -18,6 +18,9 @@ class ConditionalAttention(nn.Module):
     Query and key are, per head, the concatenation of content and spatial part (Sec. 3.2), so the
     score is ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial
     query p_q comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
+
+    Where an aligner has found salient points, head h asks with the features at its point as
+    content, and with T times the point's embedding as spatial query.
 
     As in the official code, and unlike the paper, the first decoder layer also adds the projected
     positions to the content parts, because its content queries are still zero.
@@ -59,7 +62,13 @@ class ConditionalAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
-        query = self.q_content_proj(queries.content)
+        content, spatial = queries.content, queries.spatial
+        if queries.salient is not None:
+            content, spatial = queries.salient.content, queries.salient.pos
+            if queries.spatial_scale is not None:
+                spatial = spatial * queries.spatial_scale.unsqueeze(2)
+        assert spatial is not None  # a decoder that makes none refuses this part
+        query = project(self.q_content_proj, content, self.num_heads)
         key = self.k_content_proj(memory.tokens)
         key_pos = self.k_pos_proj(memory.pos)
         if self.q_pos_proj is not None:
@@ -70,7 +79,7 @@ class ConditionalAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         return self.out_proj(
             attend(
-                self._join(query, self.q_spatial_proj(queries.spatial)),
+                self._join(query, project(self.q_spatial_proj, spatial, self.num_heads)),
                 self._join(key, key_pos),
                 value,
                 self.num_heads,

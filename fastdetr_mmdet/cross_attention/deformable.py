@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import OutProjection, check_heads
+from ..layers import OutProjection, check_heads, project
 from ..structures import Memory, Queries
 
 
@@ -35,6 +35,7 @@ class DeformableAttention(nn.Module):
 
     needs_reference = True
     takes_spatial_prior = False
+    reads_pos = False
 
     def __init__(
         self,
@@ -78,13 +79,15 @@ class DeformableAttention(nn.Module):
                 f"DeformableAttention has num_levels={self.num_levels}, but gets a memory of "
                 f"{memory.num_levels} levels; set num_levels in transformer.decoder.cross_attn."
             )
-        query = queries.content if queries.pos is None else queries.content + queries.pos
+        query = queries.located
         value = self.value_proj(memory.tokens)
         if memory.padding_mask is not None:
             value = value.masked_fill(memory.padding_mask.unsqueeze(-1), 0.0)
         shape = (self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).float().unflatten(-1, (*shape, 2))
-        weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1))
+        offsets = project(self.sampling_offsets, query, self.num_heads)
+        offsets = offsets.float().unflatten(-1, (*shape, 2))
+        weights = project(self.attention_weights, query, self.num_heads)
+        weights = weights.float().unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
         assert queries.reference is not None  # the transformer refuses queries without
         locations = self.sampling_locations(queries.reference, offsets, memory)

@@ -19,18 +19,17 @@ class SAMAttention(nn.Module):
     Paper: SAM-DETR, Sec. 3.3: a query is the concatenation of the features at the salient points of
     all heads. Score of head h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values
     are split between heads as usual. Keys are not copied per head, as the official code does.
+    Without an aligner all heads ask with the query's own content and position.
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims and equal the aligner's.
+        num_heads: Heads; must divide embed_dims.
         dropout: Dropout of the attention weights.
         layer_index: Not used; every cross-attention is told which decoder layer it sits in.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads.
     """
-
-    needs_aligner = True
 
     def __init__(
         self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
@@ -56,14 +55,18 @@ class SAMAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
-        salient = queries.salient
-        assert salient is not None  # the decoder layer refuses to be built without an aligner
-        query = self.q_content_proj(salient.content) + self.q_pos_proj(salient.pos)
+        if queries.salient is not None:
+            content, pos = queries.salient.content, queries.salient.pos
+        else:
+            assert queries.pos is not None  # the decoder makes one where there is none
+            content, pos = queries.content.unsqueeze(2), queries.pos.unsqueeze(2)
+        query = self.q_content_proj(content) + self.q_pos_proj(pos)
+        groups = query.shape[2]  # num_heads, or 1: the same query for all heads
         key = self.k_content_proj(memory.tokens) + self.k_pos_proj(memory.pos)
         value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        # (bs, num_heads * num_queries, embed_dims) against shared keys: one multiplication
+        # (bs, groups * num_queries, embed_dims) against shared keys: one multiplication
         query = query.transpose(1, 2).flatten(1, 2) * query.shape[-1] ** -0.5
-        scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (self.num_heads, -1))
+        scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (groups, -1))
         bias = attention_bias(memory.attend_mask, spatial_prior)
         if bias is not None and bias.dtype == torch.bool:
             scores = scores.masked_fill(~bias, float("-inf"))

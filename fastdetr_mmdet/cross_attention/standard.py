@@ -45,9 +45,9 @@ class MultiheadCrossAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
-        content = queries.content
-        located = content if queries.pos is None else content + queries.pos
-        query, key, value = self.in_proj(located, memory.tokens + memory.pos, memory.tokens)
+        query, key, value = self.in_proj(
+            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
+        )
         bias = attention_bias(memory.attend_mask, spatial_prior)
         dropout = self.dropout if self.training else 0.0
         return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))

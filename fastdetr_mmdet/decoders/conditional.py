@@ -63,8 +63,8 @@ class ConditionalDecoder(DetrDecoder):
         assert queries.reference is not None
         return sine_embedding(queries.reference[..., :2], num_feats=self.embed_dims // 2)
 
-    def spatial_query(self, index: int, content: Tensor, position: Tensor) -> Tensor:
-        """The embedded reference, scaled by the content from the second layer on."""
+    def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
+        """T of Eq. 3: the content through an MLP; in the first layer the identity, None."""
         if index == 0 or self.query_scale is None:
-            return position
-        return position * self.query_scale(content)
+            return None
+        return self.query_scale(content)

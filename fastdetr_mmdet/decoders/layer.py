@@ -16,10 +16,11 @@ class DecoderLayer(nn.Module):
 
     Two optional parts come between self-attention and cross-attention:
 
-    * ``aligner(queries, memory) -> Queries``: re-samples the queries from the memory and hands what
-      it finds on as ``Queries.salient`` (SAM-DETR); the residual stream stays.
+    * ``aligner(queries, memory) -> Queries``: changes what the cross-attention takes as queries, or
+      hands salient points on as ``Queries.salient`` (SAM-DETR); the residual stream stays.
     * ``spatial_prior(queries, memory) -> (bs, num_heads or 1, num_queries, num_tokens)``: is added
-      to the scores (SMCA).
+      to the scores (SMCA). It sees the layer's input queries; with ``needs_salient`` what the
+      aligner has made of them.
 
     Parts with ``reads_embedded`` find the layer's normed input query in ``Queries.embedded``.
 
@@ -85,38 +86,38 @@ class DecoderLayer(nn.Module):
                 f"{attention} has no attention matrix to which {prior} could add; drop "
                 "spatial_prior or choose a dense cross-attention such as ConditionalAttention."
             )
-        if self.aligner is None and getattr(self.cross_attn, "needs_aligner", False):
-            raise ValueError(
-                f"{attention} asks with queries that an aligner has re-sampled, but there is none; "
-                "set transformer.decoder.aligner to dict(type='SAMSemanticAligner')."
-            )
         if self.aligner is None and getattr(self.spatial_prior, "needs_salient", False):
             raise ValueError(
                 f"{prior} is centred on the salient points of an aligner, but there is none; set "
                 "transformer.decoder.aligner to dict(type='SAMSemanticAligner') or use "
                 "GaussianPrior."
             )
-        if self.aligner is not None and not getattr(self.cross_attn, "needs_aligner", False):
-            raise ValueError(
-                f"{attention} does not read what {type(self.aligner).__name__} finds; use "
-                "cross_attn type 'SAMAttention' or drop the aligner."
-            )
+        if self.aligner is not None:
+            heads = [getattr(part, "num_heads", None) for part in (self.aligner, self.cross_attn)]
+            if None not in heads and heads[0] != heads[1]:
+                raise ValueError(
+                    f"{type(self.aligner).__name__} has num_heads={heads[0]} and {attention} has "
+                    f"num_heads={heads[1]}; leave both out, the decoder's num_heads is taken over."
+                )
 
     def embed(self, queries: Queries) -> Queries:
         """The queries with ``embedded`` set, if a part reads it."""
         if self.input_norm is None:
             return queries
-        content = queries.content
-        located = content if queries.pos is None else content + queries.pos
-        return replace(queries, embedded=self.input_norm(located))
+        return replace(queries, embedded=self.input_norm(queries.located))
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
         """The queries' new content, (bs, num_queries, embed_dims)."""
         queries = self.embed(queries)
+        prior: Tensor | None = None
+        after_aligner = getattr(self.spatial_prior, "needs_salient", False)
+        if self.spatial_prior is not None and not after_aligner:
+            prior = self.spatial_prior(queries, memory)
         content = self.norm1(queries.content + self.dropout(self.self_attn(queries)))
         queries = queries.with_content(content)
         if self.aligner is not None:
             queries = self.aligner(queries, memory)
-        prior = None if self.spatial_prior is None else self.spatial_prior(queries, memory)
+        if self.spatial_prior is not None and after_aligner:
+            prior = self.spatial_prior(queries, memory)
         content = self.norm2(content + self.dropout(self.cross_attn(queries, memory, prior)))
         return self.norm3(content + self.dropout(self.ffn(content)))

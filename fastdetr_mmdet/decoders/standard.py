@@ -99,6 +99,8 @@ class DetrDecoder(nn.Module):
         self.makes_reference = any(
             getattr(part, "reference_branch", None) is not None for part in layers[0].parts
         )
+        # Whether a part reads the memory's positions.
+        self.reads_pos = any(getattr(layer.cross_attn, "reads_pos", True) for layer in layers)
         for layer in layers:
             if any(getattr(part, "needs_reference", False) for part in layer.parts):
                 self.needs_reference = True
@@ -138,8 +140,9 @@ class DetrDecoder(nn.Module):
                     centre = queries.reference[..., :2].detach()
                     queries = replace(queries, pos=sine_embedding(centre, self.embed_dims // 2))
             if position is not None:
-                spatial = self.spatial_query(index, queries.content, position)
-                queries = replace(queries, spatial=spatial)
+                scale = self.spatial_scale(index, queries.content)
+                spatial = position if scale is None else position * scale
+                queries = replace(queries, spatial=spatial, spatial_scale=scale)
             if queries.reference_logits is not None:
                 references.append(queries.reference_logits)
             level = (
@@ -171,7 +174,7 @@ class DetrDecoder(nn.Module):
             expected = getattr(part, "num_levels", num_levels)
             if expected != num_levels:
                 raise ValueError(
-                    f"{type(part).__name__} works on num_levels={expected}, but its layer sees "
+                    f"{type(part).__name__} has num_levels={expected}, but its layer sees "
                     f"{num_levels} of the neck's outputs; set its num_levels={num_levels}, or "
                     "transformer.decoder.level_schedule to show each layer one level."
                 )
@@ -184,6 +187,6 @@ class DetrDecoder(nn.Module):
         """Embedding of the references, made once and again after each refinement; none here."""
         return None
 
-    def spatial_query(self, index: int, content: Tensor, position: Tensor) -> Tensor:
-        """Conditional spatial query of one layer from the embedded references."""
-        raise NotImplementedError
+    def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
+        """What one layer multiplies the embedded references with to get its spatial query."""
+        return None

@@ -10,7 +10,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from ..masks import level_masks
+from ..masks import host_shapes, level_masks
 from ..structures import DecoderOutput, Memory
 
 
@@ -132,8 +132,13 @@ class FastDETR(BaseDetector):
         level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         device = batch_inputs.device
         masks, valid_ratios = level_masks(
-            image_sizes, batch_size, level_sizes, device, self.mask_from
+            image_sizes, batch_size, level_sizes, mask_from=self.mask_from
         )
+        valid_shapes = None
+        if masks is not None:
+            valid_shapes = host_shapes(valid_ratios, level_sizes)
+            masks = [mask.to(device, non_blocking=True) for mask in masks]
+        valid_ratios = valid_ratios.to(device, non_blocking=True)
         pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
         pos_maps = []
         for level, feature in enumerate(features):
@@ -144,7 +149,7 @@ class FastDETR(BaseDetector):
             else:
                 pos_maps.append(self.positional_encoding(masks[level]))
         pixels = pixels.to(device, non_blocking=True)
-        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks, pixels)
+        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks, pixels, valid_shapes)
 
     def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: Any) -> DecoderOutput:
         """From images to decoder outputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from ..layers import FeedForward, init_xavier
 from ..structures import Memory
+
+Shapes = Sequence[Sequence[tuple[int, int]]]
 
 
 class SMCAConvEncoderLayer(nn.Module):
@@ -45,23 +48,25 @@ class SMCAConvEncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, memory: Memory) -> Memory:
-        """Update the tokens."""
+    def forward(self, memory: Memory, valid_shapes: Shapes | None = None) -> Memory:
+        """Update the tokens; each image by itself where ``valid_shapes`` says where it ends."""
         located = memory.with_tokens(memory.tokens + memory.pos)
-        own = [
-            conv(self.in_proj(level))
-            for conv, level in zip(self.within, located.maps(), strict=True)
-        ]
-        messages = [self.out_proj(self._gather(own, index)) for index in range(len(own))]
+        messages = per_image(self._mix, located.maps(), valid_shapes)
         mixed = torch.cat([m.flatten(2).transpose(1, 2) for m in messages], dim=1)
         tokens = self.norm1(memory.tokens + self.dropout(mixed))
         return memory.with_tokens(self.norm2(tokens + self.dropout(self.ffn(tokens))))
+
+    def _mix(self, maps: list[Tensor]) -> list[Tensor]:
+        """Per level (bs, embed_dims, h, w) -> the same."""
+        own = [conv(self.in_proj(x)) for conv, x in zip(self.within, maps, strict=True)]
+        return [self.out_proj(self._gather(own, index)) for index in range(len(own))]
 
     def _gather(self, own: list[Tensor], index: int) -> Tensor:
         """What a level keeps, plus what its finer and its coarser neighbour tell it."""
         total = own[index]
         if index > 0:
-            total = total + self.down[(index - 1) % len(self.down)](own[index - 1])
+            told = self.down[(index - 1) % len(self.down)](own[index - 1])
+            total = total + _fit(told, total.shape[-2:])
         if index + 1 < len(own):
             told = self.up[index % len(self.up)](own[index + 1])
             size = own[index].shape[-2:]
@@ -69,13 +74,44 @@ class SMCAConvEncoderLayer(nn.Module):
         return total
 
 
+def _fit(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut or zero-pad at right and bottom: masks may end a row before or after the convolution."""
+    (h, w), (height, width) = x.shape[-2:], size
+    return x if (h, w) == (height, width) else F.pad(x, (0, width - w, 0, height - h))
+
+
+def per_image(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    maps: list[Tensor],
+    valid_shapes: Shapes | None,
+) -> list[Tensor]:
+    """Apply to the maps of all images together, or, cut to where each ends, one by one.
+
+    Args:
+        function: Per level (bs, embed_dims, h, w) -> per level the same.
+        maps: Per level.
+        valid_shapes: Per level and image (h, w), as in ``Memory``; None: all together.
+    """
+    if valid_shapes is None:
+        return function(maps)
+    results = []
+    for image in range(len(maps[0])):
+        shapes = [level[image] for level in valid_shapes]
+        cut = [x[image : image + 1, :, :h, :w] for x, (h, w) in zip(maps, shapes, strict=True)]
+        results.append(function(cut))
+    return [
+        torch.cat([_fit(result[level], maps[level].shape[-2:]) for result in results])
+        for level in range(len(maps))
+    ]
+
+
 @MODELS.register_module()
 class SMCAConvEncoder(nn.Module):
     """Bidirectional depthwise convolutions over neighbouring levels.
 
     Paper: none; it is the "new multi scale" code that the authors of SMCA (Gao et al. 2021, arXiv
-    2101.07448) released in the place of the paper's encoder. The convolutions see padding. Each
-    level must be half the size of the one before, rounded up, as strided convolutions make it.
+    2101.07448) released in the place of the paper's encoder. Each level should be half the size of
+    the one before, rounded up, as strided convolutions make it.
 
     Args:
         embed_dims: Width.
@@ -87,6 +123,9 @@ class SMCAConvEncoder(nn.Module):
             variant with 44.4 AP), or each pair has its own (the later file).
         reduce_first: Whether the first level is halved in size at the end, so that the decoder sees
             it on the grid, with the mask and the positions, of the second.
+        ignore_padding: False, the official code: the convolutions read padding like image. True:
+            each image ends where its padding begins, so that it gives the same result in every
+            batch; the convolutions run image by image.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
 
@@ -102,7 +141,8 @@ class SMCAConvEncoder(nn.Module):
         num_levels: int = 4,
         kernel_size: int = 7,
         share_cross_level: bool = True,
-        reduce_first: bool = True,
+        reduce_first: bool = False,
+        ignore_padding: bool = False,
         feedforward_channels: int = 1024,
         dropout: float = 0.1,
     ) -> None:
@@ -115,6 +155,7 @@ class SMCAConvEncoder(nn.Module):
                 "num_levels=1; set reduce_first=False."
             )
         self.num_levels = num_levels
+        self.ignore_padding = ignore_padding
         self.layers = nn.ModuleList(
             SMCAConvEncoderLayer(
                 embed_dims,
@@ -144,14 +185,19 @@ class SMCAConvEncoder(nn.Module):
             returns: tokens (bs, num_tokens, embed_dims), all else as given; with reduce_first the
                 first level has the second's size, positions, mask and valid ratios.
         """
+        valid_shapes = memory.valid_shapes if self.ignore_padding else None
         for layer in self.layers:
-            memory = layer(memory)
+            memory = layer(memory, valid_shapes)
         return memory if self.reduce is None else self._reduced(memory)
 
     def _reduced(self, memory: Memory) -> Memory:
-        assert self.reduce is not None
+        reduce = self.reduce
+        assert reduce is not None
+        valid = memory.valid_shapes
+        own = valid[:1] if valid is not None and self.ignore_padding else None
         finest, second = memory.maps()[0], memory.level(1)
-        tokens = self.reduce(finest).flatten(2).transpose(1, 2)
+        (reduced,) = per_image(lambda maps: [reduce(maps[0])], [finest], own)
+        reduced = _fit(reduced, memory.spatial_shapes[1])
         first = memory.level_sizes[0]
         mask, ratios = memory.padding_mask, memory.valid_ratios
         shapes = memory.spatial_shapes
@@ -159,9 +205,10 @@ class SMCAConvEncoder(nn.Module):
             mask = torch.cat([second.padding_mask, mask[:, first:]], dim=1)
         return replace(
             memory,
-            tokens=torch.cat([tokens, memory.tokens[:, first:]], dim=1),
+            tokens=torch.cat([reduced.flatten(2).transpose(1, 2), memory.tokens[:, first:]], 1),
             pos=torch.cat([second.pos, memory.pos[:, first:]], dim=1),
             spatial_shapes=(shapes[1], *shapes[1:]),
             valid_ratios=torch.cat([ratios[:, 1:2], ratios[:, 1:]], dim=1),
             padding_mask=mask,
+            valid_shapes=valid and (valid[1], *valid[1:]),
         )

@@ -27,6 +27,9 @@ class TwoStageQueries(nn.Module):
             encoder classes directly (as DINO, arXiv 2203.03605, does).
         content: 'box', the official code: content from the embedded box. 'memory': the projected
             token itself, detached.
+        ignore_padding: False, the official code: tokens of padding compete for the queries like all
+            others, with a score that training makes low. True: they come last, so that an image
+            gives the same result in every batch.
         box_size: Width and height of a proposal of the first level, as a share of the image; it
             doubles with every level.
 
@@ -43,6 +46,7 @@ class TwoStageQueries(nn.Module):
         num_queries: int = 300,
         class_aware: bool = False,
         content: str = "box",
+        ignore_padding: bool = False,
         box_size: float = 0.05,
     ) -> None:
         super().__init__()
@@ -56,6 +60,7 @@ class TwoStageQueries(nn.Module):
         self.num_feats = embed_dims // 2
         self.class_aware = class_aware
         self.content = content
+        self.ignore_padding = ignore_padding
         self.box_size = box_size
         self.memory_proj = nn.Linear(embed_dims, embed_dims)
         self.memory_norm = nn.LayerNorm(embed_dims)
@@ -86,6 +91,8 @@ class TwoStageQueries(nn.Module):
         )
         scores = proposals.cls_scores.detach()
         scores = scores.amax(-1) if self.class_aware else scores[..., 0]
+        if self.ignore_padding and memory.padding_mask is not None:
+            scores = scores.masked_fill(memory.padding_mask, float("-inf"))
         best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices.unsqueeze(-1)
         boxes = proposals.box_logits.detach().gather(1, best.expand(-1, -1, 4))
 

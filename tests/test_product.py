@@ -1,0 +1,173 @@
+"""Every part with every part: a model that trains, or one sentence when it is built.
+
+The images go through patches that do not overlap, so that nothing but the transformer could let an
+image see the padding of its batch.
+"""
+
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, make_batch, randomise, total
+from support.tolerances import assert_near
+from torch import nn
+
+LEVELS = {1: (8,), 3: (8, 16, 32)}  # strides
+LAYER = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
+SIZES = ((64, 64), (32, 64))
+
+ENCODERS = ("dense", "deformable", "smca", "smca_conv", "none")
+ATTENTIONS = ("plain", "conditional", "smca", "deformable", "sam")
+QUERIES = ("learned", "learned_boxes", "two_stage")
+SWITCH = (False, True)
+
+# The only combinations that do not work: (aligner, prior, attention, queries) -> the sentence.
+NO_MATRIX = (
+    r"^DeformableAttention has no attention matrix to which GaussianPrior could add; drop "
+    r"spatial_prior or choose a dense cross-attention such as ConditionalAttention\.$"
+)
+NO_BOXES = (
+    r"^\w+ and SAMSemanticAligner.* needs reference boxes, but LearnedQueries makes points; choose "
+    r"LearnedBoxQueries or TwoStageQueries in transformer\.queries\.$"
+)
+
+
+class Patches(nn.Module):
+    """Backbone without overlap: one convolution per level whose kernel is its stride."""
+
+    def __init__(self, strides):
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(3, EMBED_DIMS, s, s) for s in strides)
+
+    def forward(self, images):
+        return tuple(level(images) for level in self.levels)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone():
+    MODELS.register_module(module=Patches, name="Patches")
+    yield
+    MODELS._module_dict.pop("Patches")
+
+
+def encoder_config(kind, num_levels):
+    return {
+        "dense": dict(type="DetrEncoder", num_layers=1, **LAYER),
+        "deformable": dict(
+            type="DeformableDetrEncoder", num_layers=1, num_levels=num_levels, num_points=2, **LAYER
+        ),
+        "smca": dict(type="SMCAEncoder", pattern=["intra", "multi"], **LAYER),
+        "smca_conv": dict(
+            type="SMCAConvEncoder",
+            num_layers=1,
+            num_levels=num_levels,
+            kernel_size=3,
+            feedforward_channels=48,
+            dropout=0.0,
+            ignore_padding=True,
+        ),
+        "none": None,
+    }[kind]
+
+
+def model_config(encoder, attention, num_levels, aligner, prior, queries, refine, shared):
+    cross_attn = {
+        "plain": dict(type="MultiheadCrossAttention"),
+        "conditional": dict(type="ConditionalAttention"),
+        "smca": dict(type="SMCAAttention", num_levels=num_levels),
+        "deformable": dict(type="DeformableAttention", num_levels=num_levels, num_points=2),
+        "sam": dict(type="SAMAttention"),
+    }[attention]
+    query_config = {
+        "learned": dict(type="LearnedQueries", reference="mlp"),
+        "learned_boxes": dict(type="LearnedBoxQueries"),
+        "two_stage": dict(type="TwoStageQueries", ignore_padding=True),
+    }[queries]
+    strides = LEVELS[num_levels]
+    return dict(
+        type="FastDETR",
+        num_queries=6,
+        backbone=dict(type="Patches", strides=strides),
+        neck=dict(
+            type="ChannelMapper",
+            in_channels=[EMBED_DIMS] * num_levels,
+            kernel_size=1,
+            out_channels=EMBED_DIMS,
+            act_cfg=None,
+            num_outs=num_levels,
+        ),
+        transformer=dict(
+            type="DeformableDetrTransformer" if num_levels > 1 else "DetrTransformer",
+            **(dict(num_levels=num_levels) if num_levels > 1 else {}),
+            embed_dims=EMBED_DIMS,
+            encoder=encoder_config(encoder, num_levels),
+            queries=query_config,
+            decoder=dict(
+                type="ConditionalDecoder" if attention == "conditional" else "DetrDecoder",
+                num_layers=2,
+                **LAYER,
+                cross_attn=cross_attn,
+                aligner=dict(type="SAMSemanticAligner", ignore_padding=True) if aligner else None,
+                spatial_prior=dict(type="GaussianPrior", num_levels=num_levels) if prior else None,
+                refine=refine,
+            ),
+        ),
+        bbox_head=dict(type="FastDETRHead", num_classes=NUM_CLASSES, share_pred_layer=shared),
+    )
+
+
+def check_trains(model):
+    inputs, samples = make_batch(SIZES)
+    loss = total(model.train().loss(inputs, samples))
+    assert torch.isfinite(loss)
+    loss.backward()
+    # what DistributedDataParallel calls an unused parameter
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def check_images_do_not_see_their_batch(model):
+    inputs, samples = make_batch(SIZES)
+    with torch.no_grad():
+        together = model.eval()._forward(inputs, samples)
+        found = model.predict(inputs, samples)
+        for image, (h, w) in enumerate(SIZES):
+            alone = model._forward(
+                inputs[image : image + 1, :, :h, :w].contiguous(), samples[image : image + 1]
+            )
+            for ours, expected in zip(together, alone, strict=True):
+                assert_near(ours[:, image], expected[:, 0])
+            assert len(found[image].pred_instances) == 6 * NUM_CLASSES
+
+
+@pytest.mark.parametrize("num_levels", LEVELS)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_builds_or_refuses(encoder, attention, num_levels, record_property):
+    outcome = Counter()
+    for aligner, prior, queries, refine, shared in itertools.product(
+        SWITCH, SWITCH, QUERIES, SWITCH, SWITCH
+    ):
+        what = dict(aligner=aligner, prior=prior, queries=queries, refine=refine, shared=shared)
+        config = model_config(encoder, attention, num_levels, **what)
+        torch.manual_seed(0)
+        refusal = None
+        if prior and attention == "deformable":
+            refusal = NO_MATRIX
+        elif aligner and queries == "learned":
+            refusal = NO_BOXES
+        if refusal is not None:
+            with pytest.raises(ValueError, match=refusal):
+                MODELS.build(config)
+            outcome[refusal] += 1
+            continue
+        model = randomise(MODELS.build(config))
+        try:
+            check_trains(model)
+            check_images_do_not_see_their_batch(model)
+        except (AssertionError, RuntimeError) as error:
+            raise AssertionError(f"{encoder}, {attention}, {num_levels} levels, {what}") from error
+        outcome["trains"] += 1
+    assert sum(outcome.values()) == 48
+    record_property("trains", outcome["trains"])
