@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TypeVar
 
 import torch
 
 from fastdetr_mmdet.masks import level_masks
-from fastdetr_mmdet.structures import Memory, Queries
+from fastdetr_mmdet.structures import Memory, Queries, SalientPoints
 from support.models import EMBED_DIMS, NUM_QUERIES
 
 STRIDE = 8
+
+Structure = TypeVar("Structure", Memory, Queries, SalientPoints)
 
 
 def make_memory(
@@ -26,7 +30,8 @@ def make_memory(
     masks, valid_ratios = level_masks(image_sizes, batch_size, levels)
     shapes = [(len(image_sizes), embed_dims, h, w) for h, w in levels]
     maps, pos = ([torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2))
-    return Memory.from_maps(maps, pos, valid_ratios, masks)
+    in_pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
+    return Memory.from_maps(maps, pos, valid_ratios, masks, image_sizes=in_pixels)
 
 
 def make_queries(
@@ -53,6 +58,7 @@ def only(memory: Memory, image: int) -> Memory:
         memory.spatial_shapes,
         memory.valid_ratios[part],
         None if mask is None else mask[part],
+        image_sizes=None if memory.image_sizes is None else memory.image_sizes[part],
     )
 
 
@@ -67,6 +73,7 @@ def without_padding(memory: Memory, image: int) -> Memory:
         memory.pos[part, kept],
         ((rows, columns),),
         torch.ones(1, 1, 2),
+        image_sizes=None if memory.image_sizes is None else memory.image_sizes[part],
     )
 
 
@@ -78,3 +85,25 @@ def with_other_padding(memory: Memory) -> Memory:
         tokens=memory.tokens.masked_fill(padding, 7.0),
         pos=memory.pos.masked_fill(padding, -5.0),
     )
+
+
+def in_double(structure: Structure) -> Structure:
+    """The same in float64, so that nothing but a mistake is larger than the tolerance."""
+    return _map(structure, lambda x: x.double() if x.is_floating_point() else x)
+
+
+def queries_of(queries: Queries, image: int) -> Queries:
+    """One image's queries."""
+    return _map(queries, lambda x: x[image : image + 1])
+
+
+def _map(structure: Structure, function: Callable[[torch.Tensor], torch.Tensor]) -> Structure:
+    """Apply to all tensors, also of structures inside."""
+    changed = {}
+    for field in fields(structure):
+        value = getattr(structure, field.name)
+        if isinstance(value, torch.Tensor):
+            changed[field.name] = function(value)
+        elif isinstance(value, SalientPoints):
+            changed[field.name] = _map(value, function)
+    return replace(structure, **changed)

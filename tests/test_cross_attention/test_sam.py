@@ -1,0 +1,151 @@
+"""SAM-DETR's cross-attention against loops, and against keys copied for every head."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from support.by_hand import attend_by_hand
+from support.memories import in_double, make_memory, make_queries, only, queries_of
+from support.memories import with_other_padding as other_padding
+from support.models import randomise
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.structures import SalientPoints
+
+DIMS, HEADS, QUERIES = 8, 2, 5
+PADDED = ((32, 48), (24, 32))
+NOT_PADDED = ((32, 48), (32, 48))
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    config = dict(type="SAMAttention", embed_dims=DIMS, num_heads=HEADS, dropout=0.0)
+    return randomise(MODELS.build(config | kwargs))
+
+
+def make_inputs(image_sizes=PADDED, strides=(8,)):
+    salient = SalientPoints(
+        content=torch.randn(2, QUERIES, HEADS, DIMS),
+        pos=torch.randn(2, QUERIES, HEADS, DIMS),
+        points=torch.rand(2, QUERIES, HEADS, 2),
+    )
+    queries = make_queries(2, QUERIES, DIMS, reference_dims=4).with_salient(salient)
+    return queries, make_memory(image_sizes, strides, DIMS)
+
+
+def make_prior(memory, heads=HEADS):
+    return 3 * torch.randn(2, heads, QUERIES, memory.tokens.shape[1])
+
+
+def project(attention, queries, memory):
+    """Query of every head, keys, values: (bs, tokens, num_heads or nothing, dims)."""
+
+    def mlp(layers, x):
+        hidden = F.linear(x, layers[0].weight, layers[0].bias).clamp(min=0)
+        return F.linear(hidden, layers[2].weight, layers[2].bias)
+
+    def linear(layer, x):
+        return F.linear(x, layer.weight, layer.bias)
+
+    salient = queries.salient
+    query = linear(attention.q_content_proj, salient.content)
+    query = query + mlp(attention.q_pos_proj, salient.pos)
+    key = linear(attention.k_content_proj, memory.tokens) + mlp(attention.k_pos_proj, memory.pos)
+    return query, key, linear(attention.v_proj, memory.tokens)
+
+
+@pytest.mark.parametrize("image_sizes", [PADDED, NOT_PADDED], ids=["padded", "not padded"])
+@pytest.mark.parametrize("prior", ["no prior", "one for all heads", "per head"])
+@torch.no_grad()
+def test_equals_loops(prior, image_sizes):
+    """The heads' queries are as wide as the keys, which all share; they split the values."""
+    attention = build().double()
+    queries, memory = (in_double(x) for x in make_inputs(image_sizes))
+    heads = {"no prior": 0, "one for all heads": 1, "per head": HEADS}[prior]
+    scores = make_prior(memory, heads).double() if heads else None
+    query, key, value = project(attention, queries, memory)
+    expected = attend_by_hand(
+        query,
+        torch.stack([key] * HEADS, dim=2),
+        value.unflatten(-1, (HEADS, -1)),
+        scale=DIMS**-0.5,
+        padding=memory.padding_mask,
+        bias=None if scores is None else scores.expand(-1, HEADS, -1, -1),
+    )
+    expected = F.linear(expected, attention.out_proj.weight, attention.out_proj.bias)
+    assert_near(attention(queries, memory, scores), expected, torch.float64)
+
+
+@torch.no_grad()
+def test_equals_keys_copied_for_every_head():
+    """As the official code has it: attention of num_heads * embed_dims with repeated keys."""
+    attention = build().double()
+    queries, memory = (in_double(x) for x in make_inputs())
+    query, key, value = project(attention, queries, memory)
+    attended = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.repeat(1, 1, HEADS).unflatten(-1, (HEADS, -1)).transpose(1, 2),
+        value.unflatten(-1, (HEADS, -1)).transpose(1, 2),
+        attn_mask=~memory.padding_mask[:, None, None],
+    )
+    expected = attention.out_proj(attended.transpose(1, 2).flatten(2))
+    assert_near(attention(queries, memory), expected, torch.float64)
+
+
+def test_levels_are_one_sequence():
+    attention, (queries, memory) = build(), make_inputs(strides=(8, 16))
+    fine = memory.level_sizes[0]
+    tokens = memory.tokens.clone()
+    tokens[:, fine:] += 1
+    assert not torch.allclose(
+        attention(queries, memory.with_tokens(tokens)), attention(queries, memory)
+    )
+
+
+def test_images_do_not_see_each_other():
+    attention = build().double()
+    queries, memory = (in_double(x) for x in make_inputs())
+    prior = make_prior(memory).double()
+    together = attention(queries, memory, prior)
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = attention(queries_of(queries, image), only(memory, image), prior[part])
+        assert_near(together[part], alone, torch.float64)
+
+
+def test_padding_is_invisible():
+    attention = build()
+    queries, memory = make_inputs()
+    for prior in (None, make_prior(memory)):
+        output = attention(queries, memory, prior)
+        assert torch.equal(attention(queries, other_padding(memory), prior), output)
+
+
+@torch.no_grad()
+def test_dropout_of_the_weights_in_training_only():
+    attention, inputs = build(dropout=0.5), make_inputs()
+    plain = attention.eval()(*inputs)
+    assert torch.equal(attention(*inputs), plain)
+
+    query, key, value = project(attention, *inputs)
+    scores = torch.einsum("bqhd,bkd->bhqk", query, key) * DIMS**-0.5
+    scores = scores.masked_fill(inputs[1].padding_mask[:, None, None], -torch.inf)
+    torch.manual_seed(1)
+    weights = F.dropout(scores.softmax(-1), 0.5)
+    attended = torch.einsum("bhqk,bkhd->bqhd", weights, value.unflatten(-1, (HEADS, -1)))
+    torch.manual_seed(1)
+    output = attention.train()(*inputs)
+    assert_near(output, attention.out_proj(attended.flatten(2)))
+    assert not torch.allclose(output, plain)
+
+
+def test_gradient_reaches_all_parameters():
+    attention = build()
+    attention(*make_inputs()).square().sum().backward()
+    without = [n for n, p in attention.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="SAMAttention: embed_dims=8 is not divisible by num_hea"):
+        build(num_heads=3)

@@ -1,0 +1,167 @@
+"""SMCA's co-attention with scale selection (Eq. 3, 8 and 9) against loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from support.by_hand import attend_by_hand, softmax_by_hand
+from support.memories import in_double, make_memory, make_queries, only, queries_of
+from support.memories import with_other_padding as other_padding
+from support.models import randomise
+from support.tolerances import assert_near
+
+DIMS, HEADS, QUERIES = 8, 2, 5
+STRIDES = {1: (8,), 3: (8, 16, 32)}
+PADDED = ((32, 48), (24, 32))
+NOT_PADDED = ((32, 48), (32, 48))
+
+
+def build(num_levels, **kwargs):
+    torch.manual_seed(0)
+    config = dict(
+        type="SMCAAttention", embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels, dropout=0.0
+    )
+    # enough noise for queries to differ in the scales that they select
+    return randomise(MODELS.build(config | kwargs), scale=0.5)
+
+
+def make_inputs(num_levels, image_sizes=PADDED):
+    queries = make_queries(2, QUERIES, DIMS)
+    queries = replace(queries, embedded=torch.randn(2, QUERIES, DIMS))
+    return queries, make_memory(image_sizes, STRIDES[num_levels], DIMS)
+
+
+def make_prior(memory, heads=HEADS):
+    return 3 * torch.randn(2, heads, QUERIES, memory.tokens.shape[1])
+
+
+@torch.no_grad()
+def by_hand(attention, queries, memory, prior):
+    weights, biases = attention.in_proj.proj.weight.chunk(3), attention.in_proj.proj.bias.chunk(3)
+    located = queries.content if queries.pos is None else queries.content + queries.pos
+    inputs = (located, memory.tokens + memory.pos, memory.tokens)
+    query, key, value = (
+        F.linear(x, weight, bias).unflatten(-1, (HEADS, -1))
+        for x, weight, bias in zip(inputs, weights, biases, strict=True)
+    )
+    selection = select_by_hand(attention, queries, memory.num_levels)
+    total, start = torch.zeros_like(queries.content), 0
+    for level, size in enumerate(memory.level_sizes):
+        own = slice(start, start + size)
+        start += size
+        found = attend_by_hand(
+            query,
+            key[:, own],
+            value[:, own],
+            scale=(DIMS / HEADS) ** -0.5,
+            padding=None if memory.padding_mask is None else memory.padding_mask[:, own],
+            bias=None if prior is None else prior.expand(-1, HEADS, -1, -1)[..., own],
+        )
+        for image in range(2):
+            for q in range(QUERIES):
+                total[image, q] += selection[image][q][level] * found[image, q]
+    return F.linear(total, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def select_by_hand(attention, queries, num_levels):
+    """Per image and query one weight per level."""
+    if num_levels == 1:
+        return [[[1.0]] * QUERIES] * 2
+    linear = attention.scale_selection
+    logits = F.linear(queries.embedded, linear.weight, linear.bias).tolist()
+    return [[softmax_by_hand(query) for query in image] for image in logits]
+
+
+@pytest.mark.parametrize("image_sizes", [PADDED, NOT_PADDED], ids=["padded", "not padded"])
+@pytest.mark.parametrize("prior", ["no prior", "one for all heads", "per head"])
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_equals_loops(num_levels, prior, image_sizes):
+    attention = build(num_levels).double()
+    queries, memory = (in_double(x) for x in make_inputs(num_levels, image_sizes))
+    heads = {"no prior": 0, "one for all heads": 1, "per head": HEADS}[prior]
+    scores = make_prior(memory, heads).double() if heads else None
+    output = attention(queries, memory, scores)
+    assert_near(output, by_hand(attention, queries, memory, scores), torch.float64)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_queries_without_position(num_levels):
+    attention = build(num_levels).double()
+    queries, memory = (in_double(x) for x in make_inputs(num_levels))
+    queries = replace(queries, pos=None)
+    output = attention(queries, memory)
+    assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_images_do_not_see_each_other(num_levels):
+    """Nor do they share the weights of the scales, as in the official code."""
+    attention = build(num_levels).double()
+    queries, memory = (in_double(x) for x in make_inputs(num_levels))
+    prior = make_prior(memory).double()
+    together = attention(queries, memory, prior)
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = attention(queries_of(queries, image), only(memory, image), prior[part])
+        assert_near(together[part], alone, torch.float64)
+
+
+def test_every_query_selects_its_scales():
+    """From the embedded query, of its own image; the larger a logit, the more of its scale."""
+    attention = build(3).double()
+    queries, memory = (in_double(x) for x in make_inputs(3))
+    before = attention(queries, memory)
+    embedded = queries.embedded.clone()
+    embedded[1, 2] += 1
+    changed = (attention(replace(queries, embedded=embedded), memory) != before).any(-1)
+    assert changed.nonzero().tolist() == [[1, 2]]
+
+    linear = attention.scale_selection
+    torch.nn.init.zeros_(linear.weight)
+    for level in range(3):
+        linear.bias.data = torch.tensor([0.0, 0.0, 0.0]).double()
+        linear.bias.data[level] = 40.0
+        first = sum(memory.level_sizes[:level])
+        hidden = torch.ones_like(memory.padding_mask)
+        hidden[:, first : first + memory.level_sizes[level]] = False
+        one = build(1).double()
+        one.load_state_dict(attention.state_dict(), strict=False)
+        expected = one(queries, replace(memory, padding_mask=memory.padding_mask | hidden))
+        assert_near(attention(queries, memory), expected, torch.float64)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_padding_is_invisible(num_levels):
+    attention = build(num_levels)
+    queries, memory = make_inputs(num_levels)
+    for prior in (None, make_prior(memory)):
+        output = attention(queries, memory, prior)
+        assert torch.equal(attention(queries, other_padding(memory), prior), output)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_dropout_in_training_only(num_levels):
+    attention, inputs = build(num_levels, dropout=0.5), make_inputs(num_levels)
+    assert not torch.equal(attention.train()(*inputs), attention(*inputs))
+    assert torch.equal(attention.eval()(*inputs), attention(*inputs))
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_gradient_reaches_all_parameters(num_levels):
+    attention = build(num_levels)
+    attention(*make_inputs(num_levels)).square().sum().backward()
+    without = [n for n, p in attention.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_one_level_has_nothing_to_select():
+    assert build(1).scale_selection is None
+    assert not build(1).reads_embedded  # so that the layer makes no norm for it
+    assert build(3).reads_embedded
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="SMCAAttention: embed_dims=8 is not divisible by num_h"):
+        build(1, num_heads=3)

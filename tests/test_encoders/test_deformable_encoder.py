@@ -1,0 +1,131 @@
+"""The deformable encoder against mmdet's own."""
+
+import pytest
+import torch
+from mmdet.models.layers import DeformableDetrTransformerEncoder
+from mmdet.registry import MODELS
+from support.memories import make_memory, only, with_other_padding, without_padding
+from support.models import EMBED_DIMS, NUM_HEADS, randomise
+from support.tolerances import assert_near
+
+POINTS, CHANNELS = 3, 48
+STRIDES = {1: (8,), 3: (8, 16, 32)}
+PADDED = ((64, 96), (40, 72))
+NOT_PADDED = ((64, 96), (64, 96))
+
+
+def build(num_levels, **kwargs):
+    torch.manual_seed(0)
+    config = dict(
+        type="DeformableDetrEncoder",
+        embed_dims=EMBED_DIMS,
+        num_layers=2,
+        num_heads=NUM_HEADS,
+        num_levels=num_levels,
+        num_points=POINTS,
+        feedforward_channels=CHANNELS,
+        dropout=0.0,
+    )
+    return randomise(MODELS.build(config | kwargs))
+
+
+def with_weights_of(ours, num_levels):
+    """mmdet's encoder with our parameters under its names."""
+    attention = dict(
+        embed_dims=EMBED_DIMS,
+        num_heads=NUM_HEADS,
+        num_levels=num_levels,
+        num_points=POINTS,
+        dropout=0.0,
+        batch_first=True,
+    )
+    feedforward = dict(embed_dims=EMBED_DIMS, feedforward_channels=CHANNELS, ffn_drop=0.0)
+    theirs = DeformableDetrTransformerEncoder(
+        num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=feedforward)
+    )
+    renamed = {}
+    for name, tensor in ours.state_dict().items():
+        for old, new in {
+            "self_attn.out_proj": "self_attn.output_proj",
+            "ffn.linear1": "ffn.layers.0.0",
+            "ffn.linear2": "ffn.layers.1",
+            "norm1": "norms.0",
+            "norm2": "norms.1",
+        }.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    theirs.load_state_dict(renamed)
+    return theirs
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # mmdet's
+@pytest.mark.parametrize("image_sizes", [PADDED, NOT_PADDED], ids=["padded", "not padded"])
+@pytest.mark.parametrize("num_levels", STRIDES)
+def test_equals_mmdet(num_levels, image_sizes):
+    ours, memory = build(num_levels), make_memory(image_sizes, STRIDES[num_levels])
+    assert (memory.padding_mask is None) == (image_sizes == NOT_PADDED)
+    shapes = torch.tensor(memory.spatial_shapes)
+    starts = torch.tensor([sum(memory.level_sizes[:level]) for level in range(num_levels)])
+    expected = with_weights_of(ours, num_levels)(
+        query=memory.tokens,
+        query_pos=memory.pos,
+        key_padding_mask=memory.padding_mask,
+        spatial_shapes=shapes,
+        level_start_index=starts,
+        valid_ratios=memory.valid_ratios,
+    )
+    encoded = ours(memory)
+    assert_near(encoded.tokens, expected)
+    assert encoded.pos is memory.pos
+    assert encoded.spatial_shapes == memory.spatial_shapes
+
+
+@pytest.mark.parametrize("num_levels", STRIDES)
+def test_images_do_not_see_each_other(num_levels):
+    encoder, memory = build(num_levels), make_memory(PADDED, STRIDES[num_levels])
+    together = encoder(memory).tokens
+    for image in range(2):
+        assert_near(together[image : image + 1], encoder(only(memory, image)).tokens)
+
+
+@pytest.mark.parametrize("num_levels", STRIDES)
+def test_padding_is_read_as_zeros(num_levels):
+    """It is encoded itself, but what it holds reaches no other token."""
+    encoder, memory = build(num_levels), make_memory(PADDED, STRIDES[num_levels])
+    valid = ~memory.padding_mask
+    tokens, other = encoder(memory).tokens, encoder(with_other_padding(memory)).tokens
+    assert torch.equal(tokens[valid], other[valid])
+    assert not torch.equal(tokens[~valid], memory.tokens[~valid])
+
+
+def test_an_image_is_the_same_without_its_padding():
+    encoder, memory = build(1), make_memory(PADDED)
+    valid = ~memory.padding_mask[1]
+    assert_near(encoder(without_padding(memory, 1)).tokens[0], encoder(memory).tokens[1, valid])
+
+
+def test_gradient_reaches_all_parameters():
+    encoder = build(3)
+    encoder(make_memory(PADDED, STRIDES[3])).tokens.square().sum().backward()
+    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_dropout_in_training_only():
+    encoder, memory = build(1, dropout=0.5), make_memory(PADDED)
+    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
+    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
+
+
+def test_refuses_heads_that_do_not_divide():
+    with pytest.raises(ValueError, match="embed_dims=32 is not divisible by num_heads=5"):
+        build(1, num_heads=5)
+
+
+def test_refuses_another_number_of_levels():
+    encoder = build(3)
+    encoder.check_levels(3)
+    with pytest.raises(
+        ValueError, match="has num_levels=3, but the neck gives 4; set num_levels=4"
+    ):
+        encoder.check_levels(4)

@@ -1,0 +1,172 @@
+"""The convolutional encoder of SMCA's released code against plain functional convolutions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from support.memories import in_double, make_memory, only
+from support.models import randomise
+from support.tolerances import assert_near
+
+DIMS, CHANNELS = 8, 12
+STRIDES = {1: (8,), 2: (8, 16), 4: (8, 16, 32, 64)}
+EVEN = ((128, 192), (128, 192))  # 16 x 24, 8 x 12, 4 x 6, 2 x 3 cells
+ODD = ((40, 72), (24, 56))  # 5 x 9, 3 x 5, 2 x 3, 1 x 2 cells, with padding
+
+
+def build(num_levels, **kwargs):
+    torch.manual_seed(0)
+    config = dict(
+        type="SMCAConvEncoder",
+        embed_dims=DIMS,
+        num_layers=2,
+        num_levels=num_levels,
+        kernel_size=3,
+        reduce_first=False,
+        feedforward_channels=CHANNELS,
+        dropout=0.0,
+    )
+    return randomise(MODELS.build(config | kwargs))
+
+
+def memory_of(num_levels, image_sizes=ODD):
+    return make_memory(image_sizes, STRIDES[num_levels], DIMS)
+
+
+def layer_by_hand(weights, memory, kernel_size, share):
+    """One layer from its state dict: what every level gets from itself and its two neighbours."""
+
+    def convolve(x, name, stride=1):
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        depthwise = weight.shape[1] == 1
+        padding = kernel_size // 2 if depthwise else 0
+        return F.conv2d(x, weight, bias, stride, padding, groups=DIMS if depthwise else 1)
+
+    def norm(x, name):
+        return F.layer_norm(x, (DIMS,), weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    located = (memory.tokens + memory.pos).split(memory.level_sizes, dim=1)
+    own = []
+    for level, (tokens, (h, w)) in enumerate(zip(located, memory.spatial_shapes, strict=True)):
+        maps = tokens.transpose(1, 2).reshape(-1, DIMS, h, w)
+        own.append(convolve(convolve(maps, "in_proj"), f"within.{level}"))
+    mixed = []
+    for level in range(memory.num_levels):
+        total = own[level].clone()
+        if level >= 1:  # the finer neighbour
+            pair = 0 if share else level - 1
+            total += convolve(own[level - 1], f"down.{pair}", stride=2)
+        if level + 1 < memory.num_levels:  # the coarser one
+            pair = 0 if share else level
+            total += F.interpolate(
+                convolve(own[level + 1], f"up.{pair}"),
+                size=memory.spatial_shapes[level],
+                mode="bilinear",
+                align_corners=True,
+            )
+        mixed.append(convolve(total, "out_proj").flatten(2).transpose(1, 2))
+    tokens = norm(memory.tokens + torch.cat(mixed, dim=1), "norm1")
+    hidden = F.linear(tokens, weights["ffn.linear1.weight"], weights["ffn.linear1.bias"])
+    told = F.linear(hidden.clamp(min=0), weights["ffn.linear2.weight"], weights["ffn.linear2.bias"])
+    return memory.with_tokens(norm(tokens + told, "norm2"))
+
+
+@pytest.mark.parametrize("image_sizes", [EVEN, ODD], ids=["even", "odd"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "per pair"])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+@pytest.mark.parametrize("num_levels", STRIDES)
+def test_equals_functional(num_levels, kernel_size, share, image_sizes):
+    encoder = build(num_levels, kernel_size=kernel_size, share_cross_level=share).double()
+    memory = in_double(memory_of(num_levels, image_sizes))
+    expected = memory
+    for layer in encoder.layers:
+        expected = layer_by_hand(layer.state_dict(), expected, kernel_size, share)
+    encoded = encoder(memory)
+    assert_near(encoded.tokens, expected.tokens, torch.float64)
+    assert encoded.pos is memory.pos
+    assert encoded.spatial_shapes == memory.spatial_shapes
+
+
+@pytest.mark.parametrize(
+    "num_levels, share, pairs", [(4, True, 1), (4, False, 3), (1, True, 0), (1, False, 0)]
+)
+def test_convolutions_between_levels_can_be_shared(num_levels, share, pairs):
+    for layer in build(num_levels, share_cross_level=share).layers:
+        assert (len(layer.down), len(layer.up), len(layer.within)) == (pairs, pairs, num_levels)
+
+
+@pytest.mark.parametrize("image_sizes", [EVEN, ODD], ids=["not padded", "padded"])
+@pytest.mark.parametrize("num_levels", [2, 4])
+def test_reduce_first_puts_the_first_level_on_the_grid_of_the_second(num_levels, image_sizes):
+    encoder = build(num_levels, reduce_first=True).double()
+    plain = build(num_levels).double()
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    memory = in_double(memory_of(num_levels, image_sizes))
+    unreduced, encoded = plain(memory), encoder(memory)
+
+    assert encoded.spatial_shapes == (memory.spatial_shapes[1], *memory.spatial_shapes[1:])
+    finest = F.conv2d(
+        unreduced.maps()[0], encoder.reduce.weight, encoder.reduce.bias, stride=2, padding=1
+    )
+    assert_near(encoded.maps()[0], finest, torch.float64)
+    second = memory.level(1)
+    first = encoded.level(0)
+    assert torch.equal(first.pos, second.pos)
+    assert torch.equal(first.valid_ratios, second.valid_ratios)
+    assert (first.padding_mask is None) == (image_sizes == EVEN)
+    if image_sizes == ODD:
+        assert torch.equal(first.padding_mask, second.padding_mask)
+    for index in range(1, num_levels):
+        level, expected = encoded.level(index), unreduced.level(index)
+        assert_near(level.tokens, expected.tokens, torch.float64)
+        assert torch.equal(level.pos, expected.pos)
+        assert torch.equal(level.valid_ratios, expected.valid_ratios)
+        if image_sizes == ODD:
+            assert torch.equal(level.padding_mask, expected.padding_mask)
+
+
+def test_images_do_not_see_each_other():
+    encoder, memory = build(4, reduce_first=True).double(), in_double(memory_of(4))
+    together = encoder(memory).tokens
+    for image in range(2):
+        alone = encoder(only(memory, image)).tokens
+        assert_near(together[image : image + 1], alone, torch.float64)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_gradient_reaches_all_parameters(share):
+    encoder = build(4, share_cross_level=share, reduce_first=True)
+    encoder(memory_of(4)).tokens.square().sum().backward()
+    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_dropout_in_training_only():
+    encoder, memory = build(2, dropout=0.5), memory_of(2)
+    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
+    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (dict(kernel_size=4), "SMCAConvEncoder: kernel_size=4 must be odd"),
+        (
+            dict(num_levels=1, reduce_first=True),
+            "reduce_first puts the first level on the grid of the second, but num_levels=1; set "
+            "reduce_first=False",
+        ),
+    ],
+)
+def test_refuses(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**(dict(num_levels=4) | kwargs))
+
+
+def test_refuses_another_number_of_levels():
+    encoder = build(2)
+    encoder.check_levels(2)
+    with pytest.raises(
+        ValueError, match="has num_levels=2, but the neck gives 4; set num_levels=4"
+    ):
+        encoder.check_levels(4)

@@ -1,0 +1,140 @@
+"""The encoder of the SMCA paper against its blocks written as loops over images, heads and keys."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from support.by_hand import attend_by_hand
+from support.memories import in_double, make_memory, only, with_other_padding
+from support.models import randomise
+from support.tolerances import assert_near
+
+DIMS, HEADS = 8, 2
+STRIDES = (8, 16, 32)  # 4 x 6, 2 x 3 and 1 x 2 cells
+PADDED = ((32, 48), (24, 32))
+NOT_PADDED = ((32, 48), (32, 48))
+PAPER = ("intra", "intra", "multi", "intra", "intra")
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    config = dict(
+        type="SMCAEncoder",
+        embed_dims=DIMS,
+        num_heads=HEADS,
+        feedforward_channels=12,
+        dropout=0.0,
+    )
+    return randomise(MODELS.build(config | kwargs))
+
+
+def memory_of(image_sizes=PADDED):
+    return make_memory(image_sizes, STRIDES, DIMS)
+
+
+def block_by_hand(layer, tokens, pos, padding):
+    """DETR's block: attention and feed-forward, each with residual, then norm."""
+    weights, biases = layer.in_proj.proj.weight.chunk(3), layer.in_proj.proj.bias.chunk(3)
+    projected = [
+        F.linear(x, weight, bias).unflatten(-1, (HEADS, -1))
+        for x, weight, bias in zip(
+            (tokens + pos, tokens + pos, tokens), weights, biases, strict=True
+        )
+    ]
+    attended = attend_by_hand(*projected, scale=(DIMS / HEADS) ** -0.5, padding=padding)
+    tokens = tokens + F.linear(attended, layer.out_proj.weight, layer.out_proj.bias)
+    tokens = F.layer_norm(tokens, (DIMS,), layer.norm1.weight, layer.norm1.bias)
+    hidden = F.linear(tokens, layer.ffn.linear1.weight, layer.ffn.linear1.bias).clamp(min=0)
+    tokens = tokens + F.linear(hidden, layer.ffn.linear2.weight, layer.ffn.linear2.bias)
+    return F.layer_norm(tokens, (DIMS,), layer.norm2.weight, layer.norm2.bias)
+
+
+@torch.no_grad()
+def encode_by_hand(encoder, memory, pattern):
+    tokens = memory.tokens
+    for kind, layer in zip(pattern, encoder.layers, strict=True):
+        sizes = memory.level_sizes if kind == "intra" else [sum(memory.level_sizes)]
+        updated, start = [], 0
+        for size in sizes:
+            own = slice(start, start + size)
+            start += size
+            padding = None if memory.padding_mask is None else memory.padding_mask[:, own]
+            updated.append(block_by_hand(layer, tokens[:, own], memory.pos[:, own], padding))
+        tokens = torch.cat(updated, dim=1)
+    return tokens
+
+
+@pytest.mark.parametrize("image_sizes", [PADDED, NOT_PADDED], ids=["padded", "not padded"])
+@pytest.mark.parametrize(
+    "pattern", [PAPER, ("intra",), ("multi",), ("multi", "intra", "multi")], ids="-".join
+)
+def test_equals_loops(pattern, image_sizes):
+    encoder = build(pattern=list(pattern)).double()
+    memory = in_double(memory_of(image_sizes))
+    assert (memory.padding_mask is None) == (image_sizes == NOT_PADDED)
+    encoded = encoder(memory)
+    assert_near(encoded.tokens, encode_by_hand(encoder, memory, pattern), torch.float64)
+    assert encoded.pos is memory.pos
+    assert encoded.padding_mask is memory.padding_mask
+
+
+def test_default_is_the_papers():
+    encoder, memory = build().double(), in_double(memory_of())
+    assert len(encoder.layers) == 5
+    assert_near(encoder(memory).tokens, encode_by_hand(encoder, memory, PAPER), torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["intra", "multi"])
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_who_sees_a_scale(kind, changed):
+    """An intra-scale block that scale only, a multi-scale block all."""
+    encoder, memory = build(pattern=[kind]), memory_of()
+    levels = list(memory.tokens.split(memory.level_sizes, dim=1))
+    levels[changed] = levels[changed].flip(0)
+    before = encoder(memory).tokens.split(memory.level_sizes, dim=1)
+    after = encoder(memory.with_tokens(torch.cat(levels, dim=1)))
+    for level, (old, new) in enumerate(
+        zip(before, after.tokens.split(memory.level_sizes, dim=1), strict=True)
+    ):
+        assert torch.equal(old, new) == (kind == "intra" and level != changed)
+
+
+def test_images_do_not_see_each_other():
+    encoder, memory = build().double(), in_double(memory_of())
+    together = encoder(memory).tokens
+    for image in range(2):
+        alone = encoder(only(memory, image)).tokens
+        assert_near(together[image : image + 1], alone, torch.float64)
+
+
+def test_padding_is_invisible():
+    encoder, memory = build(), memory_of()
+    valid = ~memory.padding_mask
+    other = encoder(with_other_padding(memory)).tokens
+    assert torch.equal(encoder(memory).tokens[valid], other[valid])
+
+
+def test_gradient_reaches_all_parameters():
+    encoder = build()
+    encoder(memory_of()).tokens.square().sum().backward()
+    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_dropout_in_training_only():
+    encoder, memory = build(dropout=0.5), memory_of()
+    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
+    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (dict(pattern=[]), r"pattern=\[\] must be a list of 'intra' and 'multi', one per block"),
+        (dict(pattern=["intra", "cross"]), r"pattern=\['intra', 'cross'\] must be a list of"),
+        (dict(num_heads=3), "embed_dims=8 is not divisible by num_heads=3"),
+    ],
+)
+def test_refuses(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**kwargs)
