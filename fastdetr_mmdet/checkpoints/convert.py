@@ -1,54 +1,60 @@
-"""Official state dicts -> ours; one rename table per method."""
+"""Command line: ``python -m fastdetr_mmdet.checkpoints.convert SRC DST --method METHOD``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import argparse
+import sys
+from collections.abc import Sequence
 
-from torch import Tensor
+from .checkpoint import Report, convert_checkpoint
+from .files import CheckpointError
+from .state_dicts import METHODS, convert_state_dict
 
-from . import conditional_detr, deformable_detr, sam_detr, smca_detr
-from .rename import Renames, rename
-
-
-@dataclass(frozen=True)
-class Method:
-    """How the state dict of one official code becomes ours."""
-
-    renames: Renames
-    tidy: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+__all__ = ["METHODS", "CheckpointError", "Report", "convert_checkpoint", "convert_state_dict"]
 
 
-METHODS = {
-    "conditional_detr": Method(conditional_detr.RENAMES),
-    "deformable_detr": Method(deformable_detr.RENAMES, deformable_detr.tidy),
-    "sam_detr": Method(sam_detr.RENAMES, sam_detr.tidy),
-    "smca_detr": Method(smca_detr.RENAMES),
-}
-
-
-def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
-    """Rename the official code's parameters to those of the matching config's model.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert one file and print which config it belongs to.
 
     Args:
-        state_dict: The official model's ``state_dict()`` (a checkpoint's ``['model']``).
-        method: One of ``METHODS``.
+        arguments: Of the command line; default: this process's.
 
     Returns:
-        A dict that loads with ``strict=True``; tensors are those given, or views of them.
-
-    Raises:
-        ValueError: for an unknown method, and for keys that the method's model does not have (all
-            of them named, nothing converted).
+        The exit status: 0, or 1 if the file cannot be converted, with the reason on stderr.
     """
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(sorted(METHODS))}.")
-    tidied = METHODS[method].tidy(state_dict)
-    converted, unknown = rename(tidied, METHODS[method].renames)
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} of {len(state_dict)} keys are not of an official {method} model: "
-            f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}; check the method, and "
-            "hand over the checkpoint's 'model' entry, not the whole checkpoint."
+    parser = argparse.ArgumentParser(
+        prog="python -m fastdetr_mmdet.checkpoints.convert",
+        description="Convert an official checkpoint, or one of mmdet's own Deformable or "
+        "Conditional DETR, and say which shipped config it belongs to.",
+    )
+    parser.add_argument("src", metavar="SRC", help="the checkpoint to convert")
+    parser.add_argument("dst", metavar="DST", help="the file to write")
+    parser.add_argument(
+        "--method", required=True, choices=sorted(METHODS), help="whose checkpoint it is"
+    )
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="80 (default for official weights): mmdet's labels of COCO, which the configs need; "
+        "91: COCO's category ids; or as many as the file has",
+    )
+    parser.add_argument(
+        "--drop-class-head",
+        action="store_true",
+        help="leave the class branches out, to train on other classes",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        report = convert_checkpoint(
+            given.src, given.dst, given.method, given.classes, given.drop_class_head
         )
-    return converted
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

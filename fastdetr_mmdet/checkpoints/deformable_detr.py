@@ -8,12 +8,14 @@ it the decoder holds them a second time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from .rename import (
     BACKBONE,
+    CONTENTS,
     DECODER,
     DEFORMABLE_ENCODER,
     FEEDFORWARD,
@@ -21,10 +23,13 @@ from .rename import (
     LEVELS,
     OUR_DECODER,
     PLAIN_SELF_ATTENTION,
+    POSITIONS,
     Renames,
+    split_queries,
     without_copies,
 )
 
+QUERIES = "query_embed.weight"
 RENAMES: Renames = [
     *BACKBONE,
     (r"^input_proj\.([0-2])\.0\.", r"neck.convs.\1.conv."),
@@ -43,8 +48,8 @@ RENAMES: Renames = [
         DECODER + r"cross_attn\.(sampling_offsets|attention_weights|value_proj)\.",
         OUR_DECODER + r"cross_attn.\2.",
     ),
-    (r"^query_embed\.pos$", "transformer.queries.pos.weight"),
-    (r"^query_embed\.content$", "transformer.queries.content.weight"),
+    (f"^{re.escape(QUERIES + POSITIONS)}$", "transformer.queries.pos.weight"),
+    (f"^{re.escape(QUERIES + CONTENTS)}$", "transformer.queries.content.weight"),
     (r"^transformer\.reference_points\.", "transformer.queries.reference."),
     (r"^transformer\.enc_output\.", "transformer.queries.memory_proj."),
     (r"^transformer\.enc_output_norm\.", "transformer.queries.memory_norm."),
@@ -54,13 +59,14 @@ RENAMES: Renames = [
 ]
 
 
-def tidy(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without copies of shared branches, and with the query embedding in two."""
+def tidy(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Without copies of shared branches, and with the query embedding in two.
+
+    Returns:
+        The dict, and a sentence for every copy that differs from its original.
+    """
     copies = [(r"^transformer\.decoder\.(class|bbox)_embed\.", r"\1_embed.")]
     if not any(key.startswith("transformer.decoder.bbox_embed.") for key in state_dict):
         copies.append((r"^(class|bbox)_embed\.[1-9]\d*\.", r"\1_embed.0."))
-    tidied = without_copies(state_dict, copies)
-    if "query_embed.weight" in tidied:
-        pos, content = tidied.pop("query_embed.weight").chunk(2, dim=1)
-        tidied |= {"query_embed.pos": pos, "query_embed.content": content}
-    return tidied
+    tidied, problems = without_copies(state_dict, copies)
+    return split_queries(tidied, QUERIES), problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -59,41 +60,78 @@ LAYER_BRANCHES: Renames = [
 ]
 
 
-def rename(state_dict: Mapping[str, Tensor], renames: Renames) -> tuple[dict, list[str]]:
-    """The renamed dict, and the keys that no entry of the table knows; first match wins."""
-    renamed, unknown = {}, []
+@dataclass(frozen=True)
+class Renamed:
+    """A state dict by our names.
+
+    Args:
+        weights: The tensors by our names.
+        sources: Our names -> those that the table was applied to.
+        unknown: Keys that no entry of the table knows, or that another one took the place of.
+    """
+
+    weights: dict[str, Tensor]
+    sources: dict[str, str]
+    unknown: list[str]
+
+
+def rename(state_dict: Mapping[str, Tensor], renames: Renames) -> Renamed:
+    """Apply a table; the first pattern that matches a key wins."""
+    renamed = Renamed({}, {}, [])
     for key, tensor in state_dict.items():
+        ours, hits = key, 0
         for pattern, replacement in renames:
             ours, hits = re.subn(pattern, replacement, key)
             if hits:
-                renamed[ours] = tensor
                 break
-        else:
-            unknown.append(key)
-    return renamed, unknown
+        if not hits or ours in renamed.weights:
+            renamed.unknown.append(key)
+            continue
+        renamed.weights[ours] = tensor
+        renamed.sources[ours] = key
+    return renamed
 
 
-def without_copies(state_dict: Mapping[str, Tensor], copies: Iterable[tuple[str, str]]) -> dict:
+def without_copies(
+    state_dict: Mapping[str, Tensor], copies: Iterable[tuple[str, str]]
+) -> tuple[dict[str, Tensor], list[str]]:
     """The dict without entries that only repeat another one.
 
     Args:
         state_dict: Official names.
         copies: (pattern, replacement) pairs that turn a copy's name into the original's.
 
-    Raises:
-        ValueError: if a copy differs from its original.
+    Returns:
+        The dict, and a sentence for every copy that differs from its original.
     """
-    kept = dict(state_dict)
+    kept, problems = dict(state_dict), []
     for pattern, replacement in copies:
         for key in [key for key in kept if re.search(pattern, key)]:
             name = re.sub(pattern, replacement, key)
             original = kept.get(name)
             if original is None:
                 continue
-            copy = kept.pop(key)
-            if copy.shape != original.shape or not bool((copy == original).all()):
-                raise ValueError(
+            if not same(kept.pop(key), original):
+                problems.append(
                     f"{key} should be the same tensor as {name}, as in the official code, but "
                     "differs; the checkpoint was not written by it."
                 )
-    return kept
+    return kept, problems
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same shape and values."""
+    return first.shape == second.shape and bool((first == second).all())
+
+
+# One embedding of queries that holds positions and contents side by side; here they are two
+POSITIONS, CONTENTS = " (first half)", " (second half)"
+
+
+def split_queries(state_dict: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+    """The dict with such an embedding in two."""
+    halves = dict(state_dict)
+    if key in halves and halves[key].dim() == 2:
+        pos, content = halves.pop(key).tensor_split(2, dim=1)
+        halves |= {key + POSITIONS: pos, key + CONTENTS: content}
+    return halves

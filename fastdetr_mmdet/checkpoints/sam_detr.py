@@ -48,6 +48,10 @@ RENAMES: Renames = [
 ]
 
 
-def tidy(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the decoder's copy of the box branches."""
+def tidy(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Without the decoder's copy of the box branches.
+
+    Returns:
+        The dict, and a sentence for every copy that differs from its original.
+    """
     return without_copies(state_dict, [(r"^transformer\.decoder\.bbox_embed\.", "bbox_embed.")])

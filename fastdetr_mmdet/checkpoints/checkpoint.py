@@ -1,0 +1,255 @@
+"""A checkpoint file of another code -> one that mmengine loads into the matching config."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..version import __version__
+from .classes import (
+    OFFICIAL,
+    TWO_STAGE,
+    coco_meta,
+    count_classes,
+    drop_class_branches,
+    map_classes,
+)
+from .files import CheckpointError, Source, check_destination, read_checkpoint, write_checkpoint
+from .rename import Renamed
+from .state_dicts import METHODS, check_method, translate
+from .variants import Fit, describe, recognise
+
+# Names per list in an error
+_MOST = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion found; as a string, what the command prints.
+
+    Args:
+        method: As given.
+        variant: What was recognised, in words.
+        destination: The file written.
+        configs: Every shipped config that the weights fit, by its path from the repository's root.
+        options: What each of them has to say otherwise, by the keys of ``--cfg-options``.
+        found_classes: Logits of the class branches in the file; None if it has none.
+        num_classes: Logits that were written; None if the class branches were left out.
+        num_tensors: Tensors written.
+        notes: Sentences about what the weights do not tell, and what follows.
+    """
+
+    method: str
+    variant: str
+    destination: Path
+    configs: tuple[str, ...]
+    options: dict[str, Any]
+    found_classes: int | None
+    num_classes: int | None
+    num_tensors: int
+    notes: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """What to run next, in a shell: mim test, or mim train where class branches are missing."""
+        if self.num_classes is None:
+            options = {**self.options, "load_from": self.destination}
+            words = ["mim", "train", "fastdetr_mmdet", self.configs[0]]
+        else:
+            options = self.options
+            words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
+        if options:
+            words += ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
+        return shlex.join(words)
+
+    def __str__(self) -> str:
+        classes = "class branches left out"
+        if self.num_classes is not None:
+            kept = self.found_classes == self.num_classes
+            classes = f"{'' if kept else f'{self.found_classes} -> '}{self.num_classes} classes"
+        lines = [
+            f"Wrote {self.destination}: {self.method}, {self.num_tensors} tensors, {classes}.",
+            f"Recognised: {self.variant}.",
+            "Config:",
+            *(f"    {config}" for config in self.configs),
+        ]
+        if self.options:
+            lines.append("No shipped config says all of this by itself; give it these options:")
+            lines += [f"    {key}={value}" for key, value in self.options.items()]
+        return "\n".join([*lines, *self.notes, "Next:", f"    {self.command}"])
+
+
+def convert_checkpoint(
+    src: str | Path,
+    dst: str | Path,
+    method: str,
+    classes: int | None = None,
+    drop_class_head: bool = False,
+) -> Report:
+    """Convert a checkpoint file and say which shipped config it belongs to.
+
+    Args:
+        src: An official checkpoint, or one of mmdet's own Deformable or Conditional DETR.
+        dst: The file to write; replaced if it is there, and untouched if anything is wrong.
+        method: One of ``METHODS``.
+        classes: Logits of the class branches: 80, mmdet's labels of COCO, as the configs have it;
+            91, COCO's category ids; or as many as the file has. None: 80 if the file has COCO's
+            ids, else as many as it has.
+        drop_class_head: Leave the class branches out, to train on other classes.
+
+    Raises:
+        ValueError: for an unknown method, or if both classes and drop_class_head are given.
+        CheckpointError: a ValueError that says all that is wrong with the file.
+    """
+    check_method(method)
+    if drop_class_head and classes is not None:
+        raise ValueError(
+            f"--classes {classes} keeps class branches, --drop-class-head leaves them out; give "
+            "one of the two."
+        )
+    src, dst = Path(src), Path(dst)
+    check_destination(dst, src)
+    source = read_checkpoint(src)
+    renamed, contradictions = translate(source.weights, method)
+    found = count_classes(renamed.weights)
+    problems = list(contradictions)
+    if drop_class_head:
+        weights = drop_class_branches(renamed.weights)
+    else:
+        try:
+            weights = map_classes(renamed.weights, classes)
+        except ValueError as error:
+            problems.append(str(error))
+            weights = renamed.weights
+    fits = recognise(weights, method, class_head=not drop_class_head)
+    problems += _problems(renamed, fits[0])
+    if problems:
+        hint = _other_method(source.weights, method, renamed)
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise CheckpointError(
+            f"{src} does not hold the weights of {METHODS[method].model}; nothing was written."
+            f"{hint} Compared with {fits[0].config}:{listed}"
+        )
+    num_classes = count_classes(weights)
+    report = Report(
+        method=method,
+        variant=describe(weights),
+        destination=dst,
+        configs=tuple(fit.config for fit in fits),
+        options=fits[0].options,
+        found_classes=found,
+        num_classes=num_classes,
+        num_tensors=len(weights),
+        notes=tuple(_notes(fits, weights, num_classes)),
+    )
+    meta = {
+        "fastdetr_mmdet_version": __version__,
+        "converted_from": src.name,
+        "method": method,
+        "configs": list(report.configs),
+        "options": report.options,
+        **_dataset_meta(source, found, num_classes),
+    }
+    state_dict = {key: _own(tensor) for key, tensor in weights.items()}
+    write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})
+    return report
+
+
+def _problems(renamed: Renamed, fit: Fit) -> list[str]:
+    def theirs(key: str) -> str:
+        return renamed.sources.get(key, key)
+
+    problems = []
+    if renamed.unknown:
+        problems.append(f"{_count(renamed.unknown, 'unknown key')}: {_shorten(renamed.unknown)}")
+    if fit.surplus:
+        surplus = [theirs(key) for key in fit.surplus]
+        problems.append(f"{_count(surplus, 'surplus key')}: {_shorten(surplus)}")
+    if fit.missing:
+        keys = _count(fit.missing, "missing key")
+        problems.append(f"{keys}, by our names: {_shorten(fit.missing)}")
+    if fit.shapes:
+        shapes = [f"{theirs(key)} {found} instead of {want}" for key, found, want in fit.shapes]
+        problems.append(f"{_count(shapes, 'wrong shape')}: {_shorten(shapes)}")
+    return problems
+
+
+def _other_method(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
+    """A hint, if all keys are those of another method, or ours."""
+    if not renamed.unknown:
+        return ""
+    if any(key.startswith("transformer.queries.") for key in weights):
+        return " Its keys are our own names: it needs no conversion."
+    for other in METHODS:
+        if other != method and not translate(weights, other)[0].unknown:
+            return f" Its keys are those of {METHODS[other].model}: try --method {other}."
+    return ""
+
+
+def _notes(
+    fits: list[Fit], weights: Mapping[str, Tensor], num_classes: int | None
+) -> Iterable[str]:
+    if len({fit.dilated for fit in fits}) > 1:
+        yield (
+            "DC5 (a dilated last stage) leaves no trace in weights: take a config with dc5 in its "
+            "name if the file's name or its origin says DC5, else one without."
+        )
+    epochs = sorted({fit.epochs for fit in fits})
+    if len(epochs) > 1:
+        numbers = " and ".join(map(str, epochs))
+        yield f"The configs of {numbers} epochs have one architecture, and test alike."
+    if TWO_STAGE in weights:
+        yield (
+            "Two-stage weights do not tell the number of queries: the config has 300, as published."
+        )
+    if num_classes is None:
+        yield (
+            "Without class branches the file is for load_from: set model.bbox_head.num_classes "
+            "and the data set to your classes. mmengine will list bbox_head.cls_branches as "
+            "missing and train them from random weights."
+        )
+    elif num_classes in OFFICIAL:
+        yield (
+            "The labels are COCO's category ids. mmdet's COCO data set has 80 labels, so testing "
+            "on it needs the conversion with --classes 80."
+        )
+    elif num_classes != 80:
+        yield f"The config's data set has COCO's 80 classes: give it the file's {num_classes}."
+
+
+def _dataset_meta(source: Source, found: int | None, num_classes: int | None) -> dict[str, Any]:
+    """Names of the classes, where they are known; ``DatasetClassesCheckHook`` compares them."""
+    if num_classes is None:
+        return {}
+    if found in OFFICIAL and num_classes == 80:
+        return {"dataset_meta": coco_meta()}
+    given = source.meta.get("dataset_meta")
+    if not isinstance(given, Mapping):
+        return {}
+    lower = {str(key).lower(): value for key, value in given.items()}  # mmdet 3.0 wrote CLASSES
+    names = lower.get("classes")
+    if not isinstance(names, (list, tuple)) or len(names) != num_classes:
+        return {}
+    return {"dataset_meta": {k: lower[k] for k in ("classes", "palette") if k in lower}}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor with nothing but its own memory; of a view torch would save the whole."""
+    storage = tensor.untyped_storage().nbytes()
+    return tensor.clone() if storage > tensor.numel() * tensor.element_size() else tensor
+
+
+def _count(things: Iterable[str], what: str) -> str:
+    number = len(list(things))
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _shorten(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more

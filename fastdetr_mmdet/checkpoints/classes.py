@@ -1,0 +1,88 @@
+"""Class branches: COCO's category ids -> mmdet's labels, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmdet.datasets import CocoDataset
+from torch import Tensor
+
+CLASS_BRANCHES = "bbox_head.cls_branches."
+# Present where the encoder proposes; the last class branch is then the proposals'
+TWO_STAGE = "transformer.queries.memory_proj.weight"
+# COCO numbers its 80 categories from 1 to 90 and leaves these out. mmdet's labels are the others'
+# ranks; the official codes' logits are the ids themselves, 0 and the gaps included.
+_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
+# Logits of the official codes; SMCA's have one more, which is never a class
+OFFICIAL = (91, 92)
+
+
+def count_classes(weights: Mapping[str, Tensor]) -> int | None:
+    """Logits of the first class branch; None where there is none.
+
+    Args:
+        weights: By our names.
+    """
+    weight = weights.get(CLASS_BRANCHES + "0.weight")
+    return None if weight is None or weight.dim() == 0 else len(weight)
+
+
+def map_classes(weights: Mapping[str, Tensor], classes: int | None) -> dict[str, Tensor]:
+    """The weights with class branches of that many classes.
+
+    Args:
+        weights: By our names.
+        classes: None: 80 if the logits are COCO's category ids, else as they are. 80: mmdet's
+            labels. 91: the ids, without SMCA's additional one. As many as there are: as they are.
+
+    Raises:
+        ValueError: if the branches cannot be mapped to that many classes.
+    """
+    found = count_classes(weights)
+    if found is None:
+        return dict(weights)
+    if classes is None:
+        classes = 80 if found in OFFICIAL else found
+    if classes == found:
+        return dict(weights)
+    if found not in OFFICIAL or classes not in (80, 91) or classes > found:
+        possible = {found: "as they are"}
+        if found in OFFICIAL:
+            possible |= {91: "COCO's category ids", 80: "mmdet's labels of COCO"}
+        choices = ", ".join(f"{number} ({what})" for number, what in possible.items())
+        raise ValueError(
+            f"its class branches have {found} logits, which cannot become {classes}; --classes may "
+            f"be {choices}. For other classes give --drop-class-head instead, and train them."
+        )
+    ids = torch.tensor(COCO_IDS) if classes == 80 else torch.arange(91)
+    branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
+    # Encoder proposals are ranked by the logit of class 0, which says "object"; the loss teaches
+    # the others nothing else, and no code reads them. So 0 has to stay 0, and the rows after it
+    # only fill the shape. Mapped as categories, "person", which nothing trained, would rank.
+    proposals = branches[-1] if TWO_STAGE in weights else None
+    mapped = dict(weights)
+    for key, tensor in weights.items():
+        if not key.startswith(CLASS_BRANCHES) or tensor.dim() == 0 or len(tensor) != found:
+            continue
+        if _branch(key) == proposals:
+            mapped[key] = tensor[:classes]
+        else:
+            mapped[key] = tensor.index_select(0, ids)
+    return mapped
+
+
+def drop_class_branches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without class branches, those of encoder proposals included."""
+    return {key: value for key, value in weights.items() if not key.startswith(CLASS_BRANCHES)}
+
+
+def coco_meta() -> dict[str, Any]:
+    """Names and colours of mmdet's 80 labels, as mmengine stores them in a checkpoint."""
+    return {key: CocoDataset.METAINFO[key] for key in ("classes", "palette")}
+
+
+def _branch(key: str) -> int:
+    return int(key.removeprefix(CLASS_BRANCHES).split(".")[0])
