@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.masks import level_masks
+from fastdetr_mmdet.masks import host_shapes, level_masks
 
 
 def full_mask(image_sizes, batch_size):
@@ -66,3 +66,62 @@ def test_results_go_to_the_device(device):
 def test_refuses_an_image_larger_than_its_batch(size):
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} .* does not fit its batch of 64x96"):
         level_masks([(64, 96), size], (64, 96), [(8, 12)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    image_sizes=st.lists(st.tuples(sides, sides), min_size=1, max_size=4),
+    level_sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=4, max_size=4),
+    mask_from=st.tuples(*[st.sampled_from([None, *range(level)]) for level in range(4)]),
+)
+def test_mask_from_equals_interpolation_of_that_levels_mask(image_sizes, level_sizes, mask_from):
+    height, width = (max(side) for side in zip(*image_sizes, strict=True))
+    full = full_mask(image_sizes, (height, width))
+    masks, valid_ratios = level_masks(
+        image_sizes, (height, width), level_sizes, mask_from=mask_from
+    )
+    assert (masks is None) == (full.sum() == 0)
+    expected: list[torch.Tensor] = []
+    for level, (size, source) in enumerate(zip(level_sizes, mask_from, strict=True)):
+        from_ = full if source is None else expected[source].float()
+        expected.append(F.interpolate(from_[None], size=size, mode="nearest")[0].bool())
+        if masks is not None:
+            assert torch.equal(masks[level], expected[level])
+        assert torch.equal(valid_ratios[:, level, 0], (~expected[level][:, 0]).sum(1) / size[1])
+        assert torch.equal(valid_ratios[:, level, 1], (~expected[level][:, :, 0]).sum(1) / size[0])
+
+
+def test_mask_from_changes_masks():
+    """A detour over a coarser grid shows, so that the test above could fail."""
+    sizes = [(60, 100), (100, 60)], (100, 100), [(2, 2), (10, 10)]
+    direct, _ = level_masks(*sizes)
+    detour, ratios = level_masks(*sizes, mask_from=(None, 0))
+    same, _ = level_masks(*sizes, mask_from=(None, None))
+    assert direct is not None and detour is not None and same is not None
+    assert torch.equal(direct[0], detour[0])
+    assert direct[1][0].sum() == 40
+    assert not detour[1].any()  # both cells of the coarser grid begin on the image
+    assert_near(ratios, torch.ones(2, 2, 2))
+    assert all(torch.equal(*pair) for pair in zip(direct, same, strict=True))
+
+
+@pytest.mark.parametrize("mask_from", [(None,), (None, 0, 1), (0, None), (None, 1), (None, -1)])
+def test_refuses_sources_that_do_not_fit(mask_from):
+    message = r"must have one entry per level \(2\), each None or the index of an earlier level"
+    with pytest.raises(ValueError, match=message):
+        level_masks([(60, 90)], (64, 96), [(8, 12), (4, 6)], mask_from=mask_from)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    image_sizes=st.lists(st.tuples(sides, sides), min_size=1, max_size=4),
+    level_sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=3),
+)
+def test_host_shapes_count_the_cells_of_the_image(image_sizes, level_sizes):
+    batch_size = tuple(max(side) + 7 for side in zip(*image_sizes, strict=True))
+    masks, valid_ratios = level_masks(image_sizes, batch_size, level_sizes)
+    assert masks is not None
+    expected = tuple(
+        tuple((int((~m[:, 0]).sum()), int((~m[0]).sum())) for m in level) for level in masks
+    )
+    assert host_shapes(valid_ratios, level_sizes) == expected

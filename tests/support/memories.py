@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from fastdetr_mmdet.masks import level_masks
+from fastdetr_mmdet.masks import host_shapes, level_masks
 from fastdetr_mmdet.structures import Memory, Queries, SalientPoints
 from support.models import EMBED_DIMS, NUM_QUERIES
 
@@ -31,7 +31,8 @@ def make_memory(
     shapes = [(len(image_sizes), embed_dims, h, w) for h, w in levels]
     maps, pos = ([torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2))
     in_pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
-    return Memory.from_maps(maps, pos, valid_ratios, masks, image_sizes=in_pixels)
+    valid_shapes = None if masks is None else host_shapes(valid_ratios, levels)
+    return Memory.from_maps(maps, pos, valid_ratios, masks, in_pixels, valid_shapes)
 
 
 def make_queries(
@@ -58,7 +59,8 @@ def only(memory: Memory, image: int) -> Memory:
         memory.spatial_shapes,
         memory.valid_ratios[part],
         None if mask is None else mask[part],
-        image_sizes=None if memory.image_sizes is None else memory.image_sizes[part],
+        None if memory.image_sizes is None else memory.image_sizes[part],
+        memory.valid_shapes and tuple(level[part] for level in memory.valid_shapes),
     )
 
 
@@ -87,6 +89,12 @@ def with_other_padding(memory: Memory) -> Memory:
     )
 
 
+def not_padding(memory: Memory) -> torch.Tensor:
+    """(bs, num_tokens) bool, of a memory that has padding."""
+    assert memory.padding_mask is not None
+    return ~memory.padding_mask
+
+
 def in_double(structure: Structure) -> Structure:
     """The same in float64, so that nothing but a mistake is larger than the tolerance."""
     return _map(structure, lambda x: x.double() if x.is_floating_point() else x)
@@ -99,7 +107,7 @@ def queries_of(queries: Queries, image: int) -> Queries:
 
 def _map(structure: Structure, function: Callable[[torch.Tensor], torch.Tensor]) -> Structure:
     """Apply to all tensors, also of structures inside."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in fields(structure):
         value = getattr(structure, field.name)
         if isinstance(value, torch.Tensor):

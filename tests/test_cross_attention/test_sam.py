@@ -1,5 +1,7 @@
 """SAM-DETR's cross-attention against loops, and against keys copied for every head."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,6 +92,18 @@ def test_equals_keys_copied_for_every_head():
     )
     expected = attention.out_proj(attended.transpose(1, 2).flatten(2))
     assert_near(attention(queries, memory), expected, torch.float64)
+
+
+@torch.no_grad()
+def test_without_an_aligner_all_heads_ask_with_the_query_itself():
+    attention = build().double()
+    queries, memory = (in_double(x) for x in make_inputs())
+    content, pos = (torch.stack([x] * HEADS, dim=2) for x in (queries.content, queries.pos))
+    copied = queries.with_salient(replace(queries.salient, content=content, pos=pos))
+    prior = make_prior(memory).double()
+    for scores in (None, prior):
+        output = attention(replace(queries, salient=None), memory, scores)
+        assert_near(output, attention(copied, memory, scores), torch.float64)
 
 
 def test_levels_are_one_sequence():

@@ -12,6 +12,8 @@ from support.memories import with_other_padding as other_padding
 from support.models import randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.structures import SalientPoints
+
 DIMS, HEADS, QUERIES = 8, 2, 5
 STRIDES = {1: (8,), 3: (8, 16, 32)}
 PADDED = ((32, 48), (24, 32))
@@ -37,14 +39,32 @@ def make_prior(memory, heads=HEADS):
     return 3 * torch.randn(2, heads, QUERIES, memory.tokens.shape[1])
 
 
+def inputs_per_head(queries, memory):
+    """What query, key and value are made of: (bs, tokens, num_heads, dims)."""
+    salient = queries.salient
+    if salient is not None:
+        located = salient.content + salient.pos
+    else:
+        located = queries.content if queries.pos is None else queries.content + queries.pos
+        located = torch.stack([located] * HEADS, dim=2)
+    key, value = (
+        torch.stack([x] * HEADS, dim=2) for x in (memory.tokens + memory.pos, memory.tokens)
+    )
+    return located, key, value
+
+
 @torch.no_grad()
 def by_hand(attention, queries, memory, prior):
     weights, biases = attention.in_proj.proj.weight.chunk(3), attention.in_proj.proj.bias.chunk(3)
-    located = queries.content if queries.pos is None else queries.content + queries.pos
-    inputs = (located, memory.tokens + memory.pos, memory.tokens)
     query, key, value = (
-        F.linear(x, weight, bias).unflatten(-1, (HEADS, -1))
-        for x, weight, bias in zip(inputs, weights, biases, strict=True)
+        torch.stack(
+            [
+                F.linear(x[:, :, head], weight.chunk(HEADS)[head], bias.chunk(HEADS)[head])
+                for head in range(HEADS)
+            ],
+            dim=2,
+        )
+        for x, weight, bias in zip(inputs_per_head(queries, memory), weights, biases, strict=True)
     )
     selection = select_by_hand(attention, queries, memory.num_levels)
     total, start = torch.zeros_like(queries.content), 0
@@ -91,6 +111,17 @@ def test_queries_without_position(num_levels):
     attention = build(num_levels).double()
     queries, memory = (in_double(x) for x in make_inputs(num_levels))
     queries = replace(queries, pos=None)
+    output = attention(queries, memory)
+    assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_with_an_aligner_every_head_asks_at_its_salient_point(num_levels):
+    attention = build(num_levels).double()
+    queries, memory = make_inputs(num_levels)
+    shape = (2, QUERIES, HEADS, DIMS)
+    salient = SalientPoints(torch.randn(shape), torch.randn(shape), torch.rand(*shape[:3], 2))
+    queries, memory = in_double(queries.with_salient(salient)), in_double(memory)
     output = attention(queries, memory)
     assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
 

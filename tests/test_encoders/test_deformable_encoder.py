@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.models.layers import DeformableDetrTransformerEncoder
 from mmdet.registry import MODELS
-from support.memories import make_memory, only, with_other_padding, without_padding
+from support.memories import make_memory, not_padding, only, with_other_padding, without_padding
 from support.models import EMBED_DIMS, NUM_HEADS, randomise
 from support.tolerances import assert_near
 
@@ -92,7 +92,7 @@ def test_images_do_not_see_each_other(num_levels):
 def test_padding_is_read_as_zeros(num_levels):
     """It is encoded itself, but what it holds reaches no other token."""
     encoder, memory = build(num_levels), make_memory(PADDED, STRIDES[num_levels])
-    valid = ~memory.padding_mask
+    valid = not_padding(memory)
     tokens, other = encoder(memory).tokens, encoder(with_other_padding(memory)).tokens
     assert torch.equal(tokens[valid], other[valid])
     assert not torch.equal(tokens[~valid], memory.tokens[~valid])
@@ -100,7 +100,7 @@ def test_padding_is_read_as_zeros(num_levels):
 
 def test_an_image_is_the_same_without_its_padding():
     encoder, memory = build(1), make_memory(PADDED)
-    valid = ~memory.padding_mask[1]
+    valid = not_padding(memory)[1]
     assert_near(encoder(without_padding(memory, 1)).tokens[0], encoder(memory).tokens[1, valid])
 
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from support.memories import in_double, make_memory, only
+from support.memories import in_double, make_memory, only, with_other_padding
 from support.models import randomise
 from support.tolerances import assert_near
+
+from fastdetr_mmdet.structures import Memory
 
 DIMS, CHANNELS = 8, 12
 STRIDES = {1: (8,), 2: (8, 16), 4: (8, 16, 32, 64)}
@@ -131,6 +133,37 @@ def test_images_do_not_see_each_other():
     for image in range(2):
         alone = encoder(only(memory, image)).tokens
         assert_near(together[image : image + 1], alone, torch.float64)
+
+
+@pytest.mark.parametrize("reduce_first", [False, True])
+@pytest.mark.parametrize("image_sizes", [((64, 96), (32, 64)), ODD], ids=["even", "odd"])
+def test_padding_can_be_ignored(image_sizes, reduce_first):
+    """By default it is read, as in the official code; with ignore_padding what it holds is not."""
+    memory = memory_of(4, image_sizes)
+    other = with_other_padding(memory)
+    for ignored in (False, True):
+        encoder = build(4, reduce_first=reduce_first, ignore_padding=ignored)
+        encoded = encoder(memory)
+        valid = ~encoded.padding_mask
+        same = torch.equal(encoder(other).tokens[valid], encoded.tokens[valid])
+        assert same == ignored
+
+
+@pytest.mark.parametrize("reduce_first", [False, True])
+def test_with_padding_ignored_an_image_is_the_same_as_alone(reduce_first):
+    encoder = build(4, reduce_first=reduce_first, ignore_padding=True).double()
+    memory = in_double(memory_of(4, ((128, 192), (64, 128))))
+    encoded = encoder(memory)
+    for image, (h, w) in enumerate([(16, 24), (8, 16)]):
+        part = slice(image, image + 1)
+        sizes = [(h // shrink, w // shrink) for shrink in (1, 2, 4, 8)]
+        maps, pos = (
+            [x[part, :, :h, :w] for x, (h, w) in zip(m.maps(), sizes, strict=True)]
+            for m in (memory, memory.with_tokens(memory.pos))
+        )
+        alone = encoder(Memory.from_maps(maps, pos, torch.ones(1, 4, 2)))
+        valid = ~encoded.padding_mask[image]
+        assert_near(alone.tokens[0], encoded.tokens[image, valid], torch.float64)
 
 
 @pytest.mark.parametrize("share", [True, False])

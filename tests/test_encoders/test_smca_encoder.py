@@ -35,13 +35,13 @@ def memory_of(image_sizes=PADDED):
 def block_by_hand(layer, tokens, pos, padding):
     """DETR's block: attention and feed-forward, each with residual, then norm."""
     weights, biases = layer.in_proj.proj.weight.chunk(3), layer.in_proj.proj.bias.chunk(3)
-    projected = [
+    query, key, value = (
         F.linear(x, weight, bias).unflatten(-1, (HEADS, -1))
         for x, weight, bias in zip(
             (tokens + pos, tokens + pos, tokens), weights, biases, strict=True
         )
-    ]
-    attended = attend_by_hand(*projected, scale=(DIMS / HEADS) ** -0.5, padding=padding)
+    )
+    attended = attend_by_hand(query, key, value, scale=(DIMS / HEADS) ** -0.5, padding=padding)
     tokens = tokens + F.linear(attended, layer.out_proj.weight, layer.out_proj.bias)
     tokens = F.layer_norm(tokens, (DIMS,), layer.norm1.weight, layer.norm1.bias)
     hidden = F.linear(tokens, layer.ffn.linear1.weight, layer.ffn.linear1.bias).clamp(min=0)

@@ -1,0 +1,88 @@
+"""SAM-DETR's positional encoding: cell centres on the image, the official numbers on padding."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.registry import MODELS
+from support.tolerances import GOLDEN, assert_near
+
+FEATS, EPS = 16, np.float32(1e-6)
+# Valid (h, w) of 20 x 32 cells: all, a part, padding in one direction only, one cell.
+VALID = ((20, 32), (13, 21), (20, 5), (3, 32), (1, 1))
+
+
+@pytest.fixture
+def mask():
+    mask = torch.ones(len(VALID), 20, 32, dtype=torch.bool)
+    for image, (h, w) in enumerate(VALID):
+        mask[image, :h, :w] = False
+    return mask
+
+
+def build(**kwargs):
+    return MODELS.build(dict(type="SAMSinePositionalEncoding", num_feats=FEATS, **kwargs))
+
+
+@pytest.mark.parametrize("temperature", [20, 10000])
+def test_on_the_image_it_is_the_sine_encoding_of_cell_centres(mask, temperature):
+    ours = build(temperature=temperature)(mask)
+    theirs = SinePositionalEncoding(
+        num_feats=FEATS, temperature=temperature, normalize=True, offset=-0.5
+    )(mask)
+    assert ours.shape == (len(VALID), 2 * FEATS, 20, 32)
+    valid = ~mask
+    expected = theirs.permute(0, 2, 3, 1)[valid]
+    assert_near(ours.permute(0, 2, 3, 1)[valid], expected, rtol=0, atol=GOLDEN["pos"])
+
+
+def angle(inside: np.ndarray, cell: int) -> np.float32:
+    """Of one cell of a row or column, step by step in float32, as the official code."""
+    count, all_ = (np.float32(inside[:end].sum()) for end in (cell + 1, len(inside)))
+    half = np.float32(0.5)
+    return (count - half) / ((all_ - half) + EPS + half) * np.float32(2 * math.pi)
+
+
+@pytest.mark.parametrize("temperature", [20, 10000])
+def test_everywhere_it_is_the_official_formula(mask, temperature):
+    """On wholly padded rows and columns it divides by about 1e-6, which rounding decides."""
+    encoded = build(temperature=temperature)(mask)
+    exponents = 2 * torch.div(torch.arange(FEATS), 2, rounding_mode="floor") / FEATS
+    wave_lengths = (temperature**exponents).numpy()
+    inside = ~mask.numpy()
+    largest = 0.0
+    for image, (h, w) in enumerate(VALID):
+        # the image, its border, and padding at its side, below it and in the corner
+        rows = sorted({0, h // 2, h - 1, min(h, 19), 19})
+        columns = sorted({0, w // 2, w - 1, min(w, 31), 31})
+        for row in rows:
+            for column in columns:
+                y = angle(inside[image, :, column], row)
+                x = angle(inside[image, row], column)
+                largest = max(largest, float(abs(y)), float(abs(x)))
+                features = []
+                for own in (y, x):
+                    for feature, wave_length in enumerate(wave_lengths):
+                        exact = float(np.float32(own / wave_length))
+                        features.append((math.cos if feature % 2 else math.sin)(exact))
+                found = encoded[image, :, row, column]
+                assert_near(found, torch.tensor(features), rtol=0, atol=GOLDEN["pos"])
+    assert largest > 1e6
+
+
+def test_is_in_float32_and_does_not_depend_on_other_images(mask):
+    encoded = build()(mask)
+    assert encoded.dtype == torch.float32
+    assert torch.isfinite(encoded).all()
+    for image in range(len(VALID)):
+        assert torch.equal(build()(mask[image : image + 1])[0], encoded[image])
+
+
+@pytest.mark.parametrize("option", [dict(normalize=False), dict(offset=0.0)])
+def test_refuses_what_it_decides_itself(option):
+    with pytest.raises(
+        TypeError, match=f"multiple values for keyword argument '{next(iter(option))}'"
+    ):
+        build(**option)

@@ -1,0 +1,211 @@
+"""SMCA's Gaussian prior against its formula, written as loops over heads, queries and cells."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from support.memories import make_memory, make_queries, queries_of, without_padding
+from support.models import randomise
+from support.tolerances import assert_near
+
+DIMS, HEADS, QUERIES = 12, 3, 5
+STRIDES = {1: (8,), 3: (8, 16, 32)}
+PADDED = ((44, 62), (30, 41))  # no multiples of a stride: pixels and valid ratios differ
+VALUES = {"fixed": 0, "single": 1, "independent": 2, "correlated": 3}  # predicted per head
+OPTIONS = [
+    dict(),
+    dict(cell_offset=0.0),
+    dict(smooth=3.0),
+    dict(strides=True),
+    dict(strides=True, cell_offset=0.0, unit=16),
+]
+
+
+def build(num_levels=1, noise=0.1, **kwargs):
+    torch.manual_seed(0)
+    if kwargs.pop("strides", False):
+        kwargs["strides"] = STRIDES[num_levels]
+    config = dict(type="GaussianPrior", embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels)
+    return randomise(MODELS.build(config | kwargs), scale=noise)
+
+
+def make_inputs(num_levels=1, reference_dims=2, image_sizes=PADDED):
+    queries = make_queries(2, QUERIES, DIMS, reference_dims)
+    queries = replace(queries, embedded=torch.randn(2, QUERIES, DIMS))
+    return queries, make_memory(image_sizes, STRIDES[num_levels], DIMS)
+
+
+def predict(linear, embedded, num_levels, values):
+    """What a branch says, as [image][query][level][head][value]."""
+    predicted = F.linear(embedded, linear.weight, linear.bias)
+    return predicted.view(2, QUERIES, num_levels, HEADS, values).tolist()
+
+
+@torch.no_grad()
+def by_hand(
+    prior, queries, memory, scale_type, strides=False, unit=None, cell_offset=0.5, smooth=8.0
+):
+    num_levels = memory.num_levels
+    offsets = predict(prior.offset_branch, queries.embedded, num_levels, 2)
+    scales = None
+    if scale_type != "fixed":
+        scales = predict(prior.scale_branch, queries.embedded, num_levels, VALUES[scale_type])
+    scores = torch.zeros(2, HEADS, QUERIES, memory.tokens.shape[1])
+    for image in range(2):
+        for head in range(HEADS):
+            for query in range(QUERIES):
+                reference = queries.reference[image, query].tolist()
+                token = 0
+                for level, (h, w) in enumerate(memory.spatial_shapes):
+                    stride = STRIDES[num_levels][level]
+                    if strides:
+                        height, width = (pixels / stride for pixels in PADDED[image])
+                    else:
+                        share = memory.valid_ratios[image, level].tolist()
+                        height, width = share[1] * h, share[0] * w
+                    offset = offsets[image][query][level][head]
+                    x, y = reference[0] * width + offset[0], reference[1] * height + offset[1]
+                    s_x = s_y = 1.0
+                    s_xy = 0.0
+                    if scales is not None:
+                        own = scales[image][query][level][head]
+                        s_x, s_y = own[0], own[0 if scale_type == "single" else 1]
+                        s_xy = own[2] if scale_type == "correlated" else 0.0
+                    for row in range(h):
+                        for column in range(w):
+                            dx2 = (column + cell_offset - x) ** 2
+                            dy2 = (row + cell_offset - y) ** 2
+                            distance = s_x**2 * dx2 + s_y**2 * dy2 + s_xy**2 * dx2 * dy2
+                            distance *= stride / unit if unit else 1.0
+                            scores[image, head, query, token] = -distance / smooth
+                            token += 1
+    return scores
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("num_levels", [1, 3])
+@pytest.mark.parametrize("scale_type", VALUES)
+def test_equals_loops(scale_type, num_levels, options):
+    prior = build(num_levels, scale_type=scale_type, **options)
+    queries, memory = make_inputs(num_levels)
+    assert memory.padding_mask.any()
+    scores = prior(queries, memory)
+    assert scores.shape == (2, HEADS, QUERIES, memory.tokens.shape[1])
+    assert (scores <= 0).all()
+    assert_near(scores, by_hand(prior, queries, memory, scale_type, **options))
+
+
+@pytest.mark.parametrize("scale_type", VALUES)
+def test_all_scales_start_at_one(scale_type):
+    """Whatever the query is."""
+    prior, (queries, _) = build(noise=0.0, scale_type=scale_type), make_inputs()
+    if scale_type == "fixed":
+        assert prior.scale_branch is None
+    else:
+        predicted = prior.scale_branch(queries.embedded)
+        assert predicted.shape[-1] == HEADS * VALUES[scale_type]
+        assert torch.equal(predicted, torch.ones_like(predicted))
+
+
+def test_of_boxes_the_centre_counts():
+    prior, (queries, memory) = build(), make_inputs(reference_dims=4)
+    points = queries.with_reference(queries.reference_logits[..., :2])
+    assert torch.equal(prior(queries, memory), prior(points, memory))
+
+
+def test_the_highest_score_is_at_the_centre():
+    prior, (queries, memory) = build(), make_inputs(image_sizes=((80, 80), (80, 80)))
+    torch.nn.init.zeros_(prior.offset_branch.weight)
+    torch.nn.init.zeros_(prior.offset_branch.bias)
+    column, row = 7, 2
+    centre = torch.tensor([(column + 0.5) / 10, (row + 0.5) / 10]).logit()
+    queries = queries.with_reference(centre.expand(2, QUERIES, 2))
+    scores = prior(queries, memory)
+    assert (scores.argmax(-1) == row * 10 + column).all()
+    assert_near(scores.amax(-1), torch.zeros(2, HEADS, QUERIES))
+
+
+@pytest.mark.parametrize("options", [dict(), dict(strides=True)], ids=["ratios", "strides"])
+def test_an_image_is_the_same_without_its_padding(options):
+    """Where it ends with a cell, also when strides place the reference."""
+    prior = build(scale_type="correlated", **options)
+    queries, memory = make_inputs(image_sizes=((32, 48), (24, 32)))
+    valid = ~memory.padding_mask[1]
+    scores = prior(queries, memory)[1, :, :, valid]
+    cropped = without_padding(memory, 1)
+    assert_near(prior(queries_of(queries, 1), cropped)[0], scores)
+
+
+def test_first_layer_can_predict_the_references():
+    """By an MLP of three layers from the embedded queries; later layers take them over."""
+    first, later = (build(predict_reference=True, layer_index=index) for index in (0, 1))
+    assert not first.needs_reference
+    assert not later.needs_reference
+    assert later.reference_branch is None
+    queries, memory = make_inputs()
+    queries = replace(queries, reference=None, reference_logits=None)
+    located = first.locate(queries)
+    hidden = queries.embedded
+    linears = [layer for layer in first.reference_branch if hasattr(layer, "weight")]
+    assert len(linears) == 3
+    for index, linear in enumerate(linears):
+        hidden = F.linear(hidden, linear.weight, linear.bias)
+        hidden = hidden.clamp(min=0) if index < 2 else hidden
+    assert_near(located.reference_logits, hidden)
+    assert_near(located.reference, hidden.sigmoid())
+    for prior in (first, later):
+        assert_near(prior(located, memory), by_hand(prior, located, memory, "independent"))
+
+
+def test_others_need_references():
+    prior = build(predict_reference=False, layer_index=0)
+    assert prior.needs_reference
+    assert prior.reference_branch is None
+
+
+@pytest.mark.parametrize("scale_type", VALUES)
+@pytest.mark.parametrize("predict_reference", [True, False])
+def test_gradient_reaches_all_parameters_and_the_queries(predict_reference, scale_type):
+    prior = build(3, scale_type=scale_type, predict_reference=predict_reference)
+    queries, memory = make_inputs(3)
+    embedded = queries.embedded.requires_grad_()
+    logits = queries.reference_logits.requires_grad_()
+    queries = prior.locate(queries) if predict_reference else queries.with_reference(logits)
+    prior(queries, memory).exp().sum().backward()
+    without = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+    assert embedded.grad.any(-1).all()
+    if not predict_reference:
+        assert logits.grad.all()
+
+
+def test_coordinates_stay_in_float32():
+    """In bfloat16 cell 301 is cell 302."""
+    prior, (queries, _) = build(), make_inputs()
+    memory = make_memory(((8, 8 * 320), (8, 8 * 320)), (8,), DIMS)
+    half = replace(queries, embedded=queries.embedded.bfloat16())
+    scores = prior.bfloat16()(half, memory)
+    assert scores.dtype == torch.float32
+    assert_near(scores, by_hand(prior, half, memory, "independent"))
+
+
+@pytest.mark.parametrize(
+    "kwargs, sentence",
+    [
+        (
+            dict(scale_type="type3"),
+            "scale_type='type3' must be one of fixed, single, independent, correlated",
+        ),
+        (
+            dict(num_levels=3, strides=(8, 16)),
+            r"strides=\[8, 16\] has 2 entries for num_levels=3; give one stride per level",
+        ),
+        (dict(unit=32), "unit=32 needs strides, one per level"),
+    ],
+)
+def test_refuses(kwargs, sentence):
+    config = dict(type="GaussianPrior", embed_dims=DIMS, num_heads=HEADS)
+    with pytest.raises(ValueError, match=sentence):
+        MODELS.build(config | kwargs)

@@ -1,0 +1,89 @@
+"""The Gaussian prior at salient points against its formula, written as loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.memories import make_memory, make_queries, queries_of, without_padding
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.structures import SalientPoints
+
+DIMS, HEADS, QUERIES = 12, 3, 5
+PADDED = ((44, 62), (30, 41))
+STRIDES = {1: (8,), 3: (8, 16, 32)}
+
+
+def build(**kwargs):
+    config = dict(type="SalientGaussianPrior", embed_dims=DIMS, num_heads=HEADS)
+    return MODELS.build(config | kwargs)
+
+
+def make_inputs(num_levels=1, image_sizes=PADDED):
+    """Points also outside of the image, scales of both signs."""
+    salient = SalientPoints(
+        content=torch.randn(2, QUERIES, HEADS, DIMS),
+        pos=torch.randn(2, QUERIES, HEADS, DIMS),
+        points=torch.rand(2, QUERIES, HEADS, 2) * 1.4 - 0.2,
+        scales=torch.randn(2, QUERIES, HEADS, 2),
+    )
+    queries = make_queries(2, QUERIES, DIMS, reference_dims=4).with_salient(salient)
+    return queries, make_memory(image_sizes, STRIDES[num_levels], DIMS)
+
+
+@pytest.mark.parametrize("smooth", [8.0, 3.0])
+@pytest.mark.parametrize("num_levels", [1, 3])
+def test_equals_loops(num_levels, smooth):
+    queries, memory = make_inputs(num_levels)
+    expected = torch.zeros(2, HEADS, QUERIES, memory.tokens.shape[1])
+    for image in range(2):
+        for query in range(QUERIES):
+            for head in range(HEADS):
+                point = queries.salient.points[image, query, head].tolist()
+                scale = queries.salient.scales[image, query, head].tolist()
+                token = 0
+                for level, (h, w) in enumerate(memory.spatial_shapes):
+                    share = memory.valid_ratios[image, level].tolist()
+                    x, y = point[0] * share[0] * w, point[1] * share[1] * h
+                    for row in range(h):
+                        for column in range(w):
+                            dx, dy = column + 0.5 - x, row + 0.5 - y
+                            distance = (scale[0] * dx) ** 2 + (scale[1] * dy) ** 2
+                            expected[image, head, query, token] = -distance / smooth
+                            token += 1
+    scores = build(smooth=smooth)(queries, memory)
+    assert scores.dtype == torch.float32
+    assert (scores <= 0).all()
+    assert_near(scores, expected)
+
+
+def test_default_width_is_smcas():
+    queries, memory = make_inputs()
+    assert torch.equal(build()(queries, memory), build(smooth=8.0)(queries, memory))
+
+
+def test_a_scale_of_zero_is_flat():
+    queries, memory = make_inputs()
+    flat = replace(queries.salient, scales=torch.zeros(2, QUERIES, HEADS, 2))
+    assert not build()(queries.with_salient(flat), memory).any()
+
+
+def test_an_image_is_the_same_without_its_padding():
+    queries, memory = make_inputs(image_sizes=((32, 48), (24, 32)))
+    scores = build()(queries, memory)[1, :, :, ~memory.padding_mask[1]]
+    assert_near(build()(queries_of(queries, 1), without_padding(memory, 1))[0], scores)
+
+
+def test_teaches_points_and_scales_and_has_nothing_to_learn_itself():
+    queries, memory = make_inputs()
+    points, scales = (x.requires_grad_() for x in (queries.salient.points, queries.salient.scales))
+    build()(queries, memory).exp().sum().backward()
+    assert points.grad.all()
+    assert scales.grad.all()
+    assert list(build().parameters()) == []
+
+
+def test_asks_the_aligner_for_points_and_scales():
+    """By this attribute the decoder layer knows."""
+    assert build().needs_salient
