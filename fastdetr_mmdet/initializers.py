@@ -11,6 +11,8 @@ from torch import nn
 class TorchDefaultInit(BaseInit):
     """Weights and biases as torch's constructors draw them, uniform in +-1 / sqrt(fan_in).
 
+    Paper: none.
+
     The official DETR codes leave their input projection that way. In mmdet it needs saying, since
     mmcv's ``ConvModule`` has its own initialisation, and no other ``init_cfg`` draws biases.
 

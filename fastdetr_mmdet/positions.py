@@ -48,6 +48,8 @@ def sine_embedding(
 class SAMSinePositionalEncoding(SinePositionalEncoding):
     """Positional encoding of SAM-DETR, to the last digit also on padding.
 
+    Paper: none; the official code of SAM-DETR, Zhang et al. 2022, arXiv 2203.06883.
+
     On the image it is the sine encoding of cell centres, as Deformable DETR has it
     (``SinePositionalEncoding`` with offset -0.5). On wholly padded rows and columns both are sines
     of huge numbers that depend on the order of the operations. SAM-DETR's results depend on them,

@@ -18,10 +18,12 @@ from ..structures import Memory, Queries, SalientPoints
 class SAMSemanticAligner(nn.Module):
     """Re-samples every query from the image features that it is going to be matched with.
 
-    Paper: SAM-DETR, Sec. 3.2 to 3.4. RoIAlign cuts the features of the query's reference box out of
-    the memory (Eq. 3); a small network finds one salient point per head in them (Eq. 4); features
-    and sine embedding of these points become the query of the cross-attention (Eq. 5, 6), each
-    re-weighted by a gate made from the previous content (Eq. 7).
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 to 3.4, Eq. 3 to 7.
+
+    RoIAlign cuts the features of the query's reference box out of the memory (Eq. 3); a small
+    network finds one salient point per head in them (Eq. 4); features and sine embedding of these
+    points become the query of the cross-attention (Eq. 5, 6), each re-weighted by a gate made from
+    the previous content (Eq. 7).
 
     As in the official code boxes are not clipped and may read outside of the image: zeros outside
     of the map, and on padding what the encoder left there, so that the padding of a batch changes

@@ -11,6 +11,8 @@ from torch import nn
 class DilatedResNet(ResNet):
     """mmdet's ResNet with the first block of a dilated stage at the previous stage's dilation.
 
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 4, the DC5 models.
+
     torchvision, which all official DETR codes build on, replaces a stage's stride by dilation from
     the second block on; mmdet's ResNet dilates the first block too, which is another function for
     the same weights. Use with ``strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)`` for DC5.

@@ -13,11 +13,13 @@ from .bias import attention_bias
 
 @MODELS.register_module()
 class ConditionalAttention(nn.Module):
-    """Cross-attention whose score is a content part plus a spatial part (Eq. 2).
+    """Cross-attention whose score is a content part plus a spatial part.
 
-    Query and key are, per head, the concatenation of content and spatial part (Sec. 3.2), so the
-    score is ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial
-    query p_q comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.2, Eq. 2.
+
+    Query and key are, per head, the concatenation of content and spatial part, so the score is
+    ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial query p_q
+    comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
 
     Where an aligner has found salient points, head h asks with the features at its point as
     content, and with T times the point's embedding as spatial query.

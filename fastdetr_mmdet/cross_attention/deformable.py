@@ -15,8 +15,9 @@ from ..structures import Memory, Queries
 
 @MODELS.register_module()
 class DeformableAttention(nn.Module):
-    """Each query reads a few points around its reference on every level (Eq. 2).
+    """Each query reads a few points around its reference on every level.
 
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
     num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
     op, elsewhere ``grid_sample``; both read zeros outside of the map, and zeros on padding.

@@ -16,10 +16,12 @@ from .bias import attention_bias
 class SAMAttention(nn.Module):
     """Every head asks with a query of its own, as wide as the keys, which all heads share.
 
-    Paper: SAM-DETR, Sec. 3.3: a query is the concatenation of the features at the salient points of
-    all heads. Score of head h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values
-    are split between heads as usual. Keys are not copied per head, as the official code does.
-    Without an aligner all heads ask with the query's own content and position.
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.3.
+
+    A query is the concatenation of the features at the salient points of all heads. Score of head
+    h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values are split between heads
+    as usual. Keys are not copied per head, as the official code does. Without an aligner all heads
+    ask with the query's own content and position.
 
     Args:
         embed_dims: Width.

@@ -12,7 +12,9 @@ from .bias import attention_bias
 
 @MODELS.register_module()
 class SMCAAttention(nn.Module):
-    """Dense attention within each scale; every query weighs the scales (Sec. 3.3, Eq. 8 and 9).
+    """Dense attention within each scale; every query weighs the scales.
+
+    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 3 with a prior.
 
     On one level it is DETR's cross-attention. With a ``GaussianPrior`` it is the paper's spatially
     modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 3). On several levels each

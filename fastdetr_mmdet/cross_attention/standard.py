@@ -14,7 +14,7 @@ from .bias import attention_bias
 class MultiheadCrossAttention(nn.Module):
     """Dense attention from queries to memory, positions added to query and key.
 
-    Paper: DETR, appendix A.1. No difference.
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.1. No difference.
 
     Args:
         embed_dims: Width.

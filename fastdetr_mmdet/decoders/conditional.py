@@ -13,12 +13,13 @@ from .standard import DetrDecoder
 
 @MODELS.register_module()
 class ConditionalDecoder(DetrDecoder):
-    """Hands each layer the spatial query ``p_q = T p_s`` (Meng et al. 2021, Eq. 3).
+    """Hands each layer the spatial query ``p_q = T p_s``.
 
-    p_s is the sine embedding of the reference point, T the diagonal transformation
-    ``FFN(content)`` that all layers share (Sec. 3.3); the first layer, whose content is still
-    empty, uses the identity, as the official code does. The transformation reads the content before
-    the decoder's norm.
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, Eq. 3.
+
+    p_s is the sine embedding of the reference point, T the diagonal transformation ``FFN(content)``
+    that all layers share; the first layer, whose content is still empty, uses the identity, as the
+    official code does. The transformation reads the content before the decoder's norm.
 
     Args:
         embed_dims: Width; even, half of it embeds x and half y.

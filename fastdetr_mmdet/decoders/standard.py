@@ -20,10 +20,11 @@ from .layer import DecoderLayer
 class DetrDecoder(nn.Module):
     """A stack of decoder layers built from the parts that the config names.
 
-    Paper: DETR, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR, arXiv 2010.04159,
-    Sec. 4.2 and A.4 (the references entering layer 1 and later are detached). Queries without a
-    position (``LearnedBoxQueries``) get the sine embedding of their reference point in its place,
-    anew in each layer and without gradient (SAM-DETR, arXiv 2203.06883, Sec. 3.4).
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR,
+    Zhu et al. 2021, arXiv 2010.04159, Sec. 4.2 and A.4 (the references entering layer 1 and later
+    are detached). Queries without a position (``LearnedBoxQueries``) get the sine embedding of
+    their reference point in its place, anew in each layer and without gradient (SAM-DETR, arXiv
+    2203.06883, Sec. 3.4).
 
     Args:
         embed_dims: Width.

@@ -18,6 +18,8 @@ from ..structures import DecoderOutput, Memory
 class FastDETR(BaseDetector):
     """A DETR whose parts are registered modules.
 
+    Paper: none; what is a paper's is in its parts.
+
     images - backbone - neck - ``Memory`` - transformer - ``DecoderOutput`` - head.
 
     Args:

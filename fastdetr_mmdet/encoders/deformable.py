@@ -40,7 +40,8 @@ class DeformableDetrEncoderLayer(nn.Module):
 class DeformableDetrEncoder(nn.Module):
     """Every token reads a few points around its own place on every level.
 
-    Paper: Deformable DETR, Sec. 4.1, "Deformable Transformer Encoder", Eq. 3. No difference.
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, "Deformable Transformer
+    Encoder", Eq. 3. No difference.
 
     Args:
         embed_dims: Width.

@@ -17,11 +17,13 @@ from .standard import DetrEncoderLayer
 class SMCAEncoder(nn.Module):
     """Blocks of self-attention within each scale and over all scales, as the pattern says.
 
-    Paper: SMCA, Sec. 3.3. An intra-scale block lets a token attend to tokens of its own scale only,
-    with the same weights for every scale; a multi-scale block attends over all scales. The paper
-    uses two intra-scale, one multi-scale and two intra-scale blocks. The authors published no code
-    for it (their released multi-scale code is ``SMCAConvEncoder``); this follows the paper's text,
-    with the blocks of DETR (self-attention and feed-forward, each with residual and post-norm).
+    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3.
+
+    An intra-scale block lets a token attend to tokens of its own scale only, with the same weights
+    for every scale; a multi-scale block attends over all scales. The paper uses two intra-scale,
+    one multi-scale and two intra-scale blocks. The authors published no code for it (their released
+    multi-scale code is ``SMCAConvEncoder``); this follows the paper's text, with the blocks of DETR
+    (self-attention and feed-forward, each with residual and post-norm).
 
     Args:
         embed_dims: Width.

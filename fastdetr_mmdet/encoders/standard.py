@@ -39,7 +39,8 @@ class DetrEncoderLayer(nn.Module):
 class DetrEncoder(nn.Module):
     """Plain Transformer encoder over the tokens of all levels together.
 
-    Paper: DETR, appendix A.3; Conditional DETR uses the same. No difference.
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.3. Conditional DETR uses the same.
+    No difference.
 
     Args:
         embed_dims: Width.

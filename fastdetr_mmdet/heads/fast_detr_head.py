@@ -24,9 +24,10 @@ from ..targets import Targets
 class FastDETRHead(BaseModule):
     """Class logits and boxes of every layer at once, set loss, and top-k detections.
 
-    Paper: DETR, arXiv 2005.12872, Sec. 3.1, with the focal loss and the reference-relative boxes
-    of Deformable DETR, arXiv 2010.04159, A.3: ``box = sigmoid(branch(hidden) + reference)`` in
-    logit space. Losses are summed and divided by the number of objects, averaged over processes.
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, with the focal loss and the
+    reference-relative boxes of Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, A.3:
+    ``box = sigmoid(branch(hidden) + reference)`` in logit space. Losses are summed and divided by
+    the number of objects, averaged over processes.
 
     Works in ``FastDETR`` and in mmdet's own ``ConditionalDETR`` and ``DeformableDETR``.
 

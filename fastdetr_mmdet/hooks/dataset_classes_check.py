@@ -16,6 +16,8 @@ from mmengine.runner import Runner
 class DatasetClassesCheckHook(Hook):
     """Compares ``bbox_head.num_classes``, the data set's ``metainfo.classes`` and its annotations.
 
+    Paper: none.
+
     Without it a wrong number of classes trains silently (too many) or ends in an index error (too
     few), and a misspelt class name silently loses its objects.
 

@@ -44,6 +44,8 @@ class Matches:
 class HungarianMatcher(BaseAssigner):
     """One-to-one matching of least total cost.
 
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
+
     ``match`` takes all decoder layers and all images at once: each cost term is computed in one
     call on the device, and one copy brings what is needed to the host, where scipy solves. Costs
     are in float32 whatever the precision of the model. When an image has more objects than there

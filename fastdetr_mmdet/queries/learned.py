@@ -16,9 +16,10 @@ from ..structures import Memory, Proposals, Queries
 class LearnedQueries(nn.Module):
     """One learned vector per query and, from it, a reference point; the same for every image.
 
-    Paper: DETR, Sec. 3.2 (``reference='none'``); Conditional DETR, arXiv 2108.06152, Sec. 3.3,
-    ``s = sigmoid(FFN(o_q))`` (``'mlp'``); Deformable DETR, arXiv 2010.04159, A.3 (``'linear'``,
-    with ``content='learned'``).
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.2 (``reference='none'``); Conditional
+    DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, ``s = sigmoid(FFN(o_q))`` (``'mlp'``);
+    Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, A.3 (``'linear'``, with
+    ``content='learned'``).
 
     Args:
         num_queries: Queries per image.

@@ -13,8 +13,9 @@ from ..structures import Queries
 class ConditionalSelfAttention(nn.Module):
     """Self-attention whose content and positional parts have projections of their own, summed.
 
-    Paper: Meng et al. 2021, arXiv 2108.06152, Sec. 3.3 (the paper keeps DETR's self-attention; the
-    separate projections are the official code's). Values come from the content alone.
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3 (the paper keeps DETR's
+    self-attention; the separate projections are the official code's). Values come from the content
+    alone.
 
     Args:
         embed_dims: Width.

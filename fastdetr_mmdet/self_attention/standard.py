@@ -13,7 +13,8 @@ from ..structures import Queries
 class MultiheadSelfAttention(nn.Module):
     """Self-attention with the positional part added to query and key before one projection.
 
-    Paper: Vaswani et al. 2017, arXiv 1706.03762, Sec. 3.2.2, as DETR uses it. No difference.
+    Paper: Transformer, Vaswani et al. 2017, arXiv 1706.03762, Sec. 3.2.2, as DETR uses it. No
+    difference.
 
     Args:
         embed_dims: Width.

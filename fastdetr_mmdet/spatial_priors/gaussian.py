@@ -61,7 +61,9 @@ def gaussian_scores(
 
 @MODELS.register_module()
 class GaussianPrior(nn.Module):
-    """Each head of each query expects its object around a centre of its own (Eq. 4 to 7).
+    """Each head of each query expects its object around a centre of its own.
+
+    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Eq. 4 to 7.
 
     Centre = the query's reference point + an offset per head; width and height of the Gaussian
     per head; on several levels, offset and scale per level (as in the authors' multi-scale code).

@@ -14,9 +14,9 @@ from .gaussian import gaussian_scores
 class SalientGaussianPrior(nn.Module):
     """Each head expects its object around the salient point that the aligner found for it.
 
-    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.5, with the Gaussian of SMCA, arXiv
-    2101.07448, Eq. 5. Centres and scales come from the aligner; this part has no parameters. As in
-    the official code a scale of 0 is a flat prior.
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.5, with the Gaussian of SMCA, Gao
+    et al. 2021, arXiv 2101.07448, Eq. 5. Centres and scales come from the aligner; this part has no
+    parameters. As in the official code a scale of 0 is a flat prior.
 
     Args:
         embed_dims, num_heads, layer_index: Not used; every part is told.

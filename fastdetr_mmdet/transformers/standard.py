@@ -15,6 +15,8 @@ from ..structures import DecoderOutput, Memory
 class DetrTransformer(nn.Module):
     """Encoder, query initialiser and decoder, each chosen by its config.
 
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.2.
+
     Args:
         queries: Query initialiser config.
         decoder: Decoder config.
