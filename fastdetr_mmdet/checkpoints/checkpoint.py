@@ -25,7 +25,7 @@ from .state_dicts import METHODS, check_method, translate
 from .variants import Fit, describe, recognise
 
 # Names per list in an error
-_MOST = 12
+_MOST = 8
 
 
 @dataclass(frozen=True)

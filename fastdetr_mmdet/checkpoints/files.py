@@ -86,9 +86,7 @@ def check_destination(path: Path, source: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name the file to write in it.")
     if not path.parent.is_dir():
-        raise CheckpointError(
-            f"{path} cannot be written: there is no folder {path.parent}; make it."
-        )
+        raise CheckpointError(f"{path} cannot be written: make the folder {path.parent} first.")
     if path.exists() and source.exists() and path.samefile(source):
         raise CheckpointError(f"{path} is the file to convert; name another one to write.")
 

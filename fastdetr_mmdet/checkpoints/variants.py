@@ -112,9 +112,11 @@ def read_off(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         said["bbox_head.share_pred_layer"] = branches <= 1
     offsets = _rows(weights, f"{first}spatial_prior.offset_branch.weight")
     if offsets:
-        scales = _rows(weights, f"{first}spatial_prior.scale_branch.weight") or 0
-        scale_type = _SCALE_TYPES.get(2 * scales // offsets)
-        said["transformer.decoder.spatial_prior.scale_type"] = scale_type
+        branch = f"{first}spatial_prior.scale_branch.weight"
+        scales = _rows(weights, branch) if branch in weights else 0
+        if scales is not None:
+            scale_type = _SCALE_TYPES.get(2 * scales // offsets)
+            said["transformer.decoder.spatial_prior.scale_type"] = scale_type
     kernel = weights.get("transformer.encoder.layers.0.within.0.weight")
     if kernel is not None and kernel.dim() == 4:
         said["transformer.encoder.kernel_size"] = kernel.shape[-1]

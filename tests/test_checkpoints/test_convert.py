@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
+from fastdetr_mmdet.checkpoints.convert import convert_state_dict as by_its_first_place
 
 OFFICIAL = {
     "query_embed.weight": "transformer.queries.pos.weight",
@@ -27,10 +28,14 @@ def test_renames_and_keeps_the_tensors():
         assert converted[name] is official[key]
 
 
+def test_is_where_it_was():
+    assert by_its_first_place is convert_state_dict
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_rule_is_anchored(method):
     """A rule that matches in the middle of a name would rename by accident."""
-    assert all(pattern.startswith("^") for pattern, _ in METHODS[method])
+    assert all(pattern.startswith("^") for pattern, _ in METHODS[method].renames)
 
 
 def test_unknown_method():
@@ -52,3 +57,21 @@ def test_a_whole_checkpoint_is_recognised():
     checkpoint = dict(model={}, optimizer={}, epoch=50)
     with pytest.raises(ValueError, match=r"3 of 3 keys .*: model, optimizer, epoch; check"):
         convert_state_dict(checkpoint, "conditional_detr")
+
+
+def test_two_names_for_one_parameter():
+    """Neither may win silently."""
+    both = {
+        f"transformer.encoder.layers.0.{name}.bias": torch.zeros(1)
+        for name in ("high_to_low", "high_to_low_1")
+    }
+    with pytest.raises(ValueError, match=r"1 of 2 keys .*: .*\.high_to_low_1\.bias; check"):
+        convert_state_dict(both, "smca_detr")
+
+
+@pytest.mark.parametrize("method", ["deformable_detr", "sam_detr"])
+def test_copies_have_to_be_copies(method):
+    key = "bbox_embed.0.layers.2.bias"
+    branches = {key: torch.zeros(4), f"transformer.decoder.{key}": torch.ones(4)}
+    with pytest.raises(ValueError, match=f"transformer.decoder.{key} should be the same tensor as"):
+        convert_state_dict(branches, method)

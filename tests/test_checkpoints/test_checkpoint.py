@@ -1,0 +1,200 @@
+"""Files: what is read, what is written, and what mmengine does with it."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+from support.runs import ROOT, make_runner
+from test_classes import PAIRS
+
+from fastdetr_mmdet.checkpoints import Report, convert_checkpoint, convert_state_dict
+from fastdetr_mmdet.checkpoints.classes import coco_meta
+from fastdetr_mmdet.version import __version__
+
+CONFIG = "configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
+
+
+def weights_of(path: Path) -> dict:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_what_is_written(hollow, save, dst):
+    official = hollow("conditional_r50")
+    report = convert_checkpoint(save(official), dst, "conditional_detr", classes=91)
+    written = torch.load(dst, weights_only=True)
+    expected = convert_state_dict(official, "conditional_detr")
+    assert list(written["state_dict"]) == list(expected)
+    assert all(torch.equal(written["state_dict"][key], expected[key]) for key in expected)
+    assert written["meta"] == dict(
+        fastdetr_mmdet_version=__version__,
+        converted_from="official.pth",
+        method="conditional_detr",
+        configs=list(report.configs),
+        options={"model.num_queries": 16, "model.bbox_head.num_classes": 91},
+    )
+    assert [path.name for path in sorted(dst.parent.iterdir())] == ["official.pth", "ours.pth"]
+    assert dst.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_classes_have_names(hollow, save, dst):
+    convert_checkpoint(save(hollow("conditional_r50")), dst, "conditional_detr")
+    assert torch.load(dst, weights_only=True)["meta"]["dataset_meta"] == coco_meta()
+
+
+@pytest.mark.parametrize("form", ["legacy", "ddp", "bare", "mmengine", "mmengine ddp"])
+def test_forms_of_files(form, hollow, save, dst):
+    official = hollow("conditional_r50")
+    if form == "legacy":  # before torch 1.6, as the older official files are
+        src = save(official, _use_new_zipfile_serialization=False)
+    else:
+        src = dst.with_name("official.pth")
+        content = {f"module.{k}" if "ddp" in form else k: v for k, v in official.items()}
+        torch.save({"state_dict": content, "meta": {}} if "mmengine" in form else content, src)
+    convert_checkpoint(src, dst, "conditional_detr", classes=91)
+    expected = convert_state_dict(official, "conditional_detr")
+    written = weights_of(dst)
+    assert list(written) == list(expected)
+    assert all(torch.equal(written[key], expected[key]) for key in expected)
+
+
+def test_halves_do_not_drag_the_whole_along(hollow, save, dst):
+    official = hollow("deformable_base")
+    official["query_embed.weight"] = torch.rand(3000, 512)
+    convert_checkpoint(save(official), dst, "deformable_detr")
+    embedding = 3000 * 512 * 4
+    assert embedding < dst.stat().st_size < 1.5 * embedding
+    written = weights_of(dst)
+    halves = [written[f"transformer.queries.{name}.weight"] for name in ("pos", "content")]
+    assert torch.equal(torch.cat(halves, dim=1), official["query_embed.weight"])
+
+
+def test_report(hollow, save, dst):
+    report = convert_checkpoint(save(hollow("smca_ss_type2")), dst, "smca_detr")
+    assert str(report) == (
+        f"Wrote {dst}: smca_detr, 500 tensors, 92 -> 80 classes.\n"
+        "Recognised: ResNet-50, 1 level, Gaussian prior (single), 16 queries.\n"
+        "Config:\n"
+        "    configs/smca_detr/smca-detr_r50_8xb2-50e_coco.py\n"
+        "    configs/smca_detr/smca-detr_r50_8xb2-108e_coco.py\n"
+        "No shipped config says all of this by itself; give it these options:\n"
+        "    model.num_queries=16\n"
+        "    model.transformer.decoder.spatial_prior.scale_type=single\n"
+        "The configs of 50 and 108 epochs have one architecture, and test alike.\n"
+        "Next:\n"
+        "    mim test fastdetr_mmdet configs/smca_detr/smca-detr_r50_8xb2-50e_coco.py "
+        f"-C {dst} --cfg-options model.num_queries=16 "
+        "model.transformer.decoder.spatial_prior.scale_type=single"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("sam_dc5_e50", {}, "DC5 (a dilated last stage) leaves no trace in weights: take a config"),
+        ("sam_ms_e50", {}, "The configs of 12 and 50 epochs have one architecture"),
+        ("deformable_two_stage", {}, "Two-stage weights do not tell the number of queries"),
+        ("conditional_r50", dict(drop_class_head=True), "Without class branches the file is for"),
+        ("conditional_r50", dict(classes=91), "The labels are COCO's category ids."),
+    ],
+)
+def test_what_weights_do_not_tell(name, options, sentence, hollow, save, dst):
+    method = name.split("_")[0] + "_detr"
+    report = convert_checkpoint(save(hollow(name)), dst, method, **options)
+    assert any(note.startswith(sentence) for note in report.notes)
+    assert all(note in str(report) for note in report.notes)
+
+
+def test_own_classes_are_kept(hollow, save, dst):
+    """An official code trained on a data set of one's own."""
+    official = hollow("conditional_r50")
+    for key in ("class_embed.weight", "class_embed.bias"):
+        official[key] = official[key][:7]
+    report = convert_checkpoint(save(official), dst, "conditional_detr")
+    assert report.num_classes == report.options["model.bbox_head.num_classes"] == 7
+    assert report.notes[-1] == "The config's data set has COCO's 80 classes: give it the file's 7."
+    assert "dataset_meta" not in torch.load(dst, weights_only=True)["meta"]
+
+
+def test_command_is_quoted_for_the_shell(tmp_path):
+    report = Report("m", "v", tmp_path / "a b.pth", ("c.py",), {}, 91, 80, 1, ())
+    assert report.command == f"mim test fastdetr_mmdet c.py -C '{tmp_path / 'a b.pth'}'"
+
+
+def test_fine_tuning_on_other_classes(hollow, save, dst):
+    """The command's `load_from` takes all but the class branches, and says so."""
+    official = hollow("deformable_two_stage")
+    report = convert_checkpoint(save(official), dst, "deformable_detr", drop_class_head=True)
+    assert report.num_classes is None
+    assert report.command == (
+        f"mim train fastdetr_mmdet {report.configs[0]} --cfg-options load_from={dst}"
+    )
+    assert "dataset_meta" not in torch.load(dst, weights_only=True)["meta"]
+    config = Config.fromfile(ROOT / report.configs[0])
+    config.model.backbone.init_cfg = None
+    config.model.bbox_head.num_classes = 3
+    model = MODELS.build(config.model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_checkpoint(model, str(dst), map_location="cpu")
+    written = weights_of(dst)
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        own = key.startswith("bbox_head.cls_branches.")
+        assert torch.equal(value, before[key] if own else written[key]), key
+        assert own == (key not in written)
+
+
+@pytest.fixture
+def coco(tmp_path) -> Path:
+    """A folder that looks like COCO's, with two images."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "val2017").mkdir()
+    size = dict(height=64, width=96)
+    images = [dict(id=number, file_name=f"{number}.jpg", **size) for number in (1, 2)]
+    for image in images:
+        pixels = np.full((64, 96, 3), 40 * image["id"], np.uint8)
+        cv2.imwrite(str(root / "val2017" / image["file_name"]), pixels)
+    box = dict(id=1, image_id=1, category_id=90, bbox=[8, 8, 40, 30], area=1200, iscrowd=0)
+    categories = [dict(id=int(number), name=name.strip()) for number, name in PAIRS]
+    content = dict(images=images, annotations=[box], categories=categories)
+    (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_runner_tests_it(hollow, save, dst, coco, tmp_path, monkeypatch):
+    """The shipped config, its data set, its check of classes and its metric take the file."""
+    monkeypatch.setattr(Config, "pretty_text", "")  # takes mmengine seconds, for the log
+    report = convert_checkpoint(save(hollow("conditional_r50")), dst, "conditional_detr")
+    assert report.configs[0] == CONFIG
+    pipeline = Config.fromfile(ROOT / CONFIG).test_pipeline
+    pipeline[1].scale = (96, 64)
+    options = {key.replace(".", "__"): value for key, value in report.options.items()}
+    runner = make_runner(
+        ROOT / CONFIG,
+        tmp_path / "work",
+        coco,
+        load_from=str(dst),
+        test_dataloader__num_workers=0,
+        test_dataloader__persistent_workers=False,
+        test_dataloader__dataset__pipeline=pipeline,
+        **options,
+    )
+    metrics = runner.test()
+    assert 0 <= metrics["coco/bbox_mAP"] <= 1
+    written = weights_of(dst)
+    for key, value in runner.model.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(value, written[key]), key

@@ -1,0 +1,143 @@
+"""COCO's category ids -> mmdet's labels, in the branches and in the detections."""
+
+import json
+
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import MODELS
+from support.golden import GoldenCase
+
+from fastdetr_mmdet.checkpoints.classes import (
+    COCO_IDS,
+    coco_meta,
+    drop_class_branches,
+    map_classes,
+)
+
+# As instances_val2017.json lists them
+COCO_CATEGORIES = """
+    1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat,
+    10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench, 16 bird, 17 cat,
+    18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe, 27 backpack,
+    28 umbrella, 31 handbag, 32 tie, 33 suitcase, 34 frisbee, 35 skis, 36 snowboard,
+    37 sports ball, 38 kite, 39 baseball bat, 40 baseball glove, 41 skateboard, 42 surfboard,
+    43 tennis racket, 44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife, 50 spoon, 51 bowl,
+    52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli, 57 carrot, 58 hot dog, 59 pizza,
+    60 donut, 61 cake, 62 chair, 63 couch, 64 potted plant, 65 bed, 67 dining table, 70 toilet,
+    72 tv, 73 laptop, 74 mouse, 75 remote, 76 keyboard, 77 cell phone, 78 microwave, 79 oven,
+    80 toaster, 81 sink, 82 refrigerator, 84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear,
+    89 hair drier, 90 toothbrush
+"""
+PAIRS = [tuple(pair.split(maxsplit=1)) for pair in COCO_CATEGORIES.replace("\n", " ").split(",")]
+
+
+def test_ids_are_those_of_mmdet_s_labels(tmp_path):
+    """The data set itself says which id each label stands for."""
+    annotations = tmp_path / "instances.json"
+    categories = [dict(id=int(number), name=name.strip()) for number, name in PAIRS]
+    image = dict(id=1, file_name="a.jpg", height=8, width=8)
+    box = dict(id=1, image_id=1, category_id=90, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
+    content = dict(images=[image], annotations=[box], categories=categories)
+    annotations.write_text(json.dumps(content))
+    dataset = CocoDataset(ann_file=str(annotations), data_prefix=dict(img=""), pipeline=[])
+    assert len(COCO_IDS) == 80
+    assert list(COCO_IDS) == dataset.cat_ids
+    assert {number: label for label, number in enumerate(COCO_IDS)} == dataset.cat2label
+    assert list(coco_meta()["classes"]) == [category["name"] for category in categories]
+
+
+def branches(rows: int, count: int = 1, two_stage: bool = False) -> dict:
+    """Class branches whose rows say where they came from: branch, and row."""
+    weights = {"bbox_head.reg_branches.0.0.weight": torch.ones(4, 4)}
+    for index in range(count):
+        number = torch.arange(rows) + 1000 * index
+        weights[f"bbox_head.cls_branches.{index}.weight"] = number[:, None].expand(rows, 3).float()
+        weights[f"bbox_head.cls_branches.{index}.bias"] = number
+    if two_stage:
+        weights["transformer.queries.memory_proj.weight"] = torch.ones(3, 3)
+    return weights
+
+
+@pytest.mark.parametrize("rows", [91, 92])
+@pytest.mark.parametrize("classes", [80, None])
+def test_category_ids_become_labels(rows, classes):
+    weights = branches(rows, count=2)
+    mapped = map_classes(weights, classes)
+    assert list(mapped) == list(weights)
+    for index in range(2):
+        bias = mapped[f"bbox_head.cls_branches.{index}.bias"]
+        assert bias.tolist() == [number + 1000 * index for number in COCO_IDS]
+        assert torch.equal(mapped[f"bbox_head.cls_branches.{index}.weight"][:, 1], bias.float())
+
+
+def test_the_proposals_keep_their_first_logit():
+    """It ranks them; the row of 'person' would rank them by something else."""
+    mapped = map_classes(branches(91, count=3, two_stage=True), 80)
+    assert mapped["bbox_head.cls_branches.1.bias"][0] == 1001
+    assert mapped["bbox_head.cls_branches.2.bias"].tolist() == list(range(2000, 2080))
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "kept"),
+    [(91, 91, 91), (92, 92, 92), (92, 91, 91), (80, None, 80), (80, 80, 80), (7, None, 7)],
+)
+def test_rows_that_are_kept(rows, classes, kept):
+    bias = map_classes(branches(rows), classes)["bbox_head.cls_branches.0.bias"]
+    assert bias.tolist() == list(range(kept))
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "choices"),
+    [
+        (91, 20, "91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
+        (92, 0, "92 (as they are), 91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
+        (91, 92, "91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
+        (80, 91, "80 (as they are)"),
+        (7, 80, "7 (as they are)"),
+    ],
+)
+def test_other_numbers(rows, classes, choices):
+    with pytest.raises(ValueError) as error:
+        map_classes(branches(rows), classes)
+    assert str(error.value) == (
+        f"its class branches have {rows} logits, which cannot become {classes}; --classes may be "
+        f"{choices}. For other classes give --drop-class-head instead, and train them."
+    )
+
+
+def test_drop():
+    left = drop_class_branches(branches(91, count=3, two_stage=True))
+    assert list(left) == [
+        "bbox_head.reg_branches.0.0.weight",
+        "transformer.queries.memory_proj.weight",
+    ]
+
+
+def test_two_stage_detections_stay():
+    """80 classes find what 91 find, but for the ids that are no category."""
+    case = GoldenCase("deformable_two_stage")
+    weights = case.convert(case.official_weights)
+    inputs, samples = case.batch()
+    config = case.model_config
+    config.num_queries = case.manifest["num_queries"]
+    outputs, found = {}, {}
+    for classes, limit in ((91, 10**6), (80, 100)):
+        config.bbox_head.num_classes = classes
+        config.test_cfg.max_per_img = limit
+        with torch.device("meta"):
+            model = MODELS.build(config).eval()
+        model.load_state_dict(map_classes(weights, classes), strict=True, assign=True)
+        with torch.no_grad():
+            outputs[classes] = model._forward(inputs, samples)
+            found[classes] = [sample.pred_instances for sample in model.predict(inputs, samples)]
+    assert torch.equal(outputs[91][0][..., list(COCO_IDS)], outputs[80][0])
+    assert torch.equal(outputs[91][1], outputs[80][1])
+    labels = torch.full((91,), -1)
+    labels[list(COCO_IDS)] = torch.arange(80)
+    for ids, ours in zip(found[91], found[80], strict=True):
+        ids = ids[labels[ids.labels] >= 0][:100]
+        assert len(ours) == 100
+        assert torch.equal(labels[ids.labels], ours.labels)
+        assert torch.equal(ids.scores, ours.scores)
+        assert torch.equal(ids.bboxes, ours.bboxes)

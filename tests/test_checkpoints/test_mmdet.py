@@ -1,0 +1,77 @@
+"""mmdet's own DETRs, from its shipped configs: converted, ours compute the same."""
+
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.models import make_batch, randomise
+from support.runs import ROOT
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.checkpoints import convert_checkpoint
+
+SHIPPED = Path(mmdet.__file__).parent / ".mim" / "configs"
+NUM_QUERIES = 50
+NAMES = [
+    "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
+    "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py",
+    "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
+    "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
+]
+META = dict(CLASSES=tuple(f"class {number}" for number in range(80)), PALETTE=[(1, 2, 3)])
+
+
+def their_model(name: str):
+    config = Config.fromfile(SHIPPED / name).model
+    config.backbone.init_cfg = None
+    config.num_queries = NUM_QUERIES
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    if hasattr(model, "level_embed"):  # left as the memory was
+        torch.nn.init.normal_(model.level_embed)
+    return randomise(model, scale=0.05).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_equals_mmdet(name, dst):
+    theirs = their_model(name)
+    src = dst.with_name("theirs.pth")
+    torch.save(dict(state_dict=theirs.state_dict(), meta=dict(dataset_meta=META)), src)
+    report = convert_checkpoint(src, dst, "mmdet")
+    assert report.configs[0] == f"configs/{name}"
+    two_stage = "twostage" in name
+    assert report.options == ({} if two_stage else {"model.num_queries": NUM_QUERIES})
+    assert report.num_classes == 80
+
+    config = Config.fromfile(ROOT / report.configs[0])
+    config.merge_from_dict({"model.num_queries": NUM_QUERIES, "model.backbone.init_cfg": None})
+    with torch.device("meta"):
+        ours = MODELS.build(config.model).eval()
+    written = torch.load(dst, weights_only=True)
+    ours.load_state_dict(written["state_dict"], strict=True, assign=True)
+    assert written["meta"]["dataset_meta"] == dict(classes=META["CLASSES"], palette=[(1, 2, 3)])
+
+    inputs, samples = make_batch(((128, 96), (96, 128)))
+    with torch.no_grad():
+        expected, found = theirs._forward(inputs, samples), ours._forward(inputs, samples)
+        assert found[0].shape == (6, 2, NUM_QUERIES, 80)
+        for one, other in zip(found, expected, strict=True):
+            assert other.std() > 0.1  # the weights make a difference
+            assert_near(one, other)
+
+
+def test_other_models_of_mmdet(tmp_path, dst):
+    """DAB-DETR has most of Conditional DETR's names, and some of its own."""
+    config = Config.fromfile(SHIPPED / "dab_detr/dab-detr_r50_8xb2-50e_coco.py").model
+    config.backbone.init_cfg = None
+    with torch.device("meta"):
+        model = MODELS.build(config)
+    src = tmp_path / "theirs.pth"
+    weights = {k: torch.tensor(0.0).expand(v.shape) for k, v in model.state_dict().items()}
+    torch.save(dict(state_dict=weights), src)
+    with pytest.raises(ValueError, match="does not hold the weights of mmdet's own Deformable or"):
+        convert_checkpoint(src, dst, "mmdet")

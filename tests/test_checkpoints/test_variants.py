@@ -1,0 +1,162 @@
+"""Names and shapes tell which shipped config weights belong to."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.golden import CASES, ROOT, GoldenCase
+
+from fastdetr_mmdet.checkpoints import convert_checkpoint, convert_state_dict
+from fastdetr_mmdet.checkpoints.variants import describe, recognise
+
+DEFORMABLE = "deformable_detr/deformable-detr"
+CONDITIONAL = "conditional_detr/conditional-detr"
+SMCA, SAM = "smca_detr/smca-detr", "sam_detr/sam-detr"
+SMCA_SINGLE = (f"{SMCA}_r50_8xb2-50e", f"{SMCA}_r50_8xb2-108e")
+# Every config that fits, without the ending that all have
+CONFIGS = {
+    "deformable_base": (f"{DEFORMABLE}_r50_16xb2-50e",),
+    "deformable_refine": (f"{DEFORMABLE}-refine_r50_16xb2-50e",),
+    "deformable_two_stage": (f"{DEFORMABLE}-refine-twostage_r50_16xb2-50e",),
+    "deformable_single_scale": (
+        f"{DEFORMABLE}-single-scale_r50_16xb2-50e",
+        f"{DEFORMABLE}-single-scale_r50-dc5_16xb2-50e",
+    ),
+    "conditional_r50": (f"{CONDITIONAL}_r50_8xb2-50e", f"{CONDITIONAL}_r50-dc5_8xb1-50e"),
+    "conditional_r101": (f"{CONDITIONAL}_r101_8xb2-50e", f"{CONDITIONAL}_r101-dc5_8xb1-50e"),
+    "smca_ss_type1": SMCA_SINGLE,
+    "smca_ss_type2": SMCA_SINGLE,
+    "smca_ss_type3": SMCA_SINGLE,
+    "smca_ss_type4": SMCA_SINGLE,
+    "smca_ms_conv": (f"{SMCA}-ms-conv_r50_8xb1-50e",),
+    "smca_ms_conv_later": (f"{SMCA}-ms-conv_r50_8xb1-50e",),
+    "sam_r50_e12": (f"{SAM}_r50_4xb4-12e", f"{SAM}_r50-dc5_8xb1-12e"),
+    "sam_r50_e50": (f"{SAM}_r50_4xb4-50e", f"{SAM}_r50-dc5_8xb1-50e"),
+    "sam_r50_smca_e12": (f"{SAM}-smca_r50_4xb4-12e", f"{SAM}-smca_r50-dc5_8xb1-12e"),
+    "sam_r50_smca_e50": (f"{SAM}-smca_r50_4xb4-50e", f"{SAM}-smca_r50-dc5_8xb1-50e"),
+    "sam_ms_e50": (f"{SAM}-ms_r50_8xb2-12e", f"{SAM}-ms_r50_8xb2-50e"),
+    "sam_ms_smca_e50": (f"{SAM}-ms-smca_r50_8xb2-12e", f"{SAM}-ms-smca_r50_8xb2-50e"),
+}
+CONFIGS |= {
+    "deformable_single_scale_dc5": CONFIGS["deformable_single_scale"],
+    "conditional_r50_dc5": CONFIGS["conditional_r50"],
+    "sam_dc5_e50": CONFIGS["sam_r50_e50"],
+    "sam_dc5_smca_e50": CONFIGS["sam_r50_smca_e50"],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_official_case(name, hollow, save, dst):
+    case = GoldenCase(name)
+    report = convert_checkpoint(save(hollow(name)), dst, case.method)
+    assert report.configs == tuple(f"configs/{config}_coco.py" for config in CONFIGS[name])
+    options = {f"model.{key}": value for key, value in CASES[name].overrides.items()}
+    if name != "deformable_two_stage":  # which has no weights of queries
+        options["model.num_queries"] = 16
+    assert report.options == options
+    assert (report.found_classes, report.num_classes) == (case.num_classes, 80)
+    state_dict = torch.load(dst, weights_only=True)["state_dict"]
+    for path in report.configs:
+        config = Config.fromfile(ROOT / path)
+        config.merge_from_dict(report.options)
+        config.model.backbone.init_cfg = None
+        with torch.device("meta"):
+            model = MODELS.build(config.model)
+        model.load_state_dict(state_dict, strict=True, assign=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("deformable_base", "ResNet-50, 4 levels, GroupNorm in the neck, 16 queries"),
+        (
+            "deformable_two_stage",
+            "ResNet-50, 4 levels, GroupNorm in the neck, refinement, two stages",
+        ),
+        ("conditional_r101", "ResNet-101, 1 level, 16 queries"),
+        ("smca_ss_type1", "ResNet-50, 1 level, Gaussian prior (fixed), 16 queries"),
+        (
+            "smca_ms_conv_later",
+            "ResNet-50, 4 levels, convolutions of 5 in the encoder, Gaussian prior (independent), "
+            "16 queries",
+        ),
+        ("sam_r50_e50", "ResNet-50, 1 level, refinement, 16 queries"),
+        (
+            "sam_ms_smca_e50",
+            "ResNet-50, 3 levels, GroupNorm in the neck, refinement, Gaussian prior at the salient "
+            "points, 16 queries",
+        ),
+    ],
+)
+def test_in_words(name, sentence, hollow):
+    assert describe(convert_state_dict(hollow(name), GoldenCase(name).method)) == sentence
+
+
+def recognised(official, method):
+    fits = recognise(convert_state_dict(official, method), method)
+    assert fits[0].num_problems == 0
+    return fits
+
+
+def test_published_numbers_need_no_options(hollow):
+    """300 queries, and as many classes as the config says."""
+    official = hollow("conditional_r50")
+    official["query_embed.weight"] = torch.zeros(300, 256)
+    for key in ("class_embed.weight", "class_embed.bias"):
+        official[key] = official[key][:80]
+    assert recognised(official, "conditional_detr")[0].options == {}
+
+
+def test_backbone_that_no_config_has(hollow):
+    """Its ImageNet weights would be the wrong ones, and are not needed."""
+    official = {k: v for k, v in hollow("sam_ms_e50").items() if "backbone" not in k}
+    other = hollow("conditional_r101").items()
+    official |= {k: v for k, v in other if "backbone" in k}
+    for fit in recognised(official, "sam_detr"):
+        assert fit.options == {
+            "model.num_queries": 16,
+            "model.bbox_head.num_classes": 91,
+            "model.backbone.depth": 101,
+            "model.backbone.init_cfg": None,
+        }
+
+
+def test_sizes_that_no_config_has(hollow):
+    """Fewer layers, narrower feed-forward blocks."""
+    official = {}
+    for key, value in hollow("conditional_r50").items():
+        if "layers.5" in key and "encoder" in key:
+            continue
+        if ".linear1." in key and ".encoder." in key:
+            value = value[:1024]
+        if key.endswith(".linear2.weight") and ".encoder." in key:
+            value = value[:, :1024]
+        official[key] = value
+    (fit, _) = recognised(official, "conditional_detr")
+    assert fit.options["model.transformer.encoder.num_layers"] == 5
+    assert fit.options["model.transformer.encoder.feedforward_channels"] == 1024
+
+
+def test_refinement_where_no_config_has_it(hollow):
+    """Single scale with refinement: the single-scale configs with two options."""
+    official = hollow("deformable_single_scale")
+    for key in [key for key in official if key.startswith("bbox_embed.")]:
+        official[f"transformer.decoder.{key}"] = official[key]
+    fits = recognised(official, "deformable_detr")
+    assert [("single-scale" in fit.config, fit.dilated) for fit in fits] == [
+        (True, False),
+        (True, True),
+    ]
+    for fit in fits:
+        assert fit.options["model.transformer.decoder.refine"] is True
+        assert fit.options["model.bbox_head.share_pred_layer"] is False
+
+
+def test_impossible_shapes_are_compared_and_not_guessed_from(hollow):
+    official = hollow("smca_ss_type2")
+    key = "transformer.decoder.layers.0.point3.weight"
+    official[key] = torch.zeros(())
+    fits = recognise(convert_state_dict(official, "smca_detr"), "smca_detr")
+    assert ("transformer.decoder.layers.0.spatial_prior.scale_branch.weight", ()) in [
+        shape[:2] for shape in fits[0].shapes
+    ]
