@@ -111,6 +111,22 @@ def test_loads_official_weights_and_trains(path):
         HOOKS.build(hook)
 
 
+@pytest.mark.parametrize(
+    "config, num_classes, expected",
+    [
+        ("smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py", 92, 40_763_514),
+        ("sam_detr/sam-detr_r50_4xb4-12e_coco.py", 91, 58_074_058),
+        ("sam_detr/sam-detr_r50_4xb4-50e_coco.py", 91, 58_073_546),
+    ],
+)
+def test_parameters_are_as_many_as_in_the_official_logs(config, num_classes, expected):
+    model = Config.fromfile(ROOT / "configs" / config).model
+    model.bbox_head.num_classes = num_classes
+    with torch.device("meta"):
+        trained = [p.numel() for p in MODELS.build(model).parameters() if p.requires_grad]
+    assert sum(trained) == expected
+
+
 @pytest.mark.parametrize("path", METAFILES, ids=[path.parent.name for path in METAFILES])
 def test_metafile_lists_its_folder(path):
     models = yaml.safe_load(path.read_text())["Models"]

@@ -20,7 +20,7 @@ class DeformableAttention(nn.Module):
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
     num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
-    op, elsewhere ``grid_sample``; both read zeros outside of the map, and zeros on padding.
+    op, elsewhere and for export ``grid_sample``; both read zeros outside of the map, and zeros on padding.
 
     Args:
         embed_dims: Width.
@@ -126,7 +126,7 @@ def sample_and_sum(
         weights: (bs, num_queries, num_heads, num_levels, num_points)
         returns: (bs, num_queries, num_heads * dims)
     """
-    if value.is_cuda:
+    if value.is_cuda and not torch.onnx.is_in_onnx_export():  # which does not know mmcv's op
         return _sample_and_sum_compiled(value, spatial_shapes, locations, weights)
     bs, _, num_heads, _ = value.shape
     dtype = value.dtype
