@@ -20,7 +20,7 @@ class DeformableAttention(nn.Module):
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
     num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
-    op, elsewhere and for export ``grid_sample``; both read zeros outside of the map, and zeros on padding.
+    op, elsewhere and for export ``grid_sample``; both read zeros outside of the map and on padding.
 
     Args:
         embed_dims: Width.
