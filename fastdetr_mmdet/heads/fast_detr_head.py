@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,8 @@ class FastDETRHead(BaseModule):
     ``box = sigmoid(branch(hidden) + reference)`` in logit space. Losses are summed and divided by
     the number of objects, averaged over processes.
 
-    Works in ``FastDETR`` and in mmdet's own ``ConditionalDETR`` and ``DeformableDETR``.
+    Works in ``FastDETR`` and in mmdet's own ``DETR``, ``ConditionalDETR``, ``DABDETR`` and
+    ``DeformableDETR``; mmdet's ``DINO`` predicts with it, but cannot be trained with it.
 
     Args:
         num_classes: Classes, without background.
@@ -97,15 +98,16 @@ class FastDETRHead(BaseModule):
         self._check_loss_cls()
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
-        self.cls_branches = nn.ModuleList(
-            _class_branch(embed_dims, num_classes) for _ in range(branches)
+        shared_by = self.num_decoder_layers if share_pred_layer else 1
+        self.cls_branches = _Branches(
+            [_class_branch(embed_dims, num_classes) for _ in range(branches)], shared_by
         )
-        self.reg_branches = nn.ModuleList(
-            _box_branch(embed_dims, num_reg_fcs, zero_init_box) for _ in range(branches)
+        self.reg_branches = _Branches(
+            [_box_branch(embed_dims, num_reg_fcs, zero_init_box) for _ in range(branches)],
+            shared_by,
         )
         if box_size_bias:
-            first: Any = self.reg_branches[0]
-            nn.init.constant_(first[-1].bias[2:], box_size_bias)
+            nn.init.constant_(self.reg_branches[0][-1].bias[2:], box_size_bias)
 
     def _check_loss_cls(self) -> None:
         name = type(self.loss_cls).__name__
@@ -126,14 +128,22 @@ class FastDETRHead(BaseModule):
     @property
     def box_branches(self) -> list[nn.Module]:
         """The box branch of every layer, for decoders that refine."""
-        if self.share_pred_layer:
-            return [self.reg_branches[0]] * self.num_decoder_layers
-        return list(self.reg_branches[: self.num_decoder_layers])
+        return [self.reg_branches[layer] for layer in range(self.num_decoder_layers)]
 
     @property
     def proposal_branches(self) -> tuple[nn.Module, nn.Module] | None:
         """Class and box branch for encoder proposals, if there are any: the last ones."""
         return (self.cls_branches[-1], self.reg_branches[-1]) if self.as_two_stage else None
+
+    @property
+    def fc_reg(self) -> nn.Module:
+        """The box branch by the name under which mmdet's ``DABDETR`` refines with it."""
+        if not self.share_pred_layer:
+            raise ValueError(
+                "mmdet's DABDETR refines with one box branch for all layers, but "
+                "bbox_head.share_pred_layer=False; leave it out there."
+            )
+        return self.reg_branches[0]
 
     def forward(
         self,
@@ -146,7 +156,7 @@ class FastDETRHead(BaseModule):
         Args:
             hidden_states: Decoder outputs.
             references: Normalised references, as mmdet's detectors give them: one tensor for all
-                layers, or one per layer (further ones are ignored).
+                layers, or one per layer, in a list or stacked (further ones are ignored).
             reference_logits: The same before the sigmoid, one per layer, as our decoders give them.
 
         Shape:
@@ -186,7 +196,7 @@ class FastDETRHead(BaseModule):
             return reference_logits
         if references is None:
             return [None] * num_layers
-        if isinstance(references, Tensor):
+        if isinstance(references, Tensor) and references.dim() == 3:
             return [inverse_sigmoid(references)] * num_layers
         return [inverse_sigmoid(reference) for reference in references[:num_layers]]
 
@@ -198,6 +208,7 @@ class FastDETRHead(BaseModule):
         reference_logits: Sequence[Tensor] | None = None,
         enc_outputs_class: Tensor | None = None,
         enc_outputs_coord: Tensor | None = None,
+        dn_meta: dict | None = None,
     ) -> dict[str, Tensor]:
         """Losses of all layers, by mmdet's names.
 
@@ -206,11 +217,17 @@ class FastDETRHead(BaseModule):
             batch_data_samples: With ``gt_instances``.
             enc_outputs_class: Logits of encoder proposals, (bs, num_tokens, num_classes), or None.
             enc_outputs_coord: Their normalised (cx, cy, w, h), (bs, num_tokens, 4), or None.
+            dn_meta: Denoising queries of mmdet's ``DINO``; a ValueError if there are any.
 
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls`` ... of the
             others, ``enc_loss_cls`` ... of the proposals; scalars, weighted.
         """
+        if dn_meta is not None:
+            raise ValueError(
+                "FastDETRHead has no loss for the denoising queries that mmdet's DINO trains with; "
+                "use DINOHead there (its train_cfg.assigner may be HungarianMatcher)."
+            )
         cls_scores, boxes = self(hidden_states, references, reference_logits)
         targets = Targets.from_data_samples(batch_data_samples, cls_scores.device)
         losses: dict[str, Tensor] = {}
@@ -350,6 +367,19 @@ class FastDETRHead(BaseModule):
                 bboxes = bboxes / bboxes.new_tensor([*meta["scale_factor"]] * 2)
             results.append(InstanceData(bboxes=bboxes, scores=scores[image], labels=labels[image]))
         return results
+
+
+class _Branches(nn.ModuleList):
+    """Indexed by layer, proposals after the last as in mmdet; one that all layers share is once."""
+
+    def __init__(self, branches: Iterable[nn.Module], shared_by: int = 1) -> None:
+        super().__init__(branches)
+        self.shared_by = shared_by
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index >= 0:
+            index = max(0, index - self.shared_by + 1)
+        return super().__getitem__(index)
 
 
 def _class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
