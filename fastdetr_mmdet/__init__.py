@@ -21,7 +21,7 @@ from .decoders import ConditionalDecoder, DetrDecoder
 from .detectors import FastDETR
 from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
 from .heads import FastDETRHead
-from .hooks import DatasetClassesCheckHook
+from .hooks import AtomicCheckpointHook, DatasetClassesCheckHook, ExactResumeHook
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
 from .positions import SAMSinePositionalEncoding
@@ -34,6 +34,7 @@ from .transformers import DeformableDetrTransformer, DetrTransformer
 derived_keys.install()
 
 __all__ = [
+    "AtomicCheckpointHook",
     "ConditionalAttention",
     "ConditionalDecoder",
     "ConditionalSelfAttention",
@@ -46,6 +47,7 @@ __all__ = [
     "DetrEncoder",
     "DetrTransformer",
     "DilatedResNet",
+    "ExactResumeHook",
     "FastDETR",
     "FastDETRHead",
     "GaussianPrior",

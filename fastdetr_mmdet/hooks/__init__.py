@@ -1,5 +1,7 @@
 """Runner hooks."""
 
+from .atomic_checkpoint import AtomicCheckpointHook
 from .dataset_classes_check import DatasetClassesCheckHook
+from .exact_resume import ExactResumeHook
 
-__all__ = ["DatasetClassesCheckHook"]
+__all__ = ["AtomicCheckpointHook", "DatasetClassesCheckHook", "ExactResumeHook"]

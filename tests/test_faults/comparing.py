@@ -1,0 +1,84 @@
+"""What a run left behind, against what another one did."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED, what_is_broken
+
+
+def logged(work_dir: Path) -> dict[str, set]:
+    """The different values that the runs in a folder logged, by their name and step."""
+    values = defaultdict(set)
+    for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # a killed run's last
+                continue
+            for name, value in row.items():
+                if name.startswith(("loss", "grad_norm", "lr", "d0.", "enc_", "coco/")):
+                    values[f"{name} at {row['step']}"].add(value)
+    return dict(values)
+
+
+def check_same(run: Path, expected: Path) -> None:
+    """Everything that was logged, and the last and the best checkpoint, are equal to the bit."""
+    values, expected_values = logged(run), logged(expected)
+    assert len(expected_values) > 50
+    different = {
+        name: (values.get(name), expected_values.get(name))
+        for name in values.keys() | expected_values.keys()
+        if values.get(name) != expected_values.get(name)
+    }
+    assert not different, dict(sorted(different.items())[:6])
+    names = {path.name for path in expected.glob("*.pth")}
+    assert {path.name for path in run.glob("*.pth")} == names
+    for name in names:
+        check_equal(state(run / name), state(expected / name), name)
+    assert last_checkpoint(run).name == last_checkpoint(expected).name
+    assert not list(run.glob(f"*{UNFINISHED}"))
+
+
+def check_equal(actual: Any, expected: Any, where: str) -> None:
+    """Tensors to the bit, within dicts and lists."""
+    assert type(actual) is type(expected), where
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), where
+        for key in expected:
+            check_equal(actual[key], expected[key], f"{where}: {key}")
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected), where
+        for index, value in enumerate(expected):
+            check_equal(actual[index], value, f"{where}: {index}")
+    elif isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, msg=where)
+    else:
+        assert actual == expected, where
+
+
+def state(path: Path) -> dict:
+    """Everything of a checkpoint that training goes on from, but the log."""
+    checkpoint = torch.load(path, weights_only=True)
+    parts = ("state_dict", "optimizer", "param_schedulers", "exact_resume")
+    return {key: checkpoint[key] for key in parts if key in checkpoint}
+
+
+def last_checkpoint(work_dir: Path) -> Path:
+    return Path((work_dir / "last_checkpoint").read_text())
+
+
+def check_last_checkpoint(work_dir: Path) -> None:
+    """It names a whole file; there is none only if there is no whole checkpoint either."""
+    pointer = work_dir / "last_checkpoint"
+    if pointer.exists():
+        assert what_is_broken(last_checkpoint(work_dir)) is None
+    whole = [path for path in work_dir.glob("epoch_*.pth") if what_is_broken(path) is None]
+    assert list(work_dir.glob("epoch_*.pth")) == whole
+    if not pointer.exists():  # killed between the first checkpoint and this
+        assert len(whole) <= 1

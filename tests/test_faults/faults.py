@@ -1,0 +1,80 @@
+"""Faults of a training run: each is done by the run itself, in the middle of its work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+from fastdetr_mmdet.hooks import checkpoint_files
+
+
+def install(
+    kill_at: int | None = None, steps_to: str | None = None, full_at: int | None = None
+) -> None:
+    """Change what the run does to files.
+
+    Args:
+        kill_at: At which step of writing or removing a file the process is killed, from 0.
+        steps_to: A file that gets a line for every step: what is about to be done, and the name.
+        full_at: At which checkpoint file, from 0, the disk is full when half of it is written.
+    """
+    steps: list[str] = []
+    files: list[str] = []
+
+    def step(what: str, path: str | Path) -> None:
+        steps.append(f"{what} {Path(path).name}")
+        if steps_to is not None:
+            Path(steps_to).write_text("\n".join(steps))
+        if len(steps) - 1 == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class File:
+        """The file that is written."""
+
+        def __init__(self, path, *args) -> None:
+            step("open", path)
+            self._path = path
+            self._file = open(path, *args)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_) -> None:
+            self._file.close()
+
+        def write(self, content: bytes) -> None:
+            half = len(content) // 2
+            self._file.write(content[:half])
+            self._file.flush()
+            if ".pth" in self._path.name:
+                files.append(self._path.name)
+                if len(files) - 1 == full_at:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            step("write the second half of", self._path)
+            self._file.write(content[half:])
+
+        def flush(self) -> None:
+            self._file.flush()
+            step("sync", self._path)
+
+        def fileno(self) -> int:
+            return self._file.fileno()
+
+    def open_to_write(path, mode="r", *args):
+        return File(path, mode, *args) if "w" in mode else open(path, mode, *args)
+
+    def stepping(module, name: str, what: str) -> None:
+        function = getattr(module, name)
+
+        def call(path, *args, **kwargs):
+            step(what, path)
+            return function(path, *args, **kwargs)
+
+        setattr(module, name, call)
+
+    checkpoint_files.open = open_to_write
+    stepping(os, "replace", "rename")
+    stepping(checkpoint_files, "_sync_folder", "sync the folder")
+    stepping(os, "remove", "remove")

@@ -1,0 +1,152 @@
+"""Training runs in processes of their own, to be killed; without the seconds that imports take.
+
+`Server` starts this file as a program, which imports everything and then forks itself for every
+run. A run is a process like any other: it has its own files, workers and memory, and SIGKILL gives
+it no time for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: `code` is negative if a signal ended it, as in subprocess."""
+
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+
+class Server:
+    """Starts runs, one at a time."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.count = 0
+
+    def run(
+        self,
+        config: Path,
+        work_dir: Path,
+        kill_after: float | None = None,
+        faults: dict | None = None,
+        **options,
+    ) -> Result:
+        """Train.
+
+        Args:
+            config: File of a config.
+            work_dir: Of the run.
+            kill_after: Seconds from the start to SIGKILL, unless the run has ended before.
+            faults: Arguments for `faults.install`.
+            options: For --cfg-options; a double underscore stands for a dot. `resume` too.
+        """
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.count += 1
+        output = work_dir / f"output_{self.count}.txt"
+        options = {key.replace("__", "."): value for key, value in options.items()}
+        order = [str(config), str(work_dir), str(output), options, faults]
+        pid = self._ask(order)
+        start = time.monotonic()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            # Not waited for yet, so the number is this process's even if it has ended.
+            os.kill(pid, signal.SIGKILL)
+        code = self._ask("wait")
+        return Result(code, output.read_text(errors="replace"), time.monotonic() - start)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def _ask(self, order) -> int:
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert answer, "the server of the runs has died"
+        return json.loads(answer)
+
+
+def serve() -> None:
+    """The program: fork for every order, report the process, wait for its end, report that."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what others print belongs to the errors
+    import torch._dynamo  # noqa: F401 (the first optimizer would)
+    from mmdet.utils import register_all_modules
+    from mmengine.config import config
+
+    import fastdetr_mmdet  # noqa: F401
+
+    register_all_modules(init_default_scope=False)
+    # mmengine formats the config anew for every checkpoint, for as long as an epoch takes here
+    config.FormatCode = lambda text, **_: (text, True)
+    pid = 0
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order == "wait":
+            _, status = os.waitpid(pid, 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                train(*order)  # does not return
+            answer = pid
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def train(config: str, work_dir: str, output: str, options: dict, faults: dict | None) -> None:
+    """One run, as mmdet's tools/train.py would do it."""
+    code = 1
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        import numpy as np
+        from mmengine.config import Config
+        from mmengine.runner import Runner
+
+        if faults is not None:
+            import faults as faults_module
+
+            faults_module.install(**faults)
+        np.random.seed()  # noqa: NPY002 (from which mmengine draws a seed if the config has none)
+        cfg = Config.fromfile(config)
+        cfg.work_dir = work_dir
+        cfg.merge_from_dict(options)
+        Runner.from_cfg(cfg).train()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    serve()
