@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import OutProjection, check_heads, project
+from ..ops import sample_and_sum
 from ..structures import Memory, Queries
 
 
@@ -20,7 +20,7 @@ class DeformableAttention(nn.Module):
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
     num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
-    op, elsewhere and for export ``grid_sample``; both read zeros outside of the map and on padding.
+    op, on the CPU and for export our own; all read zeros outside of the map and on padding.
 
     Args:
         embed_dims: Width.
@@ -110,55 +110,3 @@ class DeformableAttention(nn.Module):
             return centres + offsets / self.num_points * sizes * 0.5
         cells = offsets.new_tensor([[w, h] for h, w in memory.spatial_shapes])
         return centres + offsets / cells[:, None]
-
-
-def sample_and_sum(
-    value: Tensor,
-    spatial_shapes: tuple[tuple[int, int], ...],
-    locations: Tensor,
-    weights: Tensor,
-) -> Tensor:
-    """Bilinear samples of all levels, weighted and summed.
-
-    Shape:
-        value: (bs, num_tokens, num_heads, dims)
-        locations: (bs, num_queries, num_heads, num_levels, num_points, 2), (x, y) in [0, 1]
-        weights: (bs, num_queries, num_heads, num_levels, num_points)
-        returns: (bs, num_queries, num_heads * dims)
-    """
-    if value.is_cuda and not torch.onnx.is_in_onnx_export():  # which does not know mmcv's op
-        return _sample_and_sum_compiled(value, spatial_shapes, locations, weights)
-    bs, _, num_heads, _ = value.shape
-    dtype = value.dtype
-    value = value.to(locations.dtype)  # in float32, as the compiled op: coordinates need it
-    grids = 2 * locations - 1
-    weights = weights.permute(0, 2, 1, 3, 4).flatten(0, 1)  # (bs * heads, q, levels, points)
-    output: Tensor | None = None
-    sizes = [h * w for h, w in spatial_shapes]
-    for level, (tokens, shape) in enumerate(
-        zip(value.split(sizes, dim=1), spatial_shapes, strict=True)
-    ):
-        maps = tokens.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape)
-        grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (bs * heads, q, points, 2)
-        samples = F.grid_sample(maps, grid, padding_mode="zeros", align_corners=False)
-        summed = (samples * weights[:, None, :, level]).sum(-1)  # (bs * heads, dims, q)
-        output = summed if output is None else output + summed
-    assert output is not None
-    return output.unflatten(0, (bs, num_heads)).permute(0, 3, 1, 2).flatten(2).to(dtype)
-
-
-def _sample_and_sum_compiled(
-    value: Tensor,
-    spatial_shapes: tuple[tuple[int, int], ...],
-    locations: Tensor,
-    weights: Tensor,
-) -> Tensor:
-    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
-
-    shapes = torch.tensor(spatial_shapes, dtype=torch.long)
-    starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
-    # in float32: the op has no bfloat16, and its coordinates need the precision
-    output = MultiScaleDeformableAttnFunction.apply(
-        value.float(), shapes.to(value.device), starts.to(value.device), locations, weights, 64
-    )
-    return output.to(value.dtype)

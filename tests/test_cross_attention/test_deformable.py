@@ -8,7 +8,7 @@ from support.memories import only
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.cross_attention import DeformableAttention
-from fastdetr_mmdet.cross_attention.deformable import sample_and_sum
+from fastdetr_mmdet.ops import sample_and_sum
 from fastdetr_mmdet.structures import Memory, Queries
 
 SHAPES = ((6, 9), (3, 5))  # not square: a swapped axis shows
