@@ -2,86 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..version import __version__
-from .classes import (
-    OFFICIAL,
-    TWO_STAGE,
-    coco_meta,
-    count_classes,
-    drop_class_branches,
-    map_classes,
-)
+from .classes import OFFICIAL, coco_meta, count_classes, drop_class_branches, map_classes
 from .files import CheckpointError, Source, check_destination, read_checkpoint, write_checkpoint
 from .rename import Renamed
+from .report import Report, notes
 from .state_dicts import METHODS, check_method, translate
 from .variants import Fit, describe, recognise
 
 # Names per list in an error
 _MOST = 8
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a conversion found; as a string, what the command prints.
-
-    Args:
-        method: As given.
-        variant: What was recognised, in words.
-        destination: The file written.
-        configs: Every shipped config that the weights fit, by its path from the repository's root.
-        options: What each of them has to say otherwise, by the keys of ``--cfg-options``.
-        found_classes: Logits of the class branches in the file; None if it has none.
-        num_classes: Logits that were written; None if the class branches were left out.
-        num_tensors: Tensors written.
-        notes: Sentences about what the weights do not tell, and what follows.
-    """
-
-    method: str
-    variant: str
-    destination: Path
-    configs: tuple[str, ...]
-    options: dict[str, Any]
-    found_classes: int | None
-    num_classes: int | None
-    num_tensors: int
-    notes: tuple[str, ...]
-
-    @property
-    def command(self) -> str:
-        """What to run next, in a shell: mim test, or mim train where class branches are missing."""
-        if self.num_classes is None:
-            options = {**self.options, "load_from": self.destination}
-            words = ["mim", "train", "fastdetr_mmdet", self.configs[0]]
-        else:
-            options = self.options
-            words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
-        if options:
-            words += ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
-        return shlex.join(words)
-
-    def __str__(self) -> str:
-        classes = "class branches left out"
-        if self.num_classes is not None:
-            kept = self.found_classes == self.num_classes
-            classes = f"{'' if kept else f'{self.found_classes} -> '}{self.num_classes} classes"
-        lines = [
-            f"Wrote {self.destination}: {self.method}, {self.num_tensors} tensors, {classes}.",
-            f"Recognised: {self.variant}.",
-            "Config:",
-            *(f"    {config}" for config in self.configs),
-        ]
-        if self.options:
-            lines.append("No shipped config says all of this by itself; give it these options:")
-            lines += [f"    {key}={value}" for key, value in self.options.items()]
-        return "\n".join([*lines, *self.notes, "Next:", f"    {self.command}"])
 
 
 def convert_checkpoint(
@@ -126,7 +62,7 @@ def convert_checkpoint(
         except ValueError as error:
             problems.append(str(error))
             weights = renamed.weights
-    fits = recognise(weights, method, class_head=not drop_class_head)
+    fits = recognise(weights, method, not drop_class_head, _told(source.arguments))
     problems += _problems(renamed, fits[0])
     if problems:
         hint = _other_method(source.weights, method, renamed)
@@ -136,6 +72,8 @@ def convert_checkpoint(
             f"{hint} Compared with {fits[0].config}:{listed}"
         )
     num_classes = count_classes(weights)
+    remarks = tuple(notes(fits, weights, num_classes, source.arguments))
+    fits = [fit for fit in fits if fit.dilated is source.arguments.get("dilation")] or fits
     report = Report(
         method=method,
         variant=describe(weights),
@@ -145,7 +83,7 @@ def convert_checkpoint(
         found_classes=found,
         num_classes=num_classes,
         num_tensors=len(weights),
-        notes=tuple(_notes(fits, weights, num_classes)),
+        notes=remarks,
     )
     meta = {
         "fastdetr_mmdet_version": __version__,
@@ -158,6 +96,22 @@ def convert_checkpoint(
     state_dict = {key: _own(tensor) for key, tensor in weights.items()}
     write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})
     return report
+
+
+def _told(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What an official command line said and weights do not tell, by the keys below ``model``."""
+    keys = {
+        "num_queries": ["num_queries"],  # two-stage weights have none
+        "nheads": ["transformer.encoder.num_heads", "transformer.decoder.num_heads"],
+        "smooth": ["transformer.decoder.spatial_prior.smooth"],  # SMCA
+    }
+    numbers = {name: arguments.get(name) for name in keys}
+    return {
+        key: number
+        for name, number in numbers.items()
+        if isinstance(number, (int, float)) and number > 0
+        for key in keys[name]
+    }
 
 
 def _problems(renamed: Renamed, fit: Fit) -> list[str]:
@@ -189,37 +143,6 @@ def _other_method(weights: Mapping[str, Tensor], method: str, renamed: Renamed) 
         if other != method and not translate(weights, other)[0].unknown:
             return f" Its keys are those of {METHODS[other].model}: try --method {other}."
     return ""
-
-
-def _notes(
-    fits: list[Fit], weights: Mapping[str, Tensor], num_classes: int | None
-) -> Iterable[str]:
-    if len({fit.dilated for fit in fits}) > 1:
-        yield (
-            "DC5 (a dilated last stage) leaves no trace in weights: take a config with dc5 in its "
-            "name if the file's name or its origin says DC5, else one without."
-        )
-    epochs = sorted({fit.epochs for fit in fits})
-    if len(epochs) > 1:
-        numbers = " and ".join(map(str, epochs))
-        yield f"The configs of {numbers} epochs have one architecture, and test alike."
-    if TWO_STAGE in weights:
-        yield (
-            "Two-stage weights do not tell the number of queries: the config has 300, as published."
-        )
-    if num_classes is None:
-        yield (
-            "Without class branches the file is for load_from: set model.bbox_head.num_classes "
-            "and the data set to your classes. mmengine will list bbox_head.cls_branches as "
-            "missing and train them from random weights."
-        )
-    elif num_classes in OFFICIAL:
-        yield (
-            "The labels are COCO's category ids. mmdet's COCO data set has 80 labels, so testing "
-            "on it needs the conversion with --classes 80."
-        )
-    elif num_classes != 80:
-        yield f"The config's data set has COCO's 80 classes: give it the file's {num_classes}."
 
 
 def _dataset_meta(source: Source, found: int | None, num_classes: int | None) -> dict[str, Any]:

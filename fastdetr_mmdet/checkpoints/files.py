@@ -37,10 +37,12 @@ class Source:
     Args:
         weights: The state dict, without the prefix of DistributedDataParallel.
         meta: mmengine's notes, if it wrote the file.
+        arguments: The command line that an official code was started with, if the file holds it.
     """
 
     weights: dict[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Path) -> Source:
@@ -143,17 +145,27 @@ def _unwrap(path: Path, content: Any) -> Source:
         if isinstance(content.get(name), Mapping):
             weights = content[name]
             break
-    others = [key for key, value in weights.items() if not isinstance(value, Tensor)]
-    if others or not weights:
+    tensors = {
+        key: value
+        for key, value in weights.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if not tensors or len(tensors) < len(weights):
         entries = ", ".join(map(str, list(content)[:8])) or "none"
         raise CheckpointError(
             f"{path} holds no weights: neither its entry 'model' nor 'state_dict' nor the file "
             f"itself is a dict of tensors (its entries: {entries})."
         )
-    if all(str(key).startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    meta = content.get("meta")
-    return Source(dict(weights), meta if isinstance(meta, Mapping) else {})
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    # counters of a profiler, which the official Deformable DETR code passes over too
+    tensors = {k: v for k, v in tensors.items() if not k.endswith(("total_ops", "total_params"))}
+    meta, arguments = content.get("meta"), content.get("args")
+    return Source(
+        tensors,
+        meta if isinstance(meta, Mapping) else {},
+        vars(arguments) if isinstance(arguments, argparse.Namespace) else {},
+    )
 
 
 def _first_line(reason: object) -> str:

@@ -29,7 +29,11 @@ Shape = tuple[int, ...]
 _DEPTHS = {6: 50, 23: 101, 36: 152}
 _SCALE_TYPES = {0: "fixed", 1: "single", 2: "independent", 3: "correlated"}
 # Keys that a config need not have, because this is the default
-_DEFAULTS = {"transformer.decoder.refine": False, "bbox_head.share_pred_layer": True}
+_DEFAULTS = {
+    "transformer.decoder.refine": False,
+    "bbox_head.share_pred_layer": True,
+    "transformer.decoder.spatial_prior.smooth": 8.0,
+}
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,19 @@ class Fit:
         return len(self.missing) + len(self.surplus) + len(self.shapes)
 
 
-def recognise(weights: Mapping[str, Tensor], method: str, class_head: bool = True) -> list[Fit]:
+def recognise(
+    weights: Mapping[str, Tensor],
+    method: str,
+    class_head: bool = True,
+    told: Mapping[str, Any] | None = None,
+) -> list[Fit]:
     """The shipped configs that fit the weights best; several if they do so equally well.
 
     Args:
         weights: By our names.
         method: One of ``METHODS``.
         class_head: Whether the weights should have class branches.
+        told: What is known besides, by the keys below ``model``; what the weights say counts more.
 
     Raises:
         CheckpointError: if no config of the method can be built with what the weights say.
@@ -74,7 +84,7 @@ def recognise(weights: Mapping[str, Tensor], method: str, class_head: bool = Tru
     if method == "mmdet":
         conditional = any(".cross_attn.q_spatial_proj." in key for key in weights)
         method = "conditional_detr" if conditional else "deformable_detr"
-    said = read_off(weights)
+    said = {**(told or {}), **read_off(weights)}
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     fits = [_compare(name, said, shapes, class_head) for name in shipped_configs(method)]
     found = [fit for fit in fits if fit is not None]
@@ -222,7 +232,7 @@ def _model_shapes(name: str, changes: tuple[tuple[str, Any], ...]) -> dict[str, 
     try:
         with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
             model = MODELS.build(config.model)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
@@ -244,6 +254,10 @@ def _rows(weights: Mapping[str, Tensor], key: str, columns: int | None = None) -
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the highest number in the names that match; 0 if none does."""
+    """One more than the highest number in the names that match; 0 if none does.
+
+    At most twice as many as there are, so that a strange name does not make for a huge model.
+    """
     found = [re.match(pattern, key) for key in weights]
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    numbers = {int(match[1]) for match in found if match}
+    return min(max(numbers, default=-1) + 1, 2 * len(numbers))

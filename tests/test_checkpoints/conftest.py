@@ -5,19 +5,23 @@ import functools
 import zlib
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from support.golden import GoldenCase
+
+
+def _number(key: str, shape) -> torch.Tensor:
+    return torch.tensor(zlib.crc32(key.encode()) % 1000 / 1e4).expand(shape)
 
 
 @functools.cache
 def _hollow(name: str) -> dict[str, torch.Tensor]:
     manifest = GoldenCase(name).manifest
     copies = {key: group[0] for group in manifest["alias_groups"] for key in group}
-    return {
-        key: torch.tensor(zlib.crc32(copies.get(key, key).encode()) % 1000 / 1e4).expand(shape)
-        for key, shape, _ in manifest["state_dict"]
-    }
+    return {key: _number(copies.get(key, key), shape) for key, shape, _ in manifest["state_dict"]}
 
 
 @pytest.fixture(scope="session")
@@ -26,18 +30,32 @@ def hollow():
     return lambda name: dict(_hollow(name))
 
 
+@pytest.fixture(scope="session")
+def hollow_mmdet():
+    """Makes the state dict of one of mmdet's own shipped configs."""
+
+    def make(name: str) -> dict[str, torch.Tensor]:
+        config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / name).model
+        config.backbone.init_cfg = None
+        with torch.device("meta"):
+            weights = MODELS.build(config).state_dict()
+        return {key: _number(key, value.shape) for key, value in weights.items()}
+
+    return make
+
+
 @pytest.fixture
 def save(tmp_path):
     """Writes a state dict as the official codes write theirs."""
 
-    def write(state_dict: dict, name: str = "official.pth", **options) -> Path:
-        path = tmp_path / name
+    def write(state_dict: dict, args: dict | None = None, **options) -> Path:
+        path = tmp_path / "official.pth"
         checkpoint = dict(
             model=state_dict,
             optimizer=dict(state={0: dict(step=7, exp_avg=torch.zeros(3))}, param_groups=[{}]),
             lr_scheduler=dict(step_size=40, last_epoch=49, _last_lr=[1e-5]),
             epoch=49,
-            args=argparse.Namespace(lr=1e-4, device="cuda", lr_backbone_names=["backbone.0"]),
+            args=argparse.Namespace(lr=1e-4, lr_backbone_names=["backbone.0"], **(args or {})),
         )
         torch.save(checkpoint, path, **options)
         return path

@@ -194,6 +194,17 @@ def test_long_lists_are_counted(hollow, save, refused):
     assert message.endswith(" and 64 more")
 
 
+def test_numbers_that_no_model_can_have(hollow, save, refused):
+    """Neither heads that do not divide the width, nor a name that asks for a million layers."""
+    official = hollow("conditional_r50")
+    message = refused(save(official, dict(nheads=7)))
+    assert message.startswith("No config of conditional_detr can be built with ")
+    assert "'transformer.encoder.num_heads': 7" in message
+    official["transformer.encoder.layers.1000000.norm1.weight"] = torch.zeros(256)
+    message = refused(save(official))
+    assert "surplus key: transformer.encoder.layers.1000000.norm1.weight" in message
+
+
 def test_contradicting_copies(hollow, save, refused):
     official = hollow("deformable_refine")
     key = "transformer.decoder.bbox_embed.2.layers.1.bias"

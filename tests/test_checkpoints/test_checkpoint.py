@@ -117,6 +117,52 @@ def test_what_weights_do_not_tell(name, options, sentence, hollow, save, dst):
     assert all(note in str(report) for note in report.notes)
 
 
+@pytest.mark.parametrize("dilation", [True, False])
+def test_arguments_tell_dc5(dilation, hollow, save, dst):
+    src = save(hollow("conditional_r50"), dict(dilation=dilation))
+    report = convert_checkpoint(src, dst, "conditional_detr")
+    (config,) = report.configs
+    assert ("-dc5_" in config) == dilation
+    assert report.notes == (
+        "DC5 (a dilated last stage) leaves no trace in weights, but the file's own arguments say "
+        f"dilation={dilation}.",
+    )
+
+
+def test_arguments_tell_dc5_that_no_config_has(hollow, save, dst):
+    report = convert_checkpoint(save(hollow("sam_ms_e50"), dict(dilation=True)), dst, "sam_detr")
+    assert len(report.configs) == 2
+    assert report.notes[0].startswith("Careful: the file's own arguments say dilation=True")
+
+
+def test_arguments_tell_what_weights_do_not(hollow, save, dst):
+    """Numbers that the configs have too are no options; weights count more; the rest is ignored."""
+    src = save(hollow("deformable_two_stage"), dict(num_queries=900, nheads=8, smooth="8"))
+    report = convert_checkpoint(src, dst, "deformable_detr")
+    assert (report.options, report.notes) == ({"model.num_queries": 900}, ())
+    src = save(hollow("conditional_r50"), dict(num_queries=900, nheads=4, dilation="yes"))
+    report = convert_checkpoint(src, dst, "conditional_detr")
+    assert report.options == {
+        "model.num_queries": 16,
+        "model.transformer.encoder.num_heads": 4,
+        "model.transformer.decoder.num_heads": 4,
+    }
+    src = save(hollow("smca_ss_type3"), dict(nheads=8, smooth=6))
+    report = convert_checkpoint(src, dst, "smca_detr")
+    prior = "model.transformer.decoder.spatial_prior.smooth"
+    assert report.options == {"model.num_queries": 16, prior: 6}
+
+
+def test_counters_of_a_profiler_are_passed_over(hollow, save, dst):
+    """As the official Deformable DETR code does."""
+    official = hollow("conditional_r50")
+    expected = list(convert_state_dict(official, "conditional_detr"))
+    for name in ("total_ops", "total_params"):
+        official |= {name: torch.zeros(1), f"transformer.{name}": torch.zeros(1)}
+    convert_checkpoint(save(official), dst, "conditional_detr")
+    assert list(weights_of(dst)) == expected
+
+
 def test_own_classes_are_kept(hollow, save, dst):
     """An official code trained on a data set of one's own."""
     official = hollow("conditional_r50")

@@ -1,5 +1,6 @@
 """mmdet's own DETRs, from its shipped configs: converted, ours compute the same."""
 
+import re
 from pathlib import Path
 
 import mmdet
@@ -11,7 +12,7 @@ from support.models import make_batch, randomise
 from support.runs import ROOT
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.checkpoints import convert_checkpoint
+from fastdetr_mmdet.checkpoints import convert_checkpoint, convert_state_dict
 
 SHIPPED = Path(mmdet.__file__).parent / ".mim" / "configs"
 NUM_QUERIES = 50
@@ -64,14 +65,37 @@ def test_equals_mmdet(name, dst):
             assert_near(one, other)
 
 
-def test_other_models_of_mmdet(tmp_path, dst):
+@pytest.mark.parametrize("name", NAMES)
+def test_zeros_in_the_place_of_biases(name, hollow_mmdet):
+    """mmdet leaves biases out before a norm."""
+    converted = convert_state_dict(hollow_mmdet(name), "mmdet")
+    biases = {k: v for k, v in converted.items() if re.match(r"neck\..*conv\.bias$", k)}
+    if "conditional" in name:
+        assert [bool(bias.all()) for bias in biases.values()] == [True]
+    else:
+        assert len(biases) == 4
+        assert not any(bias.any() for bias in biases.values())
+
+
+def test_own_classes_and_their_names(hollow_mmdet, tmp_path, dst):
+    """Names are taken over if there are as many as logits."""
+    weights = hollow_mmdet(NAMES[3])
+    for key in ("bbox_head.fc_cls.weight", "bbox_head.fc_cls.bias"):
+        weights[key] = weights[key][:2]
+    for names in (("cat", "dog"), ("cat",), None):
+        src = tmp_path / "theirs.pth"
+        torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=names))), src)
+        report = convert_checkpoint(src, dst, "mmdet")
+        assert report.options == {"model.bbox_head.num_classes": 2}
+        meta = torch.load(dst, weights_only=True)["meta"]
+        assert meta.get("dataset_meta") == (
+            dict(classes=names) if names == ("cat", "dog") else None
+        )
+
+
+def test_other_models_of_mmdet(hollow_mmdet, tmp_path, dst):
     """DAB-DETR has most of Conditional DETR's names, and some of its own."""
-    config = Config.fromfile(SHIPPED / "dab_detr/dab-detr_r50_8xb2-50e_coco.py").model
-    config.backbone.init_cfg = None
-    with torch.device("meta"):
-        model = MODELS.build(config)
     src = tmp_path / "theirs.pth"
-    weights = {k: torch.tensor(0.0).expand(v.shape) for k, v in model.state_dict().items()}
-    torch.save(dict(state_dict=weights), src)
+    torch.save(dict(state_dict=hollow_mmdet("dab_detr/dab-detr_r50_8xb2-50e_coco.py")), src)
     with pytest.raises(ValueError, match="does not hold the weights of mmdet's own Deformable or"):
         convert_checkpoint(src, dst, "mmdet")

@@ -1,0 +1,116 @@
+"""The command line, and the commands and claims of docs/checkpoints.md."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.golden import ROOT
+
+from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
+from fastdetr_mmdet.checkpoints.classes import drop_class_branches
+from fastdetr_mmdet.checkpoints.convert import main
+
+PAGE = (ROOT / "docs" / "checkpoints.md").read_text()
+COMMANDS = [
+    shlex.split(command)
+    for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    for command in block.replace("\\\n", " ").splitlines()
+]
+CONVERSIONS = [words[3:] for words in COMMANDS if words[0] == "python"]
+
+
+@pytest.mark.smoke
+def test_as_a_program(hollow, save, dst):
+    """Also that Python does not complain that the module was imported before."""
+    module = "fastdetr_mmdet.checkpoints.convert"
+    src = save(hollow("conditional_r50"), dict(dilation=False))
+    words = [sys.executable, "-W", "error::RuntimeWarning", "-m", module, src, dst]
+    words += ["--method", "conditional_detr", "--classes", "91"]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=dst.parent)
+    assert result.returncode == 0, result.stderr
+    config = "configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
+    assert f"Config:\n    {config}\n" in result.stdout
+    assert result.stdout.splitlines()[-1] == (
+        f"    mim test fastdetr_mmdet {config} -C {dst} --cfg-options model.num_queries=16 "
+        "model.bbox_head.num_classes=91"
+    )
+    assert dst.exists()
+
+
+@pytest.mark.parametrize("words", [[], ["a", "b"], ["a", "b", "--method", "detr"]])
+def test_what_is_missing_on_the_command_line(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "python -m fastdetr_mmdet.checkpoints.convert" in capsys.readouterr().err
+
+
+@pytest.fixture
+def published(hollow, hollow_mmdet):
+    """A state dict with the numbers of a published model."""
+
+    def make(method: str) -> dict:
+        if method == "mmdet":
+            return hollow_mmdet("deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py")
+        official = hollow(
+            {
+                "conditional_detr": "conditional_r50",
+                "deformable_detr": "deformable_base",
+                "sam_detr": "sam_ms_smca_e50",
+                "smca_detr": "smca_ss_type3",
+            }[method]
+        )
+        width = official["query_embed.weight"].shape[1]
+        official["query_embed.weight"] = torch.zeros(300, width)
+        return official
+
+    return make
+
+
+@pytest.mark.parametrize("words", CONVERSIONS, ids=lambda words: words[-1] + words[-2])
+def test_commands_of_the_page(words, published, save, tmp_path, monkeypatch, capsys):
+    src, dst, method = words[0], words[1], words[words.index("--method") + 1]
+    monkeypatch.chdir(tmp_path)
+    save(published(method)).rename(src)
+    assert main(words) == 0
+    assert (tmp_path / dst).exists()
+    printed = capsys.readouterr().out
+    if words == CONVERSIONS[0]:
+        assert f"```text\n{printed}```" in PAGE
+    assert "give it these options" not in printed
+
+
+def test_all_methods_are_on_the_page():
+    shown = {words[words.index("--method") + 1] for words in CONVERSIONS}
+    assert shown == set(METHODS)
+    assert all(f"| `{method}` |" in PAGE for method in METHODS)
+
+
+def test_training_command_of_the_page(published):
+    """Its config takes the weights of the file that the page makes for it."""
+    (words,) = [words for words in COMMANDS if words[0] == "mim"]
+    config = Config.fromfile(ROOT / words[3])
+    options = dict(word.split("=") for word in words[words.index("--cfg-options") + 1 :])
+    assert [key for key in options if key.split(".")[0] not in config] == []
+    assert [words[1] for words in CONVERSIONS if "--drop-class-head" in words] == [
+        options["load_from"]
+    ]
+    config.model.bbox_head.num_classes = len(options["classes"].split(","))
+    config.model.backbone.init_cfg = None
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    converted = convert_state_dict(published("conditional_detr"), "conditional_detr")
+    kept = model.load_state_dict(drop_class_branches(converted), strict=False, assign=True)
+    branch = "bbox_head.cls_branches.0."
+    assert kept == ([branch + "weight", branch + "bias"], [])
+
+
+def test_links_of_the_page():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
+    assert targets
+    assert [t for t in targets if not (ROOT / "docs" / t).exists()] == []
