@@ -46,6 +46,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     The options backend_args and file_client_args, and an out_dir on another machine, write as the
     backend that they name does.
+
+    Args:
+        *args, **kwargs: As for mmengine's ``CheckpointHook``.
     """
 
     backend_args: dict | None
