@@ -12,15 +12,15 @@ from itertools import combinations, product
 from typing import Any
 
 from mmdet.registry import MODELS
+from torch import nn
 
 from .registered import SLOTS, Part, Role, registered_roles
 
 # Feature levels of the models; a pair fits if it does on either number.
 LEVELS = (1, 3)
-WIDTH = 8
 # What a part gets if it has such a parameter: nothing here decides what fits.
 SMALL = dict(
-    embed_dims=WIDTH,
+    embed_dims=8,
     num_layers=1,
     pattern=("intra", "multi"),
     num_heads=2,
@@ -59,18 +59,8 @@ class Model:
     num_levels: int
 
     def config(self) -> dict:
-        """The model's config, with one convolution as backbone."""
-        neck_channels = [WIDTH] * self.num_levels
-        model: dict = dict(
-            backbone=dict(type="Conv2d", in_channels=3, out_channels=WIDTH, kernel_size=1),
-            neck=dict(
-                type="ChannelMapper",
-                in_channels=neck_channels,
-                kernel_size=1,
-                out_channels=WIDTH,
-                num_outs=self.num_levels,
-            ),
-        )
+        """The model's config; its backbone only says how many levels there are."""
+        model: dict = dict(backbone=dict(type=nn.Identity, out_indices=range(self.num_levels)))
         small = dict(SMALL, num_levels=self.num_levels)
         for role, part in self.parts:
             if part is not None:
@@ -118,7 +108,7 @@ class Pair:
 
 @cache
 def roles() -> dict[str, Role]:
-    """The roles that meet in a model; mmdet's backbones and the image's neck do not count."""
+    """The roles that meet in a model; a backbone only meets the neck."""
     found = {role.name: role for role in registered_roles()}
     return {
         name: found[name]

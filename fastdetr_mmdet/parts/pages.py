@@ -42,7 +42,7 @@ def full(part: Part, slot: str | None, pairs: Sequence[Pair]) -> str:
     lines = [part.name, f"{part.file}, registered in {part.registry}"]
     lines += [f"Config: {slot}"] if slot else []
     for paragraph in (part.summary, f"Paper: {_paper(part)}.", *part.notes):
-        lines += ["", *_wrap(_plain(paragraph))]
+        lines += ["", *_wrap(_plain(paragraph), "", "  " if paragraph.startswith("- ") else "")]
     lines += [
         "",
         "Parameters:" if part.parameters else f"Parameters: {_constructor(part) or 'none'}",

@@ -34,7 +34,7 @@ SLOTS = {
     "cross_attention": "model.transformer.decoder.cross_attn",
     "heads": "model.bbox_head",
     "matchers": "model.train_cfg.assigner",
-    "hooks": "custom_hooks",
+    "hooks": "default_hooks or custom_hooks",
     "initializers": "init_cfg",
 }
 
@@ -93,9 +93,11 @@ class Part:
     @property
     def notes(self) -> list[str]:
         """What else the docstring says before its sections, as paragraphs."""
-        rest = self._split_paper()[1]
-        others = [p for p in self._sections[""][1:] if not p.startswith("Paper:")]
-        return [*([rest] if rest else []), *map(_join, others)]
+        notes = [self._split_paper()[1]]
+        for paragraph in self._sections[""][1:]:
+            if not paragraph.startswith("Paper:"):
+                notes += map(_join, re.split(r"\n(?=- )", paragraph))  # a list, point by point
+        return [note for note in notes if note]
 
     def _split_paper(self) -> tuple[str, str]:
         for paragraph in self._sections[""]:
