@@ -117,3 +117,13 @@ def test_equals_official_code(path):
 def describe(parameter: Tensor) -> str:
     low, high = (float(x) for x in parameter.aminmax())
     return f"{low:.4g} to {high:.4g}, std {float(parameter.std()):.4g}"
+
+
+def test_branches_of_all_layers_start_equal():
+    """The official codes copy one branch; only the first box branch has another size."""
+    config = GoldenCase("deformable_refine").model_config
+    with_sizes = MODELS.build(config).bbox_head
+    for branches in (with_sizes.cls_branches, with_sizes.reg_branches[1:]):
+        for branch in branches:
+            for ours, first in zip(branch.parameters(), branches[0].parameters(), strict=True):
+                assert torch.equal(ours, first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -99,13 +100,11 @@ class FastDETRHead(BaseModule):
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         shared_by = self.num_decoder_layers if share_pred_layer else 1
-        self.cls_branches = _Branches(
-            [_class_branch(embed_dims, num_classes) for _ in range(branches)], shared_by
-        )
-        self.reg_branches = _Branches(
-            [_box_branch(embed_dims, num_reg_fcs, zero_init_box) for _ in range(branches)],
-            shared_by,
-        )
+        # As in the official codes all layers' branches start as copies of one.
+        cls_branch = _class_branch(embed_dims, num_classes)
+        reg_branch = _box_branch(embed_dims, num_reg_fcs, zero_init_box)
+        self.cls_branches = _Branches([deepcopy(cls_branch) for _ in range(branches)], shared_by)
+        self.reg_branches = _Branches([deepcopy(reg_branch) for _ in range(branches)], shared_by)
         if box_size_bias:
             nn.init.constant_(self.reg_branches[0][-1].bias[2:], box_size_bias)
 
