@@ -1,0 +1,257 @@
+"""mmdet's own parts inside FastDETR: necks, losses, match costs, transforms and hooks.
+
+Elsewhere: each match cost by itself (test_matchers), DetVisualizationHook and test-time
+augmentation (test_ecosystem.py), mmdet's detectors with our head and matcher (test_heads).
+"""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.dataset import pseudo_collate
+from support.models import (
+    EMBED_DIMS,
+    NUM_CLASSES,
+    THREE_LEVELS,
+    make_batch,
+    tiny_config,
+    tiny_model,
+    total,
+)
+from support.runs import CLASSES, log_rows, make_runner
+from support.tolerances import assert_near
+
+from fastdetr_mmdet import FastDETRHead
+from fastdetr_mmdet.boxes import cxcywh_to_xyxy
+from fastdetr_mmdet.targets import Targets
+
+
+def check_learns(config):
+    """One batch by heart: the loss falls, every parameter has a gradient, detections are finite."""
+    torch.manual_seed(0)
+    model = MODELS.build(config).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    inputs, samples = make_batch()
+    losses = []
+    for _ in range(10):
+        optimiser.zero_grad()
+        loss = total(model.loss(inputs, samples))
+        loss.backward()
+        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
+    with torch.no_grad():
+        for sample in model.eval().predict(inputs, samples):
+            assert torch.isfinite(sample.pred_instances.bboxes).all()
+
+
+# --------------------------------------------------------------------------------------------------
+# Necks
+
+CHANNELS = THREE_LEVELS["neck__in_channels"]
+NECKS = {
+    "FPN": dict(type="FPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=3),
+    "FPN, one level more": dict(
+        type="FPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=4, start_level=0
+    ),
+    "PAFPN": dict(type="PAFPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=3),
+    "ChannelMapper": dict(
+        type="ChannelMapper",
+        in_channels=CHANNELS,
+        out_channels=EMBED_DIMS,
+        kernel_size=3,
+        act_cfg=dict(type="ReLU"),
+        norm_cfg=dict(type="GN", num_groups=4),
+        num_outs=4,
+    ),
+    "FPN, then another": [
+        dict(type="FPN", in_channels=CHANNELS, out_channels=16, num_outs=3),
+        dict(type="ChannelMapper", in_channels=[16] * 3, out_channels=EMBED_DIMS, num_outs=3),
+    ],
+}
+
+
+@pytest.mark.parametrize("neck", NECKS.values(), ids=NECKS)
+def test_neck(neck):
+    config = tiny_config(backbone=THREE_LEVELS["backbone"])
+    config.neck = neck
+    num_levels = (neck[-1] if isinstance(neck, list) else neck)["num_outs"]
+    config.transformer.update(type="DeformableDetrTransformer", num_levels=num_levels, encoder=None)
+    config.transformer.decoder.update(
+        type="DetrDecoder", cross_attn=dict(type="DeformableAttention", num_levels=num_levels)
+    )
+    check_learns(config)
+
+
+# --------------------------------------------------------------------------------------------------
+# Losses and match costs
+
+LOSSES = {
+    "FocalLoss": dict(use_sigmoid=True, gamma=1.5, alpha=0.4, loss_weight=3.0),
+    "CrossEntropyLoss": dict(use_sigmoid=True, loss_weight=0.5),
+    "L1Loss": dict(loss_weight=2.0),
+    "SmoothL1Loss": dict(beta=0.1, loss_weight=2.0),
+    "BalancedL1Loss": dict(loss_weight=2.0),
+    "IoULoss": dict(loss_weight=1.5),
+    "GIoULoss": dict(loss_weight=1.5),
+    "DIoULoss": dict(loss_weight=1.5),
+    "CIoULoss": dict(loss_weight=1.5),
+    "EIoULoss": dict(loss_weight=1.5),
+}
+each_loss = pytest.mark.parametrize("kind", LOSSES)
+
+
+def role(kind):
+    """The head's argument that a loss is for."""
+    if kind in ("FocalLoss", "CrossEntropyLoss"):
+        return "loss_cls"
+    return "loss_iou" if "IoU" in kind else "loss_bbox"
+
+
+@each_loss
+def test_loss_is_mmdets(kind):
+    """Its value is that of the same loss called by hand on the matched pairs."""
+    config = dict(type=kind, **LOSSES[kind])
+    head = FastDETRHead(NUM_CLASSES, EMBED_DIMS, **{role(kind): config})
+    _, samples = make_batch(((64, 96),), objects=3)
+    targets = Targets.from_data_samples(samples, "cpu")
+    logits, boxes = torch.randn(1, 1, 8, NUM_CLASSES), torch.rand(1, 1, 8, 4) * 0.5 + 0.2
+    matches = head.assigner.match(logits, boxes, targets)
+    found, wanted = boxes[0, 0, matches.query_index], targets.boxes[matches.object_index]
+    labels = torch.full((8,), NUM_CLASSES)
+    labels[matches.query_index] = targets.labels[matches.object_index]
+    corners = [cxcywh_to_xyxy(x) * targets.scales for x in (found, wanted)]
+    pairs = dict(loss_cls=(logits[0, 0], labels), loss_bbox=(found, wanted), loss_iou=corners)
+    expected = MODELS.build(config)(*pairs[role(kind)], avg_factor=3)
+    assert expected > 0
+    assert_near(head.loss_by_feat(logits, boxes, targets)[role(kind)][0], expected)
+
+
+@each_loss
+def test_learns_with_loss(kind):
+    config = tiny_config()
+    config.bbox_head[role(kind)] = dict(type=kind, **LOSSES[kind])
+    check_learns(config)
+
+
+COSTS = {
+    "focal, L1 of corners, IoU": [
+        dict(type="FocalLossCost", weight=1.0, gamma=1.5),
+        dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy"),
+        dict(type="IoUCost", iou_mode="iou", weight=2.0),
+    ],
+    "classes alone": [dict(type="ClassificationCost", weight=1.0)],
+    "boxes alone": [dict(type="BBoxL1Cost", weight=5.0), dict(type="IoUCost", weight=2.0)],
+}
+
+
+@pytest.mark.parametrize("costs", COSTS.values(), ids=COSTS)
+def test_learns_with_match_costs(costs):
+    assigner = dict(type="HungarianMatcher", match_costs=costs)
+    check_learns(tiny_config(train_cfg=dict(assigner=assigner)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Transforms
+
+
+def flipped(boxes):
+    return torch.cat([1 - boxes[:, :1], boxes[:, 1:]], dim=1)
+
+
+def unchanged(boxes):
+    return boxes
+
+
+TRANSFORMS = {
+    "RandomFlip": (dict(type="RandomFlip", prob=1.0, direction="horizontal"), flipped),
+    "RandomResize": (
+        dict(type="RandomResize", scale=(96, 96), ratio_range=(0.5, 1.5), keep_ratio=True),
+        unchanged,
+    ),
+    "RandomResize, stretched": (
+        dict(type="RandomResize", scale=[(64, 96), (96, 64)], keep_ratio=False),
+        unchanged,
+    ),
+    "PhotoMetricDistortion": (dict(type="PhotoMetricDistortion"), unchanged),
+}
+
+
+def load(data_root, model, *transforms):
+    """Four images through mmdet's pipeline and the model's preprocessor."""
+    dataset = DATASETS.build(
+        dict(
+            type="CocoDataset",
+            data_root=str(data_root),
+            ann_file="annotations/train.json",
+            data_prefix=dict(img="train/"),
+            metainfo=dict(classes=CLASSES),
+            pipeline=[
+                dict(type="LoadImageFromFile"),
+                dict(type="LoadAnnotations", with_bbox=True),
+                dict(type="Resize", scale=(96, 96), keep_ratio=True),
+                *transforms,
+                dict(type="PackDetInputs"),
+            ],
+        )
+    )
+    data = model.data_preprocessor(pseudo_collate([dataset[i] for i in range(4)]), training=True)
+    return data["inputs"], data["data_samples"]
+
+
+@pytest.mark.parametrize(("transform", "effect"), TRANSFORMS.values(), ids=TRANSFORMS)
+def test_transform(transform, effect, shapes):
+    """The images change, the objects follow, and a step of training takes them."""
+    model = tiny_model(bbox_head__num_classes=len(CLASSES))
+    plain, inputs = load(shapes, model), load(shapes, model, transform)
+    assert plain[0].shape != inputs[0].shape or not torch.equal(plain[0], inputs[0])
+    expected, actual = (Targets.from_data_samples(samples, "cpu") for _, samples in (plain, inputs))
+    assert actual.num_objects > 0
+    assert torch.equal(actual.labels, expected.labels)
+    # a resized side is a whole number of pixels, a box need not be
+    assert_near(actual.boxes, effect(expected.boxes), atol=0.02, rtol=0)
+    loss = total(model.loss(*inputs))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+# --------------------------------------------------------------------------------------------------
+# Hooks
+
+
+def test_ema_and_checking_hooks(tiny_config_file, shapes, tmp_path):
+    """EMAHook keeps the mean of every parameter; mmdet's two checks find nothing to object to."""
+    momentum = 0.25
+    hooks = [
+        dict(type="EMAHook", momentum=momentum, priority=49),
+        dict(type="NumClassCheckHook"),
+        dict(type="CheckInvalidLossHook", interval=1),
+        dict(type="DatasetClassesCheckHook"),
+    ]
+    options = dict(custom_hooks=hooks, train_cfg__max_epochs=1, train_cfg__val_interval=1)
+    runner = make_runner(tiny_config_file, tmp_path, shapes, **options)
+    seen = []
+    step = runner.model.train_step
+
+    def watched(*args, **kwargs):
+        outputs = step(*args, **kwargs)
+        seen.append({name: p.detach().clone() for name, p in runner.model.named_parameters()})
+        return outputs
+
+    runner.model.train_step = watched
+    runner.train()
+
+    assert len(log_rows(tmp_path)) == len(seen) > 1
+    saved = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
+    mean = seen[0]  # the hook's first step copies
+    for weights in seen[1:]:
+        mean = {name: (1 - momentum) * mean[name] + momentum * weights[name] for name in mean}
+    # the mean is what a checkpoint holds as the model, and the trained weights lie beside it
+    for name, weights in seen[-1].items():
+        assert_near(saved["state_dict"][name], mean[name])
+        assert_near(saved["ema_state_dict"][f"module.{name}"], weights)
+    apart = [(mean[name] - weights).abs().max() for name, weights in seen[-1].items()]
+    assert torch.stack(apart).max() > 1e-4  # which is more than the tolerance
