@@ -231,7 +231,7 @@ def test_ema_and_checking_hooks(tiny_config_file, shapes, tmp_path):
         dict(type="CheckInvalidLossHook", interval=1),
         dict(type="DatasetClassesCheckHook"),
     ]
-    options = dict(custom_hooks=hooks, train_cfg__max_epochs=1, train_cfg__val_interval=1)
+    options = dict(custom_hooks=hooks, train_cfg__max_epochs=1, param_scheduler=[])
     runner = make_runner(tiny_config_file, tmp_path, shapes, **options)
     seen = []
     step = runner.model.train_step
@@ -254,4 +254,4 @@ def test_ema_and_checking_hooks(tiny_config_file, shapes, tmp_path):
         assert_near(saved["state_dict"][name], mean[name])
         assert_near(saved["ema_state_dict"][f"module.{name}"], weights)
     apart = [(mean[name] - weights).abs().max() for name, weights in seen[-1].items()]
-    assert torch.stack(apart).max() > 1e-4  # which is more than the tolerance
+    assert torch.stack(apart).max() > 5e-4  # far more than the tolerance
