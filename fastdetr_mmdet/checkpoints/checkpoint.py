@@ -62,7 +62,10 @@ def convert_checkpoint(
         except ValueError as error:
             problems.append(str(error))
             weights = renamed.weights
-    fits = recognise(weights, method, not drop_class_head, _told(source.arguments))
+    try:
+        fits = recognise(weights, method, not drop_class_head, _told(source.arguments))
+    except CheckpointError as error:
+        raise CheckpointError(f"{src} was not converted: {error}") from error
     problems += _problems(renamed, fits[0])
     if problems:
         hint = _other_method(source.weights, method, renamed)

@@ -89,7 +89,11 @@ def recognise(
     fits = [_compare(name, said, shapes, class_head) for name in shipped_configs(method)]
     found = [fit for fit in fits if fit is not None]
     if not found:
-        raise CheckpointError(f"No config of {method} can be built with {said}.")
+        values = ", ".join(f"model.{key}={value}" for key, value in said.items())
+        raise CheckpointError(
+            f"no config of {method} can be built with what its weights and arguments say "
+            f"({values})."
+        )
     found.sort(key=lambda fit: (fit.dilated, fit.epochs, fit.config))
     best = min((fit.num_problems, len(fit.options)) for fit in found)
     return [fit for fit in found if (fit.num_problems, len(fit.options)) == best]
@@ -182,7 +186,7 @@ def shipped_configs(folder: str) -> dict[str, Config]:
     files = sorted((root / folder).glob("*.py"))
     if not files:
         raise CheckpointError(
-            f"This installation of fastdetr_mmdet has no configs in {root / folder}; install it "
+            f"this installation of fastdetr_mmdet has no configs in {root / folder}; install it "
             "from a clone or a wheel."
         )
     register_all_modules(init_default_scope=False)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from support.golden import CASES, GoldenCase
 
-from fastdetr_mmdet.checkpoints import METHODS, CheckpointError, convert_checkpoint
+from fastdetr_mmdet.checkpoints import METHODS, CheckpointError, convert_checkpoint, variants
 from fastdetr_mmdet.checkpoints.convert import main
 from fastdetr_mmdet.checkpoints.state_dicts import translate
+from fastdetr_mmdet.checkpoints.variants import shipped_configs
 
 convert = partial(convert_checkpoint, method="conditional_detr")
 
@@ -197,12 +198,24 @@ def test_long_lists_are_counted(hollow, save, refused):
 def test_numbers_that_no_model_can_have(hollow, save, refused):
     """Neither heads that do not divide the width, nor a name that asks for a million layers."""
     official = hollow("conditional_r50")
-    message = refused(save(official, dict(nheads=7)))
-    assert message.startswith("No config of conditional_detr can be built with ")
-    assert "'transformer.encoder.num_heads': 7" in message
+    src = save(official, dict(nheads=7))
+    message = refused(src)
+    assert message.startswith(f"{src} was not converted: no config of conditional_detr can be bui")
+    assert "model.transformer.encoder.num_heads=7" in message
     official["transformer.encoder.layers.1000000.norm1.weight"] = torch.zeros(256)
     message = refused(save(official))
     assert "surplus key: transformer.encoder.layers.1000000.norm1.weight" in message
+
+
+def test_configs_are_missing(hollow, save, refused, monkeypatch, tmp_path):
+    """As in an installation by other means than pip."""
+    monkeypatch.setattr(variants, "__file__", str(tmp_path / "package" / "checkpoints" / "v.py"))
+    shipped_configs.cache_clear()
+    try:
+        message = refused(save(hollow("conditional_r50")))
+    finally:
+        shipped_configs.cache_clear()
+    assert "was not converted: this installation of fastdetr_mmdet has no configs in" in message
 
 
 def test_contradicting_copies(hollow, save, refused):

@@ -1,5 +1,7 @@
 """Names and shapes tell which shipped config weights belong to."""
 
+import functools
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -46,6 +48,15 @@ CONFIGS |= {
 }
 
 
+@functools.cache
+def empty_model(path: str, options: tuple):
+    config = Config.fromfile(ROOT / path)
+    config.merge_from_dict(dict(options))
+    config.model.backbone.init_cfg = None
+    with torch.device("meta"):
+        return MODELS.build(config.model)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_official_case(name, hollow, save, dst):
     case = GoldenCase(name)
@@ -58,11 +69,7 @@ def test_every_official_case(name, hollow, save, dst):
     assert (report.found_classes, report.num_classes) == (case.num_classes, 80)
     state_dict = torch.load(dst, weights_only=True)["state_dict"]
     for path in report.configs:
-        config = Config.fromfile(ROOT / path)
-        config.merge_from_dict(report.options)
-        config.model.backbone.init_cfg = None
-        with torch.device("meta"):
-            model = MODELS.build(config.model)
+        model = empty_model(path, tuple(report.options.items()))
         model.load_state_dict(state_dict, strict=True, assign=True)
 
 
