@@ -1,7 +1,13 @@
 """Runner hooks."""
 
 from .atomic_checkpoint import AtomicCheckpointHook
+from .dataset_check import DatasetCheckHook
 from .dataset_classes_check import DatasetClassesCheckHook
 from .exact_resume import ExactResumeHook
 
-__all__ = ["AtomicCheckpointHook", "DatasetClassesCheckHook", "ExactResumeHook"]
+__all__ = [
+    "AtomicCheckpointHook",
+    "DatasetCheckHook",
+    "DatasetClassesCheckHook",
+    "ExactResumeHook",
+]

@@ -1,0 +1,26 @@
+"""Finds what is wrong with a data set in COCO's format, before training finds it.
+
+Usage:
+    python -m fastdetr_mmdet.datasets.check ANNOTATIONS --images DIR
+    python -m fastdetr_mmdet.datasets.check --config CONFIG
+"""
+
+from .check import check_annotations
+from .clean import CannotCleanError, clean
+from .files import check_files
+from .kinds import KINDS, Kind
+from .read import NotCocoError, read_coco
+from .report import Finding, Report
+
+__all__ = [
+    "KINDS",
+    "CannotCleanError",
+    "Finding",
+    "Kind",
+    "NotCocoError",
+    "Report",
+    "check_annotations",
+    "check_files",
+    "clean",
+    "read_coco",
+]
