@@ -21,7 +21,12 @@ from .decoders import ConditionalDecoder, DetrDecoder
 from .detectors import FastDETR
 from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
 from .heads import FastDETRHead
-from .hooks import AtomicCheckpointHook, DatasetClassesCheckHook, ExactResumeHook
+from .hooks import (
+    AtomicCheckpointHook,
+    DatasetCheckHook,
+    DatasetClassesCheckHook,
+    ExactResumeHook,
+)
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
 from .positions import SAMSinePositionalEncoding
@@ -38,6 +43,7 @@ __all__ = [
     "ConditionalAttention",
     "ConditionalDecoder",
     "ConditionalSelfAttention",
+    "DatasetCheckHook",
     "DatasetClassesCheckHook",
     "DecoderOutput",
     "DeformableAttention",
