@@ -32,8 +32,8 @@ class DetrDecoder(nn.Module):
         num_heads: Heads of every part whose own config does not set it.
         feedforward_channels: Hidden width of the feed-forward blocks.
         dropout: Dropout of residual branches, feed-forward blocks and attention weights.
-        self_attn: Self-attention config.
-        cross_attn: Cross-attention config.
+        self_attn: Self-attention config; None: ``MultiheadSelfAttention``.
+        cross_attn: Cross-attention config; None: ``MultiheadCrossAttention``.
         aligner: Aligner config, or None.
         spatial_prior: Spatial prior config, or None.
         refine: Whether each layer moves the references for the next one.

@@ -16,8 +16,8 @@ PAGE = "docs/parts.md"
 COMMAND = f"python -m {PACKAGE}.parts"
 HANDED_DOWN = (
     "`embed_dims` is handed down by the transformer, `num_queries` by the detector; what sits in a "
-    "decoder layer is also told the decoder's `num_heads`, `dropout` and its `layer_index`. A "
-    "config sets them where they are to differ."
+    "decoder layer is also told its `layer_index` and the decoder's `num_heads`, attentions its "
+    "`dropout` too. A config sets them only where they are to differ."
 )
 
 

@@ -1,0 +1,232 @@
+"""What docs/extending.md says is so: its code is saved, built, trained and run as it says."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.memories import in_double, make_memory, make_queries
+from support.models import EMBED_DIMS, NUM_HEADS, make_batch, pick, randomise, tiny_config, total
+from support.runs import BIN
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.structures import SalientPoints
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "extending.md"
+TEXT = PAGE.read_text()
+NAME = "DistanceAttention"
+
+QUERIES = ("LearnedQueries", "LearnedBoxQueries", "TwoStageQueries")
+ALIGNERS = (None, "SAMSemanticAligner")
+PRIORS = (None, "GaussianPrior", "SalientGaussianPrior")
+
+
+def blocks():
+    """Per code block: the last file named before it, and the code."""
+    for before, code in zip(TEXT.split("```python\n"), TEXT.split("```python\n")[1:], strict=False):
+        yield re.findall(r"`(\w+\.py)`", before)[-1], code.split("```")[0]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The root of a clone, with the page's files in it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for file, code in blocks():
+        (folder / file).write_text(code)
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def part(root):
+    """The new part, registered as a run does it: by the config, from PYTHONPATH."""
+    sys.path.insert(0, str(root))
+    Config.fromfile(root / "distance_r18_shapes.py")
+    yield MODELS.get(NAME)
+    sys.path.remove(str(root))
+    MODELS._module_dict.pop(NAME)
+    del sys.modules["distance_attention"]
+
+
+@pytest.fixture
+def config(root):
+    """The page's config, of a size for tests."""
+    config = Config.fromfile(root / "distance_r18_shapes.py")
+    small = dict(
+        num_queries=10,
+        backbone=dict(base_channels=8, stem_channels=8),
+        neck=dict(in_channels=[32, 64], out_channels=EMBED_DIMS),
+        transformer=dict(embed_dims=EMBED_DIMS, decoder=dict(num_heads=4, feedforward_channels=48)),
+    )
+    config.merge_from_dict(dict(model=small))
+    return config
+
+
+def overrides(queries, aligner, prior):
+    """For tiny_config: a decoder with the new part and these."""
+    reference = dict(reference="mlp") if queries == "LearnedQueries" else {}
+    layer = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
+    return dict(
+        transformer__queries=dict(_delete_=True, type=queries, **reference),
+        transformer__decoder=dict(
+            _delete_=True,
+            type="DetrDecoder",
+            num_layers=2,
+            **layer,
+            cross_attn=dict(type=NAME),
+            aligner=aligner and dict(type=aligner),
+            spatial_prior=prior and dict(type=prior),
+        ),
+    )
+
+
+def test_two_files_and_five_lines():
+    assert [file for file, _ in blocks()] == ["distance_attention.py", "distance_r18_shapes.py"]
+    (_, part), (_, config) = blocks()
+    assert part.count("register_module") == 1
+    assert len(config.splitlines()) <= 5
+    assert max(map(len, (part + config).splitlines())) <= 100
+
+
+@pytest.mark.smoke
+def test_trains_predicts_and_images_do_not_see_each_other(config):
+    model = randomise(MODELS.build(config.model)).train()
+    assert type(model.transformer.decoder.layers[0].cross_attn).__name__ == NAME
+    inputs, samples = make_batch(num_classes=6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    total(model.loss(inputs, samples)).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    slopes = [p for n, p in model.named_parameters() if n.endswith("slope")]
+    assert len(slopes) == 2  # one per layer
+    assert all(p.grad.abs().min() > 0 for p in slopes)
+    optimizer.step()
+    assert all((p != before[n]).any() for n, p in model.named_parameters() if n.endswith("slope"))
+
+    model.eval()
+    with torch.no_grad():
+        together = model._forward(inputs, samples)
+        for image in range(2):
+            alone = model._forward(*pick(inputs, samples, image))
+            for ours, expected in zip(together, alone, strict=True):
+                assert_near(ours[:, image], expected[:, 0])
+        found = model.predict(inputs, samples)
+    assert [len(sample.pred_instances) for sample in found] == [60, 60]
+    assert all(torch.isfinite(sample.pred_instances.bboxes).all() for sample in found)
+
+
+def combinations():
+    for queries, aligner, prior in itertools.product(QUERIES, ALIGNERS, PRIORS):
+        boxes = aligner is not None and queries == "LearnedQueries"
+        if not boxes and (aligner is not None or prior != "SalientGaussianPrior"):
+            yield queries, aligner, prior  # the others are refused with any cross-attention
+
+
+@pytest.mark.parametrize(("queries", "aligner", "prior"), list(combinations()))
+def test_combines_as_it_is(queries, aligner, prior):
+    model = randomise(MODELS.build(tiny_config(**overrides(queries, aligner, prior)))).train()
+    inputs, samples = make_batch()
+    total(model.loss(inputs, samples)).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert len(model.eval().predict(inputs, samples)) == 2
+
+
+@pytest.mark.parametrize(
+    "base", sorted((ROOT / "configs/_base_/models").glob("*.py")), ids=lambda path: path.stem
+)
+def test_every_other_config_serves_as_well(base):
+    transformer = Config.fromfile(base).model.transformer
+    decoder = transformer.decoder
+    if decoder.type == "ConditionalDecoder":
+        with pytest.raises(ValueError, match=r"use decoder type 'DetrDecoder'\.$"):
+            MODELS.build(dict(transformer, decoder=dict(decoder, cross_attn=dict(type=NAME))))
+        decoder = dict(decoder, type="DetrDecoder")
+    built = MODELS.build(dict(transformer, decoder=dict(decoder, cross_attn=dict(type=NAME))))
+    assert {type(layer.cross_attn).__name__ for layer in built.decoder.layers} == {NAME}
+
+
+def test_is_refused_without_reference_points():
+    config = tiny_config(
+        **overrides("LearnedQueries", None, None), transformer__queries__reference="none"
+    )
+    with pytest.raises(ValueError, match=f"^{NAME} in DetrDecoder needs reference points, but "):
+        MODELS.build(config)
+
+
+@pytest.mark.parametrize("salient", [False, True])
+def test_equals_the_formula(part, salient):
+    """Softmax of q.k / sqrt(d) - slope * (|dx| + |dy|) + prior, over what is no padding."""
+    attention = randomise(part(EMBED_DIMS, NUM_HEADS, dropout=0.0)).double()
+    memory, queries = in_double(make_memory(strides=(8, 16))), in_double(make_queries())
+    prior = -torch.rand(2, 1, queries.content.shape[1], memory.tokens.shape[1]).double()
+    dims, points = EMBED_DIMS // NUM_HEADS, queries.reference.unsqueeze(2)
+    asked = (queries.content + queries.pos).unsqueeze(2)
+    if salient:
+        shape = (*queries.content.shape[:2], NUM_HEADS)
+        found = torch.randn(2, *shape, EMBED_DIMS).double()
+        points = torch.rand(*shape, 2).double()
+        queries = queries.with_salient(SalientPoints(*found, points))
+        asked = found.sum(0)
+    weight, bias = (p.detach() for p in attention.in_proj.proj.parameters())
+    grid, chunks = memory.grid().double(), []
+    for head in range(NUM_HEADS):
+        q, k, v = (
+            slice(i * EMBED_DIMS + head * dims, i * EMBED_DIMS + (head + 1) * dims)
+            for i in range(3)
+        )
+        ask, point = (x[:, :, head if salient else 0] for x in (asked, points))
+        key = (memory.tokens + memory.pos) @ weight[k].T + bias[k]
+        scores = (ask @ weight[q].T + bias[q]) @ key.transpose(1, 2) / dims**0.5
+        away = (point.unsqueeze(2) - grid.unsqueeze(1)).abs().sum(-1)
+        scores = scores - attention.slope[head].detach() * away + prior[:, 0]
+        scores = scores.masked_fill(memory.padding_mask.unsqueeze(1), float("-inf"))
+        chunks.append(scores.softmax(-1) @ (memory.tokens @ weight[v].T + bias[v]))
+    with torch.no_grad():
+        expected = attention.out_proj(torch.cat(chunks, -1))
+        assert_near(attention(queries, memory, prior), expected, torch.float64)
+
+
+def test_commands_run(root, shapes):
+    """As they stand on the page, but for the size of the data set and one epoch."""
+    (block,) = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    render, train = block.strip().splitlines()
+    assert render == "python -m fastdetr_mmdet.datasets.shapes data/shapes"
+    (root / "data").mkdir()
+    (root / "data" / "shapes").symlink_to(shapes)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        f"{train} --cfg-options max_epochs=1",
+        shell=True,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert (root / "work_dirs" / "distance_r18_shapes" / "epoch_1.pth").exists()
+
+
+def test_page_names_every_attribute_that_is_read():
+    """Of parts, by the packages that put them together."""
+    names = set()
+    for folder in ("decoders", "transformers"):
+        for path in (ROOT / "fastdetr_mmdet" / folder).glob("*.py"):
+            names.update(re.findall(r'getattr\([\w.]+, "(\w+)"', path.read_text()))
+    assert {"needs_reference", "takes_spatial_prior", "num_levels"} <= names
+    assert "`check_levels(num_levels)`" in TEXT
+    rows = [name for name in sorted(names) if f"\n| `{name}` |" in TEXT]
+    assert rows == sorted(names - {"check_levels"})
+
+
+def test_links_lead_to_files():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    assert targets
+    assert [target for target in targets if not (PAGE.parent / target).exists()] == []
