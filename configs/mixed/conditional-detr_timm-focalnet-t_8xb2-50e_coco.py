@@ -1,0 +1,10 @@
+_base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
+
+# Any feature extractor of timm, with its ImageNet weights, through mmpretrain's wrapper: here one
+# with LayerNorm, since batch norms would learn from two images.
+custom_imports = dict(imports=['fastdetr_mmdet', 'mmpretrain.models'])
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mmpretrain.TIMMBackbone', model_name='focalnet_tiny_srf',
+        features_only=True, pretrained=True, out_indices=(3, )),
+    neck=dict(in_channels=[768]))

@@ -1,0 +1,10 @@
+_base_ = '../deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
+
+# Conditional decoder behind the deformable encoder: its queries see every token of four levels.
+model = dict(
+    transformer=dict(
+        decoder=dict(
+            type='ConditionalDecoder',
+            post_norm=True,
+            self_attn=dict(type='ConditionalSelfAttention'),
+            cross_attn=dict(_delete_=True, type='ConditionalAttention'))))
