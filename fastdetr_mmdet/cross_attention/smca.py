@@ -14,10 +14,10 @@ from .bias import attention_bias
 class SMCAAttention(nn.Module):
     """Dense attention within each scale; every query weighs the scales.
 
-    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 3 with a prior.
+    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 6 with a prior.
 
     On one level it is DETR's cross-attention. With a ``GaussianPrior`` it is the paper's spatially
-    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 3). On several levels each
+    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 6). On several levels each
     is attended to by itself, and the results are summed with ``softmax(FC(query))`` as weights. The
     weights are each image's own; the official code uses those of a batch's first image for all.
 

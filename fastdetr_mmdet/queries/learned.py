@@ -18,7 +18,7 @@ class LearnedQueries(nn.Module):
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.2 (``reference='none'``); Conditional
     DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, ``s = sigmoid(FFN(o_q))`` (``'mlp'``);
-    Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, A.3 (``'linear'``, with
+    Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1 (``'linear'``, with
     ``content='learned'``).
 
     Args:

@@ -17,8 +17,8 @@ from .standard import DetrTransformer
 class DeformableDetrTransformer(DetrTransformer):
     """``DetrTransformer`` that adds a learned vector per level to the positional encoding.
 
-    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, A.3, the scale-level embedding. As in
-    the official code it is there for one level too. Where no part reads positions (deformable
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, scale-level embedding. As
+    in the official code it is there for one level too. Where no part reads positions (deformable
     cross-attention behind no encoder) there is none.
 
     Args:

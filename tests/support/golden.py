@@ -258,6 +258,12 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
         )
         best = proposals.cls_scores[..., 0].topk(len(golden["enc_topk"][0])).indices
         assert np.array_equal(best.numpy(), golden["enc_topk"])
+        as_objects = [sample.new() for sample in samples]  # all of class 0
+        for sample, given in zip(as_objects, samples, strict=True):
+            labels = torch.zeros_like(given.gt_instances.labels)
+            sample.gt_instances = InstanceData(bboxes=given.gt_instances.bboxes, labels=labels)
+        scores, proposed = proposals.cls_scores[None], proposals.box_logits.sigmoid()[None]
+        _matches(model.bbox_head.assigner, scores, proposed, as_objects, case, ["enc"])
         found = _worst(proposals.cls_scores[..., ::18], golden["enc_logits"])
         errors["hidden states"] = max(errors["hidden states"], found)
     return errors
@@ -300,16 +306,16 @@ def _outputs(model, case, inputs, samples) -> dict[str, float]:
     return errors
 
 
-def _matches(matcher, logits, boxes, samples, case) -> None:
+def _matches(matcher, logits, boxes, samples, case, layers=None) -> None:
     """Every pair of every layer and image is the official one."""
     num_layers, bs, num_queries, _ = logits.shape
     matches = matcher.match(logits, boxes, Targets.from_data_samples(samples, logits.device))
     first_object = np.cumsum([0, *(len(sample.gt_instances) for sample in samples)]).tolist()
     golden = {
         ((layer * bs + image) * num_queries + query, first_object[image] + object_)
-        for layer in range(num_layers)
+        for layer, name in enumerate(layers or [f"l{layer}" for layer in range(num_layers)])
         for image in range(bs)
-        for query, object_ in case.arrays[f"match_l{layer}_b{image}"].T.tolist()
+        for query, object_ in case.arrays[f"match_{name}_b{image}"].T.tolist()
     }
     ours = zip(matches.query_index.tolist(), matches.object_index.tolist(), strict=True)
     assert set(ours) == golden

@@ -1,4 +1,4 @@
-"""SMCA's co-attention with scale selection (Eq. 3, 8 and 9) against loops."""
+"""SMCA's co-attention with scale selection (Eq. 6, 8 and 9) against loops."""
 
 from dataclasses import replace
 
