@@ -173,6 +173,7 @@ def test_one_part_in_full(capsys):
 )
 def test_unknown_name_suggests_the_nearest(given, nearest, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["parts", given])
+    monkeypatch.delitem(sys.modules, main.__module__)
     with pytest.raises(SystemExit, match=r"^1$"):  # as python -m fastdetr_mmdet.parts does it
         runpy.run_module("fastdetr_mmdet.parts", run_name="__main__")
     assert f"no part of this package is named '{given}'; did you mean {nearest}?" in (
