@@ -1,10 +1,11 @@
 """Fast-converging DETRs as parts for MMDetection 3.x; importing this registers all of them."""
 
-from .environment import allow_mmengine_checkpoints, check_environment
+from .environment import allow_mmengine_checkpoints, check_environment, guard_checkpoints
 from .version import __version__
 
 check_environment()
 allow_mmengine_checkpoints()
+guard_checkpoints()
 
 # ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
 from . import derived_keys

@@ -1,0 +1,130 @@
+"""What a config that came in with a checkpoint may say.
+
+A config is a Python program, and even one of plain data builds whatever its ``type`` entries name:
+``dict(type='os.system', ...)`` is a command. Of a config that the user did not write, only what
+mmengine's own dump of a config looks like is accepted, and only parts that are registered already.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+from mmengine.registry import Registry
+
+# Keys that make mmengine import something, or read another file as a program
+_IMPORTING = ("custom_imports", "default_scope", "_scope_")
+_READING = ("_base_", "_delete_")
+
+
+class ForeignConfigError(ValueError):
+    """A config of a checkpoint that was not run."""
+
+
+def check_config(text: str) -> None:
+    """Accept a config that is plain data and names only what is registered or imported already.
+
+    Raises:
+        ForeignConfigError: if it is not; in a sentence with the reason and the remedy.
+    """
+    for key, value in _entries(_read(text)):
+        if key in _READING:
+            _refuse(f"it has the entry {key}, which a dumped config never has")
+        elif key == "type":
+            _check_type(value)
+        elif key in _IMPORTING:
+            names = value.get("imports", ()) if isinstance(value, dict) else value
+            for name in [names] if isinstance(names, str) else names or ():
+                if not isinstance(name, str) or name not in sys.modules:
+                    _refuse(f"{key} would import {name}; import it yourself if you trust it")
+
+
+def _read(text: str) -> dict[str, Any]:
+    """The variables of a config, without running it."""
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        _refuse(f"it cannot be read ({error})")
+    values = {}
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                values[name] = _literal(value)
+            case _:
+                _refuse(f"line {statement.lineno} is not an assignment: it holds code")
+    return values
+
+
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            # a key that is missing stands for **another
+            names = [key.value if isinstance(key, ast.Constant) else _no_key() for key in keys]
+            return dict(zip(names, map(_literal, values), strict=True))
+        case ast.Call(func=ast.Name(id="dict"), args=[] | [ast.Dict()], keywords=keywords):
+            content = {word.arg or _no_key(): _literal(word.value) for word in keywords}
+            return content | (_literal(node.args[0]) if node.args else {})
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float())):
+            return ast.literal_eval(node)
+        case _:
+            _refuse(f"line {node.lineno} holds code: {ast.unparse(node)[:80]}")
+
+
+def _no_key() -> NoReturn:
+    _refuse("it holds code in the place of a key")
+
+
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every key with its value, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
+
+
+def _check_type(name: Any) -> None:
+    """mmengine calls what a registry knows by the name, or else what a path to it leads to."""
+    scope, _, short = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    if scope:
+        harmless = scope in sys.modules and short in _registered_names()
+    else:  # without a dot the path can only be a module's, such as RoIAlign, which is none
+        harmless = bool(short) and (short in sys.modules or find_spec(short) is None)
+        harmless = harmless or short in _registered_names()
+    if not harmless:
+        _refuse(
+            f"type={name!r} is no registered part, and mmengine would call whatever Python object "
+            "that names; if it is yours, import its module first"
+        )
+
+
+def _registered_names() -> set[str]:
+    """All that the registries of mmengine and of the packages below it know."""
+    from mmdet.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    import mmengine.registry
+
+    names: set[str] = set()
+    registries = [x for x in vars(mmengine.registry).values() if isinstance(x, Registry)]
+    while registries:
+        registry = registries.pop()
+        names.update(registry.module_dict)
+        registries.extend(registry.children.values())
+    return names
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ForeignConfigError(
+        f"The config in this checkpoint was refused: {why}. Give the config yourself, "
+        "DetInferencer(config, weights), or load the weights alone (load_from, not resume)."
+    )

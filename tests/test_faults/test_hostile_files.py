@@ -1,0 +1,409 @@
+"""No file that is given as a checkpoint gets to run code, whichever way it comes in."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from types import ModuleType
+
+import pytest
+import torch
+from mmdet.apis import DetInferencer, init_detector
+from mmdet.registry import HOOKS, MODELS
+from mmengine.config import Config
+from mmengine.runner import checkpoint as loaders
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+from support.runs import BIN, ROOT, make_runner, own_visualizer, run_tool
+
+from fastdetr_mmdet.environment import CheckpointRefusedError, guard_checkpoints
+from fastdetr_mmdet.foreign_config import ForeignConfigError, check_config
+
+
+class Call:
+    """Unpickles to the result of a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """What the payloads make; when a test is over it must not be there."""
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists(), "the payload was run"
+
+
+def saved(content, **options) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+def old_tar(content) -> bytes:
+    """The format of torch 0.1."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            data = pickle.dumps(content if name == "pickle" else 0, protocol=2)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+FORMATS = {
+    "torch.save": saved,
+    "torch.save before 1.6": lambda x: saved(x, _use_new_zipfile_serialization=False),
+    "torch 0.1": old_tar,
+    "pickle 2": lambda x: pickle.dumps(x, protocol=2),
+    "pickle 5": lambda x: pickle.dumps(x, protocol=5),
+}
+PAYLOADS = {
+    "os.system": lambda path: Call(os.system, f"touch {path}"),
+    "exec": lambda path: Call(exec, f"open({str(path)!r}, 'w')"),
+    "open": lambda path: Call(open, str(path), "w"),
+    "subprocess": lambda path: Call(subprocess.Popen, ["touch", str(path)]),
+    "import": lambda path: Call(__import__, "evil_module"),
+}
+
+
+def hostile(path, payload=PAYLOADS["os.system"], write=saved, where="state_dict", trace=None):
+    """Write a file that calls something when it is unpickled."""
+    content = {"meta": {"epoch": 1, "iter": 1}, "state_dict": {"w": torch.ones(2)}}
+    content[where] = payload(trace)
+    path.write_bytes(write(content))
+    return path
+
+
+REFUSED = r"{name} was refused: .* nothing of it was run\. Get the file from its authors; if"
+
+
+def refused(path):
+    return pytest.raises(CheckpointRefusedError, match=REFUSED.format(name=path.name))
+
+
+# --------------------------------------------------------------------------------------------------
+# Every kind of file
+
+
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+def test_formats_and_payloads(tmp_path, trace, payload, write):
+    path = hostile(tmp_path / "weights.pth", payload, write, trace=trace)
+    with refused(path):
+        load_checkpoint(torch.nn.Linear(2, 2), str(path), map_location="cpu")
+
+
+@pytest.mark.parametrize("where", ["meta", "optimizer", "message_hub", "anything"])
+def test_anywhere_in_the_file(tmp_path, trace, where):
+    path = hostile(tmp_path / "weights.pth", where=where, trace=trace)
+    with refused(path):
+        load_checkpoint(torch.nn.Linear(2, 2), str(path))
+
+
+def test_the_reason_is_named_and_no_unguarded_load_is_advised_as_such(tmp_path, trace):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    with pytest.raises(CheckpointRefusedError) as error:
+        load_checkpoint(torch.nn.Linear(2, 2), str(path))
+    sentence = str(error.value)
+    assert "\n" not in sentence and len(sentence) < 600
+    assert f"{os.system.__module__}.system, which weights never need" in sentence
+    assert "if they made it this way and you trust them" in sentence
+
+
+def test_attributes_of_allowed_classes(tmp_path, trace):
+    """mmengine's own files call getattr; ours in its place hands out what they need alone."""
+    from mmengine.logging import HistoryBuffer
+
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved({"state_dict": Call(getattr, HistoryBuffer, "__init__")}))
+    for _ in range(3):  # onedl-mmengine allows the real one, and a set has no order
+        with pytest.raises(CheckpointRefusedError, match="asks for the attribute '__init__' of"):
+            load_checkpoint(torch.nn.Linear(2, 2), str(path))
+
+
+# --------------------------------------------------------------------------------------------------
+# Every way in
+
+
+@pytest.mark.smoke
+def test_init_detector(tiny_config_file, tmp_path, trace):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    with refused(path):
+        init_detector(str(tiny_config_file), str(path), device="cpu")
+
+
+def test_inferencer(tiny_config_file, tmp_path, trace):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    for arguments in (dict(model=str(tiny_config_file)), dict()):
+        with refused(path):
+            DetInferencer(**arguments, weights=str(path), device="cpu")
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("resume", [False, True])
+def test_load_from_and_resume(tiny_config_file, shapes, tmp_path, trace, resume):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    runner = make_runner(
+        tiny_config_file, tmp_path / "work", shapes, load_from=str(path), resume=resume
+    )
+    with refused(path):
+        runner.train()
+
+
+def test_automatic_resume(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
+    """A work directory to which others can write."""
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    path = hostile(work_dir / "epoch_1.pth", trace=trace)
+    (work_dir / "last_checkpoint").write_text(str(path))
+    options = ["--cfg-options", f"data_root={shapes}/", own_visualizer()]
+    with refused(path):
+        run_tool(
+            monkeypatch, "train.py", tiny_config_file, "--work-dir", work_dir, "--resume", *options
+        )
+
+
+def test_flexible_runner(tiny_config_file, shapes, tmp_path, trace):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    from mmengine.registry import RUNNERS
+
+    cfg = Config.fromfile(tiny_config_file)
+    cfg.merge_from_dict({"data_root": f"{shapes}/", "visualizer.name": "flexible", "resume": True})
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), runner_type="FlexibleRunner"))
+    cfg.load_from = str(path)
+    with refused(path):
+        RUNNERS.build(cfg).train()
+
+
+def test_pretrained_weights(tiny_config_file, tmp_path, trace):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    cfg = Config.fromfile(tiny_config_file).model
+    cfg.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(path))
+    with refused(path):
+        MODELS.build(cfg).init_weights()
+    cfg.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    with refused(path):
+        MODELS.build(cfg).init_weights()
+
+
+def test_weights_from_an_address(tmp_path, trace, monkeypatch):
+    """torch's loader of addresses is unguarded unless told otherwise, and neither mmengine does."""
+    cache = tmp_path / "hub/checkpoints"
+    cache.mkdir(parents=True)
+    hostile(cache / "resnet.pth", trace=trace)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointRefusedError, match=r"^https://example\.org/resnet\.pth was ref"):
+        load_checkpoint(torch.nn.Linear(2, 2), "https://example.org/resnet.pth")
+
+
+def test_another_scheme(tmp_path, trace):
+    """Loaders that a user registers are guarded too, even against themselves."""
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+
+    @CheckpointLoader.register_scheme(prefixes="careless://", force=True)
+    def load_from_careless(filename, map_location=None):
+        return torch.load(filename.removeprefix("careless://"), weights_only=False)
+
+    with refused(path):
+        load_checkpoint(torch.nn.Linear(2, 2), f"careless://{path}")
+
+
+def test_mmdets_test(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    options = ["--cfg-options", f"data_root={shapes}/", own_visualizer()]
+    with refused(path):
+        run_tool(monkeypatch, "test.py", tiny_config_file, path, "--work-dir", tmp_path, *options)
+
+
+@pytest.mark.slow
+def test_mim_test(tiny_config_file, shapes, tmp_path, trace):
+    """A process in which nothing but mim's copy of tools/test.py and the config import us."""
+    path = hostile(tmp_path / "weights.pth", trace=trace)
+    options = ["-C", path, "--work-dir", tmp_path, "--cfg-options", f"data_root={shapes}/"]
+    result = subprocess.run(
+        [BIN / "mim", "test", "fastdetr_mmdet", tiny_config_file, *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode != 0
+    assert f"{path} was refused: reading it would run" in result.stderr
+
+
+# --------------------------------------------------------------------------------------------------
+# What stays as it is
+
+
+def test_good_files_load(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    for name, write in list(FORMATS.items())[:2]:
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(write({"state_dict": model.state_dict(), "meta": {"epoch": 3}}))
+        other = torch.nn.Linear(2, 2)
+        assert load_checkpoint(other, str(path), strict=True)["meta"] == {"epoch": 3}
+        torch.testing.assert_close(other.weight, model.weight, rtol=0, atol=0)
+
+
+def test_other_errors_come_through(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth can not be found"):
+        load_checkpoint(torch.nn.Linear(2, 2), str(tmp_path / "none.pth"))
+
+
+def test_own_loads_are_the_users_business(tmp_path, monkeypatch):
+    path = tmp_path / "own.pth"
+    path.write_bytes(saved({"state_dict": subprocess.Popen}))
+    assert torch.load(path, weights_only=False)["state_dict"] is subprocess.Popen
+    # nor does the guard leave anything behind
+    for value in (None, "0", "1"):
+        name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+        before = dict(os.environ)
+        with pytest.raises(CheckpointRefusedError):
+            load_checkpoint(torch.nn.Linear(2, 2), str(path))
+        assert dict(os.environ) == before
+
+
+def test_once():
+    guarded = CheckpointLoader.load_checkpoint.__func__
+    parse = Config.fromstring
+    guard_checkpoints()
+    assert CheckpointLoader.load_checkpoint.__func__ is guarded
+    assert Config.fromstring is parse
+
+
+def test_old_torch_is_told_of(tmp_path, monkeypatch):
+    """Below 2.6 even torch's guarded way ran code (CVE-2025-32434)."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved({"state_dict": torch.nn.Linear(2, 2).state_dict()}))
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    with pytest.warns(UserWarning, match=r"torch 2\.5\.1 runs what a checkpoint asks for .* 2\.6"):
+        load_checkpoint(torch.nn.Linear(2, 2), str(path))
+
+
+def test_no_door_of_mmengine_was_overlooked():
+    """Every torch.load of mmengine's is in the two files that the guard was made for."""
+    root = os.path.dirname(sys.modules["mmengine"].__file__)
+    found = set()
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.endswith(".py"):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    if "torch.load(" in file.read():
+                        found.add(os.path.relpath(os.path.join(folder, name), root))
+    assert found == {"runner/checkpoint.py", "utils/dl_utils/hub.py"}
+    assert loaders.load_checkpoint is load_checkpoint
+
+
+# --------------------------------------------------------------------------------------------------
+# The config that a checkpoint holds
+
+
+def with_config(path, text, model=None):
+    """A checkpoint as the runner writes it, with a config of the caller's."""
+    meta = dict(cfg=text, config=text, epoch=1, iter=1)
+    state = {} if model is None else model.state_dict()
+    torch.save({"meta": meta, "state_dict": state, "message_hub": {}}, path)
+    return path
+
+
+HOSTILE_CONFIGS = {
+    "import": "import os\nos.system('touch {path}')\n",
+    "call": "model = dict(type='FastDETR', x=open('{path}', 'w'))\n",
+    "expression": "open('{path}', 'w')\n",
+    "comprehension": "model = [open(p, 'w') for p in ['{path}']]\n",
+    "key": "model = {{open('{path}', 'w'): 1}}\n",
+    "unpacked": "model = dict(**open('{path}', 'w'))\n",
+    "format": 'model = f\'{{open("{path}", "w")}}\'\n',
+    "function": "def f(x=open('{path}', 'w')): pass\n",
+    "attribute": "model = dict().fromkeys([open('{path}', 'w')])\n",
+    "base": "_base_ = '{folder}/evil_config.py'\n",
+    "custom_imports": "custom_imports = dict(imports=['evil_module'])\nmodel = dict(type='A')\n",
+    "one import": "custom_imports = dict(imports='evil_module')\nmodel = dict(type='A')\n",
+    "scope": "default_scope = 'evil_module'\nmodel = dict(type='A')\n",
+    "type": "model = dict(type='os.system', command='touch {path}')\n",
+    "part's type": "model = dict(type='FastDETR', neck=[dict(type='os.mkdir', path='{path}')])",
+    "type in our scope": "model = dict(type='mmengine.load', file='{folder}/evil.pkl')\n",
+    "deep type": "model = dict(type='mmengine.dist.utils.subprocess.Popen', args=['touch'])\n",
+    "module": "model = dict(type='evil_module')\n",
+    "no type": "model = dict(type=['os.system'])\n",
+    "no Python": "model = (\n",
+}
+
+
+@pytest.fixture
+def lures(tmp_path, trace, monkeypatch):
+    """Files that a config could have run."""
+    code = f"open({str(trace)!r}, 'w')\n"
+    (tmp_path / "evil_config.py").write_text(code)
+    (tmp_path / "evil_module.py").write_text(code)
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Call(open, str(trace), "w")))
+    monkeypatch.syspath_prepend(tmp_path)
+    return dict(path=trace, folder=tmp_path)
+
+
+@pytest.mark.parametrize("text", HOSTILE_CONFIGS.values(), ids=HOSTILE_CONFIGS)
+def test_config_of_a_checkpoint(tmp_path, lures, text):
+    path = with_config(tmp_path / "weights.pth", text.format(**lures))
+    with pytest.raises(ForeignConfigError, match=r"^The config in this checkpoint was refused: .*"):
+        DetInferencer(weights=str(path), device="cpu")
+
+
+@pytest.mark.smoke
+def test_config_that_resume_runs(tiny_config_file, shapes, tmp_path, lures):
+    text = HOSTILE_CONFIGS["import"].format(**lures)
+    cfg = Config.fromfile(tiny_config_file)
+    path = with_config(tmp_path / "weights.pth", text, MODELS.build(cfg.model))
+    options = dict(load_from=str(path), resume=True)
+    runner = make_runner(tiny_config_file, tmp_path / "work", shapes, **options)
+    with pytest.raises(ForeignConfigError, match="line 1 is not an assignment: it holds code"):
+        runner.train()
+
+
+def test_config_that_is_not_run_is_no_obstacle(tiny_config_file, tmp_path, lures):
+    """Weights of projects that keep their whole config file in a checkpoint, for load_from."""
+    text = HOSTILE_CONFIGS["import"].format(**lures)
+    model = MODELS.build(Config.fromfile(tiny_config_file).model)
+    path = with_config(tmp_path / "weights.pth", text, model)
+    load_checkpoint(model, str(path))
+
+
+@pytest.mark.smoke
+def test_own_configs_are_accepted(tiny_config_file):
+    check_config(Config.fromfile(tiny_config_file).pretty_text)
+    path = ROOT / "configs/deformable_detr/deformable-detr_r50_16xb2-50e_coco.py"
+    check_config(Config.fromfile(path).pretty_text)
+
+
+def test_plain_values():
+    check_config(
+        "a = dict(b=[1, -2.5, None, True], c=('x', {'d.e': 1, 2: {3}}))\nd = dict({'f': 1})"
+    )
+
+
+def test_own_parts_are_accepted_once_they_are_imported(monkeypatch):
+    text = "custom_imports = dict(imports=['my_parts'])\nmodel = dict(type='MyPart')\n"
+    with pytest.raises(ForeignConfigError, match="would import my_parts; import it yourself if"):
+        check_config(text)
+    monkeypatch.setitem(sys.modules, "my_parts", ModuleType("my_parts"))
+    text = text.replace("MyPart", "my_parts.MyPart")
+    with pytest.raises(ForeignConfigError, match=r"type='my_parts\.MyPart' is no registered part"):
+        check_config(text)
+    HOOKS.register_module(name="MyPart", module=type("MyPart", (), {}), force=True)
+    try:
+        check_config(text)
+    finally:
+        del HOOKS._module_dict["MyPart"]
+
+
+def test_own_strings_are_the_users_business(trace):
+    assert Config.fromstring("import os\na = os.sep\n", ".py").a == os.sep
