@@ -10,7 +10,7 @@ default_hooks = dict(
     exact_resume=dict(type='ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'))
-custom_hooks = [dict(type='DatasetClassesCheckHook')]
+custom_hooks = [dict(type='DatasetClassesCheckHook'), dict(type='DatasetCheckHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,
