@@ -92,7 +92,7 @@ def check_images(report: Report, max_aspect: float) -> Images:
         usable = (sizes > 0) & (sizes <= MOST_PIXELS)
     notes = [
         " x ".join(
-            "missing" if (value := entries[row].get(key, MISSING)) is MISSING else shown(value, 20)
+            shown(repr(entries[row][key]), 20) if key in entries[row] else "missing"
             for key in ("width", "height")
         )
         for row in np.flatnonzero(~good)

@@ -134,8 +134,8 @@ class Report:
                 more.append(f"image {shown(image_id, 40)}")
                 more += self._file_of(image_id)
         elif subject == "images":
-            more += [shown(entry["file_name"])] if "file_name" in entry else []
-        elif "name" in entry:
+            more += [shown(entry["file_name"])] if isinstance(entry.get("file_name"), str) else []
+        elif isinstance(entry.get("name"), str):
             more.append(shown(entry["name"], 40))
         more += [note] if note else []
         return f"{text} ({', '.join(more)})" if more else text

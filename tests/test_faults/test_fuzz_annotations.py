@@ -1,0 +1,264 @@
+"""Whatever an annotation file holds: the check reports it, and its cleaned copy trains."""
+
+import contextlib
+import copy
+import io
+import json
+import math
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from mmdet.datasets import CocoDataset
+
+from fastdetr_mmdet.datasets.check import (
+    CannotCleanError,
+    NotCocoError,
+    check_annotations,
+    clean,
+    read_coco,
+)
+
+NASTY = [
+    None,
+    True,
+    False,
+    "",
+    "1",
+    "0",
+    "cat",
+    "a.jpg",
+    "../a.jpg",
+    "/etc/passwd",
+    "\ud800",
+    "a\0b",
+    "\x1b[2J",
+    0,
+    -1,
+    1,
+    2,
+    3,
+    1.0,
+    0.5,
+    1e-320,
+    1e308,
+    10**400,
+    2**63,
+    math.nan,
+    math.inf,
+    -math.inf,
+    [],
+    {},
+    [1],
+    {"id": 1},
+    [[[[]]]],
+]
+# What goes wrong with one key in particular.
+LIKELY = {
+    "bbox": [
+        [1, 2, 3, 4],
+        [1, 2, 3],
+        [5, 5, math.nan, 4],
+        [5, 5, math.inf, 4],
+        [5, 5, 1e30, 4],
+        [5, 5, -3, 4],
+        [5, 5, 0, 4],
+        [5, 5, 0.5, 4],
+        [5, 5, 1e-320, 1e-320],
+        [500, 5, 9, 4],
+        [-5, -5, 9, 8],
+        [-5, -5, 5, 5],
+        [5, 5, 9, "4"],
+        [0.1, 0.1, 0.5, 0.5],
+        [0, 0, 40, 30],
+        [3, 3, 30, 0.99],
+    ],
+    "area": [0, -1, 0.0, "12", math.nan],
+    "iscrowd": ["0", "1", " true", None, 2, -1, 0.0, True],
+    "file_name": ["0.jpg", "./0.jpg", "1.jpg", "x//0.jpg", "..", "0.jpg/"],
+    "width": [640.5, 0.2, "640", 2**21, 3],
+    "height": [30.0, 0, -30, None],
+    "ignore": [1, 0, "yes"],
+    "id": [1, 2, 3, 0, "2", 1.0, 1.5],
+    "image_id": [1, 2, 4, 9, "1", 2.0],
+    "category_id": [1, 2, 3, "1", 2.0],
+    "name": ["cat", "dog", "fox", ""],
+}
+VALUES = st.sampled_from(NASTY)
+SETTINGS = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def sound(images=4, boxes=12):
+    """Annotations with nothing wrong."""
+    return {
+        "images": [
+            {"id": n + 1, "file_name": f"{n}.jpg", "width": 40 + n, "height": 30}
+            for n in range(images)
+        ],
+        "annotations": [
+            {
+                "id": n + 1,
+                "image_id": n % images + 1,
+                "category_id": n % 2 + 1,
+                "bbox": [1 + n, 2 + n, 10 + n, 8],
+                "area": 60 + n,
+                "iscrowd": int(n == 5),
+            }
+            for n in range(boxes)
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+
+
+@st.composite
+def spoilt(draw):
+    """Sound annotations after a few accidents."""
+    coco = sound(draw(st.integers(1, 4)), draw(st.integers(0, 12)))
+    # oftener where there is more to go wrong
+    lists = ["annotations"] * 4 + ["images"] * 2 + ["categories"]
+    accidents = ["set"] * 5 + ["drop", "twice", "replace", "remove", "all"]
+    for _ in range(draw(st.integers(0, 5))):
+        entries = coco[draw(st.sampled_from(lists))]
+        accident = draw(st.sampled_from(accidents))
+        if not entries:
+            continue
+        n = draw(st.integers(0, len(entries) - 1))
+        keys = sorted(entries[n]) if isinstance(entries[n], dict) else []
+        more = ["bbox"] * 3 + ["ignore"] if "bbox" in keys else []
+        key = draw(st.sampled_from(keys + more)) if keys else None
+        values = st.sampled_from(LIKELY.get(key, NASTY)) | VALUES
+        if accident == "set" and keys:
+            entries[n][key] = copy.deepcopy(draw(values))
+        elif accident == "drop" and keys:
+            entries[n].pop(key, None)
+        elif accident == "twice":
+            entries.append(copy.deepcopy(entries[n]))
+        elif accident == "replace":
+            entries[n] = copy.deepcopy(draw(VALUES))
+        elif accident == "remove":
+            del entries[n]
+        elif keys:
+            value = draw(values)
+            for entry in entries:
+                if isinstance(entry, dict):
+                    entry[key] = copy.deepcopy(value)
+    return coco
+
+
+def load(path, classes, coco):
+    """The images and boxes that mmdet makes of annotations."""
+    path.write_text(json.dumps(coco))
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = CocoDataset(
+            ann_file=str(path),
+            data_prefix=dict(img="images"),
+            metainfo=dict(classes=classes),
+            filter_cfg=dict(filter_empty_gt=False),
+            serialize_data=False,
+            pipeline=[],
+        )
+    return len(dataset), sum(len(image["instances"]) for image in dataset.data_list)
+
+
+def check_words(report):
+    """Everything that a report can be asked for."""
+    for text in (report.text(), report.refusal(), report.paragraph()):
+        assert text.isprintable() or all(line.isprintable() for line in text.splitlines())
+        text.encode()
+    json.dumps(report.to_dict())
+
+
+def names(coco):
+    found = [c.get("name") for c in coco["categories"] if isinstance(c, dict)]
+    return tuple(dict.fromkeys(name for name in found if isinstance(name, str)))
+
+
+def boxes_of_known_images(coco):
+    known = {image["id"] for image in coco["images"]}
+    return sum(annotation["image_id"] in known for annotation in coco["annotations"])
+
+
+@settings(SETTINGS, max_examples=400)
+@given(coco=spoilt())
+@example(coco=sound())
+def test_spoilt_annotations(coco, tmp_path):
+    """What passes the check loads in mmdet, with as many boxes as the check says; so does what
+    the check cleans."""
+    before = json.dumps(coco)
+    report = check_annotations(coco)
+    check_words(report)
+    path = tmp_path / "coco.json"
+    if not report.stopping():
+        expected = len(coco["images"]), boxes_of_known_images(coco) - report.skipped
+        assert load(path, names(coco), coco) == expected
+    try:
+        cleaned, counts = clean(report)
+    except CannotCleanError:
+        assert report.errors()
+        return
+    assert json.dumps(coco) == before
+    again = check_annotations(cleaned)
+    assert again.errors() == []
+    assert bool(counts) == (cleaned != coco)
+    expected = len(cleaned["images"]), len(cleaned["annotations"]) - again.skipped
+    assert load(path, names(cleaned), cleaned) == expected
+    # what is left to be skipped is what its owner marked so
+    assert again.skipped == len(getattr(again.findings.get("marked-ignore"), "positions", ()))
+
+
+JSON = st.recursive(
+    VALUES | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                "images annotations categories id image_id category_id bbox area iscrowd "
+                "file_name width height name ignore".split()
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@settings(SETTINGS, max_examples=300)
+@given(coco=JSON | st.fixed_dictionaries({k: st.lists(JSON) for k in sound()}))
+def test_any_json(coco):
+    try:
+        report = check_annotations(coco, classes=("cat", "dog"))
+    except NotCocoError as error:
+        assert str(error).startswith("annotations is no COCO annotation file: it")
+        return
+    check_words(report)
+    with contextlib.suppress(CannotCleanError):
+        cleaned, _ = clean(report)
+        assert check_annotations(cleaned).errors() == []
+
+
+@settings(SETTINGS, max_examples=150)
+@given(data=st.data())
+def test_any_bytes(data, tmp_path):
+    """Annotation files that were cut or overwritten somewhere."""
+    raw = bytearray(json.dumps(sound(2, 3)).encode())
+    place = data.draw(st.integers(0, len(raw)))
+    raw[place : place + data.draw(st.integers(0, 60))] = data.draw(st.binary(max_size=20))
+    path = tmp_path / "coco.json"
+    path.write_bytes(raw)
+    try:
+        check_words(check_annotations(read_coco(path)))
+    except NotCocoError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images":' * 50_000, "1" * 5000, ""])
+def test_json_that_exhausts_a_parser(text, tmp_path):
+    path = tmp_path / "coco.json"
+    path.write_text(text)
+    with pytest.raises(NotCocoError, match=r"coco.json is (no JSON|nested too deeply|no COCO)"):
+        read_coco(path)
