@@ -41,7 +41,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - `--resume` checks the file that `last_checkpoint` names. If it is broken or missing, the
       newest whole one is used, with a warning. A broken file that was named on the command line or
       in `load_from` is an error.
-    - A validation that was due after the checkpoint but not finished is made up for on resuming.
+    - When a validation ends, the checkpoint before it is written again, with what it changed. If it
+      is killed, resuming makes up for it.
     - If the disk is full, training ends in one sentence, with the last good checkpoint in place.
 
     The options backend_args and file_client_args, and an out_dir on another machine, write as the
@@ -59,6 +60,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._validated_at: int | None = None  # iterations trained when validation last ended
+        self._saved_at: tuple[int, str] | None = None  # and when a checkpoint was last saved
         self._resumed_meta: dict[str, Any] = {}
 
     # ----------------------------------------------------------------------------------------------
@@ -139,9 +141,15 @@ class AtomicCheckpointHook(CheckpointHook):
     # Saving
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Save the best; what is saved from here on tells that validation is done."""
+        """Save the best, and what validation changed: schedulers may go by its metrics."""
+        if not hasattr(self, "file_backend"):
+            return  # validation alone, without training
         self._validated_at = runner.iter
         super().after_val_epoch(runner, metrics or {})
+        if self._saved_at == (runner.iter, "before validation"):
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Write the checkpoint, then its name, then remove what is too much."""
@@ -154,8 +162,8 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
             while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
-        due = "epoch" if self.by_epoch else "iter"
-        meta["validation_due"] = None if meta["iter"] == self._validated_at else due
+        validated = meta["iter"] == self._validated_at
+        meta["validation_due"] = None if validated else "epoch" if self.by_epoch else "iter"
 
         before = self.last_ckpt
         name = self.filename_tmpl.format(step)
@@ -175,6 +183,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 point_to(self.last_ckpt, Path(runner.work_dir) / "last_checkpoint")
+        self._saved_at = (meta["iter"], "after validation" if validated else "before validation")
         if is_main_process():
             for number in outdated:
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(number))

@@ -29,8 +29,10 @@ def choose_checkpoint(pointer: Path, folder: Path, template: str, logger: Logger
         return  # on another machine, or DeepSpeed's
     saved = numbered_checkpoints(folder, template)
     named = Path(text) if text else None
-    if named is not None and not named.is_file():
-        named = folder / named.name  # the folder has been moved
+    if named is not None and (folder / named.name).is_file():
+        here = folder / named.name
+        if not (named.is_file() and named.samefile(here)):
+            named = here  # the folder was moved, or copied
     reason = None if named is None else what_is_broken(named)
     if named is not None and reason is None:
         chosen = _saved_after(pointer, named, saved) or named

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -88,9 +89,11 @@ def what_is_broken(path: Path) -> str | None:
     if path.stat().st_size == 0:
         return "is empty"
     with open(path, "rb") as file:
-        is_archive = file.read(4) == b"PK\x03\x04"
-    if not is_archive:
+        start = file.read(4)
+    if start[:1] == b"\x80":
         return _what_is_broken_in_pickle(path)
+    if start != b"PK\x03\x04":
+        return "is no file of torch.save, or only the first bytes of one"
     if not zipfile.is_zipfile(path):
         return "is cut short: the list of contents at its end is missing"
     if not _has_checksums():
@@ -111,9 +114,9 @@ def _has_checksums() -> bool:
 def _what_is_broken_in_pickle(path: Path) -> str | None:
     try:
         torch.load(path, map_location="meta", weights_only=True)
-    except (EOFError, RuntimeError) as error:
+    except (EOFError, IndexError, RuntimeError, struct.error) as error:
         return f"is cut short or damaged ({error})"
-    except Exception:  # neither torch's nor numpy's: for mmengine to load, or to complain about
+    except Exception:  # not torch's: for mmengine to load, or to complain about
         return None
     return None
 

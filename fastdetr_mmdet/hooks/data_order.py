@@ -44,15 +44,13 @@ class NumberedBatches:
         self.skip = 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        # Not a generator itself: that would read `passes` and `skip` at its first batch only.
+        # As this is a generator, `skip` is used up by the first iterator that somebody draws from:
+        # a data loader with workers makes one that it throws away.
         passes, skip = self.passes, self.skip
         self.skip = 0
-        return self._batches(passes, skip)
-
-    def _batches(self, passes: int, skip: int) -> Iterator[list[Draw]]:
         for number, batch in enumerate(self.batch_sampler):
             if number >= skip:
-                yield [Draw(index, passes, number, place) for place, index in enumerate(batch)]
+                yield [Draw(image, passes, number, place) for place, image in enumerate(batch)]
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

@@ -70,7 +70,8 @@ def state(path: Path) -> dict:
 
 
 def last_checkpoint(work_dir: Path) -> Path:
-    return Path((work_dir / "last_checkpoint").read_text())
+    """The file that it names; by its name, because a run may see its folder at another place."""
+    return work_dir / Path((work_dir / "last_checkpoint").read_text()).name
 
 
 def check_last_checkpoint(work_dir: Path) -> None:

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
+import resource
 import signal
 from pathlib import Path
+
+import torch
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 from fastdetr_mmdet.hooks import checkpoint_files
 
 
 def install(
-    kill_at: int | None = None, steps_to: str | None = None, full_at: int | None = None
+    kill_at: int | None = None,
+    steps_to: str | None = None,
+    full_at: int | None = None,
+    limit_at: int | None = None,
+    fill_at: int | None = None,
+    amp_on_cpu: bool = False,
 ) -> None:
-    """Change what the run does to files.
+    """Change what the run does to files, or needs.
 
     Args:
         kill_at: At which step of writing or removing a file the process is killed, from 0.
         steps_to: A file that gets a line for every step: what is about to be done, and the name.
-        full_at: At which checkpoint file, from 0, the disk is full when half of it is written.
+        full_at: At which checkpoint file, from 0, the disk seems full when half of it is written.
+        limit_at: At which checkpoint file the kernel begins to allow 100 kB for each file.
+        fill_at: At which step the folder's disk is filled up by another file.
+        amp_on_cpu: Let mmengine train with a loss scaler on the CPU; it doubles every third step.
     """
+    if amp_on_cpu:
+        scaler = functools.partial(torch.amp.GradScaler, "cpu", growth_interval=3)
+        amp_optimizer_wrapper.GradScaler = scaler
+        amp_optimizer_wrapper.is_cuda_available = lambda: True
     steps: list[str] = []
     files: list[str] = []
 
@@ -29,6 +47,11 @@ def install(
             Path(steps_to).write_text("\n".join(steps))
         if len(steps) - 1 == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(steps) - 1 == fill_at:
+            folder = Path(path) if Path(path).is_dir() else Path(path).parent
+            with contextlib.suppress(OSError), open(folder / "filler", "wb", 0) as filler:
+                while True:
+                    filler.write(bytes(1024))
 
     class File:
         """The file that is written."""
@@ -52,6 +75,8 @@ def install(
                 files.append(self._path.name)
                 if len(files) - 1 == full_at:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if len(files) - 1 == limit_at:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
             step("write the second half of", self._path)
             self._file.write(content[half:])
 

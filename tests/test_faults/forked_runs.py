@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +34,24 @@ class Result:
 
 
 class Server:
-    """Starts runs, one at a time."""
+    """Starts runs, one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        disk: A folder on which a small disk of its own, in memory, is mounted for the runs. Others
+            see it at `seen(disk)`.
+        size: Of the disk, as in '6m'.
+    """
+
+    def __init__(self, disk: Path | None = None, size: str = "") -> None:
+        command = [sys.executable, __file__]
+        if disk is not None:
+            mount = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec"
+            command = ["unshare", "-rm", "sh", "-c", " ".join([mount, *command])]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.count = 0
+        self._output = tempfile.TemporaryDirectory()
 
     def run(
         self,
@@ -63,12 +70,9 @@ class Server:
             faults: Arguments for `faults.install`.
             options: For --cfg-options; a double underscore stands for a dot. `resume` too.
         """
-        work_dir.mkdir(parents=True, exist_ok=True)
-        self.count += 1
-        output = work_dir / f"output_{self.count}.txt"
+        output = Path(self._output.name, "output.txt")
         options = {key.replace("__", "."): value for key, value in options.items()}
-        order = [str(config), str(work_dir), str(output), options, faults]
-        pid = self._ask(order)
+        pid = self._ask([str(config), str(work_dir), str(output), options, faults])
         start = time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
@@ -77,9 +81,19 @@ class Server:
         code = self._ask("wait")
         return Result(code, output.read_text(errors="replace"), time.monotonic() - start)
 
+    def shell(self, command: str) -> None:
+        """Run a command where the runs are."""
+        code = self._ask(["shell", command])
+        assert code == 0, f"{command} ended with {code}"
+
+    def seen(self, path: Path) -> Path:
+        """Where others see what the runs see at a path."""
+        return Path(f"/proc/{self._process.pid}/root{path}")
+
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._output.cleanup()
 
     def _ask(self, order) -> int:
         print(json.dumps(order), file=self._process.stdin, flush=True)
@@ -107,6 +121,8 @@ def serve() -> None:
         if order == "wait":
             _, status = os.waitpid(pid, 0)
             answer = os.waitstatus_to_exitcode(status)
+        elif order[0] == "shell":
+            answer = subprocess.run(order[1], shell=True).returncode
         else:
             pid = os.fork()
             if pid == 0:

@@ -1,6 +1,7 @@
 """A run that is killed, wherever that is, and resumed ends as if it had not been killed."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from comparing import check_last_checkpoint, check_same
@@ -26,6 +27,28 @@ def seconds(whole) -> float:
 def steps(whole) -> list[str]:
     """What the whole run did to files."""
     return (whole / "steps.txt").read_text().splitlines()
+
+
+def test_nothing_is_removed_before_what_replaces_it_is_named(whole):
+    """The order of all that the uninterrupted run does to its files."""
+    renamed = [line.split()[1] for line in steps(whole) if line.startswith("rename")]
+    renamed = [name.removesuffix(UNFINISHED) for name in renamed]
+    for epoch in (1, 2, 3):
+        # after training, and again after validation, whether or not it is the best
+        assert renamed.count(f"epoch_{epoch}.pth") == 2
+    for name, after in pairwise(renamed):
+        if name.startswith("epoch"):
+            assert after == "last_checkpoint"
+
+    lines = steps(whole)
+    removed = [line.split()[1] for line in lines if line.startswith("remove")]
+    assert removed[0] == "epoch_1.pth" and "epoch_2.pth" in removed
+    for name in removed:
+        epoch = int(name.removesuffix(".pth").split("_")[-1])
+        successors = [other for other in renamed if other[:4] == name[:4]]
+        later = next(o for o in successors if int(o.removesuffix(".pth").split("_")[-1]) > epoch)
+        named = lines.index(f"rename {later}{UNFINISHED}")
+        assert f"rename last_checkpoint{UNFINISHED}" in lines[named : lines.index(f"remove {name}")]
 
 
 @pytest.mark.smoke

@@ -1,0 +1,396 @@
+"""A data loader that was taken over gives the same data however it came to where it is."""
+
+import pickle
+import random
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import (
+    BaseDataset,
+    ConcatDataset,
+    DefaultSampler,
+    InfiniteSampler,
+    RepeatDataset,
+    pseudo_collate,
+)
+from mmengine.runner import Runner
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from fastdetr_mmdet.hooks import ExactResumeHook
+from fastdetr_mmdet.hooks.data_order import (
+    EndlessBatches,
+    SeededDataset,
+    can_take_over,
+    take_over,
+)
+from fastdetr_mmdet.hooks.random_states import seed_generators, seeded_generators
+
+# ruff: noqa: NPY002 (the global state of numpy is the subject)
+
+SEED = (0, 0, 0)
+
+
+class Images:
+    """Ten images, and the random numbers that three transforms would draw for each."""
+
+    pipeline = "first"
+
+    @property
+    def metainfo(self) -> dict:
+        return dict(classes=("a", "b"))
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple:
+        return index, random.random(), np.random.rand(), torch.rand(1).item()
+
+    def get_data_info(self, index: int) -> dict:
+        return dict(width=1 + index % 3, height=2)
+
+
+def make_loader(sampler="DefaultSampler", dataset=None, **config) -> tuple[DataLoader, dict]:
+    """As a runner makes it, and its config."""
+    config = dict(batch_size=4) | config
+    config["sampler"] = dict(type=sampler, shuffle=True)
+    config["collate_fn"] = pseudo_collate
+    if dataset is None:
+        dataset = Images()
+    return Runner.build_dataloader(dict(config, dataset=dataset), seed=3), config
+
+
+def batches_of(loader) -> list:
+    return [torch.tensor(batch, dtype=torch.float64).tolist() for batch in loader]
+
+
+def passes(count: int, skip: int = 0, **options) -> list:
+    """What a new loader gives, as the hooks would have it."""
+    loader, config = make_loader(**options)
+    batches = take_over(loader, config, SEED, 3)
+    batches.passes, batches.skip = divmod(skip, len(loader))
+    found = []
+    for epoch in range(batches.passes, count):
+        batches.passes = epoch
+        batches.sampler.set_epoch(epoch)
+        found += batches_of(loader)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Random numbers
+
+
+def test_generators_follow_from_the_position():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    seed_generators(1, 2, 3)
+    first = draw()
+    assert first != draw()
+    seed_generators(1, 2, 3)
+    assert draw() == first
+    for other in ((1, 2, 4), (2, 2, 3), (1, 3, 3), (3, 2, 1)):
+        seed_generators(*other)
+        assert not set(draw()) & set(first)
+    with seeded_generators(1, 2, 3):
+        assert draw() == first
+
+
+def test_generators_are_put_back():
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    with pytest.raises(KeyError), seeded_generators(1):
+        random.random(), np.random.rand(), torch.rand(1)
+        raise KeyError
+    assert states() == before
+
+
+# --------------------------------------------------------------------------------------------------
+# The data loader
+
+
+def test_all_random_numbers_of_all_images_differ():
+    drawn = torch.tensor([batch for batch in passes(3) if len(batch[0]) == 4])[:, 1:]
+    assert len(drawn.flatten().unique()) == drawn.numel()
+
+
+def test_order_is_the_sampler_s():
+    loader, _ = make_loader()
+    loader.sampler.set_epoch(2)
+    expected = [batch[0] for batch in batches_of(loader)]
+    assert [batch[0] for batch in passes(3)[6:]] == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_do_not_matter(workers, persistent):
+    options = dict(num_workers=workers, persistent_workers=persistent)
+    whole = passes(3)
+    assert passes(3, **options) == whole
+    assert passes(3, skip=4, **options) == whole[4:]
+
+
+@pytest.mark.parametrize("skip", range(7))
+@pytest.mark.parametrize("similar", [False, True], ids=["plain", "similar shape"])
+def test_leading_batches_are_left_out(skip, similar):
+    options = dict(batch_sampler=dict(type="AspectRatioBatchSampler")) if similar else {}
+    whole = passes(3, **options)
+    assert len(whole) == 9
+    assert passes(3, skip=skip, **options) == whole[skip:]
+
+
+def test_images_that_are_left_out_are_not_loaded():
+    class Counting(Images):
+        loaded = 0
+
+        def __getitem__(self, index):
+            Counting.loaded += 1
+            return super().__getitem__(index)
+
+    passes(1, skip=2, dataset=Counting())
+    assert Counting.loaded == 2
+
+
+def test_the_main_process_s_random_numbers_are_left_alone():
+    loader, config = make_loader()
+    take_over(loader, config, SEED, 3)
+    iterator = iter(loader)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    next(iterator)
+    assert torch.rand(1) == expected
+
+
+def test_seed_of_the_sampler():
+    """mmengine builds it before it reads the checkpoint's seed."""
+    loader, config = make_loader()
+    other = take_over(loader, config, SEED, 4)
+    assert other.sampler.seed == loader.sampler.seed == 4
+    loader, config = make_loader()
+    assert take_over(loader, None, SEED, 4).sampler.seed == 4
+    config["sampler"]["seed"] = 9
+    assert take_over(loader, config, SEED, 4).sampler.seed == 9
+
+
+class Listed(BaseDataset):
+    """The same images as mmengine's wrappers want them."""
+
+    def __init__(self) -> None:
+        draw = Images().__getitem__
+        super().__init__(pipeline=[lambda info: draw(info["sample_idx"])])
+
+    def load_data_list(self) -> list[dict]:
+        return [{} for _ in range(10)]
+
+
+@pytest.mark.parametrize("wrapper", ["repeated", "concatenated"])
+def test_wrapped_data_sets(wrapper):
+    """They compute another index from the one that the sampler gives."""
+
+    def make():
+        return (
+            RepeatDataset(Listed(), 2) if wrapper == "repeated" else ConcatDataset([Listed()] * 2)
+        )
+
+    whole = passes(2, dataset=make())
+    assert len(whole) == 10
+    assert passes(2, dataset=make()) == whole
+    assert passes(2, skip=3, dataset=make()) == whole[3:]
+
+
+def test_the_data_set_seems_to_be_the_one_it_wraps():
+    loader, config = make_loader()
+    inner = loader.dataset
+    take_over(loader, config, SEED, 3)
+    seeded = loader.dataset
+    assert isinstance(seeded, SeededDataset)
+    assert seeded.metainfo == inner.metainfo and len(seeded) == 10
+    seeded.pipeline = "second"  # as PipelineSwitchHook does
+    assert inner.pipeline == "second"
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = seeded.nothing
+    assert seeded[3][0] == 3
+    assert pickle.loads(pickle.dumps(seeded)).metainfo == inner.metainfo  # for spawned workers
+
+
+def test_the_loader_seems_to_be_the_same():
+    for similar in (False, True):
+        options = dict(batch_sampler=dict(type="AspectRatioBatchSampler")) if similar else {}
+        loader, config = make_loader(drop_last=False, **options)
+        length = len(loader)
+        batches = take_over(loader, config, SEED, 3)
+        assert len(loader) == length
+        assert loader.batch_sampler.batch_size == 4 and not loader.batch_sampler.drop_last
+        # where DistSamplerSeedHook looks for the sampler
+        place = loader.batch_sampler if similar else loader
+        assert place.sampler is batches.sampler
+        assert hasattr(place.sampler, "set_epoch")
+        assert len(take_over(loader, config, SEED, 3)) == length  # a second training
+
+
+def test_drop_last():
+    loader, config = make_loader(drop_last=True)
+    take_over(loader, config, SEED, 3)
+    assert [len(batch[0]) for batch in batches_of(loader)] == [4, 4]
+
+
+def test_processes_draw_different_numbers(monkeypatch):
+    """Of the same seed, each its own part of the data, as often as there are processes."""
+    found = []
+    for rank in (0, 1):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        loader, config = make_loader()
+        take_over(loader, config, (0, rank, 0), 3)
+        batches = batches_of(loader)
+        found.append(torch.cat([torch.tensor(batch) for batch in batches], dim=1))
+    images = torch.cat(found, dim=1)
+    assert sorted(images[0].tolist()) == list(range(10))
+    assert len(images[1:].flatten().unique()) == 30
+
+
+def test_what_cannot_be_taken_over():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    assert can_take_over(make_loader()[0])
+    assert not can_take_over(DataLoader(Stream()))
+    assert not can_take_over(DataLoader(Images(), batch_size=None))
+    assert not can_take_over([1, 2])
+
+
+# --------------------------------------------------------------------------------------------------
+# Iteration-based loops
+
+
+@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
+@pytest.mark.parametrize("done", [0, 2, 3, 7])
+def test_endless_batches_continue(sampler, done):
+    def start(passes=0, skip=0, discard=0):
+        loader, config = make_loader(sampler)
+        # openmmlab's loop makes an iterator at once, which draws from the sampler
+        next(iter(loader))
+        batches = take_over(loader, config, SEED, 3)
+        batches.passes, batches.skip = passes, skip
+        return EndlessBatches(loader, batches, discard)
+
+    whole = start()
+    expected = list(islice(whole, 10))
+    assert whole.position == ((0, 10) if sampler == "InfiniteSampler" else (3, 1))
+
+    before = start()
+    list(islice(before, done))
+    resumed = start(*before.position, discard=done)
+    assert [next(resumed) for _ in range(done)] == [None] * done
+    assert list(islice(resumed, 10 - done)) == expected[done:]
+    assert resumed.position == whole.position
+
+
+# --------------------------------------------------------------------------------------------------
+# The hook
+
+
+class Log:
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
+    """What the hook reads of a runner."""
+    from mmengine.runner import EpochBasedTrainLoop
+
+    loader, config = make_loader(**config)
+    kind = EpochBasedTrainLoop if loop == "EpochBasedTrainLoop" else SimpleNamespace
+    train_loop = kind.__new__(kind)
+    vars(train_loop).update(dataloader=loader, _iter=iter, _epoch=iter // len(loader))
+    if kind is SimpleNamespace:
+        train_loop.iter, train_loop.epoch = iter, 0
+        train_loop.dataloader_iterator = iter
+    return SimpleNamespace(
+        train_loop=train_loop,
+        train_dataloader=loader,
+        iter=iter,
+        epoch=iter // len(loader),
+        seed=3,
+        rank=0,
+        world_size=1,
+        cfg=dict(train_dataloader=config),
+        logger=Log(),
+        model=torch.nn.Linear(1, 1),
+        optim_wrapper=None,
+    )
+
+
+def stored(**changes) -> dict:
+    return (
+        dict(passes=1, batches=2, batch_size=4, world_size=1, images=10, sampler_seed=3) | changes
+    )
+
+
+def resumed_position(runner, checkpoint: dict) -> tuple[int, int]:
+    hook = ExactResumeHook()
+    hook.after_load_checkpoint(runner, checkpoint)
+    hook.before_train(runner)
+    return hook._batches.passes, hook._batches.skip
+
+
+def test_resumes_at_the_stored_position():
+    runner = make_runner(iter=5)
+    assert resumed_position(runner, dict(exact_resume=stored())) == (1, 2)
+    assert runner.logger.warnings == []
+
+
+def test_load_from_starts_at_the_beginning():
+    assert resumed_position(make_runner(iter=0), dict(exact_resume=stored())) == (0, 0)
+
+
+def test_checkpoints_of_other_makers():
+    """Without a position of ours; the iterations tell it."""
+    assert resumed_position(make_runner(iter=6), {}) == (2, 0)
+    assert resumed_position(make_runner(iter=7), {}) == (2, 1)
+    assert resumed_position(make_runner("IterBasedTrainLoop", iter=7), {}) == (2, 1)
+    infinite = make_runner("IterBasedTrainLoop", iter=7, sampler="InfiniteSampler")
+    assert resumed_position(infinite, {}) == (0, 7)
+
+
+def test_another_set_up():
+    """Half as many images at a time: twice as many batches are left out, and it is told."""
+    runner = make_runner(iter=5)
+    checkpoint = dict(exact_resume=stored(batch_size=1, world_size=2, batches=4))
+    assert resumed_position(runner, checkpoint) == (1, 2)
+    (warning,) = runner.logger.warnings
+    assert "batch_size was 1 and is 4, world_size was 2 and is 1): training resumes" in warning
+
+
+def test_a_loader_that_cannot_be_taken_over():
+    runner = make_runner()
+    runner.train_loop.dataloader = [1, 2]
+    hook = ExactResumeHook()
+    hook.before_train(runner)
+    (warning,) = runner.logger.warnings
+    assert "a resumed training will see other data" in warning
+    checkpoint: dict = {}
+    hook.before_train_epoch(runner)
+    hook.before_train_iter(runner, 0)
+    hook.after_train_iter(runner, 0)
+    hook.after_train_epoch(runner)
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint == {}
+
+
+def test_samplers_are_as_mmengine_has_them():
+    """What take_over relies on."""
+    assert DefaultSampler(Images(), seed=1).seed == InfiniteSampler(Images(), seed=1).seed == 1
+    loader, _ = make_loader()
+    assert type(loader.batch_sampler) is BatchSampler

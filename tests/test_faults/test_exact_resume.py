@@ -1,0 +1,150 @@
+"""Whatever a training is made of, resumed it goes on as it would have."""
+
+import shutil
+
+import pytest
+import torch
+from comparing import check_same, last_checkpoint, logged
+
+from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+
+CHECKPOINT = "default_hooks__checkpoint__"
+ITERATIONS = {
+    "train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_iters=14, val_interval=7),
+    "log_processor__by_epoch": False,
+    CHECKPOINT + "by_epoch": False,
+    CHECKPOINT + "interval": 5,
+}
+WORKERS = {"train_dataloader__num_workers": 2, "train_dataloader__persistent_workers": True}
+NO_WORKERS = {"train_dataloader__num_workers": 0, "train_dataloader__persistent_workers": False}
+SIMILAR_SHAPES = {"train_dataloader__batch_sampler": dict(type="AspectRatioBatchSampler")}
+AMP = {"optim_wrapper__type": "AmpOptimWrapper", "optim_wrapper__dtype": "bfloat16"}
+
+
+def check_resumes(server, config, tmp_path, after, faults=None, **options):
+    """Killed when last_checkpoint has come to name a file, and resumed, it is the same run."""
+    faults, whole, run = faults or {}, tmp_path / "whole", tmp_path / "run"
+    steps = whole / "steps.txt"
+    result = server.run(config, whole, faults=dict(faults, steps_to=str(steps)), **options)
+    assert result.code == 0, result.output[-4000:]
+    lines = steps.read_text().splitlines()
+    point = lines.index(f"rename {after}{UNFINISHED}")
+    point = lines.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
+
+    killed = server.run(config, run, faults=dict(faults, kill_at=point), **options)
+    assert killed.killed, killed.output[-4000:]
+    assert last_checkpoint(run).name == after
+    resumed = server.run(config, run, faults=faults, resume=True, **options)
+    assert resumed.code == 0, resumed.output[-4000:]
+    check_same(run, whole)
+    return whole, run, resumed
+
+
+def test_the_number_of_workers_does_not_matter(server, config, whole, tmp_path):
+    result = server.run(config, tmp_path, **NO_WORKERS)
+    assert result.code == 0, result.output[-4000:]
+    check_same(tmp_path, whole)
+
+
+def test_in_the_middle_of_an_epoch(server, config, tmp_path):
+    """Also what is logged of means over the epoch, every second iteration."""
+    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 3}
+    options |= {"log_processor__window_size": 50, "default_hooks__logger__interval": 2}
+    check_resumes(server, config, tmp_path, "iter_6.pth", **options, **NO_WORKERS)
+
+
+@pytest.mark.slow
+def test_in_the_middle_of_an_epoch_with_workers(server, config, tmp_path):
+    """Batches of images of similar shape, whose sampler gathers them over the epoch."""
+    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 3}
+    check_resumes(server, config, tmp_path, "iter_6.pth", **options, **WORKERS, **SIMILAR_SHAPES)
+
+
+@pytest.mark.slow
+def test_at_the_last_iteration_of_an_epoch(server, config, tmp_path):
+    """The checkpoint comes before what ends the epoch: schedulers, validation."""
+    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 4}
+    options["param_scheduler"] = [dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True)]
+    check_resumes(server, config, tmp_path, "iter_8.pth", **options, **NO_WORKERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["iter_5.pth", "iter_10.pth"])
+@pytest.mark.parametrize("workers", [NO_WORKERS, WORKERS], ids=["no workers", "2 workers"])
+@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
+def test_by_iterations(server, config, tmp_path, sampler, workers, after):
+    """14 iterations are three and a half passes through the data."""
+    options = {"train_dataloader__sampler__type": sampler}
+    check_resumes(server, config, tmp_path, after, **options, **ITERATIONS, **workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
+def test_by_iterations_with_images_of_similar_shape(server, config, tmp_path, sampler):
+    options = {"train_dataloader__sampler__type": sampler}
+    check_resumes(
+        server, config, tmp_path, "iter_10.pth", **options, **ITERATIONS, **SIMILAR_SHAPES
+    )
+
+
+@pytest.mark.slow
+def test_gradients_that_are_accumulated(server, config, tmp_path):
+    """The optimizer steps every third iteration, and the checkpoint is in between."""
+    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 4}
+    options["optim_wrapper__accumulative_counts"] = 3
+    check_resumes(server, config, tmp_path, "iter_8.pth", **options)
+
+
+@pytest.mark.slow
+def test_loss_scaler(server, config, tmp_path):
+    whole, _, _ = check_resumes(
+        server, config, tmp_path, "epoch_2.pth", faults=dict(amp_on_cpu=True), **AMP
+    )
+    scaler = torch.load(whole / "epoch_3.pth", weights_only=True)["optimizer"]["loss_scaler"]
+    assert scaler["scale"] == 2.0**16 * 2**4  # doubled in steps 3, 6, 9 and 12
+
+
+@pytest.mark.slow
+def test_a_run_without_a_seed(server, config, tmp_path):
+    """It draws one, and the resumed run another: that of the checkpoint counts."""
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for work_dir in (first, second):
+        options = dict(randomness__seed=None)
+        result = server.run(config, work_dir, train_cfg__max_epochs=1, **options)
+        assert result.code == 0, result.output[-4000:]
+    assert logged(first)["loss at 2"] != logged(second)["loss at 2"]
+
+    result = server.run(config, first, resume=True, **options)
+    assert result.code == 0, result.output[-4000:]
+    seed = torch.load(first / "epoch_3.pth", weights_only=True)["meta"]["seed"]
+    result = server.run(config, tmp_path / "whole", randomness__seed=seed)
+    assert result.code == 0, result.output[-4000:]
+    check_same(first, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_while_it_validates(server, config, whole, tmp_path):
+    """The validation is made up for, the last one too, though no training follows it."""
+    steps = (whole / "steps.txt").read_text().splitlines()
+    for name in ("epoch_2.pth", "epoch_3.pth"):
+        run = tmp_path / name
+        point = steps.index(f"rename {name}{UNFINISHED}")
+        point = steps.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
+        assert server.run(config, run, faults=dict(kill_at=point)).killed
+        metrics = {name for name in logged(run) if name.startswith("coco")}
+        resumed = server.run(config, run, resume=True)
+        assert resumed.code == 0, resumed.output[-4000:]
+        assert "The validation after this checkpoint was not finished" in resumed.output
+        assert {name for name in logged(run) if name.startswith("coco")} > metrics
+        check_same(run, whole)
+
+
+def test_a_finished_run_has_nothing_to_do(server, config, whole, tmp_path):
+    """And does not validate again what was validated."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    result = server.run(config, run, resume=True)
+    assert result.code == 0, result.output[-4000:]
+    assert "resuming from" in result.output  # last_checkpoint names the file in the other folder
+    assert "Epoch(train)" not in result.output and "Epoch(val)" not in result.output
+    check_same(run, whole)

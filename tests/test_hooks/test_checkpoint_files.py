@@ -1,0 +1,223 @@
+"""Files are written whole or not at all, and a broken checkpoint is recognised."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.fileio import get_file_backend
+
+from fastdetr_mmdet.hooks import checkpoint_files
+from fastdetr_mmdet.hooks.checkpoint_files import (
+    ATOMIC,
+    UNFINISHED,
+    numbered_checkpoints,
+    remove_unfinished,
+    what_is_broken,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    path = tmp_path / "epoch_1.pth"
+    state = dict(weight=torch.rand(64, 64), bias=torch.rand(64))
+    torch.save(dict(meta=dict(epoch=1, iter=4), state_dict=state), path)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --------------------------------------------------------------------------------------------------
+# Writing
+
+
+def test_writes_and_writes_again(tmp_path):
+    path = tmp_path / "new" / "file"
+    for content in (b"first", b"second, and longer", b"3"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+        assert names(path.parent) == ["file"]
+
+
+def test_backend(tmp_path):
+    backend = get_file_backend(str(tmp_path), backend_args=dict(backend=ATOMIC))
+    backend.put(b"bytes", str(tmp_path / "a"))
+    backend.put_text("text ä", tmp_path / "b")
+    assert backend.get(tmp_path / "a") == b"bytes"
+    assert backend.get_text(tmp_path / "b") == "text ä"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    """And the name, which is in the folder, before anything else is done."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(descriptor):
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def spy_replace(source, target):
+        done.append(f"rename {source.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    write_atomically(tmp_path / "file", b"content")
+    assert done == [f"sync file{UNFINISHED}", f"rename file{UNFINISHED}", f"sync {tmp_path.name}"]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_an_error_leaves_the_old_content(tmp_path, monkeypatch, function, code):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(OSError) as caught:
+        write_atomically(path, b"x" * 2048)
+    assert caught.value.errno == code
+    assert caught.value.filename == str(path)
+    reason = rf"{os.strerror(code)}; 2 KiB to write, [\d.]+ [KMG]iB free"
+    assert re.fullmatch(reason, caught.value.strerror)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_interrupt_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch):
+    """Some network file systems refuse; the file is there all the same."""
+
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(checkpoint_files.os, "open", refuse)
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_unfinished_files_are_removed(tmp_path):
+    keep = ("epoch_1.pth", "last_checkpoint", "notes.unfinished", "mine.tmp")
+    for name in (*keep, f"epoch_2.pth{UNFINISHED}", f"last_checkpoint{UNFINISHED}"):
+        (tmp_path / name).write_text("x")
+    removed = remove_unfinished(tmp_path)
+    assert [path.name for path in removed] == [
+        f"epoch_2.pth{UNFINISHED}",
+        f"last_checkpoint{UNFINISHED}",
+    ]
+    assert names(tmp_path) == sorted(keep)
+    assert remove_unfinished(tmp_path / "missing") == []
+
+
+# --------------------------------------------------------------------------------------------------
+# Recognising
+
+
+def test_a_whole_file(checkpoint):
+    assert what_is_broken(checkpoint) is None
+
+
+def test_every_truncation_is_recognised(checkpoint, tmp_path):
+    content = checkpoint.read_bytes()
+    cut = tmp_path / "cut.pth"
+    for length in {*range(0, len(content), 97), 3, 4, len(content) - 1, len(content) - 22}:
+        cut.write_bytes(content[:length])
+        assert what_is_broken(cut) is not None, length
+    cut.write_bytes(content[:-1000])
+    assert what_is_broken(cut) == "is cut short: the list of contents at its end is missing"
+
+
+def test_zeros_as_after_a_power_cut_are_recognised(checkpoint, tmp_path):
+    """A file system may keep the length of a file and lose its last blocks, or any other."""
+    content = checkpoint.read_bytes()
+    for start in range(0, len(content) - 4096, 4096):
+        spoilt = tmp_path / "spoilt.pth"
+        spoilt.write_bytes(content[:start] + bytes(4096) + content[start + 4096 :])
+        assert what_is_broken(spoilt) is not None, start
+
+
+def test_a_changed_byte_is_recognised(checkpoint):
+    content = bytearray(checkpoint.read_bytes())
+    position = content.index(torch.load(checkpoint)["state_dict"]["weight"].numpy().tobytes())
+    content[position + 5] ^= 1
+    checkpoint.write_bytes(content)
+    assert re.fullmatch(
+        r"is damaged: .*/data/\d+ in it has a wrong checksum", what_is_broken(checkpoint)
+    )
+
+
+def test_checksums_turned_off(checkpoint, monkeypatch):
+    """Torch can leave them out; then a file is taken for whole that has all of its parts."""
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this torch always writes checksums")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(weight=torch.rand(100)), checkpoint)
+        assert what_is_broken(checkpoint) is None
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-30])
+        assert what_is_broken(checkpoint) is not None
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
+def test_no_file(tmp_path):
+    assert what_is_broken(tmp_path / "none.pth") == "does not exist"
+    assert what_is_broken(tmp_path) == "does not exist"
+    (tmp_path / "empty.pth").touch()
+    assert what_is_broken(tmp_path / "empty.pth") == "is empty"
+    (tmp_path / "page.pth").write_text("<html>404")
+    assert what_is_broken(tmp_path / "page.pth").startswith("is no file of torch.save")
+
+
+def test_torch_s_older_format(tmp_path):
+    """In which torchvision's weights come."""
+    path = tmp_path / "old.pth"
+    torch.save(dict(weight=torch.rand(100)), path, _use_new_zipfile_serialization=False)
+    assert what_is_broken(path) is None
+    path.write_bytes(path.read_bytes()[:-50])
+    assert what_is_broken(path).startswith("is cut short or damaged")
+
+
+def test_a_checkpoint_of_classes_that_torch_does_not_know(tmp_path):
+    """Is not broken: whether to load it is for mmengine to decide."""
+    path = tmp_path / "odd.pth"
+    torch.save(dict(path=Path("x")), path, _use_new_zipfile_serialization=False)
+    assert what_is_broken(path) is None
+
+
+# --------------------------------------------------------------------------------------------------
+# Names
+
+
+def test_numbered_checkpoints(tmp_path):
+    for name in ("epoch_2.pth", "epoch_10.pth", "epoch_x.pth", "best_epoch_3.pth", "epoch_4.pth.a"):
+        (tmp_path / name).touch()
+    found = numbered_checkpoints(tmp_path, "epoch_{}.pth")
+    assert [(number, path.name) for number, path in found.items()] == [
+        (10, "epoch_10.pth"),
+        (2, "epoch_2.pth"),
+    ]
+    (tmp_path / "a+007.ckpt").touch()
+    assert list(numbered_checkpoints(tmp_path, "a+{:03d}.ckpt")) == [7]
+    assert numbered_checkpoints(tmp_path / "missing", "epoch_{}.pth") == {}
