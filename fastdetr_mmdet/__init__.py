@@ -8,7 +8,7 @@ allow_mmengine_checkpoints()
 guard_checkpoints()
 
 # ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
-from . import derived_keys
+from . import derived_keys, distributed
 from .aligners import SAMSemanticAligner
 from .backbones import DilatedResNet
 from .cross_attention import (
@@ -38,6 +38,7 @@ from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
 from .transformers import DeformableDetrTransformer, DetrTransformer
 
 derived_keys.install()
+distributed.allow_cpu_processes()
 
 __all__ = [
     "AtomicCheckpointHook",

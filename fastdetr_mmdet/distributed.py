@@ -1,0 +1,132 @@
+"""Several processes: on CPUs too, and FSDP that clips, saves and resumes as one process would."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import utils as launchers
+from mmengine.model.wrappers import MMDistributedDataParallel
+from mmengine.optim import BaseOptimWrapper
+from mmengine.registry import STRATEGIES
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    StateDictType,
+)
+
+
+def allow_cpu_processes() -> None:
+    """Let mmengine's launchers start processes without GPUs; once, however often it is called.
+
+    Each of its launchers picks a CUDA device before anything else, and its wrapper hands that
+    device to DistributedDataParallel, which refuses it for a model on the CPU. Where there is a
+    GPU (or an NPU, MLU, MUSA device) nothing changes.
+    """
+    for name in ("_init_dist_pytorch", "_init_dist_slurm", "_init_dist_mpi"):
+        init = getattr(launchers, name)
+        if not hasattr(init, "without_gpu"):
+            setattr(launchers, name, _without_gpu(init))
+
+    build = MMDistributedDataParallel.__init__
+    if hasattr(build, "without_gpu"):
+        return
+
+    @functools.wraps(build)
+    def __init__(self: Any, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        if get_device() == "cpu":
+            kwargs["device_ids"] = None
+        build(self, module, *args, **kwargs)
+
+    __init__.without_gpu = True  # type: ignore[attr-defined]
+    MMDistributedDataParallel.__init__ = __init__
+
+
+def _without_gpu(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def init_dist(backend: str, *args: Any, **kwargs: Any) -> None:
+        if get_device() != "cpu":
+            return init(backend, *args, **kwargs)
+        if backend == "nccl":
+            # Not changed to gloo in silence: this may be the one node whose driver has failed.
+            raise RuntimeError(
+                "env_cfg.dist_cfg.backend='nccl' needs GPUs, and this process sees none; mend the "
+                "driver, or train on CPUs with --cfg-options env_cfg.dist_cfg.backend=gloo."
+            )
+        set_device = torch.cuda.set_device
+        torch.cuda.set_device = lambda device: None
+        try:
+            return init(backend, *args, **kwargs)
+        finally:
+            torch.cuda.set_device = set_device
+
+    init_dist.without_gpu = True  # type: ignore[attr-defined]
+    return init_dist
+
+
+@STRATEGIES.register_module()
+class FullFSDPStrategy(FSDPStrategy):
+    """mmengine's FSDP strategy, with four things mended.
+
+    Gradients are clipped by their norm over all processes, not by that of each process's share.
+    Checkpoints hold the whole model and the whole optimizer, as those of one process do, so they
+    can be tested and resumed by any number of processes. The optimizer's state is resumed (mmengine
+    0.10 hands torch >= 2.1 the arguments in the wrong order). And it runs on CPUs.
+
+    Args:
+        state_dict_cfg: As for ``FSDPStrategy``, but "full" unless told otherwise.
+        kwargs: As for ``FSDPStrategy``.
+    """
+
+    def __init__(self, *, state_dict_cfg: str | dict = "full", **kwargs: Any) -> None:
+        super().__init__(state_dict_cfg=state_dict_cfg, **kwargs)
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        if get_device() == "cpu":
+            wrapper: dict = self.model_wrapper or dict(type="MMFullyShardedDataParallel")
+            self.model_wrapper: dict | None = {"device_id": torch.device("cpu"), **wrapper}
+        return super()._wrap_model(model)
+
+    def _init_state_dict_cfg(self, state_dict_cfg: str | dict) -> None:
+        super()._init_state_dict_cfg(state_dict_cfg)
+        if state_dict_cfg == "full" and get_device() == "cpu":
+            # Moving from the CPU to the CPU, torch frees what it hands out.
+            self.state_dict_type = StateDictType.FULL_STATE_DICT
+            self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
+            self.optim_state_dict_config = FullOptimStateDictConfig(
+                rank0_only=True, offload_to_cpu=False
+            )
+
+    def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
+        """Build mmengine's wrapper, with clipping by the norm over all processes."""
+        wrapper = super().build_optim_wrapper(optim_wrapper, model)
+        if getattr(wrapper, "grad_name", None) == "grad_norm":
+            wrapper.clip_func = functools.partial(_clip_by_global_norm, model)
+        return wrapper
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Resume the optimizer.
+
+        Args:
+            state_dict: As saved, whole.
+        """
+        own = FullyShardedDataParallel.optim_state_dict_to_load(
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
+        )
+        self.optim_wrapper.load_state_dict(own)
+
+
+def _clip_by_global_norm(
+    model: FullyShardedDataParallel,
+    parameters: list[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+) -> Tensor:
+    """What mmengine calls with its own list of parameters, which are this process's shares."""
+    return model.clip_grad_norm_(max_norm, norm_type)
