@@ -117,6 +117,7 @@ class DatasetCheckHook(Hook):
                 continue
             refusals.append(report.refusal(self.allow))
             if not refusals[-1]:
-                log = runner.logger.warning if report.findings else runner.logger.info
+                lost = report.skipped or report.errors()
+                log = runner.logger.warning if lost else runner.logger.info
                 log(f"{report.paragraph()} ({time.perf_counter() - started:.1f} s)")
         return "\n".join(filter(None, refusals)) or None

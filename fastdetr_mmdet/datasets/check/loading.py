@@ -70,6 +70,8 @@ def explain_failed_loading() -> None:
     def explained(self: Any) -> None:
         try:
             full_init(self)
+        except OSError:  # names the file, as it is
+            raise
         except Exception as error:
             reason = explain(self)
             if reason:

@@ -103,6 +103,8 @@ def sets_of_dataset(
 
 
 def _unwrap(dataset: Any) -> Iterator[Any]:
+    while "_wrapped" in getattr(dataset, "__dict__", ()):  # hooks/data_order.py's SeededDataset
+        dataset = dataset._wrapped
     for part in getattr(dataset, "datasets", ()):  # ConcatDataset
         yield from _unwrap(part)
     if hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
