@@ -81,7 +81,7 @@ class FullFSDPStrategy(FSDPStrategy):
 
     Args:
         state_dict_cfg: As for ``FSDPStrategy``, but "full" unless told otherwise.
-        kwargs: As for ``FSDPStrategy``.
+        **kwargs: As for ``FSDPStrategy``.
     """
 
     def __init__(self, *, state_dict_cfg: str | dict = "full", **kwargs: Any) -> None:

@@ -35,6 +35,7 @@ SLOTS = {
     "heads": "model.bbox_head",
     "matchers": "model.train_cfg.assigner",
     "hooks": "default_hooks or custom_hooks",
+    "distributed": "strategy",
     "initializers": "init_cfg",
 }
 
