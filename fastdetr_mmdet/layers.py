@@ -31,8 +31,9 @@ def attend(
     query, key, value = (
         x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )  # (bs, num_heads, tokens, dims per head)
-    if bias is not None and bias.is_floating_point():
-        bias = bias.to(query.dtype)
+    if bias is not None and bias.is_floating_point() and bias.dtype != query.dtype:
+        # The softmax does not change with a row's level, but half precision ends at -65504.
+        bias = (bias - bias.amax(-1, keepdim=True)).to(query.dtype)
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     return output.transpose(1, 2).flatten(2)
 

@@ -15,20 +15,18 @@ def level_masks(
     image_sizes: Sequence[Size],
     batch_size: Size,
     level_sizes: Sequence[Size],
-    device: torch.device | str = "cpu",
     mask_from: Sequence[int | None] | None = None,
 ) -> tuple[list[Tensor] | None, Tensor]:
     """Padding mask and valid ratios of every level.
 
     Equals nearest interpolation of the image's mask to each level, as all official codes do, but
     is done on rows and columns apart (nearest interpolation is separable), and on the host, where
-    the sizes are known: no full-size mask, no device sync.
+    the sizes are known and the results stay: no full-size mask, no device sync.
 
     Args:
         image_sizes: Un-padded (h, w) of every image, in pixels.
         batch_size: (H, W) of the padded batch, in pixels.
         level_sizes: (h, w) of every feature level.
-        device: Where the results go.
         mask_from: Per level the index of an earlier level from whose mask its own is interpolated;
             None, as a whole or for a level: from the image's.
 
@@ -54,7 +52,7 @@ def level_masks(
                 "img_shape and batch_input_shape of the data samples disagree."
             )
     if all(tuple(size) == (height, width) for size in image_sizes):
-        return None, torch.ones(len(image_sizes), len(level_sizes), 2, device=device)
+        return None, torch.ones(len(image_sizes), len(level_sizes), 2)
 
     rows = torch.stack([torch.arange(height) < h for h, _ in image_sizes]).float()[:, None]
     columns = torch.stack([torch.arange(width) < w for _, w in image_sizes]).float()[:, None]
@@ -72,10 +70,7 @@ def level_masks(
         valid_rows, valid_columns = level_rows[:, 0] > 0.5, level_columns[:, 0] > 0.5
         masks.append(~(valid_rows[:, :, None] & valid_columns[:, None, :]))
         ratios.append(torch.stack([valid_columns.sum(1) / w, valid_rows.sum(1) / h], dim=-1))
-    valid_ratios = torch.stack(ratios, dim=1)
-    return [mask.to(device, non_blocking=True) for mask in masks], valid_ratios.to(
-        device, non_blocking=True
-    )
+    return masks, torch.stack(ratios, dim=1)
 
 
 def host_shapes(

@@ -128,9 +128,13 @@ class Memory:
         for level, (h, w) in enumerate(self.spatial_shapes):
             rows = torch.arange(h, dtype=torch.float32, device=self.tokens.device) + 0.5
             columns = torch.arange(w, dtype=torch.float32, device=self.tokens.device) + 0.5
-            y, x = torch.meshgrid(rows / h, columns / w, indexing="ij")
-            padded = torch.stack([x, y], dim=-1).flatten(0, 1)  # (h * w, 2) in the padded map
-            centres.append(padded / self.valid_ratios[:, level, None])
+            # Over the count of valid cells, an integer: a share of the padded map is an ulp off,
+            # and two-stage proposals ask on which side of 0.01 and 0.99 a centre lies.
+            ratio_w, ratio_h = self.valid_ratios[:, level].unbind(-1)
+            x = columns / (ratio_w * w).round()[:, None]  # (bs, w)
+            y = rows / (ratio_h * h).round()[:, None]
+            x, y = x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)
+            centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))
         return torch.cat(centres, dim=1)
 
     def with_tokens(self, tokens: Tensor) -> Memory:

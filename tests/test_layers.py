@@ -103,3 +103,15 @@ def test_feed_forward_has_no_residual():
     block = FeedForward(4, 8, dropout=0.0)
     x = torch.randn(2, 3, 4)
     assert_near(block(x), block.linear2(block.linear1(x).relu()))
+
+
+def test_a_far_prior_does_not_underflow_in_half_precision():
+    """The softmax goes by differences, but float16 ends at -65504."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(BS, n, 16) for n in (NUM_QUERIES, NUM_KEYS, NUM_KEYS))
+    near = torch.randn(BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS)
+    exact = attend(query, key, value, NUM_HEADS, near)
+    halved = (x.half() for x in (query, key, value))
+    found = attend(*halved, NUM_HEADS, near - 1e5)
+    # moved that far away, the prior itself keeps no more than seven bits after the point
+    assert_near(found.float(), exact, rtol=0, atol=0.02)

@@ -57,11 +57,6 @@ def test_padding_of_the_whole_batch_is_padding_too():
     assert_near(valid_ratios, torch.tensor([[[23 / 24, 15 / 16]]]))
 
 
-def test_results_go_to_the_device(device):
-    masks, valid_ratios = level_masks([(32, 64), (64, 32)], (64, 64), [(8, 8)], device)
-    assert masks[0].device.type == valid_ratios.device.type == device.type
-
-
 @pytest.mark.parametrize("size", [(65, 96), (64, 97)])
 def test_refuses_an_image_larger_than_its_batch(size):
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} .* does not fit its batch of 64x96"):

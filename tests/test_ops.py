@@ -64,3 +64,15 @@ def test_export_gets_operators_that_exporters_know(monkeypatch):
     monkeypatch.setattr(deformable, "sample_plain", lambda *args: called.append(args))
     sample_and_sum(inputs[0], SHAPES, *inputs[1:])
     assert len(called) == 1
+
+
+def test_traced_models_can_be_saved(tmp_path):
+    value, locations, weights = (x.detach().float() for x in make_inputs())
+
+    def function(v, x, w):
+        return sample_and_sum(v, SHAPES, x, w)
+
+    traced = torch.jit.trace(function, (value, locations, weights))
+    traced.save(str(tmp_path / "traced.pt"))
+    found = torch.jit.load(str(tmp_path / "traced.pt"))(value, locations, weights)
+    assert_near(found, function(value, locations, weights))

@@ -125,8 +125,9 @@ class SAMSemanticAligner(nn.Module):
             returns: (bs * num_queries, embed_dims, roi_size, roi_size) float32
         """
         (h, w), ratios = memory.spatial_shapes[0], memory.valid_ratios[:, 0]
-        size = reference.new_tensor([w, h, w, h])
-        boxes = cxcywh_to_xyxy(reference) * size * ratios.repeat(1, 2)[:, None]
+        x1, y1, x2, y2 = cxcywh_to_xyxy(reference).unbind(-1)
+        boxes = torch.stack([x1 * w, y1 * h, x2 * w, y2 * h], dim=-1)
+        boxes = boxes * ratios.repeat(1, 2)[:, None]
         features = memory.maps()[0].float()
         if not self.ignore_padding or memory.valid_shapes is None:
             return self._roi_align(features, boxes)

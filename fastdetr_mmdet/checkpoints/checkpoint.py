@@ -9,7 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from ..version import __version__
-from .classes import OFFICIAL, coco_meta, count_classes, drop_class_branches, map_classes
+from .classes import (
+    coco_meta,
+    count_classes,
+    drop_class_branches,
+    holds_coco_ids,
+    map_classes,
+)
 from .files import CheckpointError, Source, check_destination, read_checkpoint, write_checkpoint
 from .rename import Renamed
 from .report import Report, notes
@@ -53,12 +59,16 @@ def convert_checkpoint(
     source = read_checkpoint(src)
     renamed, contradictions = translate(source.weights, method)
     found = count_classes(renamed.weights)
+    coco_ids = holds_coco_ids(method, found)
     problems = list(contradictions)
+    broken = [key for key, tensor in source.weights.items() if not tensor.isfinite().all()]
+    if broken:
+        problems.append(f"NaN or infinite numbers in {len(broken)}: {_shorten(broken)}")
     if drop_class_head:
         weights = drop_class_branches(renamed.weights)
     else:
         try:
-            weights = map_classes(renamed.weights, classes)
+            weights = map_classes(renamed.weights, classes, coco_ids)
         except ValueError as error:
             problems.append(str(error))
             weights = renamed.weights
@@ -75,7 +85,7 @@ def convert_checkpoint(
             f"{hint} Compared with {fits[0].config}:{listed}"
         )
     num_classes = count_classes(weights)
-    remarks = tuple(notes(fits, weights, num_classes, source.arguments))
+    remarks = tuple(notes(fits, weights, num_classes, source.arguments, coco_ids))
     fits = [fit for fit in fits if fit.dilated is source.arguments.get("dilation")] or fits
     report = Report(
         method=method,
@@ -94,7 +104,7 @@ def convert_checkpoint(
         "method": method,
         "configs": list(report.configs),
         "options": report.options,
-        **_dataset_meta(source, found, num_classes),
+        **_dataset_meta(source, coco_ids, num_classes),
     }
     state_dict = {key: _own(tensor) for key, tensor in weights.items()}
     write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})
@@ -148,11 +158,11 @@ def _other_method(weights: Mapping[str, Tensor], method: str, renamed: Renamed) 
     return ""
 
 
-def _dataset_meta(source: Source, found: int | None, num_classes: int | None) -> dict[str, Any]:
+def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> dict[str, Any]:
     """Names of the classes, where they are known; ``DatasetClassesCheckHook`` compares them."""
     if num_classes is None:
         return {}
-    if found in OFFICIAL and num_classes == 80:
+    if coco_ids and num_classes == 80:
         return {"dataset_meta": coco_meta()}
     given = source.meta.get("dataset_meta")
     if not isinstance(given, Mapping):

@@ -17,7 +17,7 @@ TWO_STAGE = "transformer.queries.memory_proj.weight"
 _GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
 # Logits of the official codes; SMCA's have one more, which is never a class
-OFFICIAL = (91, 92)
+OFFICIAL = {"conditional_detr": 91, "deformable_detr": 91, "sam_detr": 91, "smca_detr": 92}
 
 
 def count_classes(weights: Mapping[str, Tensor]) -> int | None:
@@ -30,13 +30,21 @@ def count_classes(weights: Mapping[str, Tensor]) -> int | None:
     return None if weight is None or weight.dim() == 0 else len(weight)
 
 
-def map_classes(weights: Mapping[str, Tensor], classes: int | None) -> dict[str, Tensor]:
+def holds_coco_ids(method: str, found: int | None) -> bool:
+    """Whether that many logits are COCO's category ids; mmdet's, as many as may be, never are."""
+    return found is not None and OFFICIAL.get(method) == found
+
+
+def map_classes(
+    weights: Mapping[str, Tensor], classes: int | None, coco_ids: bool = True
+) -> dict[str, Tensor]:
     """The weights with class branches of that many classes.
 
     Args:
         weights: By our names.
         classes: None: 80 if the logits are COCO's category ids, else as they are. 80: mmdet's
             labels. 91: the ids, without SMCA's additional one. As many as there are: as they are.
+        coco_ids: Whether 91 or 92 logits are COCO's category ids.
 
     Raises:
         ValueError: if the branches cannot be mapped to that many classes.
@@ -44,13 +52,14 @@ def map_classes(weights: Mapping[str, Tensor], classes: int | None) -> dict[str,
     found = count_classes(weights)
     if found is None:
         return dict(weights)
+    coco_ids = coco_ids and found in OFFICIAL.values()
     if classes is None:
-        classes = 80 if found in OFFICIAL else found
+        classes = 80 if coco_ids else found
     if classes == found:
         return dict(weights)
-    if found not in OFFICIAL or classes not in (80, 91) or classes > found:
+    if not coco_ids or classes not in (80, 91) or classes > found:
         possible = {found: "as they are"}
-        if found in OFFICIAL:
+        if coco_ids:
             possible |= {91: "COCO's category ids", 80: "mmdet's labels of COCO"}
         choices = ", ".join(f"{number} ({what})" for number, what in possible.items())
         raise ValueError(

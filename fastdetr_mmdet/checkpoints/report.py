@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .classes import OFFICIAL, TWO_STAGE
+from .classes import TWO_STAGE
 from .variants import Fit
 
 
@@ -75,6 +75,7 @@ def notes(
     weights: Mapping[str, Tensor],
     num_classes: int | None,
     arguments: Mapping[str, Any],
+    coco_ids: bool,
 ) -> Iterable[str]:
     """Sentences about what the weights do not tell, and about their classes.
 
@@ -83,6 +84,7 @@ def notes(
         weights: By our names.
         num_classes: Logits that are written; None if the class branches are left out.
         arguments: The official command line, if the file holds it.
+        coco_ids: Whether the logits of the file are COCO's category ids.
     """
     dilation = arguments.get("dilation")
     dilated = {fit.dilated for fit in fits}
@@ -114,7 +116,7 @@ def notes(
             "and the data set to your classes. mmengine will list bbox_head.cls_branches as "
             "missing and train them from random weights."
         )
-    elif num_classes in OFFICIAL:
+    elif coco_ids and num_classes != 80:
         yield (
             "The labels are COCO's category ids. mmdet's COCO data set has 80 labels, so testing "
             "on it needs the conversion with --classes 80."

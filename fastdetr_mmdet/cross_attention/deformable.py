@@ -20,7 +20,8 @@ class DeformableAttention(nn.Module):
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
     num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
-    op, on the CPU and for export our own; all read zeros outside of the map and on padding.
+    op, on the CPU our own, while being exported or compiled ``grid_sample``; all read zeros outside
+    of the map and on padding.
 
     Args:
         embed_dims: Width.
@@ -108,5 +109,6 @@ class DeformableAttention(nn.Module):
         if reference.shape[-1] == 4:
             sizes = (reference[:, :, None, 2:] * ratios)[:, :, None, :, None]
             return centres + offsets / self.num_points * sizes * 0.5
-        cells = offsets.new_tensor([[w, h] for h, w in memory.spatial_shapes])
+        cells = torch.tensor([[w, h] for h, w in memory.spatial_shapes], dtype=offsets.dtype)
+        cells = cells.to(offsets.device, non_blocking=True)
         return centres + offsets / cells[:, None]

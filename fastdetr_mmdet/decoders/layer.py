@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -99,6 +100,11 @@ class DecoderLayer(nn.Module):
                     f"{type(self.aligner).__name__} has num_heads={heads[0]} and {attention} has "
                     f"num_heads={heads[1]}; leave both out, the decoder's num_heads is taken over."
                 )
+
+    def locate(self, queries: Queries) -> Queries:
+        """The queries with the references that the spatial prior predicts (first layer only)."""
+        prior: Any = self.spatial_prior
+        return prior.locate(self.embed(queries))
 
     def embed(self, queries: Queries) -> Queries:
         """The queries with ``embedded`` set, if a part reads it."""

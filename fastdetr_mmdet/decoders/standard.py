@@ -133,7 +133,8 @@ class DetrDecoder(nn.Module):
         position: Tensor | None = None
         without_pos = queries.pos is None
         if self.makes_reference:
-            queries = self._locate(queries)
+            first: Any = self.layers[0]
+            queries = first.locate(queries)
         for index, layer in enumerate(self.layers):
             if index == 0 or self.refine:
                 position = self.embed_reference(queries)
@@ -156,11 +157,6 @@ class DetrDecoder(nn.Module):
                 refined = add_reference(delta, queries.reference_logits).detach()
                 queries = queries.with_reference(refined)
         return DecoderOutput(torch.stack(hidden_states), tuple(references) or None)
-
-    def _locate(self, queries: Queries) -> Queries:
-        """The queries with the references that the first layer's prior predicts."""
-        first: Any = self.layers[0]
-        return first.spatial_prior.locate(first.embed(queries))
 
     def check_levels(self, num_levels: int) -> None:
         """Raise ValueError if a layer cannot work on a memory of that many levels."""

@@ -28,8 +28,12 @@ def sample_and_sum(
         weights: (bs, num_queries, num_heads, num_levels, num_points)
         returns: (bs, num_queries, num_heads * dims)
     """
-    traced = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
-    if traced:
+    traced = (
+        torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    )
+    # Row numbers of the CPU's way are exact below 2**24 in float32.
+    too_many = value.shape[1] * value.shape[2] >= 2**24
+    if traced or value.device.type not in ("cpu", "cuda") or (too_many and not value.is_cuda):
         return sample_plain(value, spatial_shapes, locations, weights)
     if value.is_cuda:
         return _sample_cuda(value, spatial_shapes, locations, weights)
@@ -67,9 +71,11 @@ def _sample_cuda(
 
     shapes = torch.tensor(spatial_shapes, dtype=torch.long)
     starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
-    # in float32: the op has no bfloat16, and its coordinates need the precision
+    shapes, starts = (x.to(value.device, non_blocking=True) for x in (shapes, starts))
+    # In float32: the op has no bfloat16, and its coordinates need the precision. The last argument,
+    # how many images it takes at a time, has to divide their number.
     output = MultiScaleDeformableAttnFunction.apply(
-        value.float(), shapes.to(value.device), starts.to(value.device), locations, weights, 64
+        value.float(), shapes, starts, locations, weights, len(value)
     )
     return output.to(value.dtype)
 

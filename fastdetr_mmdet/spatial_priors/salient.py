@@ -43,7 +43,8 @@ class SalientGaussianPrior(nn.Module):
         scales = salient.scales.float().square()
         scores = []
         for level, (h, w) in enumerate(memory.spatial_shapes):
-            size = salient.points.new_tensor([w, h])
-            centres = salient.points * size * memory.valid_ratios[:, level, None, None]
+            x, y = salient.points.unbind(-1)
+            centres = torch.stack([x * w, y * h], dim=-1)
+            centres = centres * memory.valid_ratios[:, level, None, None]
             scores.append(gaussian_scores(centres, scales, (h, w), 0.5, self.smooth))
         return torch.cat(scores, dim=-1)

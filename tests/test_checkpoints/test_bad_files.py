@@ -218,6 +218,13 @@ def test_configs_are_missing(hollow, save, refused, monkeypatch, tmp_path):
     assert "was not converted: this installation of fastdetr_mmdet has no configs in" in message
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_gone_bad(bad, hollow, save, refused):
+    weights = dict(hollow("conditional_r50"))
+    weights["class_embed.bias"] = torch.full((91,), bad)
+    assert "NaN or infinite numbers in 1: class_embed.bias" in refused(save(weights))
+
+
 def test_contradicting_copies(hollow, save, refused):
     official = hollow("deformable_refine")
     key = "transformer.decoder.bbox_embed.2.layers.1.bias"

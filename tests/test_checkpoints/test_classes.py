@@ -12,6 +12,7 @@ from fastdetr_mmdet.checkpoints.classes import (
     COCO_IDS,
     coco_meta,
     drop_class_branches,
+    holds_coco_ids,
     map_classes,
 )
 
@@ -141,3 +142,26 @@ def test_two_stage_detections_stay():
         assert torch.equal(labels[ids.labels], ours.labels)
         assert torch.equal(ids.scores, ours.scores)
         assert torch.equal(ids.bboxes, ours.bboxes)
+
+
+@pytest.mark.parametrize("rows", [91, 92])
+def test_as_many_classes_of_ones_own_stay(rows):
+    """Only official weights hold COCO's ids, and of the official codes only SMCA has 92 logits."""
+    bias = map_classes(branches(rows), None, coco_ids=False)["bbox_head.cls_branches.0.bias"]
+    assert bias.tolist() == list(range(rows))
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "expected"),
+    [
+        ("sam_detr", 91, True),
+        ("smca_detr", 92, True),
+        ("smca_detr", 91, False),
+        ("deformable_detr", 92, False),
+        ("mmdet", 91, False),
+        ("conditional_detr", 80, False),
+        ("mmdet", None, False),
+    ],
+)
+def test_whose_logits_are_category_ids(method, rows, expected):
+    assert holds_coco_ids(method, rows) == expected

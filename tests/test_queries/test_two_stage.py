@@ -49,6 +49,20 @@ def test_anchors_near_the_border_are_not_used():
     assert usable[1:59].all()
 
 
+@pytest.mark.parametrize("cells", [50, 100, 25, 84])
+def test_what_is_usable_does_not_depend_on_the_batch(cells):
+    """With 50 cells, 800 pixels at stride 16, the outermost centres lie on the limit of 1 %."""
+    queries = MODELS.build(dict(type="TwoStageQueries", embed_dims=EMBED_DIMS))
+    side = cells * 8
+    expected = (torch.arange(cells) + 0.5) / cells
+    expected = (expected > 0.01) & (expected < 0.99)
+    for width in range(side, side + 320, 8):  # beside a wider image, and alone
+        memory = make_memory(((side, side), (side, width)))
+        _, usable = queries.anchors(memory)
+        row = usable[0].view(cells, width // 8)[cells // 2, :cells]
+        assert torch.equal(row, expected), width
+
+
 @pytest.mark.parametrize("class_aware", [False, True])
 def test_chooses_the_best_proposals(branches, class_aware):
     part, memory = build(class_aware=class_aware), make_memory(SIZES)
