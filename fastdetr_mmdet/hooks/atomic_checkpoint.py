@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
-import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import barrier, is_main_process, master_only
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import (
     BaseLoop,
-    CheckpointLoader,
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
     Runner,
 )
 
-from .checkpoint_choice import check_named, choose_checkpoint, is_local, point_to
-from .checkpoint_files import ATOMIC, free_space, remove_unfinished
+from .checkpoint_choice import check_named, choose_checkpoint, point_to
+from .checkpoint_files import free_space, remove_unfinished, whole_files
 
 # The disk is full, the quota used up, or the file larger than is allowed.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,14 +41,13 @@ class AtomicCheckpointHook(CheckpointHook):
       is killed, resuming makes up for it.
     - If the disk is full, training ends in one sentence, with the last good checkpoint in place.
 
-    The options backend_args and file_client_args, and an out_dir on another machine, write as the
-    backend that they name does.
+    An out_dir on another machine, and what backend_args and file_client_args name, writes as it
+    does.
 
     Args:
         *args, **kwargs: As for mmengine's ``CheckpointHook``.
     """
 
-    backend_args: dict | None
     file_backend: Any
     keep_ckpt_ids: deque[int]
     last_ckpt: str | None
@@ -61,6 +56,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         self._validated_at: int | None = None  # iterations trained when validation last ended
         self._saved_at: tuple[int, str] | None = None  # and when a checkpoint was last saved
+        self._meta: dict[str, Any] = {}  # of the checkpoint that is being saved
         self._resumed_meta: dict[str, Any] = {}
 
     # ----------------------------------------------------------------------------------------------
@@ -89,14 +85,12 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Clear up after a killed process and do what it left undone."""
-        if self.file_client_args is None and self.backend_args is None:
-            if is_local(str(self.out_dir or runner.work_dir)):
-                self.backend_args = dict(backend=ATOMIC)
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             # mmengine's is limited in length: it would drop a number before the file is removed
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
         self._find_best_here()
+        self._remove_outdated_best(runner)
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
                 for path in remove_unfinished(folder):
@@ -162,14 +156,16 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
             while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
-        validated = meta["iter"] == self._validated_at
+        iterations = meta["iter"]  # mmengine's FlexibleRunner changes it
+        validated = iterations == self._validated_at
         meta["validation_due"] = None if validated else "epoch" if self.by_epoch else "iter"
 
         before = self.last_ckpt
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        with _told_in_a_sentence(before):
+        self._meta = dict(meta)
+        with whole_files(), _told_in_a_sentence(before):
             runner.save_checkpoint(
                 self.out_dir,
                 name,
@@ -183,7 +179,8 @@ class AtomicCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 point_to(self.last_ckpt, Path(runner.work_dir) / "last_checkpoint")
-        self._saved_at = (meta["iter"], "after validation" if validated else "before validation")
+        self._meta = {}
+        self._saved_at = (iterations, "after validation" if validated else "before validation")
         if is_main_process():
             for number in outdated:
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(number))
@@ -194,31 +191,34 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Leave the removal of the former best, which mmengine begins with, for the end."""
-        backend = self.file_backend
-        self.file_backend = _RemovesLater(backend)
+        backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
+        # As above: what a kill prevents from being removed is listed in the checkpoint.
+        runner.message_hub.update_info("outdated_best", outdated.paths)
+        self.file_backend = outdated
         try:
-            with _told_in_a_sentence(self.last_ckpt):
+            with whole_files(), _told_in_a_sentence(self.last_ckpt):
                 super()._save_best_checkpoint(runner, metrics)
-            best = [getattr(self, "best_ckpt_path", None)]
-            best += getattr(self, "best_ckpt_path_dict", {}).values()
-            for path in self.file_backend.removed:
-                if path not in best and is_main_process():
-                    backend.remove(path)
         finally:
             self.file_backend = backend
+        self._remove_outdated_best(runner)
 
-    @master_only
-    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        """Write the published_keys of a checkpoint to a file with part of its hash in its name."""
-        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, "cpu")
-        published = {key: checkpoint[key] for key in checkpoint if key in self.published_keys}
-        with io.BytesIO() as content:
-            torch.save(published, content)
-            digest = hashlib.sha256(content.getbuffer()).hexdigest()[:8]
-            path = f"{ckpt_path.removesuffix('.pth')}-{digest}.pth"
-            with _told_in_a_sentence(self.last_ckpt):
-                self.file_backend.put(content.getvalue(), path)
-        runner.logger.info(f"Published {', '.join(published)} of {ckpt_path} as {path}.")
+    def _remove_outdated_best(self, runner: Runner) -> None:
+        best = [getattr(self, "best_ckpt_path", None)]
+        best += getattr(self, "best_ckpt_path_dict", {}).values()
+        for path in runner.message_hub.get_info("outdated_best", []):
+            here = self._here(path)
+            if here is not None and here not in best and is_main_process():
+                self.file_backend.remove(here)
+        runner.message_hub.update_info("outdated_best", [])
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put right what mmengine's FlexibleRunner tells of a checkpoint after validation."""
+        checkpoint["meta"].update(self._meta)
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish what published_keys names."""
+        with whole_files(), _told_in_a_sentence(self.last_ckpt):
+            super().after_train(runner)
 
 
 class _RemovesLater:
@@ -226,10 +226,10 @@ class _RemovesLater:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self.removed: list[str] = []
+        self.paths: list[str] = []
 
     def remove(self, path: str) -> None:
-        self.removed.append(path)
+        self.paths.append(path)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)

@@ -9,19 +9,18 @@ import shutil
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.runner import CheckpointLoader
 
-ATOMIC = "fastdetr_atomic"  # the backend's name for backend_args=dict(backend=...)
 UNFINISHED = ".fastdetr_unfinished"  # follows the name of a file while it is written
 
 
-@register_backend(ATOMIC)
-class AtomicLocalBackend(LocalBackend):
+class AtomicBackend(LocalBackend):
     """Files of this machine, which come into being whole."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -31,6 +30,21 @@ class AtomicLocalBackend(LocalBackend):
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
         """Write text."""
         write_atomically(Path(filepath), obj.encode(encoding))
+
+
+@contextlib.contextmanager
+def whole_files() -> Iterator[None]:
+    """Within it, what mmengine writes to this machine's disks comes into being whole.
+
+    backend_args would do for its Runner, but not for its FlexibleRunner (FSDP) and for published
+    models, which hand none on.
+    """
+    before = type(get_file_backend("."))
+    register_backend("local", AtomicBackend, force=True, prefixes="")
+    try:
+        yield
+    finally:
+        register_backend("local", before, force=True, prefixes="")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

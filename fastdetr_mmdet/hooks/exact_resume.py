@@ -8,6 +8,7 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -53,6 +54,7 @@ class ExactResumeHook(Hook):
         self._loaded: dict[str, Any] | None = None
         self._batches: NumberedBatches | None = None
         self._endless: EndlessBatches | None = None
+        self._seed = (0, 0)  # of the run, and the number of this process
         self._sampler_seed: int | None = None
         self._position = (0, 0)  # passes through the data, batches of the current one
 
@@ -64,6 +66,10 @@ class ExactResumeHook(Hook):
         """Bring the data loader to where the checkpoint was made."""
         loop = runner.train_loop
         loaded = (self._loaded or {}) if runner.iter > 0 else {}  # load_from starts at 0
+        # The first process's, for all: diff_rank_seed may give each another one.
+        seeds = [loaded.get("seed", runner.seed)]
+        broadcast_object_list(seeds)
+        self._seed = (seeds[0], runner.rank)
         if not can_take_over(loop.dataloader):
             runner.logger.warning(
                 "train_dataloader does not make batches by a batch sampler, so a resumed training "
@@ -74,7 +80,7 @@ class ExactResumeHook(Hook):
         self._batches = take_over(
             loop.dataloader,
             runner.cfg.get("train_dataloader"),
-            (*self._seed(runner), _DATA),
+            (*self._seed, _DATA),
             self._sampler_seed,
         )
         self._position = self._resumed_position(runner, loaded)
@@ -93,13 +99,13 @@ class ExactResumeHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed what is drawn between here and the first iteration, and number the pass."""
-        seed_generators(*self._seed(runner), _EPOCH, runner.epoch, 0, 0)
+        seed_generators(*self._seed, _EPOCH, runner.epoch, 0, 0)
         if self._batches is not None and self._endless is None:
             self._batches.passes = runner.epoch
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what the iteration draws, such as dropout."""
-        seed_generators(*self._seed(runner), _ITERATION, runner.iter, 0, 0)
+        seed_generators(*self._seed, _ITERATION, runner.iter, 0, 0)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -127,6 +133,7 @@ class ExactResumeHook(Hook):
             batch_size=self._batches.batch_size,
             world_size=runner.world_size,
             images=len(runner.train_dataloader.dataset),
+            seed=self._seed[0],
             sampler_seed=self._sampler_seed,
         )
         optimizer = runner.optim_wrapper
@@ -136,10 +143,6 @@ class ExactResumeHook(Hook):
                 for name, parameter in _bare(runner.model).named_parameters()
                 if parameter.grad is not None
             }
-
-    def _seed(self, runner: Runner) -> tuple[int, int]:
-        """Asked for anew each time: resuming gives the runner the checkpoint's seed."""
-        return runner.seed, runner.rank
 
     def _present_sampler_seed(self, runner: Runner) -> int:
         sampler = inner_sampler(runner.train_dataloader.batch_sampler)

@@ -7,6 +7,7 @@ it no time for anything.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -59,6 +60,7 @@ class Server:
         work_dir: Path,
         kill_after: float | None = None,
         faults: dict | None = None,
+        processes: int = 1,
         **options,
     ) -> Result:
         """Train.
@@ -67,19 +69,22 @@ class Server:
             config: File of a config.
             work_dir: Of the run.
             kill_after: Seconds from the start to SIGKILL, unless the run has ended before.
-            faults: Arguments for `faults.install`.
+            faults: Arguments for `faults.install`, in the first process.
+            processes: That train together; they die with the first.
             options: For --cfg-options; a double underscore stands for a dot. `resume` too.
         """
         output = Path(self._output.name, "output.txt")
         options = {key.replace("__", "."): value for key, value in options.items()}
-        pid = self._ask([str(config), str(work_dir), str(output), options, faults])
+        pid = self._ask([str(config), str(work_dir), str(output), options, faults, processes])
         start = time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
             # Not waited for yet, so the number is this process's even if it has ended.
             os.kill(pid, signal.SIGKILL)
         code = self._ask("wait")
-        return Result(code, output.read_text(errors="replace"), time.monotonic() - start)
+        return Result(
+            code, Path(f"{output}.0").read_text(errors="replace"), time.monotonic() - start
+        )
 
     def shell(self, command: str) -> None:
         """Run a command where the runs are."""
@@ -131,19 +136,23 @@ def serve() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def train(config: str, work_dir: str, output: str, options: dict, faults: dict | None) -> None:
+def train(
+    config: str, work_dir: str, output: str, options: dict, faults: dict | None, processes: int
+) -> None:
     """One run, as mmdet's tools/train.py would do it."""
     code = 1
     try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        rank = join_processes(output, processes) if processes > 1 else 0
+        descriptor = os.open(f"{output}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         import numpy as np
         from mmengine.config import Config
+        from mmengine.registry import RUNNERS
         from mmengine.runner import Runner
 
-        if faults is not None:
+        if faults is not None and rank == 0:
             import faults as faults_module
 
             faults_module.install(**faults)
@@ -151,7 +160,11 @@ def train(config: str, work_dir: str, output: str, options: dict, faults: dict |
         cfg = Config.fromfile(config)
         cfg.work_dir = work_dir
         cfg.merge_from_dict(options)
-        Runner.from_cfg(cfg).train()
+        if processes > 1:
+            cfg.launcher = "pytorch"
+            cfg.model_wrapper_cfg = dict(device_ids=None)  # on the CPU
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner.train()
         code = 0
     except BaseException:
         import traceback
@@ -161,6 +174,20 @@ def train(config: str, work_dir: str, output: str, options: dict, faults: dict |
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def join_processes(output: str, count: int) -> int:
+    """Fork the others, and let all of them meet; return this one's number."""
+    import torch.distributed
+
+    Path(f"{output}.meeting").unlink(missing_ok=True)
+    rank = next((number for number in range(1, count) if os.fork() == 0), 0)
+    if rank:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the first
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+    meeting = f"file://{output}.meeting"
+    torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=count)
+    return rank
 
 
 if __name__ == "__main__":

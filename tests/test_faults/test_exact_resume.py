@@ -123,6 +123,24 @@ def test_a_run_without_a_seed(server, config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+def test_two_processes(server, config, tmp_path, loop):
+    """Each has its own images and random numbers; the first writes the checkpoints."""
+    # each process has its own statistics of BatchNorm, and only the first one's are stored
+    options = {"model__backbone__norm_eval": True, "train_dataloader__batch_size": 2}
+    if loop == "iterations":
+        options |= ITERATIONS | {"train_dataloader__sampler__type": "InfiniteSampler"}
+    after = "epoch_2.pth" if loop == "epochs" else "iter_10.pth"
+    check_resumes(server, config, tmp_path, after, processes=2, **options)
+
+
+@pytest.mark.slow
+def test_flexible_runner(server, config, tmp_path):
+    """mmengine's runner for FSDP; here it trains as one process."""
+    check_resumes(server, config, tmp_path, "epoch_2.pth", runner_type="FlexibleRunner")
+
+
+@pytest.mark.slow
 def test_killed_while_it_validates(server, config, whole, tmp_path):
     """The validation is made up for, the last one too, though no training follows it."""
     steps = (whole / "steps.txt").read_text().splitlines()

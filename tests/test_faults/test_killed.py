@@ -64,6 +64,14 @@ def test_killed_before_the_checkpoint_is_named(server, config, whole, tmp_path):
     kill_and_resume(server, config, whole, tmp_path, faults=dict(kill_at=point + 2))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("outdated", ["epoch", "best"])
+def test_killed_before_an_outdated_one_is_removed(server, config, whole, tmp_path, outdated):
+    """Resuming removes it, though it does not start from it."""
+    point = next(i for i, line in enumerate(steps(whole)) if line.startswith(f"remove {outdated}"))
+    kill_and_resume(server, config, whole, tmp_path, faults=dict(kill_at=point))
+
+
 def test_killed_at_a_moment(server, config, whole, tmp_path):
     moment = random.Random(0).uniform(0.2, 0.8) * seconds(whole)
     kill_and_resume(server, config, whole, tmp_path, kill_after=moment)

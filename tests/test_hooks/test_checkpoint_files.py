@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.fileio import get_file_backend
+from mmengine.fileio import LocalBackend, get_file_backend
 
 from fastdetr_mmdet.hooks import checkpoint_files
 from fastdetr_mmdet.hooks.checkpoint_files import (
-    ATOMIC,
     UNFINISHED,
+    AtomicBackend,
     numbered_checkpoints,
     remove_unfinished,
     what_is_broken,
+    whole_files,
     write_atomically,
 )
 
@@ -45,7 +46,15 @@ def test_writes_and_writes_again(tmp_path):
 
 
 def test_backend(tmp_path):
-    backend = get_file_backend(str(tmp_path), backend_args=dict(backend=ATOMIC))
+    before = get_file_backend("x")
+    with whole_files():
+        backend = get_file_backend("x")
+        assert type(backend) is AtomicBackend
+        assert type(get_file_backend("x", backend_args=dict(backend="local"))) is AtomicBackend
+        with pytest.raises(KeyError), whole_files():
+            raise KeyError
+        assert type(get_file_backend("x")) is AtomicBackend
+    assert type(get_file_backend("x")) is type(before) is LocalBackend
     backend.put(b"bytes", str(tmp_path / "a"))
     backend.put_text("text ä", tmp_path / "b")
     assert backend.get(tmp_path / "a") == b"bytes"

@@ -1,0 +1,280 @@
+"""AtomicCheckpointHook's decisions; the killing of runs that use it is in tests/test_faults."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from support.runs import ROOT
+
+from fastdetr_mmdet import AtomicCheckpointHook
+from fastdetr_mmdet.hooks import atomic_checkpoint
+from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
+
+
+class Saver(SimpleNamespace):
+    """As much of a runner as the hook needs, whose checkpoints hold nothing but themselves."""
+
+    def save_checkpoint(self, out_dir, filename, file_client_args, meta, backend_args, **kwargs):
+        hub = self.message_hub.state_dict()
+        checkpoint = dict(meta=dict(meta), message_hub=hub, kwargs=sorted(kwargs))
+        from mmengine.runner import save_checkpoint
+
+        save_checkpoint(checkpoint, f"{out_dir}/{filename}", backend_args=backend_args)
+
+
+@pytest.fixture
+def make_runner(tmp_path):
+    def make(work_dir: Path = tmp_path, **attributes) -> Saver:
+        hub = MessageHub(f"hub{id(attributes)}")
+        values = dict(
+            work_dir=str(work_dir), message_hub=hub, iter=0, epoch=0, logger=MMLogger("x")
+        )
+        return Saver(**(values | attributes))
+
+    return make
+
+
+def make_hook(**options) -> AtomicCheckpointHook:
+    return HOOKS.build(dict(type="AtomicCheckpointHook", interval=1, **options))
+
+
+def train(hook, runner, epochs: int, scores=()) -> None:
+    """Epochs of ten iterations; with scores they are validated."""
+    hook.before_train(runner)
+    for index in range(epochs):
+        runner.iter += 10
+        hook._save_checkpoint(runner)
+        runner.epoch += 1
+        if index < len(scores):
+            hook.after_val_epoch(runner, dict(mAP=scores[index]))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_keeps_the_newest(make_runner, tmp_path):
+    train(make_hook(max_keep_ckpts=2), make_runner(), epochs=4)
+    assert names(tmp_path) == {"epoch_3.pth", "epoch_4.pth", "last_checkpoint"}
+    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_4.pth")
+
+
+def test_keeps_all(make_runner, tmp_path):
+    train(make_hook(), make_runner(), epochs=3)
+    assert names(tmp_path) == {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "last_checkpoint"}
+
+
+def test_keeps_the_best(make_runner, tmp_path):
+    hook = make_hook(max_keep_ckpts=1, save_best="mAP")
+    train(hook, make_runner(), epochs=4, scores=[0.1, 0.3, 0.2, 0.3])
+    assert names(tmp_path) == {"epoch_4.pth", "best_mAP_epoch_2.pth", "last_checkpoint"}
+
+
+def test_keeps_several_best(make_runner, tmp_path):
+    hook = make_hook(max_keep_ckpts=1, save_best=["mAP", "loss"])
+    runner = make_runner()
+    hook.before_train(runner)
+    for epoch, (mean, loss) in enumerate([(0.1, 3.0), (0.2, 4.0), (0.1, 2.0)], start=1):
+        runner.iter += 10
+        hook._save_checkpoint(runner)
+        runner.epoch = epoch
+        hook.after_val_epoch(runner, dict(mAP=mean, loss=loss))
+    best = {"best_mAP_epoch_2.pth", "best_loss_epoch_3.pth"}
+    assert names(tmp_path) == {"epoch_3.pth", "last_checkpoint"} | best
+
+
+def test_same_files_as_mmengine_s(make_runner, tmp_path):
+    """In every folder that both write, for the options that have a say."""
+    scores = [0.1, 0.3, 0.2, 0.4]
+    options = [
+        dict(max_keep_ckpts=2),
+        dict(max_keep_ckpts=1, save_best="mAP"),
+        dict(out_dir=str(tmp_path / "out"), save_best="mAP"),
+        dict(filename_tmpl="model-{}.pth", max_keep_ckpts=3),
+    ]
+    for number, option in enumerate(options):
+        found = []
+        for hook in (AtomicCheckpointHook, CheckpointHook):
+            work_dir = tmp_path / f"{hook.__name__}{number}"
+            work_dir.mkdir()
+            train(hook(interval=1, **option), make_runner(work_dir), 4, scores)
+            folder = tmp_path / "out" / work_dir.name if "out_dir" in option else work_dir
+            text = (work_dir / "last_checkpoint").read_text()
+            found.append((names(folder), names(work_dir), os.path.relpath(text, folder)))
+        assert found[0] == found[1], option
+
+
+def test_options_reach_the_runner(make_runner, tmp_path):
+    train(make_hook(save_optimizer=False), make_runner(), epochs=1)
+    saved = torch.load(tmp_path / "epoch_1.pth")["kwargs"]
+    assert saved == ["by_epoch", "save_optimizer", "save_param_scheduler"]
+
+
+def test_meta_is_the_hook_s(make_runner, tmp_path, monkeypatch):
+    """mmengine's FlexibleRunner writes an epoch too much after a validation."""
+
+    def save(self, out_dir, filename, file_client_args, meta, **kwargs):
+        meta.update(epoch=self.epoch + 1, iter=self.iter + 1)
+        checkpoint = dict(meta=meta)
+        hook.before_save_checkpoint(self, checkpoint)
+        torch.save(checkpoint, f"{out_dir}/{filename}")
+
+    monkeypatch.setattr(Saver, "save_checkpoint", save)
+    hook = make_hook()
+    train(hook, make_runner(), epochs=2, scores=[0.1, 0.2])
+    for epoch in (1, 2):
+        meta = torch.load(tmp_path / f"epoch_{epoch}.pth")["meta"]
+        assert (meta["epoch"], meta["iter"]) == (epoch, 10 * epoch)
+        assert meta["validation_due"] is None
+
+
+def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path):
+    (tmp_path / f"epoch_9.pth{UNFINISHED}").touch()
+    hook = make_hook()
+    hook.before_run(make_runner(_load_from=None, _resume=False, _train_loop={}))
+    assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run beside a training
+    hook.before_train(make_runner())
+    assert names(tmp_path) == set()
+
+
+def test_another_folder_s_best_is_left_alone(make_runner, tmp_path):
+    """A copied work directory names the original's files."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    for folder in (original, copy):
+        folder.mkdir()
+    (original / "best_mAP_epoch_1.pth").touch()
+    hook, runner = make_hook(save_best="mAP"), make_runner(copy)
+    runner.message_hub.update_info("best_ckpt", str(original / "best_mAP_epoch_1.pth"))
+    runner.message_hub.update_info("best_score", 0.1)
+    train(hook, runner, epochs=1, scores=[0.2])
+    assert names(original) == {"best_mAP_epoch_1.pth"}
+    assert names(copy) == {"epoch_1.pth", "best_mAP_epoch_1.pth", "last_checkpoint"}
+
+
+def test_validation_alone_saves_nothing(make_runner, tmp_path):
+    make_hook(save_best="mAP").after_val_epoch(make_runner(), dict(mAP=0.5))
+    assert names(tmp_path) == set()
+
+
+def test_published(make_runner, tmp_path):
+    hook = make_hook(published_keys=["meta"])
+    runner = make_runner()
+    train(hook, runner, epochs=1)
+    hook.after_train(runner)
+    (published,) = tmp_path.glob("epoch_1-*.pth")
+    assert set(torch.load(published)) == {"meta"}
+
+
+# --------------------------------------------------------------------------------------------------
+# Before training
+
+
+def test_a_broken_file_that_was_named(make_runner, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"PK\x03\x04")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"weights.pth is cut short.* Name another one"):
+            make_hook().before_run(make_runner(_load_from=str(path), _resume=resume))
+
+
+@pytest.mark.parametrize("out_dir", [None, "out"])
+def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    folder = work_dir if out_dir is None else tmp_path / out_dir / "work"
+    options = {} if out_dir is None else dict(out_dir=str(tmp_path / out_dir))
+    train(make_hook(**options), make_runner(work_dir), epochs=2)
+    (folder / "epoch_2.pth").write_bytes(b"")
+    runner = make_runner(work_dir, _load_from=None, _resume=True, _train_loop={})
+    make_hook(**options).before_run(runner)
+    assert (work_dir / "last_checkpoint").read_text() == str(folder / "epoch_1.pth")
+
+
+def test_without_resume_nothing_is_looked_at(make_runner, tmp_path):
+    (tmp_path / "last_checkpoint").write_text("none.pth")
+    make_hook().before_run(make_runner(_load_from=None, _resume=False, _train_loop={}))
+    assert (tmp_path / "last_checkpoint").read_text() == "none.pth"
+
+
+def make_loop(kind, done: int, **options):
+    """A loop that stands there."""
+    values = dict(val_begin=1, val_interval=2, dynamic_milestones=[0], dynamic_intervals=[2])
+    loop = kind.__new__(kind)
+    vars(loop).update(values, _max_epochs=5, _max_iters=5, _iter=done, _epoch=done, **options)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("kind", "due", "done", "owes"),
+    [
+        (EpochBasedTrainLoop, "epoch", 1, False),  # every second
+        (EpochBasedTrainLoop, "epoch", 2, True),
+        (EpochBasedTrainLoop, "epoch", 5, True),  # the last
+        (EpochBasedTrainLoop, None, 2, False),  # done already
+        (EpochBasedTrainLoop, "iter", 2, False),  # in the middle of an epoch
+        (IterBasedTrainLoop, "iter", 2, True),
+        (IterBasedTrainLoop, "iter", 3, False),
+        (IterBasedTrainLoop, "epoch", 2, False),
+    ],
+)
+def test_owed_validation(make_runner, kind, due, done, owes):
+    runner = make_runner(train_loop=make_loop(kind, done), val_loop=object())
+    hook = make_hook()
+    hook.after_load_checkpoint(runner, dict(meta=dict(validation_due=due)))
+    assert hook._owes_validation(runner) is owes
+    runner.val_loop = None
+    assert not hook._owes_validation(runner)
+    hook.after_load_checkpoint(runner, {})
+    assert not hook._owes_validation(runner)
+
+
+# --------------------------------------------------------------------------------------------------
+# A full disk
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_log_that_cannot_be_written(tmp_path, code):
+    def run():
+        raise OSError(code, os.strerror(code), "scalars.json")
+
+    sentence = rf"scalars.json could not be written \({os.strerror(code)}; .* free in {tmp_path}\)"
+    with pytest.raises(RuntimeError, match=sentence):
+        atomic_checkpoint._run_until_full(run, str(tmp_path))
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    def run():
+        raise PermissionError(errno.EACCES, "denied")
+
+    with pytest.raises(PermissionError, match="denied"):
+        atomic_checkpoint._run_until_full(run, str(tmp_path))
+    assert atomic_checkpoint._run_until_full(lambda: 5, str(tmp_path)) == 5
+
+
+# --------------------------------------------------------------------------------------------------
+# Configs
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_resumes_exactly(path):
+    hooks = Config.fromfile(path, import_custom_modules=False).default_hooks
+    assert hooks.exact_resume.type == "ExactResumeHook"
+    # The demo, and the template that inherits from it, save once, at the end, by mmengine's hook.
+    if not path.stem.startswith("fast-detr_r18"):
+        assert hooks.checkpoint.type == "AtomicCheckpointHook"
+
+
+def test_runs_before_mmengine_loads():
+    """In both mmengines: what before_run chooses is what is loaded."""
+    names = Runner.train.__code__.co_names
+    assert names.index("load_or_resume") > names.index("call_hook")
