@@ -112,8 +112,11 @@ class DatasetCheckHook(Hook):
                 refusals.append(str(error))
                 continue
             except Exception as error:
-                # the check is a service: its own mistakes must not keep a run from starting
-                runner.logger.warning(f"Data check of {checked.annotations} failed: {error!r}.")
+                # a file on which the check fails must not get past it
+                refusals.append(
+                    f"The data check of {checked.annotations} failed itself: {error!r}. Please "
+                    "report that with the file; DatasetCheckHook(enabled=False) runs without it."
+                )
                 continue
             refusals.append(report.refusal(self.allow))
             if not refusals[-1]:

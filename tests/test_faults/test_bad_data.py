@@ -343,13 +343,14 @@ def test_data_on_other_machines_is_not_looked_for(coco_dataset):
     before(DatasetCheckHook(), "test", dataset)
 
 
-def test_a_mistake_of_the_check_stops_nothing(coco_dataset, monkeypatch, caplog):
+def test_no_file_gets_past_the_check_by_breaking_it(coco_dataset, monkeypatch):
     def fail(*_, **__):
         raise IndexError("a mistake")
 
     monkeypatch.setattr(dataset_check, "check_set", fail)
-    before(DatasetCheckHook(), "test", coco_dataset())
-    assert re.search(r"Data check of .*val.json failed: IndexError\('a mistake'\)", caplog.text)
+    sentence = r"The data check of .*val.json failed itself: IndexError\('a mistake'\). Please "
+    with pytest.raises(ValueError, match=sentence):
+        before(DatasetCheckHook(), "test", coco_dataset())
 
 
 def test_all_processes_stop_though_one_checks(coco_dataset, monkeypatch):

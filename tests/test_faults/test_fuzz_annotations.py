@@ -185,8 +185,7 @@ def boxes_of_known_images(coco):
 @given(coco=spoilt())
 @example(coco=sound())
 def test_spoilt_annotations(coco, tmp_path):
-    """What passes the check loads in mmdet, with as many boxes as the check says; so does what
-    the check cleans."""
+    """What passes the check loads in mmdet, with the boxes that it says; so does what it cleans."""
     before = json.dumps(coco)
     report = check_annotations(coco)
     check_words(report)
