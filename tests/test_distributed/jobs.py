@@ -1,0 +1,135 @@
+"""What the processes do; run in one process too, to compare with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size, init_dist
+from mmengine.model.wrappers import MMDistributedDataParallel
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from support.models import make_batch, pick, randomise, total
+from torch import Tensor, nn
+
+import fastdetr_mmdet  # noqa: F401 (registers our parts)
+
+ROOT = Path(__file__).parents[2]
+CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
+
+register_all_modules(init_default_scope=True)
+
+
+def shrink(config: str) -> nn.Module:
+    """The model of a shipped config with fewer layers and a narrow backbone, without chance."""
+    cfg = Config.fromfile(ROOT / "configs" / config).model
+    backbone = cfg.backbone
+    backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None, norm_eval=True)
+    channels = [8 * 2**stage for stage in backbone.out_indices]
+    if cfg.neck.type == "ChannelMapper" and len(cfg.neck.in_channels) < len(channels):
+        channels = channels[-len(cfg.neck.in_channels) :]
+    cfg.neck.in_channels = channels
+    cfg.num_queries = 8
+    cfg.bbox_head.num_classes = 6
+    for part in (cfg.transformer.encoder, cfg.transformer.decoder):
+        if part is not None:
+            part.dropout = 0.0
+        if part is not None and "num_layers" in part and "level_schedule" not in part:
+            part.num_layers = 2
+    torch.manual_seed(0)
+    return randomise(MODELS.build(cfg), scale=0.02).train()
+
+
+def batch(objects: list[int]) -> tuple[Tensor, list]:
+    """One image of the whole canvas for every entry, the second smaller than that."""
+    sizes = [CANVAS if index != 1 else (48, 64) for index in range(len(objects))]
+    return make_batch(sizes=sizes, objects=objects, num_classes=6)
+
+
+def gradients(configs: list[str], cases: list[list[int]]) -> dict[str, list[dict[str, float]]]:
+    """Of every config's model: each process with its image, against one process with all of them.
+
+    DistributedDataParallel finds unused parameters when the next step begins, so every model makes
+    one step for each case, and the first once more.
+
+    Args:
+        configs: Below configs/.
+        cases: Numbers of objects of the images.
+
+    Returns:
+        Per config and case the largest errors, relative to the gradient of the same parameter.
+    """
+    init_dist("pytorch", backend="gloo")
+    found = {}
+    for config in configs:
+        whole = shrink(config)
+        model = MMDistributedDataParallel(
+            shrink(config), device_ids=[get_rank()], find_unused_parameters=False
+        )
+        found[config] = []
+        for objects in [*cases, cases[0]]:
+            whole.zero_grad()
+            total(whole(*batch(objects), mode="loss")).backward()
+            model.zero_grad()
+            total(model(*pick(*batch(objects), get_rank()), mode="loss")).backward()
+            expected = dict(whole.named_parameters())
+            errors = {
+                name: error(p.grad, expected[name].grad)
+                for name, p in model.module.named_parameters()
+                if p.requires_grad
+            }
+            found[config].append(dict(sorted(errors.items(), key=lambda item: -item[1])[:3]))
+    return found
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, as a share of the largest expected value; what is that small is zero."""
+    return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-4)).item()
+
+
+def launch(launcher: str) -> list:
+    """mmengine's way to start; what it set up."""
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if launcher == "slurm":
+        del os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]
+        os.environ.update(
+            SLURM_PROCID=rank, SLURM_NTASKS=size, SLURM_LOCALID=rank, SLURM_NODELIST="here"
+        )
+    if launcher == "mpi":
+        del os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]
+        os.environ.update(
+            OMPI_COMM_WORLD_LOCAL_RANK=rank, OMPI_COMM_WORLD_RANK=rank, OMPI_COMM_WORLD_SIZE=size
+        )
+    set_device = torch.cuda.set_device
+    init_dist(launcher, backend="gloo")
+    assert torch.cuda.set_device is set_device
+    number = torch.tensor([get_rank() + 1.0])
+    torch.distributed.all_reduce(number)
+    return [get_rank(), get_world_size(), number.item()]
+
+
+def runner(config: str, work_dir: str, launcher: str, options: dict[str, Any]) -> Any:
+    """A runner of either kind; options are those of --cfg-options."""
+    os.chdir(work_dir)  # mmengine gathers results through a folder here
+    cfg = Config.fromfile(config)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir
+    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo", **options})
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def train(config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch") -> None:
+    """As tools/train.py does."""
+    runner(config, work_dir, launcher, options).train()
+
+
+def test(
+    config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch"
+) -> dict[str, float]:
+    """As tools/test.py does."""
+    return runner(config, work_dir, launcher, options).test()

@@ -1,0 +1,70 @@
+"""Two processes with one image each learn what one process with both images learns."""
+
+import pytest
+from mmengine.config import Config
+from support.runs import ROOT
+
+CONFIGS = sorted(
+    str(path.relative_to(ROOT / "configs"))
+    for path in (ROOT / "configs").rglob("*_r[15][80]_*.py")
+    if "_base_" not in path.parts and Config.fromfile(path).model.backbone.type == "ResNet"
+)
+# Every method once, the rest in the slow test
+FEW = [
+    "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
+    "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
+    "demo/fast-detr_r18_shapes.py",
+    "sam_detr/sam-detr-smca_r50_4xb4-50e_coco.py",
+    "smca_detr/smca-detr_r50_8xb2-50e_coco.py",
+]
+TOLERANCE = 2e-3  # of the largest value of a gradient; sums in another order, in float32
+
+
+CASES = {
+    "as it happens": [3, 1],
+    "no objects in the first process": [0, 2],
+    "no objects in the second process": [2, 0],
+}
+
+
+def check(results, configs):
+    for errors in results:
+        assert list(errors) == configs
+        wrong = [
+            (config, case, worst)
+            for config in configs
+            for case, worst in zip([*CASES, "first case again"], errors[config], strict=True)
+            if max(worst.values()) > TOLERANCE
+        ]
+        assert not wrong
+
+
+def test_gradient_of_two_times_one_is_that_of_one_times_two(processes, tmp_path):
+    """Losses are divided by the mean of the numbers of objects, and DDP takes the mean of them.
+
+    No parameter goes unused, or DistributedDataParallel would stop the next step.
+    """
+    check(processes.run("gradients", tmp_path, configs=FEW, cases=list(CASES.values())), FEW)
+
+
+def test_no_objects_anywhere(processes, tmp_path):
+    """Every parameter has a gradient still, of half the size.
+
+    The divisor is at least 1 in every process, as in the official codes, and so 2 in two of them.
+    """
+    (config, *_) = FEW
+    for errors in processes.run("gradients", tmp_path, configs=[config], cases=[[0, 0]]):
+        for worst in errors[config]:
+            assert max(worst.values()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted({config.split("/")[0] for config in CONFIGS}))
+def test_every_resnet_config(processes, tmp_path, folder):
+    configs = [config for config in CONFIGS if config.startswith(f"{folder}/")]
+    results = processes.run("gradients", tmp_path, configs=configs, cases=list(CASES.values()))
+    check(results, configs)
+
+
+def test_the_few_are_there():
+    assert set(FEW) < set(CONFIGS)

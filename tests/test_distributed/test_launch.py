@@ -1,0 +1,67 @@
+"""mmengine's ways to start several processes, on CPUs."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+from mmengine.dist import utils as launchers
+from mmengine.model.wrappers import MMDistributedDataParallel
+from support.runs import BIN, ROOT, log_rows
+
+from fastdetr_mmdet import distributed
+
+
+@pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
+def test_launchers(processes, tmp_path, launcher):
+    assert processes.run("launch", tmp_path, launcher=launcher) == [[0, 2, 3.0], [1, 2, 3.0]]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with GPUs NCCL works")
+def test_nccl_without_gpus(monkeypatch):
+    """Gloo is not taken in silence: this may be the one node whose driver has failed."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(RuntimeError, match=r"'nccl' needs GPUs, and this process sees none; .*=gl"):
+        launchers.init_dist("pytorch", backend="nccl")
+    assert not torch.distributed.is_initialized()
+
+
+def test_with_gpus_nothing_changes(monkeypatch):
+    calls = []
+    init = distributed._without_gpu(lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(distributed, "get_device", lambda: "cuda")
+    init("nccl", timeout=3)
+    assert calls == [(("nccl",), dict(timeout=3))]
+
+
+def test_once():
+    before = launchers._init_dist_pytorch, MMDistributedDataParallel.__init__
+    distributed.allow_cpu_processes()
+    assert (launchers._init_dist_pytorch, MMDistributedDataParallel.__init__) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("torchrun", "--nproc_per_node=2", "--master_port=0", ROOT / "tools/train.py"),
+        ("mim", "train", "fastdetr_mmdet", "--gpus=2"),
+    ],
+    ids=["torchrun", "mim"],
+)
+def test_commands(start, tiny_config_file, shapes, tmp_path):
+    """The documented commands, on CPUs."""
+    options = [f"data_root={shapes}/", "env_cfg.dist_cfg.backend=gloo", "train_cfg.max_epochs=1"]
+    arguments = [tiny_config_file, "--launcher", "pytorch", "--work-dir", tmp_path / "work"]
+    program, *rest = start
+    result = subprocess.run(
+        [BIN / program, *rest, *arguments, "--cfg-options", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert len(log_rows(tmp_path / "work")) == 2  # 16 images, 2 processes x 4
