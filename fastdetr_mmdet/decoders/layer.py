@@ -9,7 +9,16 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import FeedForward
+from ..roles import check_role
 from ..structures import Memory, Queries
+
+# Role -> key of the decoder's config
+SLOTS = {
+    "self_attention": "self_attn",
+    "cross_attention": "cross_attn",
+    "aligners": "aligner",
+    "spatial_priors": "spatial_prior",
+}
 
 
 class DecoderLayer(nn.Module):
@@ -64,6 +73,11 @@ class DecoderLayer(nn.Module):
         if aligner:
             self.aligner = MODELS.build(aligner, default_args=for_aligner)
         self.cross_attn = MODELS.build(cross_attn, default_args=attention)
+        slots = dict(self_attention=self.self_attn, cross_attention=self.cross_attn)
+        slots |= dict(aligners=self.aligner, spatial_priors=self.spatial_prior)
+        for role, part in slots.items():
+            if part is not None:
+                check_role(part, role, f"transformer.decoder.{SLOTS[role]}")
         self._check_parts()
         self.input_norm: nn.LayerNorm | None = None
         if any(getattr(part, "reads_embedded", False) for part in self.parts):

@@ -58,6 +58,11 @@ class FastDETR(BaseDetector):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         transformer = dict(transformer)
+        if not transformer.get("queries") or not transformer.get("decoder"):
+            raise ValueError(
+                "transformer needs 'queries' and 'decoder', for example "
+                "queries=dict(type='LearnedQueries') and decoder=dict(type='DetrDecoder')."
+            )
         if num_queries is not None:
             transformer["queries"] = _with_num_queries(transformer["queries"], num_queries)
         self.backbone = MODELS.build(backbone)

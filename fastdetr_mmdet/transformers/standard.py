@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from mmdet.registry import MODELS
 from torch import nn
 
+from ..roles import check_role
 from ..structures import DecoderOutput, Memory
 
 
@@ -45,30 +47,35 @@ class DetrTransformer(nn.Module):
         self.encoder = MODELS.build(encoder, default_args=shared) if encoder else nn.Identity()
         self.queries = MODELS.build(queries, default_args=shared)
         self.decoder = MODELS.build(decoder, default_args=shared)
+        for part, role, key in (
+            (self.encoder, "encoders", "encoder"),
+            (self.queries, "queries", "queries"),
+            (self.decoder, "decoders", "decoder"),
+        ):
+            check_role(part, role, f"transformer.{key}")
         self._check_parts()
 
     def _check_parts(self) -> None:
         """Refuse parts that would fail in the middle of a forward pass."""
         queries, decoder = self.queries, self.decoder
         made = queries.reference_dims
-        parts = decoder.layers[0].parts
-        who = " and ".join(type(part).__name__ for part in parts)
+        prior = type(decoder.layers[0].spatial_prior).__name__
         if decoder.makes_reference and made:
             raise ValueError(
-                f"{type(decoder.layers[0].spatial_prior).__name__} with predict_reference=True and "
-                f"{type(queries).__name__} both make reference points; set predict_reference=False "
-                "in transformer.decoder.spatial_prior or reference='none' in transformer.queries."
+                f"{prior} with predict_reference=True and {type(queries).__name__} both make "
+                "reference points; set predict_reference=False in transformer.decoder.spatial_prior"
+                f"{_WITHOUT_REFERENCE if hasattr(queries, 'reference') else ''}."
             )
         if decoder.needs_boxes and made != 4:
             raise ValueError(
-                f"{who} in {type(decoder).__name__} needs reference boxes, but "
+                f"{_asking(decoder, 'needs_boxes')} needs reference boxes, but "
                 f"{type(queries).__name__} makes {'points' if made else 'none'}; choose "
                 "LearnedBoxQueries or TwoStageQueries in transformer.queries."
             )
         makes = made or decoder.makes_reference
         if (decoder.needs_reference or decoder.refine) and not makes:
-            what = f"{who} in {type(decoder).__name__}"
-            if decoder.refine:
+            what = _asking(decoder, "needs_reference")
+            if not decoder.needs_reference:
                 what += " with refine=True"
             raise ValueError(
                 f"{what} needs reference points, but {type(queries).__name__} makes none; set "
@@ -99,3 +106,13 @@ class DetrTransformer(nn.Module):
         queries, proposals = self.queries(memory, proposal_branches)
         output = self.decoder(queries, memory, box_branches)
         return replace(output, proposals=proposals)
+
+
+_WITHOUT_REFERENCE = " or reference='none' in transformer.queries"
+
+
+def _asking(decoder: Any, attribute: str) -> str:
+    """The first part that has an attribute, and the decoder; or the decoder alone."""
+    parts = [p for p in decoder.layers[0].parts if getattr(p, attribute, False)]
+    name = type(decoder).__name__
+    return f"{type(parts[0]).__name__} in {name}" if parts else name

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from support.memories import make_memory
-from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, NUM_QUERIES, randomise
+from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, NUM_QUERIES, randomise, tiny_config
 from torch import nn
 
 LAYER = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
@@ -91,3 +91,26 @@ def test_widths_reach_every_part():
     )
     widths = {p.shape[-1] for n, p in transformer.named_parameters() if "norm" in n}
     assert widths == {64}
+
+
+@pytest.mark.parametrize(
+    "overrides, sentence",
+    [
+        (
+            dict(transformer__decoder__aligner=dict(type="SAMAttention")),
+            r"transformer\.decoder\.aligner is SAMAttention, which is a cross-attention, not an",
+        ),
+        (
+            dict(transformer__decoder__spatial_prior=dict(type="SAMSemanticAligner")),
+            r"decoder\.spatial_prior is SAMSemanticAligner, which is an aligner, not a spatial",
+        ),
+        (
+            dict(transformer__decoder__self_attn=dict(type="SAMAttention")),
+            r"decoder\.self_attn is SAMAttention, which is a cross-attention, not a self-attention",
+        ),
+        (dict(transformer__queries=None), r"transformer needs 'queries' and 'decoder'"),
+    ],
+)
+def test_refuses_a_part_in_the_slot_of_another(overrides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MODELS.build(tiny_config(**overrides))
