@@ -15,7 +15,7 @@ import torch
 from mmdet.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, DataLoader
 
-from .random_states import seeded_generators
+from .random_states import seed_cpu_generators
 
 
 class Draw(NamedTuple):
@@ -76,8 +76,8 @@ class SeededDataset:
     def __getitem__(self, draw: Draw | int) -> Any:
         if not isinstance(draw, Draw):
             return self._wrapped[draw]
-        with seeded_generators(*self._seed, *draw[1:]):
-            return self._wrapped[draw.image]
+        seed_cpu_generators(*self._seed, *draw[1:])
+        return self._wrapped[draw.image]
 
     # torch would pass whole batches to it, if the wrapped one has it
     __getitems__ = None

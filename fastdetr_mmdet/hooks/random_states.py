@@ -9,8 +9,6 @@ instead all generators are seeded anew from the run's seed and a position, again
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,28 +22,17 @@ def seed_generators(*position: int) -> None:
     Args:
         position: Numbers that name the place, not negative and always equally many.
     """
-    for_python, for_numpy, for_torch = _seeds(position)
+    torch.manual_seed(_seed_python_and_numpy(position))
+
+
+def seed_cpu_generators(*position: int) -> None:
+    """Seed those of the CPU alone, in microseconds: for every image, where data is loaded."""
+    torch.default_generator.manual_seed(_seed_python_and_numpy(position))
+
+
+def _seed_python_and_numpy(position: tuple[int, ...]) -> int:
+    """Seed these two, and return the seed for torch; all three are as good as independent."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence(position).generate_state(3).tolist()
     random.seed(for_python)
     np.random.seed(for_numpy)
-    torch.manual_seed(for_torch)
-
-
-@contextmanager
-def seeded_generators(*position: int) -> Iterator[None]:
-    """Within it the generators of the CPU are seeded; afterwards they are as they were before."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    for_python, for_numpy, for_torch = _seeds(position)
-    random.seed(for_python)
-    np.random.seed(for_numpy)
-    torch.default_generator.manual_seed(for_torch)  # torch.manual_seed would seed GPUs as well
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
-
-
-def _seeds(position: tuple[int, ...]) -> list[int]:
-    """Three seeds that are as good as independent of those of any other position."""
-    return np.random.SeedSequence(position).generate_state(3).tolist()
+    return for_torch

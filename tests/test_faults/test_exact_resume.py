@@ -47,9 +47,9 @@ def test_the_number_of_workers_does_not_matter(server, config, whole, tmp_path):
 
 
 def test_in_the_middle_of_an_epoch(server, config, tmp_path):
-    """Also what is logged of means over the epoch, every second iteration."""
+    """The log too, which has every third iteration of an epoch, and its last."""
     options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 3}
-    options |= {"log_processor__window_size": 50, "default_hooks__logger__interval": 2}
+    options |= {"log_processor__window_size": 50, "default_hooks__logger__interval": 3}
     check_resumes(server, config, tmp_path, "iter_6.pth", **options, **NO_WORKERS)
 
 

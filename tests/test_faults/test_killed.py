@@ -1,10 +1,15 @@
 """A run that is killed, wherever that is, and resumed ends as if it had not been killed."""
 
+import os
 import random
+import signal
+import subprocess
+import time
 from itertools import pairwise
 
 import pytest
 from comparing import check_last_checkpoint, check_same
+from support.runs import BIN, ROOT
 
 from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
 
@@ -86,6 +91,23 @@ def test_killed_at_random(server, config, whole, tmp_path, point):
     else:
         how = dict(faults=dict(kill_at=choice.randrange(len(steps(whole)))))
     kill_and_resume(server, config, whole, tmp_path, **how)
+
+
+@pytest.mark.slow
+def test_as_a_user_would(config, whole, tmp_path):
+    """`mim train`, which starts another process; both die at once, and the same command resumes."""
+    command = [BIN / "mim", "train", "fastdetr_mmdet", config, "--work-dir", tmp_path, "--resume"]
+    options = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT.parent)
+    options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    while not (tmp_path / "last_checkpoint").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    check_last_checkpoint(tmp_path)
+    assert subprocess.run(command, **options).returncode == 0
+    check_same(tmp_path, whole)
 
 
 @pytest.mark.slow
