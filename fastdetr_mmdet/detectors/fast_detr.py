@@ -221,7 +221,10 @@ def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | Non
     """Feature levels that the configs promise; None where they do not say."""
     if neck is not None:
         last = neck if isinstance(neck, dict) else neck[-1]
-        return last.get("num_outs") or len(last.get("in_channels", ())) or None
+        channels = last.get("in_channels")  # a number where a neck keeps the levels it is given
+        return last.get("num_outs") or (
+            len(channels) if isinstance(channels, (list, tuple)) else None
+        )
     return len(backbone["out_indices"]) if "out_indices" in backbone else None
 
 
