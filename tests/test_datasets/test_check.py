@@ -129,7 +129,12 @@ CASES = [
     ),
     (add("categories", id=3), "category-name-twice", 2, "category 2 (dog); category 3 (dog)"),
     (change("name", "kat", 0, "categories"), "class-without-category", 1, "(cat)"),
-    (lambda c: c["categories"].reverse(), "class-order", 1, "the file's order is dog, cat"),
+    (
+        lambda c: c["categories"].reverse(),
+        "class-order",
+        1,
+        "the file's order, to set there, is dog, cat",
+    ),
     (add("categories", id=3, name="fox"), "category-not-in-classes", 1, "category 3 (fox)"),
     (add("categories", id=9, name="fox"), "category-gap", 1, "(3 to 8)"),
     (every("category_id", lambda n: 1), "category-unused", 1, "category 2 (dog)"),

@@ -193,7 +193,7 @@ def test_config_with_other_classes(run, shapes):
     assert ["error", "1", "class-without-category"] in lines
     assert ["error", "1", "class-order"] in lines
     assert ["warning", "4", "category-not-in-classes"] in lines
-    assert "the file's order is disc, square" in out
+    assert "the file's order, to set there, is disc, square" in out
 
 
 def test_config_with_wrappers_and_other_data_sets(run, shapes, tmp_path):

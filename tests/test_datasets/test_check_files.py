@@ -178,8 +178,19 @@ def check(coco, images, **options):
     return report, sizes, found
 
 
+@pytest.fixture
+def opencv_threads():
+    """OpenCV with threads at work, which a forked process does not have."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((400, 400, 3), np.uint8), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    yield
+    assert cv2.getNumThreads() == 2
+    cv2.setNumThreads(before)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_kinds(tmp_path, workers, monkeypatch):
+def test_all_kinds(tmp_path, workers, monkeypatch, opencv_threads):
     monkeypatch.setattr(files, "_CHUNK", 3)  # several tasks
     contents = {name: content for name, (content, _, _) in BROKEN.items()} | SOUND
     contents |= {"turned": encode("JPEG", 6), "flipped": encode("JPEG", 2)}

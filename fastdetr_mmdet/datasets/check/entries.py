@@ -155,7 +155,7 @@ def _compare_classes(
     if in_file != in_config:
         order = ", ".join(shown(name, 20) for name in in_file[:8])
         more = ", ..." if len(in_file) > 8 else ""
-        report.add("class-order", notes=[f"the file's order is {order}{more}"])
+        report.add("class-order", notes=[f"the file's order, to set there, is {order}{more}"])
 
 
 def check_shared_files(

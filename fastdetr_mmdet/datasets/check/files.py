@@ -97,20 +97,27 @@ def _compare(wanted: Sequence[float], look: Look) -> tuple[str, str]:
 
 
 def _look_at_all(paths: list[str], decode: bool, workers: int) -> Iterator[Look]:
-    """Look at files in order, in a pool of processes that may die of one."""
+    """Look at files in order, quietly."""
+    level, threads = _set_log_level(0), cv2.getNumThreads()
+    try:
+        if workers <= 1 or len(paths) <= _CHUNK:
+            yield from (look_at(path, decode) for path in paths)
+        else:
+            # a forked process would wait for OpenCV's threads, which are not forked with it
+            cv2.setNumThreads(0)
+            yield from _look_in_pool(paths, decode, workers)
+    finally:
+        cv2.setNumThreads(threads)
+        _set_log_level(level)
+
+
+def _look_in_pool(paths: list[str], decode: bool, workers: int) -> Iterator[Look]:
+    """Look at files in order, in processes that may die of one."""
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-    if workers <= 1 or len(chunks) == 1:
-        quiet = _set_log_level(0)
-        try:
-            for path in paths:
-                yield look_at(path, decode)
-        finally:
-            _set_log_level(quiet)
-        return
     waiting = workers * _AHEAD
     start = 0
     while start < len(chunks):
-        with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+        with ProcessPoolExecutor(workers, initializer=_set_log_level, initargs=(0,)) as pool:
             futures = {
                 n: pool.submit(_look_at_chunk, chunks[n], decode)
                 for n in range(start, min(start + waiting, len(chunks)))
@@ -131,7 +138,7 @@ def _look_at_all(paths: list[str], decode: bool, workers: int) -> Iterator[Look]
 
 def _look_alone(path: str, decode: bool) -> Look:
     """Look at one file in a process of its own."""
-    with ProcessPoolExecutor(1, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(1, initializer=_set_log_level, initargs=(0,)) as pool:
         try:
             return pool.submit(look_at, path, decode).result()
         except BrokenProcessPool:
@@ -140,11 +147,6 @@ def _look_alone(path: str, decode: bool) -> Look:
 
 def _look_at_chunk(paths: list[str], decode: bool) -> list[Look]:
     return [look_at(path, decode) for path in paths]
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    _set_log_level(0)
 
 
 def _set_log_level(level: int) -> int:
