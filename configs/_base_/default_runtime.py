@@ -10,7 +10,9 @@ default_hooks = dict(
     exact_resume=dict(type='ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'))
-custom_hooks = [dict(type='DatasetClassesCheckHook'), dict(type='DatasetCheckHook')]
+custom_hooks = [
+    dict(type='DatasetClassesCheckHook'), dict(type='DatasetCheckHook'),
+    dict(type='NumbersCheckHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,
