@@ -129,7 +129,8 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
     sizes: dict[int, tuple[int, int]] = {}
     looked = f"annotations in {time.perf_counter() - started:.1f} s"
     if checked.images is None or args.no_images:
-        looked += "; images not looked at" + ("" if args.no_images else ": give --images DIR")
+        why = ": they are on no disk of this machine" if args.config else ": give --images DIR"
+        looked += "; images not looked at" + ("" if args.no_images else why)
     else:
         started = time.perf_counter()
         progress = _show_progress if sys.stderr.isatty() else None
