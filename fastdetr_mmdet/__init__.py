@@ -27,6 +27,7 @@ from .hooks import (
     DatasetCheckHook,
     DatasetClassesCheckHook,
     ExactResumeHook,
+    NumbersCheckHook,
 )
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
@@ -65,6 +66,7 @@ __all__ = [
     "Memory",
     "MultiheadCrossAttention",
     "MultiheadSelfAttention",
+    "NumbersCheckHook",
     "Proposals",
     "Queries",
     "SAMAttention",
