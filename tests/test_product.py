@@ -29,7 +29,7 @@ NO_MATRIX = (
     r"spatial_prior or choose a dense cross-attention such as ConditionalAttention\.$"
 )
 NO_BOXES = (
-    r"^SAMSemanticAligner in \w+ needs reference boxes, but LearnedQueries makes points; choose "
+    r"^\w+ and SAMSemanticAligner.* need reference boxes, but LearnedQueries makes points; choose "
     r"LearnedBoxQueries or TwoStageQueries in transformer\.queries\.$"
 )
 

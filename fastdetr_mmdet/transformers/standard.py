@@ -67,14 +67,16 @@ class DetrTransformer(nn.Module):
                 f"{_WITHOUT_REFERENCE if hasattr(queries, 'reference') else ''}."
             )
         if decoder.needs_boxes and made != 4:
+            who = [type(part).__name__ for part in decoder.layers[0].parts]
             raise ValueError(
-                f"{_asking(decoder, 'needs_boxes')} needs reference boxes, but "
+                f"{' and '.join(who)} in {type(decoder).__name__} "
+                f"{'need' if len(who) > 1 else 'needs'} reference boxes, but "
                 f"{type(queries).__name__} makes {'points' if made else 'none'}; choose "
                 "LearnedBoxQueries or TwoStageQueries in transformer.queries."
             )
         makes = made or decoder.makes_reference
         if (decoder.needs_reference or decoder.refine) and not makes:
-            what = _asking(decoder, "needs_reference")
+            what = _asking(decoder)
             if not decoder.needs_reference:
                 what += " with refine=True"
             raise ValueError(
@@ -111,8 +113,8 @@ class DetrTransformer(nn.Module):
 _WITHOUT_REFERENCE = " or reference='none' in transformer.queries"
 
 
-def _asking(decoder: Any, attribute: str) -> str:
-    """The first part that has an attribute, and the decoder; or the decoder alone."""
-    parts = [p for p in decoder.layers[0].parts if getattr(p, attribute, False)]
+def _asking(decoder: Any) -> str:
+    """The first part that needs references, and the decoder; or the decoder alone."""
+    parts = [p for p in decoder.layers[0].parts if getattr(p, "needs_reference", False)]
     name = type(decoder).__name__
     return f"{type(parts[0]).__name__} in {name}" if parts else name
