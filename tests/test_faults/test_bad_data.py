@@ -50,7 +50,8 @@ def start(tiny_config_file, shapes):
         config = Config.fromfile(tiny_config_file)
         config.merge_from_dict({"data_root": f"{shapes}/"})
         config.merge_from_dict({key.replace("__", "."): value for key, value in options.items()})
-        hook = HOOKS.build(hook or config.custom_hooks[-1])
+        (shipped,) = [one for one in config.custom_hooks if one.type == "DatasetCheckHook"]
+        hook = HOOKS.build(hook or shipped)
         loaders = {}
         for split in ("train", "val") if phase == "train" else (phase,):
             # mmengine collects garbage when it serializes, which takes most of the time

@@ -225,7 +225,7 @@ JSON = st.recursive(
 )
 
 
-@settings(SETTINGS, max_examples=300)
+@settings(SETTINGS, max_examples=120)
 @given(coco=JSON | st.fixed_dictionaries({k: st.lists(JSON) for k in sound()}))
 def test_any_json(coco):
     try:
