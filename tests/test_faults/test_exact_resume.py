@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from comparing import check_same, last_checkpoint, logged
+from comparing import check_same, last_checkpoint, logged, state
 
 from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
 
@@ -75,7 +75,10 @@ def test_at_the_last_iteration_of_an_epoch(server, config, tmp_path):
 def test_by_iterations(server, config, tmp_path, sampler, workers, after):
     """14 iterations are three and a half passes through the data."""
     options = {"train_dataloader__sampler__type": sampler}
-    check_resumes(server, config, tmp_path, after, **options, **ITERATIONS, **workers)
+    _, run, _ = check_resumes(server, config, tmp_path, after, **options, **ITERATIONS, **workers)
+    position = state(run / "iter_14.pth")["exact_resume"]
+    expected = (0, 14) if sampler == "InfiniteSampler" else (3, 2)
+    assert (position["passes"], position["batches"]) == expected
 
 
 @pytest.mark.slow
