@@ -18,6 +18,7 @@ from support.models import make_batch, pick, randomise, total
 from torch import Tensor, nn
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
+from fastdetr_mmdet.hooks.numbers_check import NotFiniteError
 
 ROOT = Path(__file__).parents[2]
 CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
@@ -126,6 +127,51 @@ def runner(config: str, work_dir: str, launcher: str, options: dict[str, Any]) -
 def train(config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch") -> None:
     """As tools/train.py does."""
     runner(config, work_dir, launcher, options).train()
+
+
+def train_with_bad_numbers(
+    config: str, work_dir: str, options: dict[str, Any], what: str, step: int, rank: int
+) -> dict[str, Any]:
+    """Train with one process's image, loss or gradient spoilt at one step; return how it ended."""
+    run = runner(config, work_dir, "pytorch", options)
+    if get_rank() == rank:
+        _spoil(run, what, step)
+    message = None
+    try:
+        run.train()
+    except NotFiniteError as error:
+        message = str(error)
+    weights = {name: p.detach() for name, p in run.model.module.named_parameters()}
+    return dict(message=message, iterations=run.iter, weights=weights)
+
+
+def _spoil(run: Any, what: str, step: int) -> None:
+    def now() -> bool:
+        return run.iter + 1 == step
+
+    model = run.model if isinstance(run.model, nn.Module) else MODELS.build(run.model)
+    run.model = model  # FlexibleRunner builds it later
+    inner = getattr(model, "module", model)
+    if what == "image":
+        prepare = inner.data_preprocessor.forward
+
+        def forward(data: Any, training: bool = False) -> Any:
+            data = prepare(data, training)
+            if training and now():
+                data["inputs"][:, 0, 5, 5] = float("nan")
+            return data
+
+        inner.data_preprocessor.forward = forward
+    elif what == "loss":
+        compute = inner.loss
+
+        def loss(*args: Any) -> dict[str, Tensor]:
+            losses = compute(*args)
+            return losses | {
+                "d0.loss_bbox": losses["d0.loss_bbox"] * (float("nan") if now() else 1)
+            }
+
+        inner.loss = loss
 
 
 def test(
