@@ -38,6 +38,31 @@ def attend(
     return output.transpose(1, 2).flatten(2)
 
 
+def attention_weights(
+    query: Tensor, key: Tensor, num_heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """The weights with which ``attend`` mixes values, written out; for showing them.
+
+    Args:
+        query, key, num_heads, bias: As for ``attend``.
+
+    Shape:
+        returns: (bs, num_heads, num_queries, num_keys) float32, [0, 1], rows add up to 1
+    """
+    query, key = (x.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key))
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    return biased(scores, bias).softmax(-1)
+
+
+def biased(scores: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention scores under a bias, as ``attend`` takes it: a mask, a prior, or None."""
+    if bias is None:
+        return scores
+    if bias.dtype == torch.bool:
+        return scores.masked_fill(~bias, float("-inf"))
+    return scores + bias
+
+
 def project(linear: nn.Linear, x: Tensor, num_heads: int) -> Tensor:
     """Project queries that may be one per head, as an aligner's are.
 

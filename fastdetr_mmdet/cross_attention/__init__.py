@@ -2,6 +2,7 @@
 
 from .conditional import ConditionalAttention
 from .deformable import DeformableAttention
+from .explanation import Explanation
 from .sam import SAMAttention
 from .smca import SMCAAttention
 from .standard import MultiheadCrossAttention
@@ -9,6 +10,7 @@ from .standard import MultiheadCrossAttention
 __all__ = [
     "ConditionalAttention",
     "DeformableAttention",
+    "Explanation",
     "MultiheadCrossAttention",
     "SAMAttention",
     "SMCAAttention",

@@ -6,9 +6,17 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import OutProjection, attend, check_heads, init_xavier, project
+from ..layers import (
+    OutProjection,
+    attend,
+    attention_weights,
+    check_heads,
+    init_xavier,
+    project,
+)
 from ..structures import Memory, Queries
 from .bias import attention_bias
+from .explanation import Explanation
 
 
 @MODELS.register_module()
@@ -64,6 +72,22 @@ class ConditionalAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
+        query, key = self._query_and_key(queries, memory)
+        value = self.v_proj(memory.tokens)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        query, key = self._query_and_key(queries, memory)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+
+    def _query_and_key(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(bs, num_queries, 2 * embed_dims) and (bs, num_tokens, 2 * embed_dims)."""
         content, spatial = queries.content, queries.spatial
         if queries.salient is not None:
             content, spatial = queries.salient.content, queries.salient.pos
@@ -76,19 +100,8 @@ class ConditionalAttention(nn.Module):
         if self.q_pos_proj is not None:
             query = query + self.q_pos_proj(queries.pos)
             key = key + key_pos
-        value = self.v_proj(memory.tokens)
-        bias = attention_bias(memory.attend_mask, spatial_prior)
-        dropout = self.dropout if self.training else 0.0
-        return self.out_proj(
-            attend(
-                self._join(query, project(self.q_spatial_proj, spatial, self.num_heads)),
-                self._join(key, key_pos),
-                value,
-                self.num_heads,
-                bias,
-                dropout,
-            )
-        )
+        spatial = project(self.q_spatial_proj, spatial, self.num_heads)
+        return self._join(query, spatial), self._join(key, key_pos)
 
     def _join(self, content: Tensor, spatial: Tensor) -> Tensor:
         """Concatenate per head: (bs, tokens, embed_dims) twice -> (bs, tokens, 2 * embed_dims)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..layers import OutProjection, check_heads, project
 from ..ops import sample_and_sum
 from ..structures import Memory, Queries
+from .explanation import Explanation
 
 
 @MODELS.register_module()
@@ -81,10 +82,23 @@ class DeformableAttention(nn.Module):
                 f"DeformableAttention has num_levels={self.num_levels}, but gets a memory of "
                 f"{memory.num_levels} levels; set num_levels in transformer.decoder.cross_attn."
             )
-        query = queries.located
         value = self.value_proj(memory.tokens)
         if memory.padding_mask is not None:
             value = value.masked_fill(memory.padding_mask.unsqueeze(-1), 0.0)
+        locations, weights = self._points(queries, memory)
+        value = value.unflatten(-1, (self.num_heads, -1))
+        return self.out_proj(sample_and_sum(value, memory.spatial_shapes, locations, weights))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The points that ``forward`` reads, and their weights; see ``Explanation``."""
+        locations, weights = self._points(queries, memory)
+        return Explanation(points=locations, point_weights=weights)
+
+    def _points(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Locations and weights, (bs, num_queries, num_heads, num_levels, num_points[, 2])."""
+        query = queries.located
         shape = (self.num_heads, self.num_levels, self.num_points)
         offsets = project(self.sampling_offsets, query, self.num_heads)
         offsets = offsets.float().unflatten(-1, (*shape, 2))
@@ -92,9 +106,7 @@ class DeformableAttention(nn.Module):
         weights = weights.float().unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
         assert queries.reference is not None  # the transformer refuses queries without
-        locations = self.sampling_locations(queries.reference, offsets, memory)
-        value = value.unflatten(-1, (self.num_heads, -1))
-        return self.out_proj(sample_and_sum(value, memory.spatial_shapes, locations, weights))
+        return self.sampling_locations(queries.reference, offsets, memory), weights
 
     def sampling_locations(self, reference: Tensor, offsets: Tensor, memory: Memory) -> Tensor:
         """Where to read, normalised to the padded maps.

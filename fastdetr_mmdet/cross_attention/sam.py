@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import MLP, OutProjection, check_heads, init_xavier
+from ..layers import MLP, OutProjection, biased, check_heads, init_xavier
 from ..structures import Memory, Queries
 from .bias import attention_bias
+from .explanation import Explanation
 
 
 @MODELS.register_module()
@@ -57,6 +58,22 @@ class SAMAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
+        weights = self._weights(queries, memory, spatial_prior)
+        value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        if self.training and self.dropout:
+            weights = F.dropout(weights, self.dropout)
+        attended = torch.matmul(weights.to(value.dtype), value)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        weights = self._weights(queries, memory, spatial_prior).float()
+        return Explanation(weights=weights.expand(-1, self.num_heads, -1, -1))
+
+    def _weights(self, queries: Queries, memory: Memory, spatial_prior: Tensor | None) -> Tensor:
+        """(bs, num_heads, num_queries, num_tokens), or 1 instead of num_heads where all agree."""
         if queries.salient is not None:
             content, pos = queries.salient.content, queries.salient.pos
         else:
@@ -65,17 +82,7 @@ class SAMAttention(nn.Module):
         query = self.q_content_proj(content) + self.q_pos_proj(pos)
         groups = query.shape[2]  # num_heads, or 1: the same query for all heads
         key = self.k_content_proj(memory.tokens) + self.k_pos_proj(memory.pos)
-        value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         # (bs, groups * num_queries, embed_dims) against shared keys: one multiplication
         query = query.transpose(1, 2).flatten(1, 2) * query.shape[-1] ** -0.5
         scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (groups, -1))
-        bias = attention_bias(memory.attend_mask, spatial_prior)
-        if bias is not None and bias.dtype == torch.bool:
-            scores = scores.masked_fill(~bias, float("-inf"))
-        elif bias is not None:
-            scores = scores + bias
-        weights = scores.softmax(-1)
-        if self.training and self.dropout:
-            weights = F.dropout(weights, self.dropout)
-        attended = torch.matmul(weights.to(value.dtype), value)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return biased(scores, attention_bias(memory.attend_mask, spatial_prior)).softmax(-1)

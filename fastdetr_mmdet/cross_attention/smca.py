@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import InProjection, OutProjection, attend, check_heads, init_xavier
+from ..layers import (
+    InProjection,
+    OutProjection,
+    attend,
+    attention_weights,
+    check_heads,
+    init_xavier,
+)
 from ..structures import Memory, Queries
 from .bias import attention_bias
+from .explanation import Explanation
 
 
 @MODELS.register_module()
@@ -62,27 +73,59 @@ class SMCAAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
-        query, key, value = self.in_proj(
-            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
-        )
+        query, key, value = self._project(queries, memory)
         dropout = self.dropout if self.training else 0.0
         if self.scale_selection is None:
             bias = attention_bias(memory.attend_mask, spatial_prior)
             return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
 
-        assert queries.embedded is not None  # the decoder layer makes it
-        selection = self.scale_selection(queries.embedded).softmax(-1)  # (bs, nq, num_levels)
+        selection = self._select(queries)
         attended: Tensor | None = None
-        start = 0
-        for level, size in enumerate(memory.level_sizes):
-            own = slice(start, start + size)
-            start += size
-            mask = memory.attend_mask
-            bias = attention_bias(
-                None if mask is None else mask[..., own],
-                None if spatial_prior is None else spatial_prior[..., own],
-            )
+        for level, (own, bias) in enumerate(_levels(memory, spatial_prior)):
             found = attend(query, key[:, own], value[:, own], self.num_heads, bias, dropout)
             weighted = found * selection[..., level : level + 1]
             attended = weighted if attended is None else attended + weighted
         return self.out_proj(attended)
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights, over all levels, that ``forward`` attends with; see ``Explanation``."""
+        query, key, _ = self._project(queries, memory)
+        if self.scale_selection is None:
+            bias = attention_bias(memory.attend_mask, spatial_prior)
+            return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+        selection = self._select(queries).float()
+        weights = [
+            attention_weights(query, key[:, own], self.num_heads, bias)
+            * selection[:, None, :, level : level + 1]
+            for level, (own, bias) in enumerate(_levels(memory, spatial_prior))
+        ]
+        return Explanation(weights=torch.cat(weights, dim=-1), level_weights=selection)
+
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        return self.in_proj(
+            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
+        )
+
+    def _select(self, queries: Queries) -> Tensor:
+        """Share of each level, (bs, num_queries, num_levels)."""
+        assert self.scale_selection is not None
+        assert queries.embedded is not None  # the decoder layer makes it
+        return self.scale_selection(queries.embedded).softmax(-1)
+
+
+def _levels(memory: Memory, spatial_prior: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
+    """Per level: which tokens are its, and their bias."""
+    start = 0
+    for size in memory.level_sizes:
+        own = slice(start, start + size)
+        start += size
+        mask = memory.attend_mask
+        yield (
+            own,
+            attention_bias(
+                None if mask is None else mask[..., own],
+                None if spatial_prior is None else spatial_prior[..., own],
+            ),
+        )

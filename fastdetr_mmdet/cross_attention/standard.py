@@ -5,9 +5,10 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import InProjection, OutProjection, attend, check_heads
+from ..layers import InProjection, OutProjection, attend, attention_weights, check_heads
 from ..structures import Memory, Queries
 from .bias import attention_bias
+from .explanation import Explanation
 
 
 @MODELS.register_module()
@@ -45,9 +46,20 @@ class MultiheadCrossAttention(nn.Module):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
-        query, key, value = self.in_proj(
-            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
-        )
+        query, key, value = self._project(queries, memory)
         bias = attention_bias(memory.attend_mask, spatial_prior)
         dropout = self.dropout if self.training else 0.0
         return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        query, key, _ = self._project(queries, memory)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        return self.in_proj(
+            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
+        )
