@@ -1,0 +1,59 @@
+"""A matplotlib figure laid out in inches and turned into an array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's eight colours, told apart with every kind of colour vision; one per head.
+COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#999999",
+)
+INK, FAINT = "#222222", "#777777"
+
+
+class Canvas:
+    """A page of panels; positions are inches from the top left corner.
+
+    Args:
+        width, height: In inches.
+        dpi: Pixels per inch.
+    """
+
+    def __init__(self, width: float, height: float, dpi: int = 100) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+        self._agg = FigureCanvasAgg(self.figure)
+
+    def panel(self, left: float, top: float, width: float, height: float) -> Any:
+        """New axes whose frame fills the given place."""
+        bottom = self.height - top - height
+        place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def text(self, left: float, top: float, text: str, size: float = 9, **kwargs: Any) -> None:
+        """Text whose top left corner is at the place; signs of formulas are taken as they are."""
+        style: dict[str, Any] = dict(color=INK, va="top", ha="left", parse_math=False) | kwargs
+        self.figure.text(left / self.width, 1 - top / self.height, text, fontsize=size, **style)
+
+    def pixels(self) -> np.ndarray:
+        """The drawn page, (H, W, 3) uint8 RGB."""
+        self._agg.draw()
+        return np.asarray(self._agg.buffer_rgba())[..., :3].copy()
+
+
+def panel_size(image: np.ndarray, height: float, widest: float) -> tuple[float, float]:
+    """(width, height) in inches of a panel for an image: of that height, unless too wide."""
+    h, w = image.shape[:2]
+    aspect = min(max(w / h, 0.4), 3.0)
+    return (height * aspect, height) if height * aspect <= widest else (widest, widest / aspect)

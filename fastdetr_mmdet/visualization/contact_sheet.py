@@ -1,0 +1,104 @@
+"""All shown queries of an image on one page, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import panels
+from .canvas import FAINT, Canvas, panel_size
+from .inspected import InspectedImage, InspectedLayer, InspectedQuery
+
+GAP, HEAD, MARGIN = 0.16, 0.95, 0.15  # inches
+CHART = 2.0  # width of the charts
+
+Draw = Callable[[Any, InspectedImage, InspectedQuery, InspectedLayer], None]
+
+
+def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> np.ndarray:
+    """Draw one row per query: its boxes, where it looked, its scores.
+
+    Args:
+        inspected: As ``inspect_image`` returns it.
+        layer: Decoder layer whose attention is shown, counted from 1; None: the last.
+
+    Shape:
+        returns: (H, W, 3) uint8 RGB
+
+    Raises:
+        ValueError: if there is no such layer, or no query to show.
+    """
+    if not inspected.queries:
+        raise ValueError("The inspected image has no query to show; inspect it with top_k >= 1.")
+    shown = [query.layer(layer) for query in inspected.queries]
+    number = layer or len(inspected.queries[0].layers)
+    columns = sheet_columns(shown[0])
+    width, height = panel_size(inspected.image, 1.7, 2.9)
+    row = max(height, 1.2) + 0.42
+    page = Canvas(
+        2 * MARGIN + len(columns) * (width + GAP) + CHART + 0.3,
+        HEAD + row * len(shown) + MARGIN,
+    )
+    page.text(MARGIN, 0.12, "What the surest queries looked at", 12, weight="bold")
+    page.text(MARGIN, 0.36, f"attention of decoder layer {number}", 8.5, color=FAINT)
+    for index, (query, own) in enumerate(zip(inspected.queries, shown, strict=True)):
+        top = HEAD + index * row
+        name = inspected.name(query.label)
+        page.text(MARGIN, top - 0.18, f"{name}  {query.score:.2f}", 9, weight="bold")
+        for column, (heading, draw) in enumerate(columns):
+            left = MARGIN + column * (width + GAP)
+            axis = page.panel(left, top, width, height)
+            draw(axis, inspected, query, own)
+            if index == 0:
+                page.text(left, HEAD - 0.36, heading, 8.5)
+        left = MARGIN + len(columns) * (width + GAP) + 0.25
+        page.text(left, top - 0.16, f"query {query.query}", 7.5, color=FAINT)
+        below = 0.0
+        if own.level_weights is not None:
+            below = 0.16 + 0.15 * len(own.level_weights)
+            axis = page.panel(left + 0.35, top + height - below + 0.28, CHART - 0.45, below - 0.12)
+            names = [f"level {level}" for level in own.levels]
+            panels.bars(axis, own.level_weights, names)
+        axis = page.panel(left, top, CHART - 0.1, max(height - below - 0.1, 0.5))
+        panels.scores(axis, inspected, query, number)
+        if index == 0:
+            page.text(left, HEAD - 0.36, "class scores per layer", 8.5)
+    return page.pixels()
+
+
+def sheet_columns(layer: InspectedLayer) -> list[tuple[str, Draw]]:
+    """Heading and drawing of each panel that the layer has something for."""
+    columns: list[tuple[str, Draw]] = [("boxes, layer by layer", _refinement)]
+    if layer.weights is not None:
+        columns.append(("attention, sum of heads", _attention))
+    if layer.points is not None:
+        columns.append(("sampling points, all heads", _sampling))
+    if layer.prior_logits is not None:
+        columns.append(("spatial prior, mean of heads", _prior))
+    if layer.salient_points is not None:
+        columns.append(("region and salient points", _salient))
+    return columns
+
+
+def _refinement(axis: Any, image: InspectedImage, query: InspectedQuery, _: Any) -> None:
+    panels.refinement(axis, image, query)
+
+
+def _attention(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
+    assert layer.attention is not None
+    panels.heat(axis, image, layer.attention, layer.box)
+
+
+def _sampling(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
+    panels.sampling(axis, image, layer, largest=30, view=panels.window(image, layer))
+
+
+def _prior(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
+    assert layer.prior is not None
+    panels.heat(axis, image, [maps.mean(0) for maps in layer.prior], layer.box, shares=False)
+
+
+def _salient(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
+    panels.salient(axis, image, layer)

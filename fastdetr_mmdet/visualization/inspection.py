@@ -1,0 +1,229 @@
+"""From a model and an image to what the viewer shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.image import imread
+from mmcv.transforms import Compose
+from mmengine.dataset import pseudo_collate
+from torch import Tensor, nn
+
+from ..boxes import cxcywh_to_xyxy
+from ..cross_attention import Explanation
+from ..structures import Memory
+from .inspected import InspectedImage, InspectedLayer, InspectedQuery
+from .recording import LayerCall, record
+
+
+def inspect_image(
+    model: nn.Module,
+    image: str | Path | np.ndarray,
+    top_k: int = 5,
+    queries: Sequence[int] | None = None,
+) -> InspectedImage:
+    """Run a detector on an image and say where its queries looked.
+
+    Args:
+        model: A FastDETR with its config as ``model.cfg``, as ``init_detector`` gives it; its test
+            pipeline is used. It is run in eval mode and left as it was.
+        image: A file, or an (H, W, 3) uint8 array in BGR.
+        top_k: How many queries, those with the surest class first; each query counts once.
+        queries: Which queries instead, by index; the order is kept.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        TypeError: if the model is no FastDETR, or has no config.
+        ValueError: if the file is no image, the array no such array, or a query does not exist.
+    """
+    pixels = _read(image)
+    data = _pipeline(model, image)(
+        dict(img=image, img_id=0) if isinstance(image, np.ndarray) else _named(image)
+    )
+    return inspect_batch(model, pseudo_collate([data]), [pixels[..., ::-1]], top_k, queries)[0]
+
+
+@torch.no_grad()
+def inspect_batch(
+    model: Any,
+    batch: dict,
+    images: Sequence[np.ndarray],
+    top_k: int = 5,
+    queries: Sequence[int] | None = None,
+) -> list[InspectedImage]:
+    """The same for a batch as a data loader gives it.
+
+    Args:
+        model: A FastDETR; its data preprocessor is used.
+        batch: ``inputs`` and ``data_samples``, before the data preprocessor.
+        images: Per image of the batch its pixels before the pipeline, RGB.
+        top_k, queries: As for ``inspect_image``.
+
+    Shape:
+        images: (H, W, 3) uint8
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k} must be at least 1.")
+    training = model.training
+    try:
+        with record(model.eval()) as recording:
+            data = model.data_preprocessor(batch, False)
+            cls_scores, boxes = model._forward(data["inputs"], data["data_samples"])
+    finally:
+        model.train(training)
+    scores = cls_scores.float().sigmoid()
+    num_queries = scores.shape[2]
+    for query in queries or ():
+        if not 0 <= query < num_queries:
+            raise ValueError(
+                f"There is no query {query}; the model made {num_queries}, numbered from 0."
+            )
+    metas = [sample.metainfo for sample in data["data_samples"]]
+    chosen = []
+    for image in range(len(metas)):
+        best = scores[-1, image].amax(-1).topk(min(top_k, num_queries)).indices.tolist()
+        chosen.append(list(queries) if queries is not None else best)
+
+    layers: list[list[list[InspectedLayer]]] = [[[] for _ in own] for own in chosen]
+    assert recording.memory is not None
+    for index, call in enumerate(recording.layers):
+        explanation = call.explain()  # one layer's weights at a time are in memory
+        levels = _levels(model.transformer.decoder, index, call.memory, recording.memory)
+        for image, own in enumerate(chosen):
+            frame = _Frame(metas[image], call.memory, image)
+            for position, query in enumerate(own):
+                layers[image][position].append(
+                    InspectedLayer(
+                        box=frame.box(boxes[index, image, query]),
+                        scores=_numpy(scores[index, image, query]),
+                        levels=levels,
+                        **_attention(call, explanation, frame, image, query),
+                    )
+                )
+    classes = tuple((getattr(model, "dataset_meta", None) or {}).get("classes") or ())
+    found = []
+    for image, own in enumerate(chosen):
+        best_scores, labels = scores[-1, image, own].max(-1)
+        shown = zip(own, labels.tolist(), best_scores.tolist(), layers[image], strict=True)
+        rows = tuple(InspectedQuery(q, label, s, tuple(parts)) for q, label, s, parts in shown)
+        found.append(InspectedImage(np.ascontiguousarray(images[image]), rows, classes))
+    return found
+
+
+def _attention(
+    call: LayerCall, explanation: Explanation, frame: _Frame, image: int, query: int
+) -> dict[str, Any]:
+    """The fields of ``InspectedLayer`` that come from the cross-attention and its arguments."""
+    shown: dict[str, Any] = {}
+    asked = call.queries
+    if asked.reference is not None:
+        shown["reference"] = frame.reference(asked.reference[image, query])
+    if asked.salient is not None:
+        shown["salient_points"] = frame.points(asked.salient.points[image, query])
+    if call.spatial_prior is not None:
+        shown["prior_logits"] = frame.maps(call.spatial_prior[image, :, query])
+    if explanation.weights is not None:
+        shown["weights"] = frame.maps(explanation.weights[image, :, query])
+    if explanation.level_weights is not None:
+        shown["level_weights"] = _numpy(explanation.level_weights[image, query])
+    if explanation.points is not None and explanation.point_weights is not None:
+        inside = explanation.points[image, query].float() / frame.ratios[:, None]
+        shown["points"] = frame.points(inside)
+        shown["point_weights"] = _numpy(explanation.point_weights[image, query])
+    return shown
+
+
+class _Frame:
+    """How one image of a batch lies in the original image and in the feature maps."""
+
+    def __init__(self, meta: dict, memory: Memory, image: int) -> None:
+        h, w = meta["img_shape"][:2]
+        scale = torch.tensor(meta.get("scale_factor", (1.0, 1.0)), dtype=torch.float32)[:2]
+        self.device = memory.tokens.device
+        # Normalised to the un-padded image -> pixels of the original, as the head does it.
+        self.size = (torch.tensor([w, h]) / scale).to(self.device)
+        self.ratios = memory.valid_ratios[image].float()  # (num_levels, 2), (w, h)
+        self.level_sizes = memory.level_sizes
+        self.shapes = memory.spatial_shapes
+        self.valid = [
+            (round(h * ratio_h), round(w * ratio_w))
+            for (h, w), (ratio_w, ratio_h) in zip(self.shapes, self.ratios.tolist(), strict=True)
+        ]
+
+    def points(self, points: Tensor) -> np.ndarray:
+        """(..., 2), normalised to the un-padded image -> pixels."""
+        return _numpy(points.float() * self.size)
+
+    def reference(self, reference: Tensor) -> np.ndarray:
+        """(2,) point or (4,) cx, cy, w, h -> pixels, a box as x1, y1, x2, y2."""
+        if len(reference) == 2:
+            return self.points(reference)
+        return _numpy(cxcywh_to_xyxy(reference.float()) * self.size.repeat(2))
+
+    def box(self, box: Tensor) -> np.ndarray:
+        """(4,) normalised cx, cy, w, h -> x1, y1, x2, y2 in pixels within the image."""
+        corners = cxcywh_to_xyxy(box.float()).clamp(0, 1)
+        return _numpy(corners * self.size.repeat(2))
+
+    def maps(self, tokens: Tensor) -> tuple[np.ndarray, ...]:
+        """(num_heads, num_tokens) -> per level (num_heads, h, w) without padding."""
+        levels = tokens.float().split(self.level_sizes, dim=-1)
+        return tuple(
+            _numpy(level.unflatten(-1, shape)[:, :h, :w])
+            for level, shape, (h, w) in zip(levels, self.shapes, self.valid, strict=True)
+        )
+
+
+def _levels(decoder: Any, index: int, seen: Memory, whole: Memory) -> tuple[int, ...]:
+    """Which levels of the whole memory the layer saw."""
+    schedule = getattr(decoder, "level_schedule", None)
+    if seen.num_levels == whole.num_levels or schedule is None:
+        return tuple(range(seen.num_levels))
+    return (range(whole.num_levels)[schedule[index]],)
+
+
+def _read(image: str | Path | np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 BGR."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"The image is an array of shape {image.shape} and type {image.dtype}; give "
+                "(H, W, 3) uint8 in BGR."
+            )
+        return image
+    if not Path(image).is_file():
+        raise FileNotFoundError(f"There is no image {image}; give the path of an image file.")
+    pixels = imread(str(image))
+    if pixels is None:
+        raise ValueError(f"{image} cannot be read as an image; give a JPEG, PNG or similar file.")
+    return pixels
+
+
+def _named(image: str | Path) -> dict:
+    return dict(img_path=str(image), img_id=0)
+
+
+def _pipeline(model: Any, image: str | Path | np.ndarray) -> Compose:
+    """The test pipeline of the model's config, as mmdet's ``inference_detector`` uses it."""
+    from mmdet.utils import get_test_pipeline_cfg
+
+    cfg = getattr(model, "cfg", None)
+    if cfg is None or "test_dataloader" not in cfg:
+        raise TypeError(
+            f"{type(model).__name__} has no config with a test_dataloader as model.cfg, from which "
+            "the test pipeline is taken; make the model with mmdet.apis.init_detector(config, "
+            "checkpoint), or set model.cfg."
+        )
+    pipeline = get_test_pipeline_cfg(deepcopy(cfg))
+    if isinstance(image, np.ndarray):
+        pipeline[0].type = "mmdet.LoadImageFromNDArray"
+    return Compose(pipeline)
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().float().cpu().numpy()

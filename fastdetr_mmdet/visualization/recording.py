@@ -1,0 +1,90 @@
+"""What the decoder's cross-attentions are called with, noted from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..cross_attention import Explanation
+from ..structures import Memory, Queries
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a decoder layer's cross-attention: the part and its arguments."""
+
+    part: nn.Module
+    queries: Queries
+    memory: Memory
+    spatial_prior: Tensor | None
+
+    def explain(self) -> Explanation:
+        """What the part can show of this call; empty where it has no ``explain``."""
+        explain = getattr(self.part, "explain", None)
+        if explain is None:
+            return Explanation()
+        return explain(self.queries, self.memory, self.spatial_prior)
+
+
+@dataclass
+class Recording:
+    """Calls of the last forward pass: the memory of all levels, and one entry per layer."""
+
+    memory: Memory | None = None
+    layers: list[LayerCall] = field(default_factory=list)
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[Recording]:
+    """Note the calls within the ``with`` block; nothing is computed for it, and nothing stays.
+
+    Only torch's forward hooks are used, and they are taken off at the end, also after an
+    exception: outside of the block the model is as it was, to the bit and to the nanosecond.
+
+    Raises:
+        TypeError: if the model's decoder is not made of layers with a cross-attention.
+    """
+    decoder = find_decoder(model)
+    recording = Recording()
+
+    def start(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        recording.layers.clear()  # a second pass replaces the first
+        recording.memory = _argument(args, kwargs, 1, "memory")
+
+    def note(part: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        recording.layers.append(
+            LayerCall(
+                part,
+                _argument(args, kwargs, 0, "queries"),
+                _argument(args, kwargs, 1, "memory"),
+                _argument(args, kwargs, 2, "spatial_prior"),
+            )
+        )
+
+    with ExitStack() as stack:
+        handle = decoder.register_forward_pre_hook(start, with_kwargs=True)
+        stack.callback(handle.remove)
+        for layer in decoder.layers:
+            handle = layer.cross_attn.register_forward_pre_hook(note, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield recording
+
+
+def find_decoder(model: nn.Module) -> Any:
+    """The decoder of a FastDETR, or a TypeError in a sentence."""
+    decoder: Any = getattr(getattr(model, "transformer", None), "decoder", None)
+    layers = getattr(decoder, "layers", None)
+    if not layers or not all(hasattr(layer, "cross_attn") for layer in layers):
+        raise TypeError(
+            f"{type(model).__name__} has no transformer.decoder whose layers have a cross_attn, so "
+            "there is no attention to show; give a FastDETR, for example from init_detector."
+        )
+    return decoder
+
+
+def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
