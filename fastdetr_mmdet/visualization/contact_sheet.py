@@ -92,7 +92,7 @@ def _attention(axis: Any, image: InspectedImage, query: Any, layer: InspectedLay
 
 
 def _sampling(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
-    panels.sampling(axis, image, layer, largest=30, view=panels.window(image, layer))
+    panels.sampling(axis, image, layer, largest=30, key=True)
 
 
 def _prior(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 # Sides of the common grid: coarse maps become smooth, and large images stay quick to draw.
 SMALLEST, LARGEST = 160, 480
@@ -31,12 +32,11 @@ def density(maps: Sequence[np.ndarray], shares: bool = True) -> np.ndarray:
     h, w = maps[0].shape
     scale = min(max(SMALLEST / max(h, w), 1), max(LARGEST / max(h, w), 1))
     size = (max(round(h * scale), 1), max(round(w * scale), 1))
-    total = torch.zeros(size)
+    total = np.zeros(size, dtype=np.float32)
     for values in maps:
         level = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-        level = F.interpolate(level[None, None], size=size, mode="bilinear", align_corners=False)
-        total += level[0, 0] * (values.size if shares else 1 / len(maps))
-    return total.numpy()
+        total += _resize(level[None], size)[0] * (values.size if shares else 1 / len(maps))
+    return total
 
 
 def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -47,12 +47,16 @@ def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
         values: (H, W), [0, 1]
         returns: the larger of both sizes, (., ., 3) uint8
     """
-    h, w = (max(pair) for pair in zip(image.shape[:2], values.shape, strict=True))
-    under = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    under = F.interpolate(under, size=(h, w), mode="bilinear", align_corners=False)[0]
-    over = torch.from_numpy(values)[None, None]
-    over = F.interpolate(over, size=(h, w), mode="bilinear", align_corners=False)[0, 0].numpy()
-    colours = matplotlib.colormaps["inferno"](over)[..., :3] * 255
-    share = (0.25 + 0.65 * np.sqrt(over.clip(0, 1)))[..., None]
-    mixed = under.permute(1, 2, 0).numpy() * (1 - share) + colours * share
+    h = max(image.shape[0], values.shape[0])
+    w = max(image.shape[1], values.shape[1])
+    under = _resize(torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1), (h, w))
+    over = _resize(torch.from_numpy(values)[None], (h, w))[0].clip(0, 1)
+    colours = np.asarray(matplotlib.colormaps["inferno"](over))[..., :3] * 255
+    share = (0.25 + 0.65 * np.sqrt(over))[..., None]
+    mixed = under.transpose(1, 2, 0) * (1 - share) + colours * share
     return mixed.clip(0, 255).astype(np.uint8)
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(channels, h, w) -> (channels, *size), bilinear, corners of the images on each other."""
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0].numpy()

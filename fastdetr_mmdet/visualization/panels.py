@@ -19,7 +19,6 @@ from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 BOX = "#56B4E9"  # the detection, on heat maps
 HALO = [patheffects.withStroke(linewidth=3.2, foreground="white")]
 MARKERS = "os^Dv<>p"  # one per level
-Window = tuple[float, float, float, float]
 
 
 def title(axis: Any, text: str, size: float = 8.5) -> None:
@@ -63,10 +62,15 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
     for index, layer in enumerate(query.layers):
         width = 1.0 + 1.4 * (index + 1) / count
         box(axis, layer.box, colours[index], width, label=str(index + 1))
+    legend_below(axis, count + 1)
+
+
+def legend_below(axis: Any, entries: int) -> None:
+    """A legend in one line below the panel, or in several where there are more than eight."""
     axis.legend(
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.005),
-        ncols=min(count + 1, 8),
+        ncols=min(entries, 8),
         fontsize=7,
         frameon=False,
         handlelength=1.0,
@@ -115,21 +119,23 @@ def sampling(
     *,
     heads: Sequence[int] | None = None,
     levels: Sequence[int] | None = None,
-    view: Window | None = None,
     largest: float = 60.0,
-) -> Any:
-    """Deformable attention's points, coloured and sized by weight; returns the coloured artist."""
+    key: bool = False,
+) -> None:
+    """Deformable attention's points, coloured and sized by weight, around the detection.
+
+    ``heads`` and ``levels`` choose some of them; ``key`` says below which marker is which level.
+    """
     assert layer.points is not None and layer.point_weights is not None
     show(axis, inspected.image, grey(inspected.image))
     box(axis, layer.box, width=1.3, path_effects=[])
     peak = float(layer.point_weights.max())
     chosen = slice(None) if heads is None else list(heads)
-    drawn = None
     for level in range(layer.points.shape[1]) if levels is None else levels:
         points = layer.points[chosen, level].reshape(-1, 2)
         weights = layer.point_weights[chosen, level].reshape(-1)
         order = np.argsort(weights)  # the heaviest on top
-        drawn = axis.scatter(
+        axis.scatter(
             *points[order].T,
             c=weights[order],
             s=8 + largest * weights[order] / peak,
@@ -143,10 +149,14 @@ def sampling(
         )
     if layer.reference is not None:
         centre = layer.reference if len(layer.reference) == 2 else _centre(layer.reference)
-        point(axis, centre, "#009E73")
-    if view is not None:
-        axis.set(xlim=view[:2], ylim=view[:1:-1])
-    return drawn
+        point(axis, centre, "#009E73", "reference")
+    _zoom(axis, inspected, np.concatenate([layer.points.reshape(-1, 2), layer.box.reshape(2, 2)]))
+    if key:
+        for place, level in enumerate(layer.levels):
+            marker = MARKERS[place % len(MARKERS)]
+            style = dict(color="#7E03A8", edgecolors="white", linewidths=0.5, marker=marker)
+            axis.scatter([], [], s=30, label=f"level {level}", **style)
+        legend_below(axis, 1 + len(layer.levels))
 
 
 def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None:
@@ -160,6 +170,10 @@ def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None
         axis.scatter(x, y, s=75, color=colour, edgecolors=INK, linewidths=0.7, zorder=5)
         style: dict[str, Any] = dict(ha="center", va="center_baseline", fontsize=6, zorder=6)
         axis.text(x, y, str(head + 1), color=_ink_on(colour), clip_on=True, **style)
+    corners = [] if layer.reference is None else [layer.reference.reshape(-1, 2)]
+    _zoom(
+        axis, inspected, np.concatenate([layer.salient_points, layer.box.reshape(2, 2), *corners])
+    )
 
 
 def scores(
@@ -197,18 +211,16 @@ def bars(axis: Any, shares: np.ndarray, names: Sequence[str]) -> None:
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 
-def window(inspected: InspectedImage, layer: InspectedLayer) -> Window:
-    """(x1, x2, y1, y2) around box and sampling points, in the image's shape and within it."""
-    assert layer.points is not None
+def _zoom(axis: Any, inspected: InspectedImage, points: np.ndarray) -> None:
+    """Show only what is around the points, in the image's shape and within it."""
     h, w = inspected.image.shape[:2]
-    points = np.concatenate([layer.points.reshape(-1, 2), layer.box.reshape(2, 2)])
     low = points.min(0).clip(0, (w, h))
     high = points.max(0).clip(0, (w, h))
     share = min(1.0, max(*((high - low) / (w, h)), 0.15) * 1.2)
     half = np.array([w, h]) * share / 2
     centre = ((low + high) / 2).clip(half, np.array([w, h]) - half)
     (x1, y1), (x2, y2) = centre - half, centre + half
-    return x1, x2, y1, y2
+    axis.set(xlim=(x1, x2), ylim=(y2, y1))
 
 
 def _centre(corners: np.ndarray) -> np.ndarray:
