@@ -21,7 +21,18 @@ _READING = ("_base_", "_delete_")
 
 
 class ForeignConfigError(ValueError):
-    """A config of a checkpoint that was not run."""
+    """A config of a checkpoint that was not run.
+
+    Args:
+        why: What was found in it.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The config in this checkpoint was refused: {why}. Give the config yourself, "
+            "DetInferencer(config, weights), or load the weights alone (load_from, not resume)."
+        )
+        self.why = why
 
 
 def check_config(text: str) -> None:
@@ -30,7 +41,7 @@ def check_config(text: str) -> None:
     Raises:
         ForeignConfigError: if it is not; in a sentence with the reason and the remedy.
     """
-    for key, value in _entries(_read(text)):
+    for key, value in _entries(read_plain_config(text)):
         if key in _READING:
             _refuse(f"it has the entry {key}, which a dumped config never has")
         elif key == "type":
@@ -42,8 +53,12 @@ def check_config(text: str) -> None:
                     _refuse(f"{key} would import {name}; import it yourself if you trust it")
 
 
-def _read(text: str) -> dict[str, Any]:
-    """The variables of a config, without running it."""
+def read_plain_config(text: str) -> dict[str, Any]:
+    """The variables of a config, without running it.
+
+    Raises:
+        ForeignConfigError: if it holds anything but assignments of plain data.
+    """
     try:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -124,7 +139,4 @@ def _registered_names() -> set[str]:
 
 
 def _refuse(why: str) -> NoReturn:
-    raise ForeignConfigError(
-        f"The config in this checkpoint was refused: {why}. Give the config yourself, "
-        "DetInferencer(config, weights), or load the weights alone (load_from, not resume)."
-    )
+    raise ForeignConfigError(why)

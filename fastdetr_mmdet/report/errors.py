@@ -1,0 +1,163 @@
+"""What kind of error each box and each missed object is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+PLACED = 0.5  # IoU from which on a box is at the object
+NEAR = 0.1  # IoU from which on a box is meant for the object
+
+
+class Kind(Enum):
+    """Groups of boxes and objects; each is in one."""
+
+    CORRECT = "correct"
+    DUPLICATE = "duplicate"
+    WRONG_CLASS = "wrong class"
+    BADLY_PLACED = "badly placed"
+    BOTH = "wrong class and badly placed"
+    BACKGROUND = "background"
+    MISSED = "missed"
+
+
+EXPLANATIONS = {
+    Kind.CORRECT: f"IoU of at least {PLACED} with an object of its class that no surer box took.",
+    Kind.DUPLICATE: f"IoU of at least {PLACED} with an object of its class that a surer box took.",
+    Kind.WRONG_CLASS: f"IoU of at least {PLACED} with an object, but of another class.",
+    Kind.BADLY_PLACED: f"IoU between {NEAR} and {PLACED} with an object of its class.",
+    Kind.BOTH: f"IoU between {NEAR} and {PLACED} with an object, of another class only.",
+    Kind.BACKGROUND: f"IoU below {NEAR} with every object.",
+    Kind.MISSED: "An object that no box took and that no box of wrong class or place is meant for.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one box or, for missed ones, one object.
+
+    Args:
+        kind: Its group.
+        box: Index of the box, or None for a missed object.
+        target: Index of the object that it is judged by, or None on background.
+        iou: Of the two; 0 where there is only one.
+    """
+
+    kind: Kind
+    box: int | None
+    target: int | None
+    iou: float = 0.0
+
+
+def judge(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    crowd: np.ndarray | None = None,
+    min_score: float = 0.3,
+) -> list[Verdict]:
+    """Sort the boxes of an image into groups, and find the objects that were missed.
+
+    Boxes of ``min_score`` and up take objects of their class, the surest first, each the one with
+    the highest IoU of those that are left. A box that got none is tried as duplicate, wrong class,
+    badly placed, both, background, in this order. The groups are those of TIDE (Bolya et al. 2020,
+    arXiv:2008.08115), counted at one score threshold instead of weighed by AP.
+
+    Shape:
+        boxes, true_boxes: (n, 4) and (m, 4) pixel xyxy
+        labels, true_labels: (n,) and (m,) class indices
+        scores: (n,) in [0, 1]
+        crowd: (m,) bool, True on groups of objects: never missed, and a box that has half of its
+            area in one gets no verdict unless it is correct
+    """
+    if crowd is None:
+        crowd = np.zeros(len(true_boxes), dtype=bool)
+    kept = np.flatnonzero(scores >= min_score)
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    overlaps = iou_matrix(boxes, true_boxes)
+    inside = _share_inside(boxes, true_boxes[crowd]).max(axis=1, initial=0.0)
+    taken = np.zeros(len(true_boxes), dtype=bool)
+    verdicts, left = [], []
+    for box in kept:
+        same = (true_labels == labels[box]) & ~crowd
+        target = _best(overlaps[box], same & ~taken, PLACED)
+        if target is None:
+            left.append(box)
+        else:
+            taken[target] = True
+            verdicts.append(Verdict(Kind.CORRECT, int(box), target, float(overlaps[box, target])))
+    meant = taken.copy()
+    for box in left:
+        if inside[box] >= PLACED:
+            continue
+        verdict = _error(int(box), overlaps[box], (true_labels == labels[box]) & ~crowd, ~crowd)
+        if verdict.kind in (Kind.WRONG_CLASS, Kind.BADLY_PLACED):
+            meant[verdict.target] = True
+        verdicts.append(verdict)
+    missed = np.flatnonzero(~meant & ~crowd)
+    return verdicts + [Verdict(Kind.MISSED, None, int(target)) for target in missed]
+
+
+def count(verdicts: Iterable[Verdict]) -> Counter[Kind]:
+    """How many there are of each group."""
+    return Counter(verdict.kind for verdict in verdicts)
+
+
+def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union, 0 for boxes without area.
+
+    Shape:
+        boxes, others: (n, 4) and (m, 4) pixel xyxy
+        returns: (n, m)
+    """
+    shared = _intersection(boxes, others)
+    union = _area(boxes)[:, None] + _area(others)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -> Verdict:
+    """The first group that fits a box which took no object."""
+    tests = (
+        (Kind.DUPLICATE, same, PLACED),
+        (Kind.WRONG_CLASS, real & ~same, PLACED),
+        (Kind.BADLY_PLACED, same, NEAR),
+        (Kind.BOTH, real & ~same, NEAR),
+    )
+    for kind, among, least in tests:
+        target = _best(overlaps, among, least)
+        if target is not None:
+            return Verdict(kind, box, target, float(overlaps[target]))
+    return Verdict(Kind.BACKGROUND, box, None)
+
+
+def _best(overlaps: np.ndarray, among: np.ndarray, least: float) -> int | None:
+    """The object with the highest IoU, if that is high enough."""
+    candidates = np.where(among, overlaps, -1.0)
+    if not len(candidates) or candidates.max() < least:
+        return None
+    return int(candidates.argmax())
+
+
+def _share_inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    shared = _intersection(boxes, regions)
+    area = _area(boxes)[:, None]
+    return np.divide(shared, area, out=np.zeros_like(shared), where=area > 0)
+
+
+def _intersection(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    boxes, others = np.asarray(boxes, dtype=float), np.asarray(others, dtype=float)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return np.clip(np.asarray(boxes, dtype=float)[:, 2:] - np.asarray(boxes)[:, :2], 0, None).prod(
+        1
+    )

@@ -1,0 +1,57 @@
+"""Images that a report opens lie in the folder of their data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..datasets.check.paths import locate
+from ..datasets.check.sets import sets_of_dataset
+
+
+class ImagePathError(ValueError):
+    """An image outside of its data set, or none; the message is a sentence."""
+
+
+def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
+    """Refuse a data set whose annotation file leads elsewhere, before anything there is opened.
+
+    Args:
+        dataset: Of mmdet. Paths of images on no disk of this machine are not looked at, nor those
+            of data sets in formats other than COCO's that name no folder.
+        paths: Of the images, as the data set opens them.
+
+    Raises:
+        ImagePathError: names the first image that is outside or missing, and how many there are.
+    """
+    folders = []
+    for checked, _ in sets_of_dataset(dataset, evaluated=True):
+        if checked.images is None:
+            return
+        folders += [checked.images, *([checked.root] if checked.root else [])]
+    root = getattr(dataset, "data_root", None)
+    if not folders and root and "://" not in root:
+        folders = [root]
+    if not folders:
+        return
+    # not normalised: a link before a `..` would make that another place
+    absolute = [os.path.join(os.getcwd(), path) for path in paths]
+    wrong: dict[int, str] = {}
+    for index, folder in enumerate(folders):
+        found = {}
+        for number, place in enumerate(locate(absolute, folder)):
+            if place is not None and place.problem:
+                found[number] = f"{paths[number]}: {place.note}"
+        # outside of one folder, an image may lie in another
+        wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
+    if wrong:
+        first = next(iter(wrong.values()))
+        count = (
+            "1 image of the validation set is" if len(wrong) == 1 else f"{len(wrong)} images are"
+        )
+        raise ImagePathError(
+            f"{count} outside of the data set's folder or missing, so none was opened ({first}). "
+            "Say where the data is with --cfg-options data_root=...; "
+            "python -m fastdetr_mmdet.datasets.check finds all such images"
+        )

@@ -1,0 +1,128 @@
+"""The training runs that a report is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..foreign_config import ForeignConfigError, read_plain_config
+from .history import History, read_history
+
+if TYPE_CHECKING:
+    from .attention import Sheet
+    from .evaluation import Evaluation
+
+_SESSION = re.compile(r"\d{8}_\d{6}")
+_DEPTH = 4  # of work directories below a folder that is given
+
+
+@dataclass
+class Run:
+    """One work directory, and what could be read of it.
+
+    Args:
+        name: Unique among the runs of a report.
+        work_dir: The folder.
+        history: Its curves.
+        config_file: The config as mmengine dumped it for the newest training, or None.
+        config: Its variables, or None if it is missing or no plain data.
+        evaluation: What the checkpoint finds on the validation set, or None.
+        sheets: Attention contact sheets.
+        why_no_sheets: In a sentence, where a checkpoint was run and there are none.
+        notes: What is missing, in sentences.
+    """
+
+    name: str
+    work_dir: Path
+    history: History
+    config_file: Path | None = None
+    config: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
+    sheets: list[Sheet] = field(default_factory=list)
+    why_no_sheets: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
+    """The work directories that are given, and those below a folder that is none itself.
+
+    Raises:
+        FileNotFoundError: if a path is no folder; in a sentence.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            what = "is a file, not a work directory" if path.exists() else "does not exist"
+            raise FileNotFoundError(
+                f"{path} {what}. Give the folder that --work-dir named at the training."
+            )
+        found += [path] if _is_work_dir(path) else _below(path, _DEPTH) or [path]
+    unique: dict[Path, Path] = {}
+    for path in found:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values())
+
+
+def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
+    """Read logs and configs of work directories; checkpoints are not touched."""
+    names = _names(work_dirs)
+    return [_read_run(path, name) for path, name in zip(work_dirs, names, strict=True)]
+
+
+def _is_work_dir(path: Path) -> bool:
+    return any(
+        _SESSION.fullmatch(entry.name) or entry.name == "last_checkpoint" or entry.suffix == ".pth"
+        for entry in path.iterdir()
+    )
+
+
+def _below(path: Path, depth: int) -> list[Path]:
+    found = []
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            if _is_work_dir(entry):
+                found.append(entry)
+            elif depth > 1:
+                found += _below(entry, depth - 1)
+    return found
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """As many of the last folder names as it takes to tell the runs apart."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _read_run(path: Path, name: str) -> Run:
+    run = Run(name, path, read_history(path))
+    run.notes += run.history.notes
+    dumped = sorted(path.glob("*/vis_data/config.py"))
+    trained = [file for file in dumped if _has_losses(file.with_name("scalars.json"))]
+    at_top = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
+    candidates = [*at_top, *dumped, *trained]  # a test may have written a config of its own
+    if not candidates:
+        run.notes.append("There is no config: mmengine writes one when a training starts.")
+        return run
+    run.config_file = candidates[-1]
+    try:
+        text = run.config_file.read_text(encoding="utf-8")
+        run.config = read_plain_config(text)
+    except (OSError, UnicodeDecodeError) as error:
+        run.notes.append(f"The config {run.config_file.name} cannot be read: {error}.")
+    except ForeignConfigError as error:
+        run.notes.append(
+            f"The config {run.config_file.name} was not run: {error.why}. "
+            "The configs that mmengine writes to a work directory are plain data."
+        )
+    return run
+
+
+def _has_losses(scalars: Path) -> bool:
+    return scalars.is_file() and b'"loss"' in scalars.read_bytes()
