@@ -1,0 +1,181 @@
+"""Where a trained detector looks: ``python -m fastdetr_mmdet.visualize``.
+
+Writes a contact sheet per image and a page per detection; docs/visualization.md shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+
+from .environment import CheckpointRefusedError
+
+IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+class _UsageError(ValueError):
+    """The arguments do not fit the disk or the model; the message is a sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw what was asked for, and print each file as it is written.
+
+    Args:
+        arguments: Of the command line; default: this process's.
+
+    Returns:
+        The exit status: 0, or 2 if there was nothing to draw, with the reason on stderr.
+    """
+    args = _parser().parse_args(arguments)
+    try:
+        _run(args)
+    except (_UsageError, CheckpointRefusedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: The pictures could not be written: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastdetr_mmdet.visualize",
+        description="Show where the surest queries of a trained FastDETR looked: one page per "
+        "detection and one contact sheet per image.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="the model's config file")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="its weights")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write to")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--top", type=int, default=5, metavar="K", help="how many detections (default: 5)"
+    )
+    which.add_argument(
+        "--query",
+        type=int,
+        action="append",
+        metavar="N",
+        help="this query instead, counted from 0; may be given several times",
+    )
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="L",
+        help="decoder layer whose attention is shown, counted from 1 (default: the last)",
+    )
+    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="changes of the config, as for `mim test`",
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    images = find_images(args.images)
+    if args.top < 1:
+        raise _UsageError(f"--top {args.top} must be at least 1.")
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = _load(args)
+    layers = len(model.transformer.decoder.layers)
+    if args.layer is not None and not 1 <= args.layer <= layers:
+        raise _UsageError(f"--layer {args.layer}: the model's decoder has layers 1 to {layers}.")
+    from mmcv.image import imwrite
+
+    from .visualization import draw_contact_sheet, draw_detection, inspect_image
+
+    for path, name in zip(images, _names(images), strict=True):
+        try:
+            inspected = inspect_image(model, path, args.top, args.query)
+        except ValueError as error:  # no image, or no such query
+            raise _UsageError(f"{path}: {error}") from error
+        pictures = {f"{name}.png": draw_contact_sheet(inspected, args.layer)}
+        for index, query in enumerate(inspected.queries):
+            label = re.sub(r"\W+", "-", inspected.name(query.label)).strip("-")
+            pictures[f"{name}_{index + 1}_{label}.png"] = draw_detection(
+                inspected, index, args.layer
+            )
+        for file, picture in pictures.items():
+            imwrite(picture[..., ::-1], str(args.out / file))
+            print(args.out / file, flush=True)
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """The files among the paths, and the images in the folders among them, in their order.
+
+    Raises:
+        ValueError: if a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+            if not inside:
+                raise _UsageError(
+                    f"The folder {path} holds no image ({', '.join(sorted(IMAGES))}); name one "
+                    "that does, or image files."
+                )
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise _UsageError(f"There is no image or folder {path}; give one that exists.")
+    return found
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """A name for the pictures of each image: its own, with a number where two are alike."""
+    names: list[str] = []
+    for path in images:
+        name, number = path.stem, 2
+        while name in names:
+            name, number = f"{path.stem}({number})", number + 1
+        names.append(name)
+    return names
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from mmdet.apis import init_detector
+
+    from .visualization.recording import find_decoder
+
+    for what in ("config", "checkpoint"):
+        path = getattr(args, what)
+        if not Path(path).is_file() and "://" not in path:
+            raise _UsageError(f"There is no {what} {path}; give the path of a file.")
+    try:
+        config = Config.fromfile(args.config)
+    except Exception as error:  # a config is a program and may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise _UsageError(f"{args.config} cannot be read as a config ({reason}).") from error
+    missing = [key for key in ("model", "test_dataloader") if key not in config]
+    if missing:
+        raise _UsageError(
+            f"{args.config} has no {' and no '.join(missing)}; give the config that the checkpoint "
+            "was trained with."
+        )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = init_detector(config, args.checkpoint, device=device, cfg_options=args.cfg_options)
+    try:
+        find_decoder(model)
+    except TypeError as error:
+        raise _UsageError(f"{args.config}: {error}") from error
+    return model
+
+
+if __name__ == "__main__":
+    sys.exit(main())
