@@ -24,10 +24,12 @@ from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAE
 from .heads import FastDETRHead
 from .hooks import (
     AtomicCheckpointHook,
+    AttentionVisualizationHook,
     DatasetCheckHook,
     DatasetClassesCheckHook,
     ExactResumeHook,
     NumbersCheckHook,
+    TrainingProgressHook,
 )
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
@@ -43,6 +45,7 @@ distributed.allow_cpu_processes()
 
 __all__ = [
     "AtomicCheckpointHook",
+    "AttentionVisualizationHook",
     "ConditionalAttention",
     "ConditionalDecoder",
     "ConditionalSelfAttention",
@@ -78,6 +81,7 @@ __all__ = [
     "SalientGaussianPrior",
     "SalientPoints",
     "TorchDefaultInit",
+    "TrainingProgressHook",
     "TwoStageQueries",
     "__version__",
 ]

@@ -1,15 +1,19 @@
 """Runner hooks."""
 
 from .atomic_checkpoint import AtomicCheckpointHook
+from .attention_visualization import AttentionVisualizationHook
 from .dataset_check import DatasetCheckHook
 from .dataset_classes_check import DatasetClassesCheckHook
 from .exact_resume import ExactResumeHook
 from .numbers_check import NumbersCheckHook
+from .training_progress import TrainingProgressHook
 
 __all__ = [
     "AtomicCheckpointHook",
+    "AttentionVisualizationHook",
     "DatasetCheckHook",
     "DatasetClassesCheckHook",
     "ExactResumeHook",
     "NumbersCheckHook",
+    "TrainingProgressHook",
 ]

@@ -1,0 +1,173 @@
+# What the six models of configs/convergence/ have in common, and that is all but the method: features, width,
+# layers, heads, feed-forward width, queries, images, augmentation, schedule. No pretrained weights.
+data_root = 'data/bccd'
+train_ann = 'train.json'  # below data_root, as are the next three
+train_images = 'images/'
+val_ann = 'val.json'
+val_images = 'images/'
+classes = ('Platelets', 'RBC', 'WBC')  # as the annotation files name them
+image_scale = (240, 180)  # longest and shortest side at most, in pixels
+max_epochs = 30
+
+embed_dims = 96
+num_heads = 8
+feedforward_channels = 384
+dropout = 0.0
+
+model = dict(
+    type='fastdetr_mmdet.FastDETR',
+    num_queries=50,
+    data_preprocessor=dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=1),
+    # Three stages of a narrow ResNet-18: one map of stride 16, 15 x 12 cells for 240 x 180 pixels. Of stride 32
+    # it would have 48, fewer than there are queries.
+    backbone=dict(
+        type='ResNet',
+        depth=18,
+        base_channels=16,
+        stem_channels=16,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(2, ),
+        frozen_stages=-1,
+        norm_cfg=dict(type='BN'),
+        norm_eval=False,
+        style='pytorch'),
+    neck=dict(
+        type='ChannelMapper',
+        in_channels=[64],
+        kernel_size=1,
+        out_channels=embed_dims,
+        act_cfg=None,
+        num_outs=1,
+        init_cfg=dict(type='TorchDefault', layer='Conv2d')),
+    positional_encoding=dict(type='SinePositionalEncoding', normalize=True),
+    transformer=dict(
+        type='DetrTransformer',
+        embed_dims=embed_dims,
+        encoder=dict(
+            type='DetrEncoder',
+            num_layers=2,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            dropout=dropout),
+        queries=dict(type='LearnedQueries'),
+        decoder=dict(
+            type='DetrDecoder',
+            num_layers=2,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            dropout=dropout)),
+    bbox_head=dict(
+        type='FastDETRHead',
+        num_classes=len(classes),
+        loss_cls=dict(
+            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=5.0),
+        loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
+    train_cfg=dict(
+        assigner=dict(
+            type='HungarianMatcher',
+            match_costs=[
+                dict(type='FocalLossCost', weight=2.0),
+                dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+                dict(type='IoUCost', iou_mode='giou', weight=2.0),
+            ])),
+    test_cfg=dict(max_per_img=50))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(
+        type='RandomFlip',
+        prob=[0.25, 0.25, 0.25],
+        direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=2,
+    # no worker processes: minutes of the training process are then all of its minutes
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file=train_ann,
+        data_prefix=dict(img=train_images),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file=val_ann,
+        data_prefix=dict(img=val_images),
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
+test_evaluator = val_evaluator
+
+# One learning rate for all, also for the backbone, which starts from nothing too; what methods slow down beside
+# the backbone stays slow. Constant after a warm-up: so a curve does not depend on where it ends.
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
+    clip_grad=dict(max_norm=0.1, norm_type=2))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=200),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=2)
+
+_base_ = ['./default_runtime.py']
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
+randomness = dict(seed=0)
+
+# What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
+derived_keys = {
+    'train_cfg.max_epochs': '{max_epochs}',
+    'model.bbox_head.num_classes': '{#classes}',
+    'train_dataloader.dataset.data_root': '{data_root}',
+    'train_dataloader.dataset.ann_file': '{train_ann}',
+    'train_dataloader.dataset.data_prefix.img': '{train_images}',
+    'train_dataloader.dataset.metainfo.classes': '{classes}',
+    'train_dataloader.dataset.pipeline.2.scale': '{image_scale}',
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'val_dataloader.dataset.ann_file': '{val_ann}',
+    'val_dataloader.dataset.data_prefix.img': '{val_images}',
+    'val_dataloader.dataset.metainfo.classes': '{classes}',
+    'val_dataloader.dataset.pipeline.1.scale': '{image_scale}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.ann_file': '{val_ann}',
+    'test_dataloader.dataset.data_prefix.img': '{val_images}',
+    'test_dataloader.dataset.metainfo.classes': '{classes}',
+    'test_dataloader.dataset.pipeline.1.scale': '{image_scale}',
+    'val_evaluator.ann_file': '{data_root}/{val_ann}',
+    'test_evaluator.ann_file': '{data_root}/{val_ann}',
+}

@@ -1,0 +1,23 @@
+"""How fast configs learn: ``python -m fastdetr_mmdet.convergence`` (docs/convergence.md)."""
+
+from .budget import apply_budget
+from .launch import train_all
+from .reference import Reference, read_reference
+from .results import Curve, Point, Reached, Summary, read_curve, summarise
+from .run import Run
+from .write import write_results
+
+__all__ = [
+    "Curve",
+    "Point",
+    "Reached",
+    "Reference",
+    "Run",
+    "Summary",
+    "apply_budget",
+    "read_curve",
+    "read_reference",
+    "summarise",
+    "train_all",
+    "write_results",
+]

@@ -1,0 +1,79 @@
+"""The comparison as a picture: AP against epochs and against minutes of the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .reference import Reference
+from .results import Curve, Summary
+
+MARKERS = "os^Dv*PX"
+
+
+def plot_convergence(
+    summaries: Sequence[Summary],
+    curves: Sequence[Curve],
+    path: str | Path,
+    references: Sequence[Reference] = (),
+) -> None:
+    """Write the picture; each set of references has a panel of its own, marked as such."""
+    panels = 2 + len(references)
+    figure = Figure(figsize=(5.2 * panels, 4.6), layout="constrained")
+    axes = list(figure.subplots(1, panels))
+    colormap = matplotlib.colormaps["tab10" if len(summaries) <= 10 else "tab20"]
+    colours = [colormap(index) for index in range(colormap.N)]
+    for index, summary in enumerate(summaries):
+        style = dict(color=colours[index % len(colours)], marker=MARKERS[index % len(MARKERS)])
+        _draw(axes[0], summary.epochs, summary, style)
+        _draw(axes[1], _cpu_minutes(summary, curves), summary, style)
+    for target in [reached.target for reached in summaries[0].reached] if summaries else []:
+        for axis in axes[:2]:
+            axis.axhline(target, color="0.5", linewidth=0.8, linestyle=":")
+    seeds = sorted({curve.seed for curve in curves})
+    axes[0].set(xlabel="epoch", title=f"mean and range over {len(seeds)} seeds")
+    axes[1].set(xlabel="CPU minutes of training", title="the same, by computing time")
+    axes[0].legend(fontsize=8)
+    for axis, reference in zip(axes[2:], references, strict=True):
+        _draw_reference(axis, reference)
+    for axis in axes:
+        axis.set(ylabel="COCO AP", ylim=(0, None), xlim=(0, None))
+        axis.grid(alpha=0.3)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.savefig(path, dpi=100)
+
+
+def _draw(axis: Axes, x: Sequence[float], summary: Summary, style: dict) -> None:
+    every = max(len(x) // 8, 1)
+    axis.plot(x, summary.mean, label=summary.name, markevery=every, markersize=4, **style)
+    axis.fill_between(x, summary.low, summary.high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _cpu_minutes(summary: Summary, curves: Sequence[Curve]) -> list[float]:
+    """Minutes until each epoch of a summary, mean over the seeds."""
+    own = [
+        {point.epoch: point.cpu_minutes for point in curve.points}
+        for curve in curves
+        if curve.name == summary.name and curve.points
+    ]
+    return [float(np.mean([minutes[epoch] for minutes in own])) for epoch in summary.epochs]
+
+
+def _draw_reference(axis: Axes, reference: Reference) -> None:
+    for index, (name, pairs) in enumerate(reference.series.items()):
+        epochs, values = zip(*pairs, strict=True)
+        marker = MARKERS[index % len(MARKERS)] if len(pairs) < 4 else None
+        # dashed between points that nothing is known between
+        axis.plot(epochs, values, "-" if len(pairs) > 4 else "--", marker=marker, label=name)
+    axis.set(xlabel="epoch", title=f"for reference: {reference.title}")
+    axis.title.set_fontsize(10)
+    axis.text(
+        0.02, 0.02, reference.source, transform=axis.transAxes, fontsize=7, wrap=True, color="0.3"
+    )
+    axis.legend(fontsize=8, loc="upper left")
