@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ Shapes = tuple[tuple[int, int], ...]
 
 # Queries per pass on the CPU: the corners of so many are a few megabytes and stay in the cache.
 _CHUNK = 1024
+# Cells of zeros around a map in the CPU's table.
+_BORDER = 2
 
 
 def sample_and_sum(
@@ -31,13 +35,14 @@ def sample_and_sum(
     traced = (
         torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.jit.is_tracing()
     )
-    # Row numbers of the CPU's way are exact below 2**24 in float32.
-    too_many = value.shape[1] * value.shape[2] >= 2**24
-    if traced or value.device.type not in ("cpu", "cuda") or (too_many and not value.is_cuda):
+    if traced or value.device.type not in ("cpu", "cuda"):
         return sample_plain(value, spatial_shapes, locations, weights)
     if value.is_cuda:
         return _sample_cuda(value, spatial_shapes, locations, weights)
-    output = _SampleSparse.apply(value.to(locations.dtype), spatial_shapes, locations, weights)
+    layout = _layout(spatial_shapes, value.shape[2], locations.shape[4], locations.dtype)
+    if layout.num_rows >= 2**24:  # from there on float32 does not tell row numbers apart
+        return sample_plain(value, spatial_shapes, locations, weights)
+    output = _SampleSparse.apply(value.to(locations.dtype), layout, locations, weights)
     return output.to(value.dtype)
 
 
@@ -80,72 +85,137 @@ def _sample_cuda(
     return output.to(value.dtype)
 
 
-class _Corners:
-    """The four cells around every sample of some queries, and how much each counts.
+class _Layout:
+    """How the maps of all levels lie in one table of rows (cell, head), with zeros around each map.
 
-    A query and head reads ``4 * num_levels * num_points`` rows of the image's (token, head) table.
-    x and y lie apart and corners before levels, so that all arithmetic runs over contiguous memory.
-    Row numbers are computed in the type of the locations: exact in float32 below 2**24 rows.
+    Two cells of border before, and two after, take every sample that is outside: so nothing has to
+    be masked. Numbers are laid out for (num_heads * num_levels * num_points) at a time, because
+    arithmetic over short broadcast axes is several times slower.
     """
 
-    def __init__(self, locations: Tensor, spatial_shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, num_heads: int, num_points: int, dtype: torch.dtype) -> None:
+        self.shapes, self.num_heads, self.samples = shapes, num_heads, len(shapes) * num_points
+        starts, widths, self.num_cells = [], [], 0
+        for h, w in shapes:
+            starts.append(self.num_cells)
+            widths.append(w + _BORDER)  # the border of one row is that of the row before, too
+            self.num_cells += (h + 2 * _BORDER) * (w + _BORDER) + _BORDER
+
+        self.num_rows = self.num_cells * num_heads
+
+        def per_sample(numbers: list[int], dtype: torch.dtype = dtype) -> Tensor:
+            """One number per level -> (num_heads * num_levels * num_points,)."""
+            levels = torch.tensor(numbers, dtype=dtype)
+            return levels.repeat_interleave(num_points).repeat(num_heads)
+
+        self.sizes = torch.stack(  # (2, 1, n): x, y
+            [per_sample([w for _, w in shapes]), per_sample([h for h, _ in shapes])]
+        ).unsqueeze(1)
+        self.row_stride = per_sample([width * num_heads for width in widths])
+        origins = [s + _BORDER * (w + 1) for s, w in zip(starts, widths, strict=True)]
+        heads = torch.arange(num_heads, dtype=dtype).repeat_interleave(self.samples)
+        self.origin = per_sample([o * num_heads for o in origins]).add_(heads)
+        width = per_sample(widths, torch.int32)[: self.samples]
+        # Steps to the four corners, in rows of the table: per corner (num_levels * num_points,).
+        right = torch.full_like(width, num_heads)
+        self.steps = [torch.zeros_like(right), right, width * num_heads, width * num_heads + right]
+        self.level_steps = [(0, num_heads, w * num_heads, (w + 1) * num_heads) for w in widths]
+        self.spans = [
+            (start * num_heads, (h + 2 * _BORDER) * width * num_heads)
+            for start, (h, _), width in zip(starts, shapes, widths, strict=True)
+        ]
+
+    def table(self, value: Tensor) -> Tensor:
+        """(num_tokens, num_heads, dims) of one image -> (num_cells * num_heads, dims)."""
+        table = value.new_zeros(self.num_cells, *value.shape[1:])
+        for tokens, cells in zip(self._split(value), self._maps(table), strict=True):
+            cells.copy_(tokens)
+        return table.flatten(0, 1)
+
+    def tokens(self, table: Tensor) -> Tensor:
+        """Back: the cells that are no border."""
+        maps = self._maps(table.unflatten(0, (self.num_cells, self.num_heads)))
+        return torch.cat([cells.flatten(0, 1) for cells in maps])
+
+    def _split(self, value: Tensor) -> list[Tensor]:
+        parts = value.split([h * w for h, w in self.shapes])
+        return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def _maps(self, table: Tensor) -> list[Tensor]:
+        """Views of the maps, (h, w, num_heads, dims), without their borders."""
+        maps, start = [], 0
+        for h, w in self.shapes:
+            width = w + _BORDER
+            cells = table[start : start + (h + 2 * _BORDER) * width].unflatten(0, (-1, width))
+            maps.append(cells[_BORDER : _BORDER + h, _BORDER:])
+            start += (h + 2 * _BORDER) * width + _BORDER
+        return maps
+
+
+_layout = lru_cache(maxsize=64)(_Layout)
+
+
+class _Corners:
+    """The four cells around every sample of some queries of an image.
+
+    A query and head reads ``4 * num_levels * num_points`` rows of the table. Row numbers are
+    computed in the type of the locations: exact in float32 below 2**24 rows.
+    """
+
+    def __init__(self, locations: Tensor, layout: _Layout) -> None:
         """``locations``: (num_queries, num_heads, num_levels, num_points, 2) of one image."""
-        num_heads = locations.shape[1]
-        # (2, 1, 1, num_levels, 1): x, y
-        sizes = locations.new_tensor(
-            [[w for _, w in spatial_shapes], [h for h, _ in spatial_shapes]]
-        )
-        self.sizes = sizes = sizes[:, None, None, :, None]
-        pixels = (locations.movedim(-1, 0) * sizes).sub_(0.5)
+        self.layout = layout
+        apart = locations.flatten(1, 3).movedim(-1, 0)  # (2, num_queries, n): x, y
+        pixels = torch.mul(apart, layout.sizes, out=apart.new_empty(apart.shape)).sub_(0.5)
         low = pixels.floor()
-        share = pixels.sub_(low)  # of the higher cell
-        last = sizes - 1
-        inside_low = (low >= 0) & (low <= last)
-        inside_high = (low >= -1) & (low < last)
-        self.inside_low, self.inside_high = inside_low.to(low.dtype), inside_high.to(low.dtype)
-        self.high = share * self.inside_high
-        self.low = share.neg_().add_(1).mul_(self.inside_low)
+        # Of the higher cell. From the location as it is: NaN or infinite, it shows in the output.
+        self.x, self.y = pixels.sub_(low)
+        low = torch.clamp(low, low.new_full((), -_BORDER), layout.sizes)
+        first = torch.addcmul(layout.origin, low[1], layout.row_stride)
+        first = first.add_(low[0], alpha=layout.num_heads).nan_to_num_(0.0)
+        self.first = first.to(torch.int32)  # (num_queries, n), row of the upper left corner
 
-        # Row of a cell: ((start + y * width) + x) * num_heads + head. Outside any row will do; also
-        # where the location is NaN, which the share then hands on.
-        levels = [h * w for h, w in spatial_shapes]
-        starts = locations.new_tensor([0, *levels[:-1]]).cumsum(0)[:, None]
-        heads = torch.arange(num_heads, dtype=low.dtype)[:, None, None]
-        high_cell = (low + 1).masked_fill_(~inside_high, 0)
-        cells = (low.masked_fill_(~inside_low, 0), high_cell)
-        left, right = (cell[0].mul_(num_heads).add_(heads) for cell in cells)
-        width = sizes[0] * num_heads
-        top, bottom = (cell[1].mul_(width).add_(starts * num_heads) for cell in cells)
-        rows = low.new_empty(*low.shape[1:3], 4, *low.shape[3:], dtype=torch.int32)
-        for corner, (y, x) in enumerate(
-            ((top, left), (top, right), (bottom, left), (bottom, right))
-        ):
-            rows[:, :, corner] = y + x
-        self.rows = rows.flatten(2).flatten(0, 1)  # (bags, rows per bag)
+    def rows(self) -> Tensor:
+        """The rows of every bag (query, head): (bags, 4 * num_levels * num_points)."""
+        first = self.first.unflatten(1, (self.layout.num_heads, -1))
+        rows = first.new_empty(*first.shape[:2], 4, first.shape[2])
+        for corner, step in enumerate(self.layout.steps):
+            torch.add(first, step, out=rows[:, :, corner])
+        return rows.flatten(2).flatten(0, 1)
 
-    def shares(self) -> Tensor:
-        """How much each corner counts, (num_queries, num_heads, 4, num_levels, num_points)."""
-        (x0, y0), (x1, y1) = self.low, self.high
-        shares = x0.new_empty(*x0.shape[:2], 4, *x0.shape[2:])
-        for corner, (y, x) in enumerate(((y0, x0), (y0, x1), (y1, x0), (y1, x1))):
-            torch.mul(y, x, out=shares[:, :, corner])
-        return shares
+    def counts(self, weights: Tensor, out: Tensor) -> Tensor:
+        """How much every corner counts, into ``out``: four of (num_queries, heads, samples)."""
+        weights, x, y = (self._by_head(z) for z in (weights, self.x, self.y))
+        upper_left, upper_right, lower_left, lower_right = out
+        lower = y * weights
+        upper = weights - lower
+        torch.mul(lower, x, out=lower_right)
+        torch.sub(lower, lower_right, out=lower_left)
+        torch.mul(upper, x, out=upper_right)
+        torch.sub(upper, upper_right, out=upper_left)
+        return out
 
-    def location_gradient(self, by_share: Tensor) -> Tensor:
-        """From the gradient by each corner's share to that by the location.
+    def gradients(self, by_corner: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """From what each corner's value is worth: gradients by the location and by the weight.
 
         Shape:
-            by_share: (num_queries, num_heads, 4, num_levels, num_points)
-            returns: (num_queries, num_heads, num_levels, num_points, 2)
+            by_corner: (num_queries, num_heads, 4, num_levels * num_points)
+            returns: (num_queries, n, 2) and (num_queries, n)
         """
-        (x0, y0), (x1, y1) = self.low, self.high
-        (in_x0, in_y0), (in_x1, in_y1) = self.inside_low, self.inside_high
-        g00, g01, g10, g11 = by_share.unbind(2)
-        by_x = (y0 * g01).addcmul_(y1, g11).mul_(in_x1)
-        by_x.sub_((y0 * g00).addcmul_(y1, g10).mul_(in_x0))
-        by_y = (x0 * g10).addcmul_(x1, g11).mul_(in_y1)
-        by_y.sub_((x0 * g00).addcmul_(x1, g01).mul_(in_y0))
-        return torch.stack([by_x.mul_(self.sizes[0]), by_y.mul_(self.sizes[1])], dim=-1)
+        x, y = self._by_head(self.x), self._by_head(self.y)
+        upper_left, upper_right, lower_left, lower_right = by_corner.unbind(2)
+        along_upper, along_lower = upper_right - upper_left, lower_right - lower_left
+        upper = torch.addcmul(upper_left, x, along_upper)
+        down = torch.addcmul(lower_left, x, along_lower).sub_(upper)
+        by_weight = torch.addcmul(upper, y, down)
+        right = along_upper.addcmul_(y, along_lower.sub_(along_upper))
+        weights = weights.flatten(1)
+        by_x = right.flatten(1).mul_(weights).mul_(self.layout.sizes[0])
+        by_y = down.flatten(1).mul_(weights).mul_(self.layout.sizes[1])
+        return torch.stack([by_x, by_y], dim=-1), by_weight.flatten(1)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), self.layout.num_heads, -1)
 
 
 class _SampleSparse(torch.autograd.Function):
@@ -156,74 +226,97 @@ class _SampleSparse(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
+        ctx: Any, value: Tensor, layout: _Layout, locations: Tensor, weights: Tensor
     ) -> Tensor:
         ctx.save_for_backward(value, locations, weights)
-        ctx.spatial_shapes = spatial_shapes
-        bs, num_queries, num_heads = locations.shape[:3]
+        ctx.layout = layout
+        bs, num_queries, num_heads = weights.shape[:3]
         output = value.new_empty(bs, num_queries, num_heads * value.shape[-1])
-        for image, chunk in _chunks(bs, num_queries):
-            corners = _Corners(locations[image, chunk], spatial_shapes)
-            counts = corners.shares().mul_(weights[image, chunk].unsqueeze(2))
-            summed = F.embedding_bag(
-                corners.rows,
-                value[image].flatten(0, 1),
-                mode="sum",
-                per_sample_weights=counts.view_as(corners.rows),
-            )
-            output[image, chunk] = summed.view(-1, output.shape[-1])
+        for image in range(bs):
+            table = layout.table(value[image])
+            for chunk in _chunks(num_queries):
+                corners = _Corners(locations[image, chunk], layout)
+                rows = corners.rows()
+                counts = weights.new_empty(len(corners.first), num_heads, 4, layout.samples)
+                corners.counts(weights[image, chunk], counts.movedim(2, 0))
+                summed = F.embedding_bag(
+                    rows, table, mode="sum", per_sample_weights=counts.view_as(rows)
+                )
+                output[image, chunk] = summed.view(-1, output.shape[-1])
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         value, locations, weights = ctx.saved_tensors
-        grad_value = torch.zeros_like(value)
+        layout: _Layout = ctx.layout
+        bs, num_queries, num_heads = weights.shape[:3]
+        grad_value = torch.empty_like(value)
         grad_locations = torch.empty_like(locations)
         grad_weights = torch.empty_like(weights)
-        bs, num_queries = locations.shape[:2]
-        for image, chunk in _chunks(bs, num_queries):
-            corners = _Corners(locations[image, chunk], ctx.spatial_shapes)
-            shares = corners.shares()
-            weight = weights[image, chunk].unsqueeze(2)
-            table = value[image].flatten(0, 1)
-            bags, per_bag = corners.rows.shape
-            by_bag = grad[image, chunk].reshape(bags, -1)
-            by_share = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                by_bag,
-                table,
-                corners.rows.flatten(),
-                torch.arange(0, bags * per_bag, per_bag, dtype=torch.int32),
-                torch.arange(bags, dtype=torch.int32).repeat_interleave(per_bag),
-                0,
-            ).view_as(shares)
-            grad_weights[image, chunk] = (by_share * shares).sum(2)
-            counts = shares.mul_(weight)
-            grad_value[image] += _transposed(corners.rows, counts, by_bag, len(table)).view_as(
-                grad_value[image]
-            )
-            grad_locations[image, chunk] = corners.location_gradient(by_share.mul_(weight))
+        bags = grad.reshape(bs, num_queries * num_heads, -1)
+        for image in range(bs):
+            table = layout.table(value[image])
+            first = torch.empty(num_queries, num_heads * layout.samples, dtype=torch.int32)
+            counts = weights.new_empty(4, num_queries, num_heads, layout.samples)
+            for chunk in _chunks(num_queries):
+                corners = _Corners(locations[image, chunk], layout)
+                weight = weights[image, chunk]
+                rows = corners.rows()
+                by_bag = bags[image].unflatten(0, (num_queries, num_heads))[chunk].flatten(0, 1)
+                by_corner = _dot_products(by_bag, table, rows).view(len(weight), num_heads, 4, -1)
+                by_location, by_weight = corners.gradients(by_corner, weight)
+                grad_locations[image, chunk] = by_location.view_as(grad_locations[image, chunk])
+                grad_weights[image, chunk] = by_weight.view_as(weight)
+                first[chunk] = corners.first
+                corners.counts(weight, counts[:, chunk])
+            by_cell = _hand_back(first, counts, bags[image], layout)
+            grad_value[image] = layout.tokens(by_cell)
         return grad_value, None, grad_locations, grad_weights
 
 
-def _transposed(rows: Tensor, counts: Tensor, by_bag: Tensor, num_rows: int) -> Tensor:
+def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
+    """Of every bag's vector with each of the rows that the bag reads: (bags, rows per bag).
+
+    As a product of two matrices of which only these entries are wanted; twice as fast as torch's
+    gradient of ``embedding_bag`` by the weights.
+    """
+    bags, per_bag = rows.shape
+    with (
+        warnings.catch_warnings()
+    ):  # that sparse tensors may change, which is not the user's to know
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        wanted = torch.sparse_csr_tensor(
+            torch.arange(0, bags * per_bag + 1, per_bag, dtype=torch.int32),
+            rows.flatten(),
+            table.new_zeros(rows.numel()),
+            (bags, len(table)),
+            check_invariants=False,
+        )
+    return torch.sparse.sampled_addmm(wanted, by_bag, table.t(), beta=0.0).values()
+
+
+def _hand_back(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
     """Sum into every row of the table what the bags that read it hand back.
 
     Sorted by row, the same pairs are bags again, of bags: ``embedding_bag`` in the other direction,
-    which is three times as fast as torch's own gradient by the table.
+    which is three times as fast as torch's own gradient by the table. The four corners of a sample
+    lie a level's fixed steps apart: they are summed where the first is, and the sums moved.
     """
-    ordered, order = rows.flatten().sort()
-    starts = torch.searchsorted(ordered, torch.arange(num_rows, dtype=ordered.dtype))
-    return F.embedding_bag(
-        order.div(rows.shape[1], rounding_mode="floor"),
-        by_bag,
-        starts,
-        mode="sum",
-        per_sample_weights=counts.flatten()[order],
-    )
+    ordered, order = first.flatten().sort()
+    starts = torch.searchsorted(ordered, torch.arange(layout.num_rows, dtype=ordered.dtype))
+    of_bag = order.div(layout.samples, rounding_mode="floor")
+    total = bags.new_zeros(layout.num_rows, bags.shape[1])
+    for corner, count in enumerate(counts):
+        by_first = F.embedding_bag(
+            of_bag, bags, starts, mode="sum", per_sample_weights=count.flatten()[order]
+        )
+        for (start, size), steps in zip(layout.spans, layout.level_steps, strict=True):
+            step = steps[corner]
+            total[start + step : start + size] += by_first[start : start + size - step]
+    return total
 
 
-def _chunks(bs: int, num_queries: int) -> list[tuple[int, slice]]:
-    """Every image's queries in runs of at most ``_CHUNK``."""
-    starts = range(0, num_queries, _CHUNK)
-    return [(image, slice(start, start + _CHUNK)) for image in range(bs) for start in starts]
+def _chunks(num_queries: int) -> list[slice]:
+    """The queries in runs of at most ``_CHUNK``."""
+    return [slice(start, start + _CHUNK) for start in range(0, num_queries, _CHUNK)]
