@@ -1,7 +1,8 @@
 """From nothing to a trained, tested and pictured detector: ``python -m fastdetr_mmdet.demo``.
 
 Renders the embedded data set, trains and tests the demo config through mim, and writes
-``summary.json``, ``predictions.png`` and ``curves.png`` beside the runner's own files.
+``summary.json``, ``predictions.png``, ``curves.png`` and ``report.html`` beside the runner's own
+files.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{args.work_dir} holds no finished demo run; run it without --pictures-only.")
     summary = write_results(args.work_dir, args.data_root, config, float(seconds_file.read_text()))
     print(json.dumps(summary, indent=2))
-    for name in ("summary.json", "predictions.png", "curves.png"):
+    for name in ("summary.json", "predictions.png", "curves.png", "report.html"):
         print(args.work_dir / name)
 
 
@@ -99,6 +100,7 @@ def last_checkpoint(work_dir: Path) -> Path:
 
 def write_results(work_dir: Path, data_root: Path, config: Path, train_seconds: float) -> dict:
     """Write summary and pictures of a trained and tested run; return the summary."""
+    from .report import make_report
     from .visualization import draw_predictions, plot_curves, read_run_log
 
     metrics = test_metrics(work_dir)
@@ -114,6 +116,8 @@ def write_results(work_dir: Path, data_root: Path, config: Path, train_seconds: 
     title = f"{config.stem}: AP {summary['bbox_mAP']:.3f} after {train_seconds:.0f} s"
     plot_curves(read_run_log(work_dir), work_dir / "curves.png", title)
     (work_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    options = {"data_root": f"{data_root}/"}
+    make_report([work_dir], work_dir / "report.html", cfg_options=options)
     return summary
 
 

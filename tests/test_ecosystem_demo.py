@@ -54,8 +54,12 @@ def test_steps_and_results(tiny_run, finished, commands, capsys):
     for name in ("predictions.png", "curves.png"):
         picture = cv2.imread(str(finished / name))
         assert min(picture.shape[:2]) > 300 and picture.std() > 10
+    report = (finished / "report.html").read_text()
+    assert f"<strong>{summary['bbox_mAP']:.3f}</strong>" in report
+    assert "epoch_2.pth" in report and report.count("<svg") > 20
     printed = capsys.readouterr().out
     assert '"bbox_mAP"' in printed and "predictions.png" in printed
+    assert printed.splitlines()[-1] == str(finished / "report.html")
 
 
 def test_pictures_only(tiny_run, finished, commands):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .markup import Html, el
@@ -48,11 +48,11 @@ def line_chart(
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     log_y = log_y and min(ys) > 0
-    x_ticks = _ticks(0, max(xs), 5)
+    x_ticks = [tick for tick in _ticks(0, max(xs), 5) if tick <= max(xs)]
     low, high = (0.0 if from_zero else min(ys)), max(ys)
     y_ticks = _log_ticks(low, high) if log_y else _ticks(low, high, 5)
     right = RIGHT if len(lines) > 1 else 16
-    x_of = _scale(0, max(x_ticks[-1], max(xs)), LEFT, WIDTH - right, False)
+    x_of = _scale(0, max(xs), LEFT, WIDTH - right, False)
     bottom, top = min([low, *y_ticks[:1]]), max([high, *y_ticks[-1:]])
     y_of = _scale(bottom, top, HEIGHT - BOTTOM, TOP, log_y)
 
@@ -72,7 +72,7 @@ def line_chart(
     for line in lines:
         dots = [(x_of(x), y_of(y)) for x, y in line.points]
         parts.append(_draw(line, dots))
-        ends.append((dots[-1][1], line))
+        ends.append((dots[-1], line))
     if len(lines) > 1:
         parts += _names(ends, end)
     drawing = el(
@@ -89,7 +89,7 @@ def shorten(name: str, longest: int = 15) -> str:
     """A name with its middle left out where it is too long."""
     if len(name) <= longest:
         return name
-    head = (longest - 1 + 1) // 2
+    head = longest // 2
     return f"{name[:head]}…{name[-(longest - 1 - head) :]}"
 
 
@@ -111,30 +111,30 @@ def _draw(line: Line, dots: list[tuple[float, float]]) -> Html:
     return el("g", parts)
 
 
-def _names(ends: list[tuple[float, Line]], x: float) -> list[Html]:
+def _names(ends: list[tuple[tuple[float, float], Line]], x: float) -> list[Html]:
     """Names at the ends of lines, moved apart where lines end close to each other."""
-    ends = sorted(ends, key=lambda item: item[0])
-    places = [y for y, _ in ends]
+    ends = sorted(ends, key=lambda item: item[0][1])
+    places = [y for (_, y), _ in ends]
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + _LABEL_GAP)
     overhang = max(places[-1] - (HEIGHT - BOTTOM), 0) if places else 0
     places = [max(place - overhang, 8) for place in places]
     for index in range(len(places) - 2, -1, -1):
         places[index] = min(places[index], places[index + 1] - _LABEL_GAP)
-    return [
-        el(
-            "text",
-            el("title", line.name),
-            shorten(line.name),
-            x=x + 6,
-            y=_n(place + 4),
-            cls=f"name {look_of(line.look)}",
-        )
-        for place, (_, line) in zip(places, ends, strict=True)
-    ]
+    parts = []
+    for place, ((end_x, end_y), line) in zip(places, ends, strict=True):
+        look = look_of(line.look)
+        if x - end_x > _LABEL_GAP:  # a line that stops before the others
+            path = f"M{_n(end_x + 5)} {_n(end_y)}L{_n(x + 3)} {_n(place)}"
+            parts.append(el("path", d=path, cls=f"leader {look}"))
+        name = el("title", line.name), shorten(line.name)
+        parts.append(el("text", *name, x=x + 6, y=_n(place + 4), cls=f"name {look}"))
+    return parts
 
 
-def _scale(low: float, high: float, start: float, end: float, log: bool):
+def _scale(
+    low: float, high: float, start: float, end: float, log: bool
+) -> Callable[[float], float]:
     if log:
         low, high = math.log(low), math.log(high)
     span = (high - low) or 1.0

@@ -33,7 +33,9 @@ class CocoTable:
     objects: dict[str, int]
 
 
-def coco_table(metric: Any, images: Sequence[ImageResult], classes: Sequence[str]) -> CocoTable:
+def coco_table(
+    metric: Any, images: Sequence[ImageResult], classes: Sequence[str]
+) -> CocoTable | None:
     """Figures as mmdet's CocoMetric computes them, with its IoU thresholds, images and limits.
 
     Args:

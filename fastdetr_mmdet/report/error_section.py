@@ -124,7 +124,7 @@ def _examples(
     """The surest boxes of a group; of missed objects the largest."""
     members = [item for item in found if item[1].kind is kind]
     members.sort(key=lambda item: -_weight(*item))
-    crops = []
+    crops: list[Html] = []
     for image, verdict in members:
         if len(crops) == number:
             break

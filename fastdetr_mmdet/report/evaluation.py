@@ -100,9 +100,10 @@ def evaluate(
     split = next((s for s in ("val", "test") if config.get(f"{s}_dataloader")), None)
     if split is None or not config.get(f"{split}_evaluator"):
         raise EvaluationError("its config has no validation set with an evaluator")
-    model = _load_model(config, checkpoint, device)
     loader = _build_loader(config[f"{split}_dataloader"])
     dataset = loader.dataset
+    model: Any = _load_model(config, checkpoint, device)
+    model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
     infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
     check_image_paths(dataset, [info["img_path"] for info in infos.values()])
     evaluator = Evaluator(config[f"{split}_evaluator"])
@@ -145,7 +146,7 @@ def evaluate(
 
 
 def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Module:
-    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model: Any = revert_sync_batchnorm(MODELS.build(config.model))
     try:
         # strict: figures of half a model would be wrong without anybody noticing
         load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True, logger="silent")

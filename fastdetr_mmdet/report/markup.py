@@ -62,7 +62,7 @@ def _attribute_name(key: str) -> str:
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], cls: str = "") -> Html:
     """A table in a box of its own that scrolls; first cells are headings of their rows.
 
-    A cell that is a number-like string (``0.123``, ``12``) is set flush right.
+    A cell may be a ``td`` or ``th`` already.
     """
     header = el("tr", [_cell("th", cell, scope="col") for cell in head])
     body = []
@@ -74,7 +74,7 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], cls: str = "") -> 
 
 
 def _cell(name: str, cell: Any, **attributes: Any) -> Html:
-    if isinstance(cell, Html) and cell.startswith(f"<{name} "):
+    if isinstance(cell, Html) and cell.startswith((f"<{name} ", f"<{name}>")):
         return cell
     return el(name, cell, **attributes)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from .chart import SERIES, Line, line_chart, look_of
-from .history import History, Point
+from .chart import Line, line_chart, look_of
+from .coco_table import COLUMNS
+from .coco_table import METRICS as LOGGED
+from .history import History
 from .markup import Html, el, figure, join, table
 from .run import Run
 
 MAIN_METRIC = "coco/bbox_mAP"
 # Curves of their own: logged name -> what it is called
 METRICS = {MAIN_METRIC: "AP", "coco/bbox_mAP_50": "AP50"}
+NAMES = {f"coco/bbox_{ours}": name for ours, name in zip(LOGGED, COLUMNS, strict=True)}
 PARTS = {
     "loss_cls": "Class loss, last layer",
     "loss_bbox": "L1 loss of boxes, last layer",
@@ -51,37 +54,36 @@ def main_metric(history: History) -> str | None:
 
 
 def _charts(runs: list[tuple[int, Run]], unit: str) -> Html:
-    def lines(get: Callable[[History], list[Point]], by_time: bool) -> list[Line]:
-        return [
+    def draw(kind: str, name: str, label: str, by_time: bool = False, **options: bool) -> Html:
+        lines = [
             Line(run.name, n, [(p.minutes if by_time else p.progress, p.value) for p in curve])
             for n, run in runs
-            if (curve := get(run.history))
+            if (curve := getattr(run.history, kind).get(name))
         ]
+        x, by = ("minutes", "time") if by_time else (f"{unit}s", f"{unit}s")
+        return line_chart(lines, x, f"{label}, by {by}", **options)
 
     metrics = dict(METRICS)
     if not any(MAIN_METRIC in run.history.metrics for _, run in runs):
         own = next((name for _, run in runs if (name := main_metric(run.history))), None)
         metrics = {own: own} if own else {}
-    charts = []
-    for name, label in metrics.items():
-        for by_time in (False, True):
-            drawn = lines(lambda h, name=name: h.metrics.get(name, []), by_time)
-            if drawn:
-                x = "minutes" if by_time else f"{unit}s"
-                charts.append(
-                    line_chart(drawn, x, f"{label} on the validation set", from_zero=True)
-                )
-    for by_time in (False, True):
-        drawn = lines(lambda h: h.losses.get("loss", []), by_time)
-        x = "minutes" if by_time else f"{unit}s"
-        charts.append(line_chart(drawn, x, "Training loss, all layers (log)", log_y=True))
-    details = []
-    for name, label in PARTS.items():
-        drawn = lines(lambda h, name=name: h.losses.get(name, []), False)
-        if drawn:
-            details.append(line_chart(drawn, f"{unit}s", label))
-    more = [el("details", el("summary", "Parts of the loss"), el("div", details, cls="charts"))]
-    return join([el("div", charts, cls="charts"), more if details else None])
+    charts = [
+        draw("metrics", name, label, by_time, from_zero=True)
+        for name, label in metrics.items()
+        if any(name in run.history.metrics for _, run in runs)
+        for by_time in (False, True)
+    ]
+    charts += [
+        draw("losses", "loss", "Training loss of all layers, log scale", by_time, log_y=True)
+        for by_time in (False, True)
+    ]
+    parts = [
+        draw("losses", name, label)
+        for name, label in PARTS.items()
+        if any(name in run.history.losses for _, run in runs)
+    ]
+    more = el("details", el("summary", "Parts of the loss"), el("div", parts, cls="charts"))
+    return join([el("div", charts, cls="charts"), more if parts else None])
 
 
 def _card(index: int, run: Run) -> Html:
@@ -89,8 +91,10 @@ def _card(index: int, run: Run) -> Html:
     history = run.history
     facts: list[tuple[str, str]] = []
     if history.progress:
-        plural = "" if history.progress == 1 else "s"
-        facts.append(("Trained", f"{history.progress:.4g} {history.unit}{plural}"))
+        planned = run.planned_epochs
+        of = "" if planned is None else f" of {planned}"
+        plural = "" if history.progress == 1 and not of else "s"
+        facts.append(("Trained", f"{history.progress:.4g}{of} {history.unit}{plural}"))
     if history.minutes:
         facts.append(("Time", duration(history.minutes)))
     if history.sessions > 1:
@@ -108,7 +112,7 @@ def _card(index: int, run: Run) -> Html:
         el("dl", [el("div", el("dt", k), el("dd", v)) for k, v in facts]),
         el("ul", notes, cls="missing") if notes else None,
         el("p", str(run.work_dir), cls="path"),
-        cls="card" if index < SERIES else "card repeated",
+        cls="card",
     )
 
 
@@ -121,11 +125,11 @@ def _headline(run: Run) -> tuple[str, str]:
             return figure(run.evaluation.table.overall["AP"]), f"AP, {which}"
         for name, value in run.evaluation.metrics.items():
             return figure(value), name
-    name = main_metric(run.history)
-    if name is None:
+    logged = main_metric(run.history)
+    if logged is None:
         return "—", "no AP"
-    last = run.history.metrics[name][-1]
-    label = METRICS.get(name, name)
+    last = run.history.metrics[logged][-1]
+    label = METRICS.get(logged, logged)
     return figure(last.value), f"{label}, as logged at {run.history.unit} {last.progress:.4g}"
 
 
@@ -150,4 +154,4 @@ def logged_table(runs: Sequence[Run]) -> Html | None:
             rows.append([run.name, f"{last:.4g}", *values])
     if not rows:
         return None
-    return table(["run", "epoch", *names], rows, cls="figures")
+    return table(["run", "epoch", *(NAMES.get(n, n) for n in names)], rows, cls="figures")

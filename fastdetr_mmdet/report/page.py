@@ -95,7 +95,6 @@ def _attention(runs: Sequence[Run]) -> Html:
                         width=sheet.size[0],
                         height=sheet.size[1],
                         alt=f"Attention of {run.name} in {sheet.file}",
-                        loading="lazy",
                     ),
                     cls="scroll sheet",
                     tabindex="0",
@@ -105,7 +104,7 @@ def _attention(runs: Sequence[Run]) -> Html:
             for sheet in run.sheets
         ]
         if sheets:
-            parts.append(el("section", name, sheets, cls="sheets"))
+            parts.append(el("section", name, el("div", sheets, cls="sheets")))
         elif run.why_no_sheets:
             parts.append(el("section", name, el("p", run.why_no_sheets, cls="empty")))
     if not parts:

@@ -147,7 +147,7 @@ def _box(box: Box, region: Sequence[float], text_size: float, line: float) -> li
         # above the box, or within it where the picture ends
         above = y1 - text_size * 0.3
         y = above if above - text_size > region[1] else y1 + text_size * 1.05
-        x = min(max(x1, region[0] + line), region[2] - text_size * 0.55 * len(box.text))
+        x = min(max(x1, region[0] + line), region[2] - text_size * 0.63 * len(box.text))
         parts.append(
             el(
                 "text",

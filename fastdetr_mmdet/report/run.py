@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class Run:
     sheets: list[Sheet] = field(default_factory=list)
     why_no_sheets: str = ""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """Epochs that the config asks for; None if it does not, or counts iterations."""
+        train = (self.config or {}).get("train_cfg")
+        planned = train.get("max_epochs") if isinstance(train, dict) else None
+        return planned if isinstance(planned, int) and self.history.unit == "epoch" else None
 
 
 def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
@@ -120,6 +128,12 @@ def _read_run(path: Path, name: str) -> Run:
         run.notes.append(
             f"The config {run.config_file.name} was not run: {error.why}. "
             "The configs that mmengine writes to a work directory are plain data."
+        )
+    planned, reached = run.planned_epochs, run.history.progress
+    if planned is not None and 0 < reached and math.ceil(reached) < planned:
+        run.notes.append(
+            f"The log ends at epoch {reached:.4g} of {planned}: the training was stopped or "
+            "killed, or is still running."
         )
     return run
 

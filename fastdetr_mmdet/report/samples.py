@@ -38,7 +38,10 @@ def sample_section(runs: Sequence[Run], number: int, min_score: float) -> Html:
         first = members[0][1].evaluation
         assert first is not None
         shown = spread(first.images, number)
-        parts += [_row(f"i{group}-{n}", image, members, min_score) for n, image in enumerate(shown)]
+        rows = [_row(f"i{group}-{n}", image, members, min_score) for n, image in enumerate(shown)]
+        # as many samples beside each other as their pictures leave room for
+        narrow = f"--least:{230 * (1 + len(members))}px;--columns:{1 + len(members)}"
+        parts.append(el("div", rows, cls="samples", style=narrow))
         parts.append(
             el(
                 "p",

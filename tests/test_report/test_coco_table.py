@@ -1,0 +1,107 @@
+"""COCO's figures are mmdet's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric
+from support.runs import CLASSES
+
+from fastdetr_mmdet.report.coco_table import COLUMNS, METRICS, coco_table
+from fastdetr_mmdet.report.evaluation import ImageResult
+
+
+@pytest.fixture
+def images(shapes) -> list[ImageResult]:
+    """The validation set's objects with noise, some of them lost, as if a model had found them."""
+    coco = json.loads((shapes / "annotations/val.json").read_text())
+    label_of = {c["id"]: CLASSES.index(c["name"]) for c in coco["categories"]}
+    generator = np.random.default_rng(0)
+    found = []
+    for image in coco["images"]:
+        own = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
+        true = np.array([a["bbox"] for a in own], dtype=float).reshape(-1, 4)
+        true[:, 2:] += true[:, :2]
+        labels = np.array([label_of[a["category_id"]] for a in own], dtype=int)
+        kept = generator.random(len(own)) < 0.7
+        boxes = np.repeat(true[kept], 2, axis=0)
+        boxes = boxes + generator.normal(0, 4, boxes.shape)
+        guesses = np.repeat(labels[kept], 2)
+        guesses = np.where(generator.random(len(guesses)) < 0.8, guesses, (guesses + 1) % 6)
+        scores = np.sort(generator.random(len(boxes)))[::-1]
+        none = np.zeros(len(own), dtype=bool)
+        found.append(ImageResult(image["id"], "", true, labels, none, boxes, guesses, scores))
+    return found
+
+
+def evaluated(shapes, images, **options) -> tuple[CocoMetric, dict[str, float]]:
+    metric = CocoMetric(ann_file=str(shapes / "annotations/val.json"), metric="bbox", **options)
+    metric.dataset_meta = dict(classes=CLASSES)
+    for image in images:
+        instances = dict(
+            bboxes=torch.tensor(image.boxes),
+            scores=torch.tensor(image.scores.copy()),
+            labels=torch.tensor(image.labels),
+        )
+        sample = dict(pred_instances=instances, img_id=image.image_id, ori_shape=(160, 160))
+        metric.process({}, [sample])
+    return metric, metric.evaluate(len(images))
+
+
+@pytest.mark.parametrize("options", [{}, dict(proposal_nums=(1, 10, 100))], ids=["1000", "100"])
+def test_equal_to_mmdet(shapes, images, options):
+    metric, theirs = evaluated(shapes, images, classwise=True, **options)
+    table = coco_table(metric, images, CLASSES)
+    ours = {
+        f"coco/bbox_{name}": table.overall[col] for col, name in zip(COLUMNS, METRICS, strict=True)
+    }
+    assert 0.1 < ours["coco/bbox_mAP"] < 0.9
+    for name, value in ours.items():
+        assert (-1 if value is None else round(value, 3)) == pytest.approx(theirs[name], abs=1e-9)
+    for name in CLASSES:
+        # mmdet takes a class's AP at the largest limit, its overall one at 100 detections:
+        # with fewer boxes than that the two are the same
+        assert table.classes[name]["AP"] == pytest.approx(
+            theirs[f"coco/{name}_precision"], abs=6e-4
+        )
+    mean = np.mean([figures["AP"] for figures in table.classes.values()])
+    assert mean == pytest.approx(table.overall["AP"])
+    for column in COLUMNS[1:]:
+        known = [f[column] for f in table.classes.values() if f[column] is not None]
+        assert np.mean(known) == pytest.approx(table.overall[column])
+
+
+def test_objects_are_counted(shapes, images):
+    metric, _ = evaluated(shapes, images)
+    coco = json.loads((shapes / "annotations/val.json").read_text())
+    assert sum(coco_table(metric, images, CLASSES).objects.values()) == len(coco["annotations"])
+
+
+def test_only_some_images(shapes, images):
+    """As with --max-images: the others' objects are not missed."""
+    some = [image for image in images if len(image.true_boxes)][:2]
+    perfect = [
+        ImageResult(i.image_id, "", i.true_boxes, i.true_labels, i.crowd, i.true_boxes,
+                    i.true_labels, np.ones(len(i.true_boxes)))
+        for i in some
+    ]  # fmt: skip
+    metric = CocoMetric(ann_file=str(shapes / "annotations/val.json"), metric="bbox")
+    metric.cat_ids = metric._coco_api.get_cat_ids(cat_names=CLASSES)
+    metric.img_ids = [image.image_id for image in some]
+    assert coco_table(metric, perfect, CLASSES).overall["AP"] == pytest.approx(1.0)
+
+
+def test_nothing_found(shapes, images):
+    empty = [
+        ImageResult(i.image_id, "", i.true_boxes, i.true_labels, i.crowd, np.zeros((0, 4)),
+                    np.zeros(0, dtype=int), np.zeros(0))
+        for i in images
+    ]  # fmt: skip
+    metric, _ = evaluated(shapes, images)
+    table = coco_table(metric, empty, CLASSES)
+    assert table.overall["AP"] == 0.0 and table.classes["disc"]["AP50"] == 0.0
+
+
+def test_other_metrics_have_no_table(images):
+    assert coco_table(object(), images, CLASSES) is None

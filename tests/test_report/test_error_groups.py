@@ -1,0 +1,125 @@
+"""Each group of errors, by hand-made cases."""
+
+import numpy as np
+import pytest
+
+from fastdetr_mmdet.report.errors import EXPLANATIONS, Kind, count, iou_matrix, judge
+
+CAT, DOG = 0, 1
+OBJECT = (10, 10, 30, 30)  # 20 x 20
+
+
+def shifted(box, dx):
+    """The box further right: IoU (20 - dx) / (20 + dx) for a box 20 wide."""
+    return (box[0] + dx, box[1], box[2] + dx, box[3])
+
+
+def kinds(found, objects, **options):
+    """Groups of (box, label, score) beside (box, label), missed objects last."""
+    boxes = np.array([box for box, *_ in found], dtype=float).reshape(-1, 4)
+    labels = np.array([label for _, label, _ in found], dtype=int)
+    scores = np.array([score for *_, score in found], dtype=float)
+    true_boxes = np.array([box for box, _ in objects], dtype=float).reshape(-1, 4)
+    true_labels = np.array([label for _, label in objects], dtype=int)
+    return judge(boxes, labels, scores, true_boxes, true_labels, **options)
+
+
+CASES = {
+    "on the object": ([(OBJECT, CAT, 0.9)], [Kind.CORRECT]),
+    "just well enough": ([(shifted(OBJECT, 6.6), CAT, 0.9)], [Kind.CORRECT]),
+    "too far off": ([(shifted(OBJECT, 6.7), CAT, 0.9)], [Kind.BADLY_PLACED]),
+    "near": ([(shifted(OBJECT, 16), CAT, 0.9)], [Kind.BADLY_PLACED]),
+    "not near": ([(shifted(OBJECT, 17), CAT, 0.9)], [Kind.BACKGROUND, Kind.MISSED]),
+    "elsewhere": ([((60, 60, 80, 80), CAT, 0.9)], [Kind.BACKGROUND, Kind.MISSED]),
+    "other class": ([(OBJECT, DOG, 0.9)], [Kind.WRONG_CLASS]),
+    "other class, near": ([(shifted(OBJECT, 10), DOG, 0.9)], [Kind.BOTH, Kind.MISSED]),
+    "other class, far": ([(shifted(OBJECT, 17), DOG, 0.9)], [Kind.BACKGROUND, Kind.MISSED]),
+    "twice": ([(OBJECT, CAT, 0.9), (OBJECT, CAT, 0.8)], [Kind.CORRECT, Kind.DUPLICATE]),
+    "twice, the better one less sure": (
+        [(OBJECT, CAT, 0.8), (shifted(OBJECT, 5), CAT, 0.9)],
+        [Kind.CORRECT, Kind.DUPLICATE],
+    ),
+    "once right, once wrong": (
+        [(OBJECT, DOG, 0.9), (OBJECT, CAT, 0.8)],
+        [Kind.CORRECT, Kind.WRONG_CLASS],
+    ),
+    "not sure enough": ([(OBJECT, CAT, 0.29)], [Kind.MISSED]),
+    "nothing found": ([], [Kind.MISSED]),
+    "no area": ([((10, 10, 10, 10), CAT, 0.9)], [Kind.BACKGROUND, Kind.MISSED]),
+}
+
+
+@pytest.mark.parametrize(("found", "expected"), CASES.values(), ids=CASES)
+def test_groups(found, expected):
+    assert [verdict.kind for verdict in kinds(found, [(OBJECT, CAT)])] == expected
+
+
+def test_every_group_has_a_case_and_an_explanation():
+    seen = {kind for _, expected in CASES.values() for kind in expected}
+    assert seen == set(Kind) == set(EXPLANATIONS)
+
+
+def test_groups_exclude_each_other():
+    """Whatever is found, every box that counts has one verdict, and so has every object."""
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        n, m = generator.integers(0, 9, 2)
+        corners = generator.uniform(0, 40, (n + m, 2))
+        boxes = np.hstack([corners, corners + generator.uniform(5, 30, (n + m, 2))])
+        labels = generator.integers(0, 2, n + m)
+        scores = generator.uniform(0, 1, n)
+        verdicts = judge(boxes[:n], labels[:n], scores, boxes[n:], labels[n:])
+        judged = [v.box for v in verdicts if v.box is not None]
+        assert sorted(judged) == np.flatnonzero(scores >= 0.3).tolist()
+        counts = count(verdicts)
+        missed = {v.target for v in verdicts if v.kind is Kind.MISSED}
+        taken = {v.target for v in verdicts if v.kind is Kind.CORRECT}
+        meant = {v.target for v in verdicts if v.kind in (Kind.WRONG_CLASS, Kind.BADLY_PLACED)}
+        assert len(missed) == counts[Kind.MISSED] and len(taken) == counts[Kind.CORRECT]
+        assert missed | taken | meant == set(range(m)) and not missed & (taken | meant)
+
+
+def test_a_box_takes_the_object_that_it_overlaps_most():
+    found = [(shifted(OBJECT, 2), CAT, 0.5), (shifted(OBJECT, 5), CAT, 0.9)]
+    objects = [(OBJECT, CAT), (shifted(OBJECT, 6), CAT)]
+    verdicts = kinds(found, objects)
+    assert [(v.kind, v.box, v.target) for v in verdicts] == [
+        (Kind.CORRECT, 1, 1),
+        (Kind.CORRECT, 0, 0),
+    ]
+    assert verdicts[0].iou == pytest.approx(19 / 21)
+
+
+def test_duplicate_comes_before_wrong_class():
+    objects = [(OBJECT, CAT), (OBJECT, DOG)]
+    found = [(OBJECT, CAT, 0.9), (OBJECT, CAT, 0.8)]
+    expected = [Kind.CORRECT, Kind.DUPLICATE, Kind.MISSED]
+    assert [v.kind for v in kinds(found, objects)] == expected
+
+
+def test_crowds_are_neither_missed_nor_background():
+    crowd = np.array([True, False])
+    objects = [((0, 0, 100, 50), CAT), ((0, 60, 20, 80), CAT)]
+    inside, half_out = ((10, 10, 30, 30), CAT, 0.9), ((10, 41, 30, 60), CAT, 0.9)
+    found = kinds([inside, half_out], objects, crowd=crowd)
+    assert [(v.kind, v.box, v.target) for v in found] == [
+        (Kind.BACKGROUND, 1, None),
+        (Kind.MISSED, None, 1),
+    ]
+
+
+def test_min_score():
+    assert [v.kind for v in kinds([(OBJECT, CAT, 0.1)], [(OBJECT, CAT)], min_score=0.1)] == [
+        Kind.CORRECT
+    ]
+
+
+def test_no_objects():
+    assert [v.kind for v in kinds([(OBJECT, CAT, 0.9)], [])] == [Kind.BACKGROUND]
+    assert kinds([], []) == []
+
+
+def test_iou():
+    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [3, 3, 3, 9]], dtype=float)
+    expected = [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
+    np.testing.assert_allclose(iou_matrix(boxes, boxes), expected)
