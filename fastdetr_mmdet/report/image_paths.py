@@ -47,11 +47,11 @@ def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
     if wrong:
         first = next(iter(wrong.values()))
-        count = (
-            "1 image of the validation set is" if len(wrong) == 1 else f"{len(wrong)} images are"
-        )
+        which = "1 image" if len(wrong) == 1 else f"{len(wrong)} images"
+        verb = "is" if len(wrong) == 1 else "are"
         raise ImagePathError(
-            f"{count} outside of the data set's folder or missing, so none was opened ({first}). "
+            f"{which} of the validation set {verb} outside of the data set's folder or missing, so "
+            f"none was opened ({first}). "
             "Say where the data is with --cfg-options data_root=...; "
             "python -m fastdetr_mmdet.datasets.check finds all such images"
         )
