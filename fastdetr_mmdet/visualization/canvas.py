@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+DPI = 100
 # Okabe and Ito's eight colours, told apart with every kind of colour vision; one per head.
 COLOURS = (
     "#E69F00",
@@ -26,13 +27,12 @@ class Canvas:
     """A page of panels; positions are inches from the top left corner.
 
     Args:
-        width, height: In inches.
-        dpi: Pixels per inch.
+        width, height: In inches, of 100 pixels.
     """
 
-    def __init__(self, width: float, height: float, dpi: int = 100) -> None:
+    def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
         self._agg = FigureCanvasAgg(self.figure)
 
     def panel(self, left: float, top: float, width: float, height: float) -> Any:

@@ -1,0 +1,105 @@
+"""AttentionVisualizationHook in a run: what reaches the backends, and when."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.registry import VISBACKENDS
+from mmengine.visualization.vis_backend import LocalVisBackend
+from support.runs import make_runner
+
+from fastdetr_mmdet.hooks import AttentionVisualizationHook
+
+ADDED = []
+
+
+class Collecting(LocalVisBackend):
+    """A backend as W&B's or TensorBoard's: it is handed pictures."""
+
+    def add_image(self, name, image, step=0, **kwargs):
+        ADDED.append((name, step, image))
+        super().add_image(name, image, step, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def backend():
+    VISBACKENDS.register_module(module=Collecting, name="Collecting")
+    ADDED.clear()
+    yield
+    VISBACKENDS._module_dict.pop("Collecting")
+
+
+def runner_with(config, tmp_path, shapes, *hooks, **options):
+    return make_runner(
+        config,
+        tmp_path,
+        shapes,
+        custom_hooks=[dict(hook) for hook in hooks],
+        visualizer__vis_backends=[dict(type="Collecting")],
+        **options,
+    )
+
+
+def hook(**kwargs):
+    return dict(type="AttentionVisualizationHook", **kwargs)
+
+
+def test_pictures_reach_the_backend(tiny_config_file, tmp_path, shapes):
+    """Of every second validation epoch and of two images, and of none but those."""
+    own = hook(num_images=2, top_k=1, interval=2)
+    runner = runner_with(tiny_config_file, tmp_path, shapes, own, train_cfg__max_epochs=2)
+    runner.train()
+    named = [(name, step) for name, step, _ in ADDED if name.startswith("attention_")]
+    assert named == [("attention_0", 1), ("attention_1", 1)]
+    pictures = [image for name, _, image in ADDED if name.startswith("attention_")]
+    for image in pictures:
+        assert image.dtype == np.uint8 and image.std() > 20
+    assert not np.array_equal(*pictures)
+    files = sorted(tmp_path.rglob("attention_*.png"))
+    assert [path.name for path in files] == ["attention_0_1.png", "attention_1_1.png"]
+    assert np.array_equal(cv2.imread(str(files[0]))[..., ::-1], pictures[0])
+
+
+@pytest.mark.parametrize("interval, drawn", [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
+def test_interval(interval, drawn, monkeypatch):
+    times = []
+    own = AttentionVisualizationHook(interval=interval)
+    monkeypatch.setattr(own, "_draw", times.append)
+    for epoch in range(5):
+        own.after_val_epoch(epoch)
+    assert times == drawn
+
+
+@pytest.mark.slow
+def test_run_is_the_same_with_it(tiny_config_file, tmp_path, shapes):
+    """Weights after training do not depend on whether it drew."""
+    states = []
+    for name, hooks in (("with", [hook(num_images=1, top_k=1)]), ("without", [])):
+        options = dict(train_cfg__max_epochs=2, randomness=dict(seed=1))
+        runner = runner_with(tiny_config_file, tmp_path / name, shapes, *hooks, **options)
+        runner.train()
+        states.append(runner.model.state_dict())
+    assert len([1 for name, *_ in ADDED if name.startswith("attention_")]) == 2
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_layer_is_refused_before_training(tiny_config_file, tmp_path, shapes):
+    runner = runner_with(tiny_config_file, tmp_path, shapes, hook(layer=3))
+    with pytest.raises(ValueError, match=r"layer=3, but the model's decoder has layers 1 to 2"):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize("name", ["interval", "num_images", "top_k"])
+def test_arguments_are_checked(name):
+    with pytest.raises(ValueError, match=rf"^AttentionVisualizationHook: {name}=0 must be"):
+        AttentionVisualizationHook(**{name: 0})
+
+
+def test_comes_before_the_averaged_weights_are_put_back(tiny_config_file, tmp_path, shapes):
+    ema = dict(type="EMAHook", momentum=0.01)
+    runner = runner_with(tiny_config_file, tmp_path, shapes, ema, hook())
+    kinds = [type(registered) for registered in runner.hooks]
+    assert kinds.index(AttentionVisualizationHook) < kinds.index(EMAHook)

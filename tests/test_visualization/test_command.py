@@ -1,0 +1,130 @@
+"""``python -m fastdetr_mmdet.visualize``: what it writes, and what it refuses."""
+
+import os
+import pickle
+import shutil
+
+import cv2
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+from support.models import randomise
+from support.runs import CLASSES, command, val_images
+
+from fastdetr_mmdet.visualize import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_config_file, tmp_path_factory):
+    """Random weights: what they see is of no matter here."""
+    model = randomise(MODELS.build(Config.fromfile(tiny_config_file).model))
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    save_checkpoint(dict(state_dict=model.state_dict(), meta=meta), str(path))
+    return path
+
+
+@pytest.fixture
+def run(tiny_config_file, checkpoint, tmp_path, capsys):
+    """Call it with the rest of the command line; status, names of the pictures, and stderr."""
+
+    def call(*arguments, config=tiny_config_file, weights=checkpoint):
+        out = tmp_path / "out"
+        status = main([str(x) for x in (config, weights, *arguments, "--out", out)])
+        captured = capsys.readouterr()
+        names = [line.split("/")[-1] for line in captured.out.splitlines() if "/out/" in line]
+        assert all(cv2.imread(str(out / name)).std() > 20 for name in names)
+        return status, names, captured.err
+
+    return call
+
+
+def test_pages_and_sheet_of_a_file(run, shapes):
+    image = val_images(shapes)[0]
+    status, names, _ = run(image, "--top", 1)
+    stem = os.path.basename(image)[:-4]
+    assert status == 0
+    assert names[0] == f"{stem}.png"
+    assert [name.rsplit("_", 1)[0] for name in names[1:]] == [f"{stem}_1"]
+    assert all(name.rsplit("_", 1)[1][:-4] in CLASSES for name in names[1:])
+
+
+def test_folder_and_names_that_are_alike(run, shapes, tmp_path):
+    first, second = val_images(shapes, (0, 1))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(second, folder / os.path.basename(first))
+    (folder / "notes.txt").write_text("no image")
+    status, names, _ = run(first, folder, "--query", 3, "--layer", 1)
+    stem = os.path.basename(first)[:-4]
+    assert status == 0 and len(names) == 4
+    assert [names[0], names[2]] == [f"{stem}.png", f"{stem}(2).png"]
+
+
+@pytest.mark.slow
+def test_module_runs(tiny_config_file, checkpoint, shapes, tmp_path):
+    image = val_images(shapes)[1]
+    arguments = [tiny_config_file, checkpoint, image, "--out", tmp_path, "--top", "1"]
+    output = command("python", "-m", "fastdetr_mmdet.visualize", *arguments)
+    assert "Traceback" not in output
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["nothing.jpg"], "There is no image or folder nothing.jpg; give one that exists."),
+        (["IMAGE", "--layer", 3], "--layer 3: the model's decoder has layers 1 to 2."),
+        (["IMAGE", "--layer", 0], "--layer 0: the model's decoder has layers 1 to 2."),
+        (["IMAGE", "--query", 10], "There is no query 10; the model made 10, numbered from 0."),
+        (["IMAGE", "--top", 0], "--top 0 must be at least 1."),
+        (["EMPTY"], "holds no image (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp); name one"),
+        (["TEXT"], "cannot be read as an image; give a JPEG, PNG or similar file."),
+    ],
+)
+def test_refusals(run, shapes, tmp_path, arguments, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("no image")
+    places = {
+        "IMAGE": val_images(shapes)[0],
+        "EMPTY": tmp_path / "empty",
+        "TEXT": tmp_path / "text.jpg",
+    }
+    status, names, error = run(*(places.get(x, x) for x in arguments))
+    assert status == 2 and names == []
+    assert error.startswith("error: ") and sentence in error and "Traceback" not in error
+
+
+def test_model_and_weights_are_refused(run, shapes, tmp_path):
+    image = val_images(shapes)[0]
+    assert "There is no config nothing.py" in run(image, config="nothing.py")[2]
+    assert "There is no checkpoint nothing.pth" in run(image, weights="nothing.pth")[2]
+    (tmp_path / "broken.py").write_text("model = (")
+    assert "cannot be read as a config" in run(image, config=tmp_path / "broken.py")[2]
+    (tmp_path / "empty.py").write_text("lr = 1\n")
+    assert "has no model and no test_dataloader" in run(image, config=tmp_path / "empty.py")[2]
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_hostile_checkpoint_runs_nothing(run, shapes, tmp_path):
+    trace = tmp_path / "executed"
+    for name, save in (("new.pth", torch.save), ("old.pth", pickle_to)):
+        save(dict(state_dict=dict(a=Payload(trace))), tmp_path / name)
+        status, names, error = run(val_images(shapes)[0], weights=tmp_path / name)
+        assert status == 2 and names == []
+        assert "was refused: reading it would run" in error
+        assert not trace.exists()
+
+
+def pickle_to(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    assert pickle.PROTO in path.read_bytes()

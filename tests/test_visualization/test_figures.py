@@ -1,0 +1,134 @@
+"""Pictures show something, and what they show comes from the image, the model and the layer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.mixes import mix
+from support.models import NUM_CLASSES, make_batch
+
+from fastdetr_mmdet.visualization import (
+    canvas,
+    draw_contact_sheet,
+    draw_detection,
+    inspect_batch,
+)
+from fastdetr_mmdet.visualization.contact_sheet import sheet_columns
+from fastdetr_mmdet.visualization.heat import blend, density
+
+KINDS = {
+    "plain": ["boxes", "attention"],
+    "smca on three levels": ["boxes", "attention", "spatial prior"],
+    "sam, one level per layer": ["boxes", "attention", "spatial prior", "region"],
+    "deformable, two-stage, three levels": ["boxes", "sampling points"],
+    "deformable with aligner": ["boxes", "sampling points", "region"],
+}
+
+
+def inspected(name, seed=0, top_k=2, model=None):
+    inputs, samples = make_batch(((64, 96),), seed=seed)
+    pixels = (inputs[0] * 40 + 120).clamp(0, 255).byte()
+    picture = pixels.permute(1, 2, 0).numpy()
+    batch = dict(inputs=[pixels], data_samples=samples)
+    (found,) = inspect_batch(model or mix(name), batch, [picture], top_k)
+    return replace(found, classes=tuple(f"class {i} of $5_" for i in range(NUM_CLASSES)))
+
+
+def is_picture(pixels):
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    return pixels.dtype == np.uint8 and pixels.std() > 20 and len(colours) > 500
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch):
+    """Fewer pixels: these tests ask what is drawn, not how sharp it is."""
+    monkeypatch.setattr(canvas, "DPI", 50)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pages_of_every_kind(name):
+    found = inspected(name, top_k=1)
+    columns = [heading for heading, _ in sheet_columns(found.queries[0].layers[-1])]
+    assert len(columns) == len(KINDS[name])
+    assert all(map(str.startswith, columns, KINDS[name]))
+    assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
+
+
+def test_pages_are_the_image_s_and_the_query_s():
+    found, other = inspected("plain"), inspected("plain", seed=1)
+    sheets = [draw_contact_sheet(each) for each in (found, other, found)]
+    assert not np.array_equal(sheets[0], sheets[1])
+    assert np.array_equal(sheets[0], sheets[2])
+    assert not np.array_equal(draw_detection(found, 0), draw_detection(found, 1))
+
+
+@pytest.mark.parametrize("name", ["smca on three levels", "deformable, two-stage, three levels"])
+def test_every_panel_is_drawn_from_its_array(name):
+    """A change of one array, and of nothing else, is seen."""
+    found = inspected(name, top_k=1)
+    query = found.queries[0]
+    last = query.layers[-1]
+    before = draw_detection(found)
+    changes = dict(box=last.box * 0.5, scores=1 - last.scores)
+    for field in ("weights", "prior_logits"):
+        if getattr(last, field) is not None:
+            changes[field] = tuple(maps[:, ::-1] for maps in getattr(last, field))
+    for field in ("level_weights", "points", "point_weights"):
+        if getattr(last, field) is not None:
+            changes[field] = getattr(last, field)[::-1] * 0.9
+    assert len(changes) >= 4
+    for field, value in changes.items():
+        layers = (*query.layers[:-1], replace(last, **{field: value}))
+        after = draw_detection(replace(found, queries=(replace(query, layers=layers),)))
+        assert after.shape != before.shape or not np.array_equal(after, before), field
+
+
+def test_layer_is_chosen():
+    found = inspected("plain", top_k=1)
+    assert not np.array_equal(draw_contact_sheet(found, 1), draw_contact_sheet(found, 2))
+    for draw in (lambda: draw_detection(found, 0, 0), lambda: draw_contact_sheet(found, 3)):
+        with pytest.raises(ValueError, match=r"^There is no decoder layer [03]; the model has 2"):
+            draw()
+
+
+def test_sheet_has_a_row_per_query():
+    found = inspected("plain")
+    two, one = (draw_contact_sheet(replace(found, queries=found.queries[:k])) for k in (2, 1))
+    assert two.shape[1] == one.shape[1] and two.shape[0] > 1.5 * one.shape[0]
+    with pytest.raises(ValueError, match="no query to show"):
+        draw_contact_sheet(replace(inspected("plain"), queries=()))
+
+
+def test_part_that_shows_nothing_has_its_boxes():
+    model = mix("plain")
+    for layer in model.transformer.decoder.layers:
+        layer.cross_attn.__class__ = type("Silent", (type(layer.cross_attn),), {"explain": None})
+    found = inspected("", model=model)
+    assert found.queries[0].layers[-1].weights is None
+    assert [heading for heading, _ in sheet_columns(found.queries[0].layers[-1])] == [
+        "boxes, layer by layer"
+    ]
+    assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
+
+
+@pytest.mark.parametrize("size", [(30, 40), (700, 900)])
+@pytest.mark.parametrize("cell", [(0, 0), (3, 5), (2, 1)])
+def test_hottest_place_of_the_picture_is_the_cell(size, cell):
+    maps = [np.zeros((4, 6)), np.full((2, 3), 1 / 6)]
+    maps[0][cell] = 1
+    values = density(maps)
+    assert values.max() == pytest.approx(24 + 1, rel=0.05)  # all in one of 24 cells, and the mean
+    dark = np.zeros((*size, 3), np.uint8)
+    picture = blend(dark, values / values.max()).astype(float).sum(-1)
+    row, column = np.argwhere(picture > picture.max() - 2).mean(0)
+    assert abs((row + 0.5) / picture.shape[0] - (cell[0] + 0.5) / 4) < 0.5 / 4
+    assert abs((column + 0.5) / picture.shape[1] - (cell[1] + 0.5) / 6) < 0.5 / 6
+
+
+def test_density_does_not_depend_on_the_grid():
+    """The same attention on a coarse and on a fine level is as bright."""
+    coarse, fine = np.full((2, 3), 1 / 6), np.full((20, 30), 1 / 600)
+    assert density([coarse]) == pytest.approx(1.0)
+    assert density([fine]) == pytest.approx(1.0)
+    assert density([fine * 0.3, coarse * 0.7]) == pytest.approx(1.0, rel=1e-5)
+    assert density([fine * 60, coarse], shares=False).mean() == pytest.approx((0.1 + 1 / 6) / 2)
