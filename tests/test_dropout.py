@@ -5,6 +5,8 @@ import torch
 from support.models import make_batch, tiny_model
 from torch import nn
 
+from fastdetr_mmdet.ops.dropout import Dropout
+
 # Per encoder layer: two residual branches and the inside of the feed-forward block; per decoder
 # layer three and one.
 LAYERS = dict(encoder=(2, 3), decoder=(3, 4))
@@ -41,3 +43,33 @@ def test_branches(model, part):
     model._forward(*make_batch())
     layers, uses = LAYERS[part]
     assert len(calls) == layers * uses
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+@pytest.mark.parametrize("shape", [(3, 1001, 331), (7,)], ids=str)
+def test_zeroes_and_scales(p, shape):
+    """Whatever the number of elements; the gradient has the same mask and scale."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, requires_grad=True)
+    y = Dropout(p)(x)
+    kept = y != 0
+    scale = 1 / (1 - round(p * 2**16) / 2**16)
+    assert torch.allclose(y[kept], x[kept] * scale)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(grad, kept * scale)
+    if x.numel() > 1e5:
+        assert kept.float().mean().sub(1 - p).abs() < 5 * (p * (1 - p) / x.numel()) ** 0.5
+        assert y.mean().abs() < 5e-3
+        neighbours = (kept.flatten()[1:] & kept.flatten()[:-1]).float().mean()
+        assert neighbours.sub((1 - p) ** 2).abs() < 2e-3  # one draw decides four, independently
+
+
+def test_seed_decides_and_evaluation_keeps_all():
+    x = torch.randn(1000)
+    masks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        masks.append(Dropout(0.3)(x) == 0)
+    assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
+    assert torch.equal(Dropout(0.3).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+    assert not Dropout(1.0)(x).any()

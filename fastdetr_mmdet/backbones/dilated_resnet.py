@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from torch import nn
 
+from .folded_resnet import FoldedResNet
+
 
 @MODELS.register_module()
-class DilatedResNet(ResNet):
+class DilatedResNet(FoldedResNet):
     """mmdet's ResNet with the first block of a dilated stage at the previous stage's dilation.
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 4, the DC5 models.

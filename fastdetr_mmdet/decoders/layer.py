@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import FeedForward
+from ..ops.dropout import Dropout
 from ..roles import check_role
 from ..structures import Memory, Queries
 
@@ -85,7 +86,7 @@ class DecoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def parts(self) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..cross_attention.deformable import DeformableAttention
 from ..layers import FeedForward
+from ..ops.dropout import Dropout
 from ..structures import Memory, Queries
 
 
@@ -27,7 +28,7 @@ class DeformableDetrEncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, memory: Memory, grid: Tensor) -> Memory:
         """Update the tokens; ``grid`` are the normalised cell centres, (bs, num_tokens, 2)."""

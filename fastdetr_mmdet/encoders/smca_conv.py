@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import FeedForward, init_xavier
+from ..ops.dropout import Dropout
 from ..structures import Memory
 
 Shapes = Sequence[Sequence[tuple[int, int]]]
@@ -46,7 +47,7 @@ class SMCAConvEncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, memory: Memory, valid_shapes: Shapes | None = None) -> Memory:
         """Update the tokens; each image by itself where ``valid_shapes`` says where it ends."""

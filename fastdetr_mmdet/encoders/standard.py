@@ -6,6 +6,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import FeedForward, InProjection, OutProjection, attend, check_heads
+from ..ops.dropout import Dropout
 from ..structures import Memory
 
 
@@ -23,7 +24,7 @@ class DetrEncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, pos: Tensor, attend_mask: Tensor | None) -> Tensor:
         """(bs, num_tokens, embed_dims) -> the same."""

@@ -1,0 +1,112 @@
+"""ResNet whose frozen batch norms cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.backbones import ResNet
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@MODELS.register_module()
+class FoldedResNet(ResNet):
+    """mmdet's ResNet, the same function of the same weights, computed with less work.
+
+    Paper: ResNet, He et al. 2016, arXiv 1512.03385; freezing of batch norms as in DETR, Carion et
+    al. 2020, arXiv 2005.12872, Sec. 4.
+
+    A batch norm that is frozen (``norm_eval=True``, the DETR family's setting) is a scale and a
+    shift per channel: they are folded into the weight and bias of the convolution before it, anew
+    in every step, because the convolution goes on learning. What lies between the two need then be
+    neither computed nor kept for the gradient. The maps are laid out channels last where that is
+    what the machine's convolutions want: on a CPU, and in half precision on a GPU. Norms in
+    training mode, other convolutions and plugins are left as they are.
+
+    Results equal mmdet's within float32's rounding; parameters have the same names.
+
+    Args:
+        **kwargs: As for mmdet's ``ResNet``.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages named by ``out_indices``.
+
+        Shape:
+            x: (bs, 3, H, W)
+            returns: per stage (bs, channels, h, w)
+        """
+        if _channels_last(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.deep_stem:
+            x = self.stem(x)
+        else:
+            x = F.relu_(_conv_norm(x, self.conv1, self.norm1))
+        x = self.maxpool(x)
+        outs = []
+        for index, name in enumerate(self.res_layers):
+            for block in getattr(self, name):
+                x = _run_block(block, x)
+            if index in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+
+def _channels_last(x: Tensor) -> bool:
+    if x.device.type == "cpu":
+        return True
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return x.is_cuda and (half or torch.is_autocast_enabled(x.device.type))
+
+
+def _run_block(block: Any, x: Tensor) -> Tensor:
+    """What the block computes; by the block itself where there is nothing to fold."""
+    if type(block) not in (BasicBlock, Bottleneck) or getattr(block, "with_plugins", False):
+        return block(x)
+    if block.with_cp and x.requires_grad:
+        return F.relu_(checkpoint(_run_branches, block, x, use_reentrant=False))
+    return F.relu_(_run_branches(block, x))
+
+
+def _run_branches(block: Any, x: Tensor) -> Tensor:
+    out = F.relu_(_conv_norm(x, block.conv1, block.norm1))
+    out = _conv_norm(out, block.conv2, block.norm2)
+    if isinstance(block, Bottleneck):
+        out = _conv_norm(F.relu_(out), block.conv3, block.norm3)
+    return out.add_(x if block.downsample is None else _downsample(block.downsample, x))
+
+
+def _downsample(layers: nn.Sequential, x: Tensor) -> Tensor:
+    *before, conv, norm = layers  # an average pooling in the variants that have one
+    for layer in before:
+        x = layer(x)
+    return _conv_norm(x, conv, norm)
+
+
+def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """Convolution and norm, as one convolution if the norm is frozen."""
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or not _is_frozen(norm):
+        return norm(conv(x))
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    scale, shift = _scale_and_shift(norm)
+    weight = conv.weight * scale[:, None, None, None]
+    bias = shift if conv.bias is None else torch.addcmul(shift, conv.bias, scale)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _is_frozen(norm: nn.Module) -> bool:
+    return (
+        isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        and not norm.training
+        and norm.running_var is not None
+        and norm.affine
+    )
+
+
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
