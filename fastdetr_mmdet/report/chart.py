@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from .markup import Html, el
 
 WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 104, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 12, 40
 SERIES = 8  # looks that style.css and _DASHES tell apart
 _DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 2", "6 2 1 2 1 2")
 _LABEL_GAP = 14  # between the names of two lines
+_LETTER = 7.6  # width of a letter of a name
 _MARKS = 25  # a line with more points gets no marks
 
 
@@ -51,7 +52,8 @@ def line_chart(
     x_ticks = [tick for tick in _ticks(0, max(xs), 5) if tick <= max(xs)]
     low, high = (0.0 if from_zero else min(ys)), max(ys)
     y_ticks = _log_ticks(low, high) if log_y else _ticks(low, high, 5)
-    right = RIGHT if len(lines) > 1 else 16
+    longest = max(len(shorten(line.name)) for line in lines) if len(lines) > 1 else 0
+    right = RIGHT + _LETTER * longest
     x_of = _scale(0, max(xs), LEFT, WIDTH - right, False)
     bottom, top = min([low, *y_ticks[:1]]), max([high, *y_ticks[-1:]])
     y_of = _scale(bottom, top, HEIGHT - BOTTOM, TOP, log_y)
@@ -85,7 +87,7 @@ def line_chart(
     return el("figure", el("figcaption", y_label), drawing, cls="chart")
 
 
-def shorten(name: str, longest: int = 15) -> str:
+def shorten(name: str, longest: int = 14) -> str:
     """A name with its middle left out where it is too long."""
     if len(name) <= longest:
         return name
@@ -102,7 +104,7 @@ def _draw(line: Line, dots: list[tuple[float, float]]) -> Html:
     look = look_of(line.look)
     title = el("title", line.name)
     path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in dots)
-    dashes = _DASHES[line.look % SERIES]
+    dashes = _DASHES[(line.look + 3 * (line.look // SERIES)) % SERIES]  # other pairs from 8 on
     parts = [el("path", title, d=path, cls=f"line {look}", stroke_dasharray=dashes)]
     marked = dots if len(dots) <= _MARKS else dots[-1:]
     for (x, y), (px, py) in zip(marked, line.points[-len(marked) :], strict=True):

@@ -165,7 +165,7 @@ def _crop(name: str, image: ImageResult, verdict: Verdict, evaluation: Evaluatio
     shot = photo(pixels, _surroundings(drawn, pixels.shape[:2]), longest=_CROP)
     file = image.path.replace("\\", "/").rpartition("/")[2]
     label = f"{verdict.kind.value}: {', '.join(words)} ({file})"
-    picture = drawing(name, shot.region, drawn, label)
+    picture = drawing(name, shot.region, drawn, label, line=0.016)
     caption = el("figcaption", ", ".join(words), title=file)
     return el("figure", symbol(name, shot), picture, caption)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from .coco_table import CocoTable, coco_table
 from .image_paths import check_image_paths
 
 Progress = Callable[[str], None]
+_EVERY = 5.0  # seconds between two words on how far it is
 
 
 class EvaluationError(ValueError):
@@ -100,16 +104,18 @@ def evaluate(
     split = next((s for s in ("val", "test") if config.get(f"{s}_dataloader")), None)
     if split is None or not config.get(f"{split}_evaluator"):
         raise EvaluationError("its config has no validation set with an evaluator")
-    loader = _build_loader(config[f"{split}_dataloader"])
+    with redirect_stdout(io.StringIO()):  # pycocotools prints
+        loader = _build_loader(config[f"{split}_dataloader"])
+        evaluator = Evaluator(config[f"{split}_evaluator"])
     dataset = loader.dataset
     model: Any = _load_model(config, checkpoint, device)
     model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
     infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
     check_image_paths(dataset, [info["img_path"] for info in infos.values()])
-    evaluator = Evaluator(config[f"{split}_evaluator"])
     evaluator.dataset_meta = dataset.metainfo
 
     images: list[ImageResult] = []
+    told = time.monotonic()
     wanted = min(max_images or len(dataset), len(dataset))
     for batch in loader:
         with torch.no_grad():
@@ -118,18 +124,19 @@ def evaluate(
         evaluator.process(data_samples=samples, data_batch=batch)
         for sample in samples:
             images.append(_result(sample, infos[sample.img_id]))
-        progress(f"{len(images)} of {wanted} images")
+        if len(images) == wanted or time.monotonic() - told > _EVERY:
+            told = time.monotonic()
+            progress(f"{len(images)} of {wanted} images")
         if len(images) == wanted:
             break
     chosen = None if wanted == len(dataset) else [image.image_id for image in images]
     for metric in evaluator.metrics:
         if chosen is not None and hasattr(metric, "img_ids"):
             metric.img_ids = chosen
-    metrics = {
-        name: float(value)
-        for name, value in evaluator.evaluate(len(images)).items()
-        if isinstance(value, (int, float, np.number))
-    }
+    with redirect_stdout(io.StringIO()):
+        measured = evaluator.evaluate(len(images))
+    numbers = (int, float, np.number)
+    metrics = {name: float(v) for name, v in measured.items() if isinstance(v, numbers)}
     classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
     tables = (coco_table(metric, images, classes) for metric in evaluator.metrics)
     return Evaluation(

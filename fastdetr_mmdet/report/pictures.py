@@ -98,7 +98,9 @@ def symbol(name: str, shot: Photo) -> Html:
     return el("svg", hidden, width=0, height=0, cls="defs", aria_hidden="true")
 
 
-def drawing(name: str, region: Sequence[float], boxes: Sequence[Box], label: str) -> Html:
+def drawing(
+    name: str, region: Sequence[float], boxes: Sequence[Box], label: str, line: float = 0.008
+) -> Html:
     """A photograph with boxes.
 
     Args:
@@ -106,11 +108,12 @@ def drawing(name: str, region: Sequence[float], boxes: Sequence[Box], label: str
         region: Of the photograph.
         boxes: Later ones on top.
         label: What it shows, for people who do not see it.
+        line: Width of the boxes' lines, as a share of the picture's.
     """
     x1, y1, x2, y2 = region
     width, height = x2 - x1, y2 - y1
-    size = max(width, height)
-    text_size, line = size * 0.045, size * 0.0075
+    # pictures are shown equally wide
+    text_size, line = width * 0.05, width * line
     parts: list[Html] = []
     for box in boxes:
         parts += _box(box, region, text_size, line)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastdetr_mmdet.report.attention import contact_sheets
 from fastdetr_mmdet.report.chart import HEIGHT, WIDTH, Line, line_chart, shorten
 from fastdetr_mmdet.report.checkpoint_of_run import NoCheckpointError, find_checkpoint
 from fastdetr_mmdet.report.config_diff import config_differences, flatten
@@ -88,7 +89,7 @@ def test_empty_chart():
 
 def test_shorten():
     assert shorten("short") == "short"
-    assert len(shorten("a" * 40 + "z")) == 15 and shorten("a" * 40 + "z").endswith("z")
+    assert len(shorten("a" * 40 + "z")) == 14 and shorten("a" * 40 + "z").endswith("z")
 
 
 def test_config_differences():
@@ -187,3 +188,16 @@ def test_crops_hold_their_boxes():
         assert (
             0 <= x1 <= box[0] and 0 <= y1 <= box[1] and box[2] <= x2 <= 200 and box[3] <= y2 <= 100
         )
+
+
+def test_other_detectors_have_no_attention_to_show():
+    sheets, why = contact_sheets(torch.nn.Linear(2, 2), [], 1)
+    assert sheets == [] and why.startswith("Linear is not a FastDETR: the viewer cannot see")
+
+
+def test_runs_beyond_the_number_of_colours_look_different():
+    lines = [Line(f"run {n}", n, [(0, 1.0), (1, 2.0)]) for n in range(16)]
+    root = ElementTree.fromstring(line_chart(lines, "x", "y"))
+    paths = [p for p in root.iter("path") if p.get("class").startswith("line ")]
+    looks = {(p.get("class"), p.get("stroke-dasharray")) for p in paths}
+    assert len(looks) == len(paths) == 16
