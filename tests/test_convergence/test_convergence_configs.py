@@ -1,0 +1,89 @@
+"""The six configs differ in the method and in nothing else."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.golden import ROOT
+
+METHODS = ("detr", "deformable-detr", "conditional-detr", "smca-detr", "sam-detr", "sam-detr-smca")
+FOLDER = ROOT / "configs/convergence"
+# Parameters of all but SAM-DETR stay within this share of DETR's; SAM-DETR's keys have the full
+# width in each head, which is the method's and about doubles a small model.
+BAND, SAM_BAND = (0.9, 1.2), (1.5, 2.2)
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return {name: Config.fromfile(FOLDER / f"{name}_r18_convergence.py") for name in METHODS}
+
+
+@pytest.fixture(scope="module")
+def models(configs):
+    with torch.device("meta"):
+        return {name: MODELS.build(cfg.model) for name, cfg in configs.items()}
+
+
+def test_no_other_configs():
+    names = {path.stem for path in FOLDER.glob("*.py")}
+    assert names == {f"{name}_r18_convergence" for name in METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS[1:])
+def test_everything_around_the_model_is_equal(configs, name):
+    ours, detr = configs[name], configs["detr"]
+    for key in ("train_dataloader", "val_dataloader", "val_evaluator", "train_cfg", "randomness"):
+        assert ours[key] == detr[key], key
+    assert ours.param_scheduler == detr.param_scheduler
+    assert ours.optim_wrapper.optimizer == detr.optim_wrapper.optimizer
+    assert ours.optim_wrapper.clip_grad == detr.optim_wrapper.clip_grad
+    assert ours.default_hooks == detr.default_hooks
+    for key in ("data_preprocessor", "backbone", "neck", "num_queries", "test_cfg"):
+        assert ours.model[key] == detr.model[key], key
+    assert ours.model.test_cfg.max_per_img == ours.model.num_queries
+    assert ours.model.backbone.get("init_cfg") is None
+    for key, weight in (("loss_bbox", 5.0), ("loss_iou", 2.0)):
+        assert ours.model.bbox_head[key].loss_weight == weight
+        assert detr.model.bbox_head[key].loss_weight == weight
+
+
+@pytest.mark.parametrize("name", METHODS[1:])
+def test_transformers_have_the_same_size(configs, name):
+    """mmdet names the sizes otherwise."""
+    ours, detr = configs[name].model.transformer, configs["detr"].model
+    for part in ("encoder", "decoder"):
+        layer = detr[part].layer_cfg
+        assert ours[part].num_layers == detr[part].num_layers
+        assert ours[part].num_heads == layer.self_attn_cfg.num_heads
+        assert ours[part].feedforward_channels == layer.ffn_cfg.feedforward_channels
+        assert ours[part].dropout == layer.self_attn_cfg.dropout == layer.ffn_cfg.ffn_drop
+        assert ours.embed_dims == layer.self_attn_cfg.embed_dims == layer.ffn_cfg.embed_dims
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parameters_are_in_the_band(models, name):
+    count = {key: sum(p.numel() for p in model.parameters()) for key, model in models.items()}
+    low, high = SAM_BAND if name.startswith("sam") else BAND
+    assert low <= count[name] / count["detr"] <= high
+
+
+def test_the_baseline_is_mmdets_own(models):
+    from mmdet.models import DETR, DETRHead
+
+    assert type(models["detr"]) is DETR
+    assert type(models["detr"].bbox_head) is DETRHead
+    assert models["detr"].bbox_head.cls_out_channels == 4  # three classes and the background
+
+
+def test_methods_are_what_their_names_say(models):
+    parts = {
+        name: {type(module).__name__ for module in model.modules()}
+        for name, model in models.items()
+    }
+    assert "DeformableAttention" in parts["deformable-detr"]
+    assert "DeformableDetrEncoder" in parts["deformable-detr"]
+    assert "ConditionalAttention" in parts["conditional-detr"]
+    assert {"SMCAAttention", "GaussianPrior"} <= parts["smca-detr"]
+    assert {"SAMAttention", "SAMSemanticAligner"} <= parts["sam-detr"]
+    assert "SalientGaussianPrior" not in parts["sam-detr"]
+    assert {"SAMAttention", "SAMSemanticAligner", "SalientGaussianPrior"} <= parts["sam-detr-smca"]

@@ -1,0 +1,92 @@
+"""A run's folder: what is continued, and what is not."""
+
+import subprocess
+
+import pytest
+from support.golden import ROOT
+
+from fastdetr_mmdet.convergence import Run, apply_budget, train_all
+from fastdetr_mmdet.convergence import run as run_module
+
+CONFIGS = ROOT / "configs"
+CONSTANT = CONFIGS / "convergence/detr_r18_convergence.py"  # learning rate without an end
+STEPS = CONFIGS / "sam_detr/sam-detr_r50_4xb4-12e_coco.py"
+
+
+def prepared(path, out, epochs, **options):
+    run = Run(path.stem, 0, epochs, out)
+    run.prepare(apply_budget(path, epochs, 0, options=options))
+    return run
+
+
+def test_the_same_run_is_continued(tmp_path):
+    run = prepared(CONSTANT, tmp_path, 2)
+    run.work_dir.mkdir(parents=True)
+    before = run.config.read_text()
+    assert prepared(CONSTANT, tmp_path, 2).config.read_text() == before
+
+
+def test_another_run_is_refused(tmp_path):
+    run = prepared(CONSTANT, tmp_path, 2)
+    run.work_dir.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"another config .*optimizer\.lr.*another --out"):
+        prepared(CONSTANT, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
+    with pytest.raises(ValueError, match=r"differs in .*max_epochs"):
+        prepared(CONSTANT, tmp_path, 1)
+
+
+def test_a_run_is_made_longer_where_the_schedule_does_not_mind(tmp_path):
+    for path in (CONSTANT, STEPS):
+        prepared(path, tmp_path, 6).work_dir.mkdir(parents=True)
+    assert "max_epochs=8" in prepared(CONSTANT, tmp_path, 8).config.read_text().replace(" ", "")
+    with pytest.raises(ValueError, match=r"differs in .*param_scheduler"):
+        prepared(STEPS, tmp_path, 8)
+
+
+def test_a_run_is_not_trained_twice_at_once(tmp_path, monkeypatch):
+    """The lock lives as long as the training process, not as long as who started it."""
+    monkeypatch.setattr(run_module, "_TRAIN", "import time; time.sleep(60)")
+    run = Run("sleeper", 0, 1, tmp_path)
+    process = run.start()
+    try:
+        with pytest.raises(RuntimeError, match=rf"another process \(pid {process.pid}\)"):
+            run.start()
+        told = []
+        failed = train_all([run], tell=told.append)
+        assert "wait for it or end it" in failed[run] and failed[run] in told[0]
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_TRAIN", "pass")
+        assert run.start().wait() == 0
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    """Two at a time; the reason is the end of what it printed."""
+    monkeypatch.setattr(run_module, "_TRAIN", "import sys; sys.exit('no ' + sys.argv[1][-9:])")
+    runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
+    failed = train_all(runs, jobs=2, tell=lambda line: None)
+    assert set(failed) == set(runs)
+    assert "c, seed 0: training ended with exit status 1" in failed[runs[2]]
+    assert failed[runs[2]].endswith("no seed_0.py")
+
+
+def test_trainings_end_with_the_command(tmp_path, monkeypatch):
+    """What interrupts us between two looks at the processes ends them."""
+    monkeypatch.setattr(run_module, "_TRAIN", "import time; time.sleep(60)")
+    started: list[subprocess.Popen] = []
+    start = Run.start
+
+    def keep(run):
+        started.append(start(run))
+        return started[-1]
+
+    def tell(line):
+        if line.startswith("b"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "start", keep)
+    with pytest.raises(KeyboardInterrupt):
+        train_all([Run("a", 0, 1, tmp_path), Run("b", 0, 1, tmp_path)], jobs=2, tell=tell)
+    assert [process.returncode for process in started] == [-15, -15]
