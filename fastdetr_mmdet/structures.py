@@ -68,7 +68,7 @@ class Memory:
         return cls(
             tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
             pos=torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1),
-            spatial_shapes=tuple((int(m.shape[-2]), int(m.shape[-1])) for m in maps),
+            spatial_shapes=tuple((m.shape[-2], m.shape[-1]) for m in maps),
             valid_ratios=valid_ratios,
             padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
             image_sizes=image_sizes,

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stack=${STACK:-onedl}
 python=${PYTHON:-python3}
-extras=test,lint,analysis
+extras=test,lint,analysis,export
 
 say() { printf '\n[setup %s] %s\n' "$stack" "$*"; }
 die() { printf '\n[setup %s] %s\n' "$stack" "$*" >&2; exit 1; }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import roi_align
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..boxes import cxcywh_to_xyxy
 from ..layers import check_heads, init_xavier
+from ..ops import align_regions
 from ..positions import sine_embedding
 from ..structures import Memory, Queries, SalientPoints
 
@@ -136,7 +136,7 @@ class SAMSemanticAligner(nn.Module):
 
     def _roi_align(self, features: Tensor, boxes: Tensor) -> Tensor:
         """(bs, embed_dims, h, w) and (bs, num_queries, 4) corners in cells -> the regions."""
-        image = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+        image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
         image = image[:, None, None].expand(-1, boxes.shape[1], 1)
         rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)
-        return roi_align(features.contiguous(), rois, self.roi_size, 1.0, 0, "avg", True)
+        return align_regions(features, rois, self.roi_size)

@@ -19,6 +19,7 @@ from ..boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid
 from ..layers import MLP
 from ..matchers import Matches
 from ..targets import Targets
+from .top_k import top_k
 
 
 @MODELS.register_module()
@@ -335,11 +336,17 @@ class FastDETRHead(BaseModule):
             Per image ``bboxes`` (n, 4) pixel xyxy clipped to the image, ``scores`` (n,) in [0, 1],
             descending, and ``labels`` (n,); n = min(max_per_img, num_queries * num_classes).
         """
-        last = hidden_states.shape[0] - 1
-        logits = self._reference_logits(last + 1, references, reference_logits)
-        cls_scores, boxes = self._forward_layer(last, hidden_states[last], logits[last])
+        cls_scores, boxes = self.last_layer(hidden_states, reference_logits, references)
         metas = [sample.metainfo for sample in batch_data_samples]
         return self.predict_by_feat(cls_scores, boxes, metas, rescale)
+
+    def last_layer(
+        self, hidden_states: Tensor, reference_logits: Any = None, references: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Of ``forward`` the last layer: (bs, num_queries, num_classes), (bs, num_queries, 4)."""
+        last = hidden_states.shape[0] - 1
+        logits = self._reference_logits(last + 1, references, reference_logits)
+        return self._forward_layer(last, hidden_states[last], logits[last])
 
     def predict_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, metas: Sequence[dict], rescale: bool
@@ -350,13 +357,7 @@ class FastDETRHead(BaseModule):
             cls_scores: (bs, num_queries, num_classes) logits
             boxes: (bs, num_queries, 4) normalised (cx, cy, w, h)
         """
-        num_classes = cls_scores.shape[-1]
-        scores = cls_scores.float().sigmoid().flatten(1)
-        k = min(self.test_cfg.get("max_per_img", 100), scores.shape[1])
-        scores, index = scores.topk(k, dim=1)
-        labels = index % num_classes
-        query = torch.div(index, num_classes, rounding_mode="floor")
-        corners = cxcywh_to_xyxy(boxes).gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
+        scores, labels, corners = top_k(cls_scores, boxes, self.test_cfg.get("max_per_img", 100))
         results = []
         for image, meta in enumerate(metas):
             h, w = meta["img_shape"][:2]

@@ -1,5 +1,6 @@
-"""Sampling of feature maps at a few points, the core of deformable attention."""
+"""Operations that two or more parts use."""
 
 from .deformable import sample_and_sum
+from .roi import align_regions, regions_in_onnx
 
-__all__ = ["sample_and_sum"]
+__all__ = ["align_regions", "regions_in_onnx", "sample_and_sum"]

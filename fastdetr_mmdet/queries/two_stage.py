@@ -129,7 +129,7 @@ class TwoStageQueries(nn.Module):
                 for level, count in enumerate(memory.level_sizes)
             ]
         )
-        boxes = torch.cat([centres, sizes[None, :, None].expand(len(centres), -1, 2)], dim=-1)
+        boxes = torch.cat([centres, sizes[None, :, None].expand(centres.shape[0], -1, 2)], dim=-1)
         # padding is out of range too: there the centres exceed 1
         usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         return torch.logit(boxes).masked_fill(~usable, float("inf")), usable

@@ -1,0 +1,17 @@
+"""Detectors as ONNX files: ``python -m fastdetr_mmdet.export CONFIG CHECKPOINT OUT.onnx``."""
+
+from .comparison import Comparison, compare, measure_speed
+from .errors import ExportError
+from .graph import DetectionGraph
+from .onnx_file import export_onnx
+from .preprocessing import Preprocessing
+
+__all__ = [
+    "Comparison",
+    "DetectionGraph",
+    "ExportError",
+    "Preprocessing",
+    "compare",
+    "export_onnx",
+    "measure_speed",
+]

@@ -1,0 +1,140 @@
+"""An exported file beside the detector that it was made from: results and speed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+
+Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, scores, labels of one image
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest difference between onnxruntime's detections and PyTorch's.
+
+    Args:
+        image_size: (bs, H, W) of the batch.
+        scores: Of the scores, in order.
+        boxes: Of a corner, in pixels, between a detection and its counterpart: the nearest one of
+            its class with nearly its score.
+        unmatched: Detections without counterpart.
+    """
+
+    image_size: tuple[int, int, int]
+    scores: float
+    boxes: float
+    unmatched: int
+
+    @property
+    def largest(self) -> float:
+        """Of scores, and of boxes as a share of the longer side."""
+        return max(self.scores, self.boxes / max(self.image_size[1:]))
+
+    def agrees(self, tolerance: float = 1e-3) -> bool:
+        """Whether all detections have counterparts within the tolerance; see ``largest``."""
+        return not self.unmatched and self.largest <= tolerance
+
+    def __str__(self) -> str:
+        bs, height, width = self.image_size
+        return (
+            f"{bs} x {height} x {width}: scores differ by at most {self.scores:.1e}, boxes by "
+            f"{self.boxes:.1e} pixels, {self.unmatched} detections without counterpart"
+        )
+
+
+def compare(
+    path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], seed: int = 0
+) -> Comparison:
+    """Give random images to the file and to the detector's ``predict``.
+
+    Args:
+        path: ONNX file.
+        detector: What it was made from, on the CPU.
+        image_size: (bs, H, W).
+        seed: Of the images.
+    """
+    bs, height, width = image_size
+    images = torch.randn(bs, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    found = _run_onnx(_session(path), images)
+    expected = _run_torch(detector, images)
+    worst_score = worst_box = 0.0
+    unmatched = 0
+    for ours, theirs in zip(found, expected, strict=True):
+        worst_score = max(worst_score, float(np.abs(ours[1] - theirs[1]).max()))
+        box, alone = _match(ours, theirs)
+        worst_box, unmatched = max(worst_box, box), unmatched + alone
+    return Comparison(image_size, worst_score, worst_box, unmatched)
+
+
+def _match(found: Detections, expected: Detections, tolerance: float = 1e-3) -> tuple[float, int]:
+    """Largest distance to a counterpart, and how many have none.
+
+    Not by rank: two of nearly the same score may change places, and at the end one may be lost.
+    """
+    worst, alone = 0.0, 0
+    last = expected[1].min()
+    for box, score, label in zip(*found, strict=True):
+        same = (expected[2] == label) & (np.abs(expected[1] - score) <= tolerance)
+        if same.any():
+            distance = np.abs(expected[0][same] - box).max(axis=1)
+            worst = max(worst, float(distance.min()))
+        elif score > last + tolerance:
+            alone += 1
+    return worst, alone
+
+
+def measure_speed(
+    path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], repeats: int = 5
+) -> dict[str, float]:
+    """Median seconds per batch, of onnxruntime and of PyTorch, with torch's number of threads."""
+    images = torch.randn(image_size[0], 3, *image_size[1:])
+    session = _session(path)
+    runs: dict[str, Callable[[], Any]] = {
+        "onnxruntime": lambda: _run_onnx(session, images),
+        "PyTorch": lambda: _run_torch(detector, images),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()  # the first one allocates
+    for _ in range(repeats):  # in turns, so that what else the machine does meets both
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _session(path: str | Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run_onnx(session: Any, images: Tensor) -> Sequence[Detections]:
+    return list(zip(*session.run(None, {"images": images.numpy()}), strict=True))
+
+
+@torch.no_grad()
+def _run_torch(detector: Any, images: Tensor) -> Sequence[Detections]:
+    size = tuple(images.shape[-2:])
+    metainfo = dict(img_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=metainfo) for _ in images]
+    training = detector.training
+    try:
+        results = detector.eval().predict(images, samples, rescale=False)
+    finally:
+        detector.train(training)
+    found = [result.pred_instances for result in results]
+    return [(f.bboxes.numpy(), f.scores.numpy(), f.labels.numpy()) for f in found]

@@ -1,0 +1,184 @@
+"""From a detector to an ONNX file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..detectors import FastDETR
+from ..ops import regions_in_onnx
+from ..version import __version__
+from .comparison import Comparison, compare
+from .errors import ExportError, check_packages
+from .graph import DetectionGraph
+from .preprocessing import Preprocessing
+
+# Has GridSample and RoiAlign as we need them, and is what torch's exporter writes by itself.
+OPSET = 18
+AXES = {0: "batch", 2: "height", 3: "width"}
+OUTPUTS = ("boxes", "scores", "labels")
+
+
+def export_onnx(
+    detector: nn.Module,
+    path: str | Path,
+    preprocessing: Preprocessing | None = None,
+    dynamic: bool = False,
+    image_size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    check: bool = True,
+) -> list[Comparison]:
+    """Write a detector as one ONNX file of standard operators, as a whole or not at all.
+
+    The graph is ``DetectionGraph``: input ``images``, outputs ``boxes``, ``scores``, ``labels``.
+
+    Args:
+        detector: A ``FastDETR``, on the CPU; as mmdet's ``init_detector`` makes it, unless
+            preprocessing is given. Left as it is.
+        path: The file to write; one that is there is replaced.
+        preprocessing: What the file's metadata say; None: taken from the detector's config.
+        dynamic: Whether the images' number, height and width are free; else they are fixed.
+        image_size: (H, W) in pixels; None: the test pipeline's. If dynamic, only traced with.
+        batch_size: Images per batch of a file that is not dynamic.
+        check: Whether to run the file before it takes its place, and compare it with PyTorch; if
+            dynamic, on two sizes.
+
+    Returns:
+        What the check found, per size.
+
+    Raises:
+        ExportError: if a package is missing, the detector is of another class, a part of it cannot
+            be traced, onnxruntime disagrees with PyTorch, or the file cannot be written.
+    """
+    check_packages()
+    import onnx
+
+    path = Path(path)
+    _check(detector, path, image_size)
+    preprocessing = preprocessing or Preprocessing.from_detector(detector)
+    height, width = image_size or preprocessing.image_size
+    training = detector.training
+    graph = DetectionGraph(detector).eval()
+    # Two images: what is traced with one would be fixed to one.
+    images = torch.zeros(2 if dynamic else batch_size, 3, height, width)
+    try:
+        with _quiet(), torch.no_grad(), regions_in_onnx():
+            exported = _trace(graph, images, dynamic)
+            program = torch.onnx.export(
+                exported,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                verbose=False,
+            )
+    finally:
+        detector.train(training)
+    assert program is not None
+    model = program.model_proto
+    _name_axes(model, dynamic)
+    entries = preprocessing.metadata() | {"fastdetr_mmdet": json.dumps(__version__)}
+    if dynamic:
+        entries["smallest_size"] = json.dumps(_smallest(exported))
+    onnx.helper.set_model_props(model, entries)
+    onnx.checker.check_model(model, full_check=True)
+    sizes = [(batch_size, height, width)]
+    if dynamic:  # another batch, and sides that no stride divides
+        sizes.append((2, max(height * 3 // 4 | 1, 65), max(width * 2 // 3 | 1, 65)))
+    return _write(model, path, detector, sizes if check else [])
+
+
+def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) -> None:
+    if not isinstance(detector, FastDETR):
+        raise ExportError(
+            f"{type(detector).__name__} cannot be exported here: fastdetr_mmdet knows the parts of "
+            "FastDETR only; for mmdet's own detectors there is MMDeploy."
+        )
+    if image_size is not None and min(image_size) < 1:
+        raise ExportError(f"image_size={image_size} must be a height and a width above 0.")
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder; name the file to write in it.")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path} cannot be written: make the folder {path.parent} first.")
+
+
+def _trace(graph: nn.Module, images: Tensor, dynamic: bool) -> Any:
+    """As a program of torch.export; a part that fixes a size is refused, not silently obeyed."""
+    shapes = {axis: torch.export.Dim.DYNAMIC for axis in AXES} if dynamic else None
+    try:
+        return torch.export.export(
+            graph, (images,), dynamic_shapes={"images": shapes}, strict=False
+        )
+    except Exception as error:  # whatever a part of the model, own or foreign, does
+        what = "with free image sizes" if dynamic else "at all"
+        advice = "; leave --dynamic out to fix the image size" if dynamic else ""
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ExportError(
+            f"This model cannot be exported {what}: torch.export stops with "
+            f"{type(error).__name__} ({reason.strip()[:300]}){advice}."
+        ) from error
+
+
+def _smallest(exported: Any) -> list[int]:
+    """(height, width) below which the traced graph does not hold."""
+    (images,) = (node.meta["val"] for node in exported.graph.nodes if node.name == "images")
+    ranges = exported.range_constraints
+    return [int(ranges[images.shape[axis].node.expr].lower) for axis in (2, 3)]
+
+
+def _name_axes(model: Any, dynamic: bool) -> None:
+    """The free axes by readable names, in the place of torch's symbols."""
+    if not dynamic:
+        return
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    names = {axes[axis].dim_param: name for axis, name in AXES.items()}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+
+
+def _write(
+    model: Any, path: Path, detector: nn.Module, sizes: Sequence[tuple[int, int, int]]
+) -> list[Comparison]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    comparisons = []
+    try:
+        temporary.write_bytes(model.SerializeToString())
+        for size in sizes:
+            comparisons.append(compare(temporary, detector, size))
+            if not comparisons[-1].agrees():
+                raise ExportError(
+                    f"onnxruntime disagrees with PyTorch on {comparisons[-1]}; so {path} was not "
+                    "written. Please report it with the config."
+                )
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ExportError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return comparisons
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notices, about torchvision for one, which nothing here needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,62 @@
+"""The shipped configs' models, as small as unit tests want them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from support.models import randomise
+
+ROOT = Path(__file__).parents[2]
+EMBED_DIMS, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 32, 4, 12, 5
+
+
+def small_config(name: str) -> ConfigDict:
+    """Model of a shipped config with a narrow ResNet-18 and few, narrow layers.
+
+    Args:
+        name: Below configs/, without '.py'.
+    """
+    model = Config.fromfile(ROOT / "configs" / f"{name}.py", import_custom_modules=False).model
+    model.num_queries = NUM_QUERIES
+    model.backbone.update(
+        depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None
+    )
+    channels = [8 * 2**stage for stage in model.backbone.out_indices]
+    model.neck.update(in_channels=channels, out_channels=EMBED_DIMS)
+    if "norm_cfg" in model.neck:
+        model.neck.norm_cfg.num_groups = 8
+    transformer = model.transformer
+    transformer.embed_dims = EMBED_DIMS
+    for part in (transformer.encoder, transformer.decoder):
+        if part is None:
+            continue
+        part.feedforward_channels = 48
+        if "num_heads" in part:
+            part.num_heads = NUM_HEADS
+        if "num_layers" in part:
+            part.num_layers = 2
+    if "pattern" in (transformer.encoder or {}):
+        transformer.encoder.pattern = ["intra", "multi"]
+    if transformer.decoder.get("level_schedule"):
+        levels = sorted(set(transformer.decoder.level_schedule))
+        transformer.decoder.update(level_schedule=levels, num_layers=len(levels))
+    model.bbox_head.num_classes = NUM_CLASSES
+    return model
+
+
+def small_detector(name: str, seed: int = 0, **overrides) -> nn.Module:
+    """The model of ``small_config`` in evaluation mode, no parameter zero by initialisation.
+
+    Overrides are merged into its config; a double underscore stands for a dot.
+    """
+    config = Config(dict(model=small_config(name)))
+    config.merge_from_dict(
+        {f"model.{key.replace('__', '.')}": value for key, value in overrides.items()}
+    )
+    torch.manual_seed(seed)
+    return randomise(MODELS.build(config.model), seed).eval()
