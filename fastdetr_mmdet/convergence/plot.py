@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def plot_convergence(
         for axis in axes[:2]:
             axis.axhline(target, color="0.5", linewidth=0.8, linestyle=":")
     seeds = sorted({curve.seed for curve in curves})
-    axes[0].set(xlabel="epoch", title=f"mean and range over {len(seeds)} seeds")
+    axes[0].set(xlabel="epoch", title=_title(len(seeds)))
     axes[1].set(xlabel="CPU minutes of training", title="the same, by computing time")
     axes[0].legend(fontsize=8)
     for axis, reference in zip(axes[2:], references, strict=True):
@@ -47,6 +48,10 @@ def plot_convergence(
         axis.grid(alpha=0.3)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=100)
+
+
+def _title(seeds: int) -> str:
+    return f"mean and range over {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def _draw(axis: Axes, x: Sequence[float], summary: Summary, style: dict) -> None:
@@ -66,14 +71,21 @@ def _cpu_minutes(summary: Summary, curves: Sequence[Curve]) -> list[float]:
 
 
 def _draw_reference(axis: Axes, reference: Reference) -> None:
+    colours = matplotlib.colormaps["Dark2"]  # not those of the configs, which they are not
     for index, (name, pairs) in enumerate(reference.series.items()):
         epochs, values = zip(*pairs, strict=True)
-        marker = MARKERS[index % len(MARKERS)] if len(pairs) < 4 else None
-        # dashed between points that nothing is known between
-        axis.plot(epochs, values, "-" if len(pairs) > 4 else "--", marker=marker, label=name)
-    axis.set(xlabel="epoch", title=f"for reference: {reference.title}")
-    axis.title.set_fontsize(10)
-    axis.text(
-        0.02, 0.02, reference.source, transform=axis.transAxes, fontsize=7, wrap=True, color="0.3"
-    )
-    axis.legend(fontsize=8, loc="upper left")
+        few = len(pairs) < 4  # then it is not known what lies between them
+        axis.plot(
+            epochs,
+            values,
+            color=colours(index % colours.N),
+            marker=MARKERS[index % len(MARKERS)] if few else "",
+            linestyle="none" if few else "-",
+            clip_on=False,
+            label=name,
+        )
+    axis.set_title(f"for reference: {reference.title}", fontsize=10)
+    axis.set_xlabel("epoch")
+    source = "\n".join(textwrap.wrap(reference.source, 60))
+    axis.text(0.03, 0.03, source, transform=axis.transAxes, fontsize=7, color="0.3")
+    axis.legend(fontsize=8, loc="center right")
