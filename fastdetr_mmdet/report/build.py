@@ -70,7 +70,8 @@ def make_report(
     page = make_page(runs, settings, datetime.now())
     content = page.encode("utf-8", "replace")
     write_atomically(out, content)
-    progress(f"{out}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    progress(f"{out}: {count}, {len(content) / 1e6:.1f} MB")
     return runs
 
 

@@ -26,18 +26,18 @@ def config_differences(
     """What differs, and nothing else.
 
     Returns:
-        (keys, values): one value per config, ``MISSING`` where a config has no such key. Keys whose
-        values are the same in every config, such as a variable and the places it goes to, share
-        an entry.
+        (keys, values): one value per config, ``MISSING`` where a config has no such key. Keys that
+        end alike and have the same values in every config, such as a variable and the places it
+        goes to, share an entry.
     """
     flats = [flatten(config) for config in configs]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for key in keys:
         values = tuple(flat.get(key, MISSING) for flat in flats)
         if len(set(values)) > 1:
-            rows.setdefault(values, []).append(key)
-    return [(names, list(values)) for values, names in rows.items()]
+            rows.setdefault((key.rpartition(".")[2], values), []).append(key)
+    return [(names, list(values)) for (_, values), names in rows.items()]
 
 
 def _flatten(key: str, value: Any, flat: dict[str, str]) -> None:

@@ -112,7 +112,7 @@ def _attention(runs: Sequence[Run]) -> Html:
     note = el(
         "p",
         "The surest detections of an image, and for each what its query attended to. "
-        "docs/visualize.md explains the panels.",
+        "docs/visualization.md explains the panels.",
         cls="note",
     )
     return join([note, *parts])

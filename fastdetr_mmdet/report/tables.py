@@ -11,6 +11,8 @@ from .markup import Html, el, figure, join, table
 from .overview import logged_table
 from .run import Run
 
+_SHOWN = 40  # more differences than that have to be asked for
+
 
 def coco_section(runs: Sequence[Run]) -> Html:
     """COCO's figures of each run, for all classes and for each."""
@@ -62,13 +64,16 @@ def config_section(runs: Sequence[Run]) -> Html:
     if len(known) < 2:
         return join([el("p", "There are not two configs to compare.", cls="empty"), note])
     rows = [
-        [el("span", [el("code", key) for key in keys], cls="keys"), *map(_value, values)]
+        [el("span", [_key(key) for key in keys], cls="keys"), *map(_value, values)]
         for keys, values in config_differences([run.config or {} for _, run in known])
     ]
     if not rows:
         return join([el("p", "The configs are the same.", cls="empty"), note])
     head = ["key", *(_named(n, run) for n, run in known)]
-    return join([table(head, rows, cls="config"), note])
+    number = "1 difference" if len(rows) == 1 else f"{len(rows)} differences"
+    opened = "open" if len(rows) <= _SHOWN else None
+    content = el("details", el("summary", number), table(head, rows, cls="config"), open=opened)
+    return join([content, note])
 
 
 def _class_tables(runs: list[tuple[int, Run]]) -> list[Html]:
@@ -110,6 +115,12 @@ def _bar(value: float | None, number: int) -> Html:
     width = f"width:{100 * (value or 0):.1f}%"
     bar = el("span", el("span", "", cls=f"fill {look_of(number)}", style=width), cls="bar")
     return el("td", figure(value), bar)
+
+
+def _key(key: str) -> Html:
+    """A dotted key, which may be broken after its dots."""
+    parts = key.split(".")
+    return el("code", [[part, Html(".<wbr/>")] for part in parts[:-1]], parts[-1])
 
 
 def _value(text: str) -> Html:

@@ -110,6 +110,8 @@ def test_config_differences():
 def test_keys_that_differ_alike_share_a_row():
     a, b = (dict(max_epochs=n, train_cfg=dict(max_epochs=n), lr=n / 10) for n in (1, 2))
     assert config_differences([a, b])[0] == (["max_epochs", "train_cfg.max_epochs"], ["1", "2"])
+    a, b = (dict(num_outs=n, interval=n) for n in (1, 2))  # alike by chance
+    assert config_differences([a, b]) == [(["num_outs"], ["1", "2"]), (["interval"], ["1", "2"])]
 
 
 def save(path):
