@@ -191,6 +191,11 @@ def test_equals_the_formula(part, salient):
     with torch.no_grad():
         expected = attention.out_proj(torch.cat(chunks, -1))
         assert_near(attention(queries, memory, prior), expected, torch.float64)
+        weights = attention.explain(queries, memory, prior).weights
+        value = memory.tokens @ weight[2 * EMBED_DIMS :].T + bias[2 * EMBED_DIMS :]
+        read = weights.double() @ value.unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2)
+        # the readable weights are float32
+        assert_near(attention.out_proj(read.transpose(1, 2).flatten(2)), expected, torch.float32)
 
 
 def test_commands_run(root, shapes):

@@ -11,7 +11,8 @@ from . import panels
 from .canvas import FAINT, Canvas, panel_size
 from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 
-GAP, HEAD, MARGIN = 0.16, 0.95, 0.15  # inches
+GAP, HEAD, MARGIN = 0.16, 1.08, 0.15  # inches
+SLOT = 1.85  # what a heading needs
 CHART = 2.0  # width of the charts
 
 Draw = Callable[[Any, InspectedImage, InspectedQuery, InspectedLayer], None]
@@ -37,8 +38,9 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
     columns = sheet_columns(shown[0])
     width, height = panel_size(inspected.image, 1.7, 2.9)
     row = max(height, 1.2) + 0.42
+    slot = max(width, SLOT) + GAP
     page = Canvas(
-        2 * MARGIN + len(columns) * (width + GAP) + CHART + 0.3,
+        2 * MARGIN + len(columns) * slot + CHART + 0.3,
         HEAD + row * len(shown) + MARGIN,
     )
     page.text(MARGIN, 0.12, "What the surest queries looked at", 12, weight="bold")
@@ -48,12 +50,12 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         name = inspected.name(query.label)
         page.text(MARGIN, top - 0.18, f"{name}  {query.score:.2f}", 9, weight="bold")
         for column, (heading, draw) in enumerate(columns):
-            left = MARGIN + column * (width + GAP)
+            left = MARGIN + column * slot
             axis = page.panel(left, top, width, height)
             draw(axis, inspected, query, own)
             if index == 0:
-                page.text(left, HEAD - 0.36, heading, 8.5)
-        left = MARGIN + len(columns) * (width + GAP) + 0.25
+                page.text(left, HEAD - 0.44, heading, 8.5)
+        left = MARGIN + len(columns) * slot + 0.25
         page.text(left, top - 0.16, f"query {query.query}", 7.5, color=FAINT)
         below = 0.0
         if own.level_weights is not None:
@@ -64,7 +66,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         axis = page.panel(left, top, CHART - 0.1, max(height - below - 0.1, 0.5))
         panels.scores(axis, inspected, query, number)
         if index == 0:
-            page.text(left, HEAD - 0.36, "class scores per layer", 8.5)
+            page.text(left, HEAD - 0.44, "class scores per layer", 8.5)
     return page.pixels()
 
 

@@ -13,9 +13,10 @@ from .canvas import COLOURS, FAINT, INK, Canvas, panel_size
 from .contact_sheet import sheet_columns
 from .inspected import InspectedImage, InspectedLayer
 
-MARGIN, GAP, TITLE = 0.2, 0.22, 0.3  # inches
+MARGIN, GAP, TITLE = 0.2, 0.22, 0.38  # inches
 CHART = 2.5
 PER_ROW = 8  # heads in a row
+SLOTS = (2.1, 1.0, 1.5)  # what the titles of the three rows need
 
 
 def draw_detection(
@@ -40,8 +41,10 @@ def draw_detection(
     number = layer or len(query.layers)
     columns = sheet_columns(shown)
     width, height = panel_size(inspected.image, 2.9, 4.2)
-    page_width = 2 * MARGIN + len(columns) * (width + GAP) + CHART
+    slot = max(width, SLOTS[0]) + GAP
     rows = [row for row in (_heads(shown), _levels(shown)) if row]
+    page_width = 2 * MARGIN + len(columns) * slot + CHART
+    page_width = max(page_width, 2 * MARGIN + PER_ROW * (SLOTS[1] + GAP / 2))
     sizes = [_fit(inspected, len(row), page_width) for row in rows]
     lines = [-(-len(row) // PER_ROW) for row in rows]
     top = 0.85
@@ -50,14 +53,20 @@ def draw_detection(
     page = Canvas(page_width, below + tall + 0.45)
     name = inspected.name(query.label)
     page.text(MARGIN, 0.12, f"{name}  {query.score:.2f}", 13, weight="bold")
-    levels = " and ".join(str(level) for level in shown.levels)
+    levels = ", ".join(str(level) for level in shown.levels)
     said = f"query {query.query}, attention of decoder layer {number} of {len(query.layers)}"
-    page.text(MARGIN, 0.38, f"{said}, which sees level {levels}", 8.5, color=FAINT)
+    page.text(
+        MARGIN,
+        0.38,
+        f"{said}, which sees level{'s' * (len(shown.levels) > 1)} {levels}",
+        8.5,
+        color=FAINT,
+    )
     for column, (heading, draw) in enumerate(columns):
-        axis = page.panel(MARGIN + column * (width + GAP), top, width, height)
+        axis = page.panel(MARGIN + column * slot, top, width, height)
         draw(axis, inspected, query, shown)
         panels.title(axis, heading)
-    left = MARGIN + len(columns) * (width + GAP) + 0.25
+    left = MARGIN + len(columns) * slot + 0.25
     axis = page.panel(left, top, CHART - 0.35, height - (0.1 if shown.level_weights is None else 1))
     panels.scores(axis, inspected, query, number)
     panels.title(axis, "class scores per layer")
@@ -68,7 +77,8 @@ def draw_detection(
     for (small, tall), row, count in zip(sizes, rows, lines, strict=True):
         for place, (heading, colour, draw_small) in enumerate(row):
             line, column = divmod(place, PER_ROW)
-            x, y = MARGIN + column * (small + GAP / 2), below + TITLE + line * (tall + TITLE)
+            step = max(small, SLOTS[1 if row is rows[0] else 2]) + GAP / 2
+            x, y = MARGIN + column * step, below + TITLE + line * (tall + TITLE)
             axis = page.panel(x, y, small, tall)
             remark = draw_small(axis, inspected)
             panels.title(axis, f"{heading}{remark}", 7.5)
@@ -108,7 +118,7 @@ def _head_map(axis: Any, inspected: InspectedImage, layer: InspectedLayer, head:
     if layer.salient_points is not None:
         style = dict(color=COLOURS[head % len(COLOURS)], edgecolors=INK, linewidths=0.7, zorder=5)
         axis.scatter(*layer.salient_points[head], s=34, **style)
-    return f", peak {peak:.0f}x mean" if peak >= 10 else f", peak {peak:.1f}x mean"
+    return f", peak {peak:.0f}x" if peak >= 10 else f", peak {peak:.1f}x"
 
 
 def _head_points(axis: Any, inspected: InspectedImage, layer: InspectedLayer, head: int) -> str:
@@ -123,11 +133,11 @@ def _levels(layer: InspectedLayer) -> Row:
         if layer.attention is not None:
             h, w = layer.attention[place].shape
             share = float(layer.attention[place].sum())
-            heading = f"level {level}, {h} x {w} cells: {share:.0%} of attention"
+            heading = f"level {level}, {h} x {w} cells\n{share:.0%} of attention"
             row.append((heading, FAINT, partial(_level_map, layer=layer, place=place)))
         elif layer.point_weights is not None:
             share = float(layer.point_weights[:, place].sum(-1).mean())
-            heading = f"level {level}: {share:.0%} of attention"
+            heading = f"level {level}\n{share:.0%} of attention"
             row.append((heading, FAINT, partial(_level_points, layer=layer, place=place)))
     return row
 
@@ -156,7 +166,7 @@ def footnote(layer: InspectedLayer) -> str:
     if layer.weights is not None or layer.prior_logits is not None:
         said.append("Heat maps run from 0 to the panel's own peak, dark to light.")
     if layer.weights is not None:
-        said.append("Mean: the same attention everywhere.")
+        said.append("10x: ten times what looking everywhere alike would give.")
     if layer.points is not None:
         said.append("Points: large and light is a large weight; zoomed to box and points.")
     if layer.salient_points is not None:
