@@ -109,6 +109,11 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
         )
     except CheckpointRefusedError as error:
         run.notes.append(f"Its checkpoint was not run. {error}")
+    except FileNotFoundError as error:
+        run.notes.append(
+            f"Its checkpoint could not be run: {error.strerror or error}: {error.filename}. If the "
+            "data is elsewhere now, say where: --cfg-options data_root=..."
+        )
     except Exception as error:  # other people's data sets, models and files fail in any way
         first = " ".join(str(error).split())[:300]
         run.notes.append(f"Its checkpoint could not be run: {type(error).__name__}: {first}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from .markup import Html, el
 
@@ -15,6 +16,7 @@ _DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 2", "6 2 1 2 1 2")
 _LABEL_GAP = 14  # between the names of two lines
 _LETTER = 7.6  # width of a letter of a name
 _MARKS = 25  # a line with more points gets no marks
+_POINTS = 400  # a line with more is drawn through means of neighbours
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Line:
 def line_chart(
     lines: Sequence[Line], x_label: str, y_label: str, log_y: bool = False, from_zero: bool = False
 ) -> Html:
-    """A chart; lines without points are left out.
+    """A chart; lines without points are left out, very long ones are smoothed.
 
     Args:
         lines: One per run.
@@ -43,7 +45,7 @@ def line_chart(
         log_y: A logarithmic axis if all values are above zero.
         from_zero: Whether the y axis begins at zero.
     """
-    lines = [line for line in lines if line.points]
+    lines = [_thin(line) for line in lines if line.points]
     if not lines:
         return el("p", "Nothing was logged that could be drawn here.", cls="empty")
     xs = [x for line in lines for x, _ in line.points]
@@ -93,6 +95,16 @@ def shorten(name: str, longest: int = 14) -> str:
         return name
     head = longest // 2
     return f"{name[:head]}…{name[-(longest - 1 - head) :]}"
+
+
+def _thin(line: Line) -> Line:
+    """Means of as many neighbours as it takes; the last point stays."""
+    size = -(-len(line.points) // _POINTS)
+    if size == 1:
+        return line
+    groups = [line.points[n : n + size] for n in range(0, len(line.points) - 1, size)]
+    means = [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
+    return Line(line.name, line.look, [*means, line.points[-1]])
 
 
 def look_of(number: int) -> str:

@@ -25,7 +25,7 @@ def el(name: str, /, *children: Any, **attributes: Any) -> Html:
             False leave an attribute out.
     """
     text = "".join(
-        f' {_attribute_name(key)}="{escape(str(value))}"'
+        f' {_attribute_name(key)}="{escape(_printable(str(value)))}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -51,12 +51,14 @@ def _child(child: Any) -> str:
 
 def _printable(text: str) -> str:
     """Without what no page may hold: control characters, and names that are not UTF-8."""
+    if text.isprintable():
+        return text
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(c if c.isprintable() or c in "\n\t " else "�" for c in text)
 
 
 def _attribute_name(key: str) -> str:
-    return {"cls": "class", "viewBox": "viewBox"}.get(key, key.replace("_", "-"))
+    return "class" if key == "cls" else key.replace("_", "-")
 
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], cls: str = "") -> Html:

@@ -95,6 +95,10 @@ def _card(index: int, run: Run) -> Html:
         of = "" if planned is None else f" of {planned}"
         plural = "" if history.progress == 1 and not of else "s"
         facts.append(("Trained", f"{history.progress:.4g}{of} {history.unit}{plural}"))
+    if MAIN_METRIC in history.metrics:
+        best = max(history.metrics[MAIN_METRIC], key=lambda point: point.value)
+        at = f"{figure(best.value)}, {history.unit} {best.progress:.4g}"
+        facts.append(("Best AP in the log", at))
     if history.minutes:
         facts.append(("Time", duration(history.minutes)))
     if history.sessions > 1:

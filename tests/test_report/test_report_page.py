@@ -269,3 +269,31 @@ def test_a_config_with_code_is_not_run(tmp_path, tiny_run):
     assert not (tmp_path / "executed").exists()
     assert "was not run: line" in " ".join(run.notes) and run.evaluation is None
     assert run.history.progress == 2  # the curves are there all the same
+
+
+def test_weights_that_do_not_fit_the_config(tmp_path, tiny_run):
+    """Part of a model would give figures, and wrong ones."""
+    work = Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
+    for config in work.glob("*/vis_data/config.py"):
+        config.write_text(
+            config.read_text().replace("feedforward_channels=48", "feedforward_channels=40")
+        )
+    (run,) = make_report([work], tmp_path / "r.html", progress=lambda text: None)
+    assert run.evaluation is None
+    assert "the weights of epoch_2.pth do not fit its config" in " ".join(run.notes)
+
+
+def test_data_that_is_elsewhere_now(tmp_path, tiny_run):
+    work = Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
+    data = tmp_path / "moved"
+    for config in work.glob("*/vis_data/config.py"):
+        config.write_text(config.read_text().replace(str(tiny_run.data_root), str(data)))
+    settings = Settings(sheets=0, images=1, examples=0, max_images=3)
+    (run,) = make_report([work], tmp_path / "r.html", settings, progress=lambda text: None)
+    assert run.evaluation is None and "--cfg-options data_root=..." in run.notes[-1]
+
+    shutil.copytree(tiny_run.data_root, data)
+    out = tmp_path / "r.html"
+    (run,) = make_report([work], out, settings, {"data_root": f"{data}/"}, lambda text: None)
+    assert len(run.evaluation.images) == 3 and run.sheets == [] and run.evaluation.model is None
+    assert f"3 of {VAL_IMAGES}" in section(out.read_text(), "coco")

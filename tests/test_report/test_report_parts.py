@@ -203,3 +203,12 @@ def test_runs_beyond_the_number_of_colours_look_different():
     paths = [p for p in root.iter("path") if p.get("class").startswith("line ")]
     looks = {(p.get("class"), p.get("stroke-dasharray")) for p in paths}
     assert len(looks) == len(paths) == 16
+
+
+def test_long_lines_are_thinned():
+    points = [(float(n), float(n % 2)) for n in range(10_000)]
+    root = ElementTree.fromstring(line_chart([Line("loss", 0, points)], "x", "y"))
+    (path,) = [p for p in root.iter("path") if p.get("class").startswith("line ")]
+    assert 300 < path.get("d").count("L") <= 401
+    (dot,) = root.iter("circle")
+    assert "1 at 9999" in "".join(dot.itertext())  # the last value as it was logged
