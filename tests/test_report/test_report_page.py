@@ -138,6 +138,7 @@ def test_names_are_text(page):
     assert repr(EVIL) in Elements(section(page, "config")).text  # a config's value
 
 
+@pytest.mark.smoke
 def test_figures_are_those_of_mim_test(page, tiny_run):
     """The same weights on the same images, though they are named otherwise here."""
     row = re.search(r"<tbody>(.*?)</tbody>", section(page, "coco"), re.DOTALL)[1]
