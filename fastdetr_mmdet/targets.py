@@ -34,17 +34,18 @@ class Targets:
     def from_data_samples(cls, data_samples: Sequence, device: torch.device | str) -> Targets:
         """Collect ``gt_instances`` (pixel xyxy boxes) of mmdet's data samples."""
         sizes = [sample.metainfo["img_shape"][:2] for sample in data_samples]
-        scales = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32)
-        scales = scales.to(device, non_blocking=True)
         labels = [sample.gt_instances.labels for sample in data_samples]
-        boxes = [
-            xyxy_to_cxcywh(get_box_tensor(sample.gt_instances.bboxes).float()) / scale
-            for sample, scale in zip(data_samples, scales, strict=True)
-        ]
+        counts = [len(x) for x in labels]
+        per_image = [[w, h, w, h] for h, w in sizes]
+        per_object = [size for size, n in zip(per_image, counts, strict=True) for _ in range(n)]
+        # One copy for both, and one operation each for all images together.
+        both = torch.tensor(per_image + per_object, dtype=torch.float32).view(-1, 4)
+        scales, object_scales = both.to(device, non_blocking=True).split([len(sizes), sum(counts)])
+        corners = torch.cat([get_box_tensor(s.gt_instances.bboxes) for s in data_samples]).float()
         return cls(
             labels=torch.cat(labels),
-            boxes=torch.cat(boxes),
-            counts=tuple(len(x) for x in labels),
+            boxes=xyxy_to_cxcywh(corners) / object_scales,
+            counts=tuple(counts),
             scales=scales,
             image_ids=tuple(name_image(sample.metainfo) for sample in data_samples),
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
+from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
@@ -16,9 +16,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid
-from ..layers import MLP
 from ..matchers import Matches
+from ..ops.focal import focal_loss_sum
 from ..targets import Targets
+from .branches import Branches, box_branch, class_branch
 from .top_k import top_k
 
 
@@ -102,10 +103,10 @@ class FastDETRHead(BaseModule):
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         shared_by = self.num_decoder_layers if share_pred_layer else 1
         # As in the official codes all layers' branches start as copies of one.
-        cls_branch = _class_branch(embed_dims, num_classes)
-        reg_branch = _box_branch(embed_dims, num_reg_fcs, zero_init_box)
-        self.cls_branches = _Branches([deepcopy(cls_branch) for _ in range(branches)], shared_by)
-        self.reg_branches = _Branches([deepcopy(reg_branch) for _ in range(branches)], shared_by)
+        cls_branch = class_branch(embed_dims, num_classes)
+        reg_branch = box_branch(embed_dims, num_reg_fcs, zero_init_box)
+        self.cls_branches = Branches([deepcopy(cls_branch) for _ in range(branches)], shared_by)
+        self.reg_branches = Branches([deepcopy(reg_branch) for _ in range(branches)], shared_by)
         if box_size_bias:
             nn.init.constant_(self.reg_branches[0][-1].bias[2:], box_size_bias)
 
@@ -259,17 +260,14 @@ class FastDETRHead(BaseModule):
             returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
         """
         matches = self._match(cls_scores, boxes, targets, what)
-        num_layers, bs, num_queries, num_classes = cls_scores.shape
+        num_layers, bs, num_queries = cls_scores.shape[:3]
         # As a tensor, so that the mean over processes never leaves the device.
         num_boxes = torch.full((1,), float(targets.num_objects), device=cls_scores.device)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
 
-        labels = torch.full((num_layers * bs * num_queries,), num_classes, device=boxes.device)
-        labels[matches.query_index] = targets.labels[matches.object_index]
-        loss_cls = self.loss_cls(
-            cls_scores.flatten(0, 2).float(), labels, reduction_override="none"
-        )
-        losses = {"loss_cls": loss_cls.view(num_layers, -1).sum(1) / num_boxes}
+        wanted_classes = targets.labels[matches.object_index]
+        loss_cls = self._class_loss(cls_scores.float(), matches.query_index, wanted_classes)
+        losses = {"loss_cls": loss_cls / num_boxes}
 
         predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
         if len(predicted) == 0:
@@ -288,6 +286,20 @@ class FastDETRHead(BaseModule):
         losses["loss_bbox"] = loss_bbox.view(num_layers, -1).sum(1) / num_boxes
         losses["loss_iou"] = loss_iou.view(num_layers, -1).sum(1) / num_boxes
         return losses
+
+    def _class_loss(self, cls_scores: Tensor, query_index: Tensor, classes: Tensor) -> Tensor:
+        """Sum over each layer, (num_layers,)."""
+        num_layers, num_classes = cls_scores.shape[0], cls_scores.shape[-1]
+        loss = self.loss_cls
+        if type(loss) is FocalLoss and not (loss.activated or cls_scores.is_cuda):
+            # On CUDA mmdet has a kernel of its own, on the CPU a chain of operations.
+            logits = cls_scores.flatten(1, 2)
+            total = focal_loss_sum(logits, query_index, classes, loss.alpha, loss.gamma)
+            return loss.loss_weight * total
+        labels = query_index.new_full((cls_scores[..., 0].numel(),), num_classes)
+        labels[query_index] = classes
+        per_entry = loss(cls_scores.flatten(0, 2), labels, reduction_override="none")
+        return per_entry.view(num_layers, -1).sum(1)
 
     def _match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> Matches:
         """All at once with our matcher, per layer and image with one of mmdet's assigners."""
@@ -367,34 +379,3 @@ class FastDETRHead(BaseModule):
                 bboxes = bboxes / bboxes.new_tensor([*meta["scale_factor"]] * 2)
             results.append(InstanceData(bboxes=bboxes, scores=scores[image], labels=labels[image]))
         return results
-
-
-class _Branches(nn.ModuleList):
-    """Indexed by layer, proposals after the last as in mmdet; one that all layers share is once."""
-
-    def __init__(self, branches: Iterable[nn.Module], shared_by: int = 1) -> None:
-        super().__init__(branches)
-        self.shared_by = shared_by
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int) and index >= 0:
-            index = max(0, index - self.shared_by + 1)
-        return super().__getitem__(index)
-
-
-def _class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
-    """Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1)."""
-    branch = nn.Linear(embed_dims, num_classes)
-    nn.init.constant_(branch.bias, -math.log((1 - 0.01) / 0.01))
-    return branch
-
-
-def _box_branch(embed_dims: int, num_hidden: int, zero_init: bool) -> MLP:
-    """Zeroed, it starts at the reference; where that is a point, with half of the image as size."""
-    branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
-    if zero_init:
-        last = branch[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-    return branch

@@ -13,16 +13,14 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..boxes import cxcywh_to_xyxy
 from ..targets import Targets, name_image
+from .costs import cost_terms
 
 DETR_COSTS = (
     dict(type="FocalLossCost", weight=2.0),
     dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
     dict(type="IoUCost", iou_mode="giou", weight=2.0),
 )
-
-COMMON_SIZE = 2**12  # pixels
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class HungarianMatcher(BaseAssigner):
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
 
     ``match`` takes all decoder layers and all images at once: each cost term is computed in one
-    call on the device, and one copy brings what is needed to the host, where scipy solves. Costs
+    go on the device, and one copy brings what is needed to the host, where scipy solves. Costs
     are in float32 whatever the precision of the model. When an image has more objects than there
     are queries, the cheapest subset is matched and the other objects stay unmatched.
 
@@ -89,19 +87,16 @@ class HungarianMatcher(BaseAssigner):
         num_layers, bs, num_queries, num_classes = cls_scores.shape
         device = cls_scores.device
         # An image without objects has no cost in which a NaN could show: ask the outputs.
-        finite = torch.isfinite(cls_scores).flatten(2).all(-1) & boxes.isfinite().flatten(2).all(-1)
+        finite = _is_finite(cls_scores) & _is_finite(boxes)
         if targets.num_objects == 0:
             self._check_outputs(finite.cpu().numpy(), targets.image_ids, what)
             empty = torch.zeros(0, dtype=torch.long, device=device)
             return Matches(empty, empty)
 
         with torch.autocast(device.type, enabled=False):
-            terms = self._cost_terms(cls_scores, boxes, targets)  # (L * bs * nq, objects) each
-        cost = torch.stack(terms).sum(0).view(num_layers, bs, num_queries, -1)
-        blocks = [
-            cost[:, image, :, start : start + count]
-            for image, (start, count) in enumerate(_spans(targets.counts))
-        ]
+            terms = cost_terms(self.match_costs, cls_scores, boxes, targets)
+        cost = sum(terms[1:], terms[0])  # (num_layers, bs, num_queries, most objects)
+        blocks = [cost[:, image, :, :count] for image, count in enumerate(targets.counts)]
         # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
         parts = [*(block.flatten() for block in blocks), targets.labels.float()]
         host = torch.cat([*parts, finite.flatten().float()]).cpu().numpy()
@@ -118,31 +113,10 @@ class HungarianMatcher(BaseAssigner):
         for image, block in enumerate(host_blocks):
             if not np.isfinite(block).all():
                 layer = int(np.argmax(~np.isfinite(block).all(axis=(1, 2))))
-                views = [term.view(num_layers, bs, num_queries, -1) for term in terms]
-                start, count = _spans(targets.counts)[image]
-                parts = [view[layer, image, :, start : start + count] for view in views]
+                parts = [term[layer, image, :, : targets.counts[image]] for term in terms]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
         return self._solve(host_blocks, targets.counts, num_layers, num_queries).to(device)
-
-    def _cost_terms(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> list[Tensor]:
-        """Every cost of every query of every layer and image with every object of the batch.
-
-        mmdet's costs take pixel boxes and divide by the image's size; boxes of images that are all
-        of one size are the same thing, and let one call serve images of all sizes. The size is a
-        power of two, so that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
-        """
-        num_classes = cls_scores.shape[-1]
-        predictions = InstanceData(
-            scores=_spread_infinity(cls_scores.flatten(0, 2).float()),
-            bboxes=cxcywh_to_xyxy(boxes.flatten(0, 2).float()) * COMMON_SIZE,
-        )
-        objects = InstanceData(
-            labels=targets.labels.clamp(0, num_classes - 1),
-            bboxes=cxcywh_to_xyxy(targets.boxes) * COMMON_SIZE,
-        )
-        meta = dict(img_shape=(COMMON_SIZE, COMMON_SIZE))
-        return [cost(predictions, objects, meta) for cost in self.match_costs]
 
     def _solve(
         self,
@@ -251,6 +225,11 @@ class _HostMatches:
         pairs = torch.from_numpy(np.stack([self.query_index, self.object_index]))
         query_index, object_index = pairs.to(device, non_blocking=True)
         return Matches(query_index, object_index)
+
+
+def _is_finite(x: Tensor) -> Tensor:
+    """Per layer and image, in one pass less than ``isfinite`` needs: (num_layers, bs) bool."""
+    return (x.float() * 0).flatten(2).sum(-1) == 0
 
 
 def _spread_infinity(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from fastdetr_mmdet.boxes import cxcywh_to_xyxy
 from fastdetr_mmdet.matchers import HungarianMatcher
+from fastdetr_mmdet.matchers.costs import cost_terms
 from fastdetr_mmdet.matchers.hungarian import DETR_COSTS
 from fastdetr_mmdet.targets import Targets
 
@@ -73,15 +74,23 @@ def pairs_of(matches):
     return list(zip(matches.query_index.tolist(), matches.object_index.tolist(), strict=True))
 
 
+def costs_of(matcher, logits, boxes, targets):
+    """Every term's and the sum's columns of real objects, image by image."""
+    if targets.num_objects == 0:
+        return [[torch.zeros(*logits.shape[:1], logits.shape[2], 0)] * len(targets.counts)]
+    terms = cost_terms(matcher.match_costs, logits, boxes, targets)
+    terms.append(sum(terms[1:], terms[0]))
+    return [[t[:, i, :, :count] for i, count in enumerate(targets.counts)] for t in terms]
+
+
 def scipys(matcher, logits, boxes, targets):
     """Every layer and image solved by itself, on the matcher's own costs."""
-    terms = matcher._cost_terms(logits, boxes, targets)
-    cost = torch.stack(terms).sum(0).view(*logits.shape[:3], targets.num_objects).numpy()
+    blocks = costs_of(matcher, logits, boxes, targets)[-1]
     num_queries, starts = logits.shape[2], np.cumsum([0, *targets.counts])
     pairs = []
     for layer in range(logits.shape[0]):
         for image, start in enumerate(starts[:-1]):
-            rows, columns = linear_sum_assignment(cost[layer, image, :, start : starts[image + 1]])
+            rows, columns = linear_sum_assignment(blocks[image][layer].numpy())
             first = (layer * len(targets.counts) + image) * num_queries
             pairs += zip((rows + first).tolist(), (columns + start).tolist(), strict=True)
     return pairs
@@ -123,9 +132,9 @@ def test_scipys_matching_or_the_documented_error(case):
         found = pairs_of(matcher.match(logits, boxes, targets))
     except ValueError as error:
         assert DOCUMENTED.match(str(error)), str(error)
-        finite = all_finite(logits, boxes, *matcher._cost_terms(logits, boxes, targets))
-        total = torch.stack(matcher._cost_terms(logits, boxes, targets)).sum(0)
-        assert not (good_labels and finite and all_finite(total))
+        costs = costs_of(matcher, logits, boxes, targets)
+        finite = all_finite(logits, boxes, *(block for blocks in costs for block in blocks))
+        assert not (good_labels and finite)
     else:
         assert good_labels and all_finite(logits, boxes)
         assert found == scipys(matcher, logits, boxes, targets)

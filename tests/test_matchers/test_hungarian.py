@@ -18,6 +18,7 @@ from support.matching import (
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.matchers import HungarianMatcher
+from fastdetr_mmdet.matchers.costs import cost_terms
 from fastdetr_mmdet.matchers.hungarian import DETR_COSTS
 
 
@@ -86,7 +87,7 @@ def test_costs_are_the_official_ones_for_objects_of_any_size(size):
     logits, boxes = make_predictions(1, 1, 8)
     boxes[..., 2:] = size
     boxes[0, 0, :4, :2] = targets.boxes[:, :2] + size * 0.3
-    ours = torch.stack(HungarianMatcher()._cost_terms(logits, boxes, targets)).sum(0)
+    ours = sum(cost_terms(HungarianMatcher().match_costs, logits, boxes, targets))[0, 0]
     expected = official_cost(logits[0, 0], boxes[0, 0], targets.labels, targets.boxes)
     # the corners of a small box are differences of large numbers: rounding grows
     assert_near(ours, expected, rtol=0, atol=1e-4 + 2e-6 / size)
@@ -204,3 +205,30 @@ def test_takes_the_costs_of_mmdet(costs):
 def test_refuses_to_match_by_nothing():
     with pytest.raises(ValueError, match="match_costs is empty; name at least one cost"):
         HungarianMatcher(match_costs=[])
+
+
+COSTS = [
+    dict(type="FocalLossCost", weight=2.0),
+    dict(type="FocalLossCost", weight=1.0, alpha=0.4, gamma=1.5),
+    dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
+    dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy"),
+    dict(type="IoUCost", iou_mode="giou", weight=2.0),
+    dict(type="IoUCost", iou_mode="iou", weight=3.0),
+    dict(type="ClassificationCost", weight=1.0),
+]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=str)
+@pytest.mark.parametrize("counts", [(3, 3), (4, 0, 1)], ids=str)
+def test_batched_costs_are_mmdets(cost, counts):
+    """Each image's own columns; the others are fill."""
+    targets = make_targets(counts)
+    logits, boxes = make_predictions(2, len(counts), 6)
+    cost = TASK_UTILS.build(cost)
+    (found,) = cost_terms([cost], logits, boxes, targets)
+    assert found.shape == (2, len(counts), 6, max(counts))
+    for layer in range(2):
+        for image, count in enumerate(counts):
+            predictions, objects, meta = instances(logits, boxes, targets, layer, image)
+            expected = cost(predictions, objects, meta)
+            assert_near(found[layer, image, :, :count], expected, atol=2e-5)
