@@ -1,5 +1,6 @@
 """mmdet's inference interfaces, and what other people's readers of its results rely on."""
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_data_samples_as_supervision_reads_them(tiny_run, detector):
     assert (scores[:-1] >= scores[1:]).all() and 0 <= scores.min() and scores.max() <= 1
     assert labels.shape == (60,) and found.labels.dtype == torch.int64
     assert set(labels) == set(range(len(CLASSES)))
+    assert "masks" not in found
+
+
+def test_supervision_reads_data_samples(tiny_run, detector):
+    """Where it is installed; what it reads is checked above in any case."""
+    supervision = pytest.importorskip("supervision")
+    result = inference_detector(detector, val_images(tiny_run.data_root)[0])
+    found = supervision.Detections.from_mmdetection(result)
+    np.testing.assert_array_equal(found.xyxy, result.pred_instances.bboxes)
+    np.testing.assert_array_equal(found.class_id, result.pred_instances.labels)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -113,6 +124,77 @@ def test_inferencer_agrees_with_inference_detector(tiny_run, detector):
     for prediction in infer(paths[:1] * 3, batch_size=3)["predictions"]:
         np.testing.assert_allclose(prediction["scores"], expected[0].scores, rtol=1e-3, atol=1e-4)
     assert len(infer(paths, batch_size=3)["predictions"]) == 3
+
+
+@pytest.mark.smoke
+def test_batches_of_different_sizes_give_what_single_images_give(tiny_run, tmp_path):
+    """With separate_sizes, which does away with padding; images of one size share a batch."""
+    paths = val_images(tiny_run.data_root, range(4))
+    images = [mmcv.imread(path) for path in paths]
+    images.append(mmcv.imresize(images[0], (images[0].shape[1] // 2, images[0].shape[0])))
+    assert len({image.shape for image in images}) > 1
+    config = Config.fromfile(tiny_run.config)
+    config.model.test_cfg.separate_sizes = True
+    config.dump(tmp_path / "separate.py")
+    infer = inferencer(model=str(tmp_path / "separate.py"), weights=str(tiny_run.checkpoint))
+    alone = infer(images, batch_size=1)["predictions"]
+    for batch_size in (2, 5):
+        for actual, expected in zip(
+            arrays(infer(images, batch_size=batch_size)["predictions"]), arrays(alone), strict=True
+        ):
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-2)  # pixels
+    padded = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    together = padded(images, batch_size=5)["predictions"]
+    worst = max(np.abs(a - b).max() for a, b in zip(arrays(together), arrays(alone), strict=True))
+    assert worst > 1e-2  # the padding is seen, so the option is needed
+
+
+def test_inferencer_on_a_folder(tiny_run):
+    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    folder = infer(str(tiny_run.data_root / "val"))["predictions"]
+    assert len(folder) == VAL_IMAGES
+    one_by_one = [infer(path)["predictions"][0] for path in val_images(tiny_run.data_root)]
+    # A folder is listed in no particular order.
+    key = lambda prediction: prediction["scores"]  # noqa: E731
+    for actual, expected in zip(sorted(folder, key=key), sorted(one_by_one, key=key), strict=True):
+        assert actual == expected
+
+
+def test_video_by_frames(tiny_run, detector, tmp_path):
+    """mmdet's way with videos: mmcv.VideoReader, and frames as arrays."""
+    paths = val_images(tiny_run.data_root, range(3))
+    frames = [mmcv.imresize(mmcv.imread(path), (160, 128)) for path in paths]
+    writer = cv2.VideoWriter(
+        str(tmp_path / "video.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (160, 128)
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    video = mmcv.VideoReader(str(tmp_path / "video.avi"))
+    assert len(video) == 3
+    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    read = list(video)
+    predictions = infer(read, batch_size=3)["predictions"]
+    for frame, prediction in zip(read, predictions, strict=True):
+        found = inference_detector(detector, frame).pred_instances
+        np.testing.assert_allclose(prediction["scores"], found.scores, rtol=1e-3, atol=1e-4)
+        assert max(box[2] for box in prediction["bboxes"]) <= 160
+
+
+def test_inferencer_as_sahi_reads_it(tiny_run):
+    """sahi's MmdetDetectionModel: class names, the training data set, lists of plain numbers."""
+    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
+    assert tuple(infer.model.dataset_meta["classes"]) == CLASSES
+    dataset = infer.cfg["train_dataloader"]["dataset"]
+    while dataset["type"] == "RepeatDataset":
+        dataset = dataset["dataset"]
+    steps = dataset["pipeline"]
+    assert not any("mask" in key and value is True for s in steps for key, value in s.items())
+    (prediction,) = infer(mmcv.imread(val_images(tiny_run.data_root)[0]))["predictions"]
+    assert set(prediction) == {"labels", "scores", "bboxes"}  # no masks
+    assert all(type(label) is int for label in prediction["labels"])
+    assert all(type(score) is float for score in prediction["scores"])
+    assert all(len(box) == 4 and type(box) is list for box in prediction["bboxes"])
 
 
 def test_inferencer_from_weights_alone(tiny_run):

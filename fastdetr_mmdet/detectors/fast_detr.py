@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,11 @@ class FastDETR(BaseDetector):
             code takes its last level's from the third.
         num_queries: Queries per image; None leaves it to ``transformer.queries``.
         train_cfg: Handed to the head: ``assigner``.
-        test_cfg: Handed to the head: ``max_per_img``.
+        test_cfg: Handed to the head: ``max_per_img``. ``separate_sizes``: False, the official
+            codes: images of different sizes are padded to one batch, which changes their results
+            a little (the backbone's convolutions see the padding, and some parts do). True: in
+            ``predict`` images of one size are a batch of their own, without padding, so that an
+            image gives the same result in every batch.
         data_preprocessor: ``DetDataPreprocessor`` config.
         init_cfg: As in mmengine.
 
@@ -74,6 +78,7 @@ class FastDETR(BaseDetector):
             default_args=dict(num_feats=embed_dims // 2),
         )
         self.mask_from = mask_from
+        self.separate_sizes = bool((test_cfg or {}).get("separate_sizes", False))
         decoder = self.transformer.decoder
         queries = self.transformer.queries
         # What follows from other parts is not the config's to say, so it comes after the config's.
@@ -194,6 +199,15 @@ class FastDETR(BaseDetector):
         Shape:
             batch_inputs: (bs, 3, H, W)
         """
+        if self.separate_sizes:
+            for images, samples in _by_size(batch_inputs, batch_data_samples):
+                self._predict(images, samples, rescale)
+            return batch_data_samples
+        return self._predict(batch_inputs, batch_data_samples, rescale)
+
+    def _predict(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool
+    ) -> Sequence:
         output = self.forward_transformer(batch_inputs, batch_data_samples)
         results = self.bbox_head.predict(
             hidden_states=output.hidden_states,
@@ -215,6 +229,18 @@ class FastDETR(BaseDetector):
         """
         output = self.forward_transformer(batch_inputs, batch_data_samples)
         return self.bbox_head(output.hidden_states, reference_logits=output.reference_logits)
+
+
+def _by_size(
+    batch_inputs: Tensor, batch_data_samples: Sequence
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """The images of each size, cut to it, with their data samples."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, sample in enumerate(batch_data_samples):
+        h, w = sample.metainfo.get("img_shape", batch_inputs.shape[-2:])[:2]
+        groups.setdefault((h, w), []).append(index)
+    for (h, w), images in groups.items():
+        yield batch_inputs[images, :, :h, :w], [batch_data_samples[index] for index in images]
 
 
 def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | None:

@@ -12,6 +12,14 @@ from torch import nn
 from support.models import randomise
 
 ROOT = Path(__file__).parents[2]
+# All that have a ResNet, one of each model: 12 epochs or 50 are the same to a graph.
+FOLDERS = ("conditional_detr", "deformable_detr", "smca_detr", "sam_detr", "mixed", "demo")
+CONFIGS = [
+    f"{path.parent.name}/{path.stem}"
+    for folder in FOLDERS
+    for path in sorted((ROOT / "configs" / folder).glob("*.py"))
+    if not any(part in path.stem for part in ("swin", "convnext", "timm", "r101", "12e", "108e"))
+]
 EMBED_DIMS, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 32, 4, 12, 5
 
 

@@ -1,0 +1,93 @@
+"""``python -m fastdetr_mmdet.export``, and the page that tells how to use its files."""
+
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector, init_detector
+from support.runs import ROOT, val_images
+
+from fastdetr_mmdet.export import __main__ as command
+from fastdetr_mmdet.export import errors
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    """A two-stage detector with deformable attention, fixed to one image of 64 x 64."""
+    path = tmp_path_factory.mktemp("export") / "detector.onnx"
+    arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(path), "--benchmark"]
+    assert command.main(arguments) == 0
+    return path
+
+
+def test_file_is_fixed_to_the_test_scale(exported):
+    (images,) = onnxruntime.InferenceSession(exported).get_inputs()
+    assert images.shape == [1, 3, 64, 64]
+
+
+def test_example_of_the_page(exported, tiny_run, tmp_path, monkeypatch, capsys):
+    """Run as it stands; it finds what mmdet finds, in pixels of the file."""
+    page = (ROOT / "docs/inference.md").read_text()
+    (example,) = re.findall(r"```python\n(import json\n.*?)```", page, flags=re.DOTALL)
+    fixed = re.search(r"`(resized = cv2\.resize.*)`", page)[1]
+    lines = example.splitlines()
+    assert len([line for line in lines if line.strip()]) <= 16
+    example = "\n".join(fixed if line.startswith("resized =") else line for line in lines)
+    picture = val_images(tiny_run.data_root)[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "detector.onnx").write_bytes(exported.read_bytes())
+    (tmp_path / "image.jpg").write_bytes(open(picture, "rb").read())
+    names: dict = {}
+    exec(compile(example, "docs/inference.md", "exec"), names)
+
+    detector = init_detector(str(tiny_run.config), str(tiny_run.checkpoint), device="cpu")
+    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
+    resize.keep_ratio = False  # as the file that is fixed to a size
+    found = inference_detector(detector, picture).pred_instances
+    np.testing.assert_allclose(names["scores"][0], found.scores, atol=1e-3)
+    np.testing.assert_allclose(names["boxes"][0], found.bboxes, atol=0.1)
+    assert names["labels"][0].tolist() == found.labels.tolist()
+
+
+def test_packages_are_named(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(errors, "PACKAGES", ("onnx", "not_installed_here"))
+    assert importlib.util.find_spec("not_installed_here") is None
+    out = tmp_path / "detector.onnx"
+    assert command.main([str(tiny_run.config), str(tiny_run.checkpoint), str(out)]) == 1
+    message = capsys.readouterr().err
+    assert "Exporting needs not_installed_here, which is not installed" in message
+    assert "pip install 'fastdetr_mmdet[export]'" in message
+    assert not out.exists()
+
+
+class Hostile:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.path),)
+
+
+def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
+    checkpoint, proof = tmp_path / "hostile.pth", tmp_path / "proof"
+    torch.save(dict(state_dict={}, meta=Hostile(proof)), checkpoint)
+    out = tmp_path / "detector.onnx"
+    assert command.main([str(tiny_run.config), str(checkpoint), str(out)]) == 1
+    assert "hostile.pth was refused: reading it would run" in capsys.readouterr().err
+    assert not proof.exists() and not out.exists()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_missing_file(tiny_run, tmp_path, which, capsys):
+    arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(tmp_path / "detector.onnx")]
+    arguments[which] = "nowhere.py"
+    assert command.main(arguments) == 1
+    assert capsys.readouterr().err == "error: nowhere.py does not exist.\n"

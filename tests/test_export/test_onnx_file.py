@@ -1,0 +1,133 @@
+"""Exported files: standard operators, run by onnxruntime, equal to PyTorch on two sizes."""
+
+import json
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.models import tiny_config
+from support.small import CONFIGS, small_detector
+
+from fastdetr_mmdet.export import ExportError, Preprocessing, compare, export_onnx, onnx_file
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+PREPROCESSING = Preprocessing(
+    classes=tuple("abcde"),
+    channels="RGB",
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    scale=(192, 160),
+    keep_ratio=True,
+)
+# One layer each: what repeats is not another operator.
+ONE_LAYER = dict(transformer__encoder__num_layers=1, transformer__decoder__num_layers=1)
+SAM = "sam_detr/sam-detr-smca_r50_4xb4-50e_coco"
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory):
+    """A detector with RoIAlign and Gaussian prior, and its file with free sizes."""
+    detector = small_detector(SAM, **ONE_LAYER)
+    path = tmp_path_factory.mktemp("export") / "detector.onnx"
+    comparisons = export_onnx(detector, path, PREPROCESSING, dynamic=True)
+    return detector, path, comparisons
+
+
+def test_equals_pytorch_on_any_size(dynamic):
+    detector, path, comparisons = dynamic
+    assert [c.image_size for c in comparisons] == [(1, 160, 192), (2, 121, 129)]
+    for size in ((3, 75, 101), (1, 33, 224), (2, 64, 64)):
+        comparisons.append(compare(path, detector, size, seed=1))
+    for comparison in comparisons:
+        assert comparison.agrees(), str(comparison)
+        assert comparison.boxes < 1e-3  # pixels
+
+
+def test_holds_standard_operators_only(dynamic):
+    model = onnx.load(dynamic[1])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import if o.version >= 17] == [("", 18)]
+    assert {node.domain for node in model.graph.node} == {""} and not model.functions
+    kinds = {node.op_type for node in model.graph.node}
+    assert {"RoiAlign", "GridSample", "TopK"} <= kinds
+
+
+def test_says_how_it_is_used(dynamic):
+    model = onnx.load(dynamic[1])
+    (images,) = model.graph.input
+    dims = [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim]
+    assert images.name == "images" and dims == ["batch", 3, "height", "width"]
+    assert [output.name for output in model.graph.output] == ["boxes", "scores", "labels"]
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert about["classes"] == list("abcde") and about["channels"] == "RGB"
+    assert about["mean"] == [123.675, 116.28, 103.53] and about["scale"] == [192, 160]
+    assert about["smallest_size"] == [33, 33]
+    assert "/" not in about["config"]
+
+
+def test_the_comparison_notices(dynamic):
+    """It fails for other weights, so it can fail."""
+    path = dynamic[1]
+    other = small_detector(SAM, seed=1, **ONE_LAYER)
+    comparison = compare(path, other, (1, 96, 96))
+    assert not comparison.agrees() and comparison.largest > 1e-2
+    again = small_detector(SAM, **ONE_LAYER)
+    assert compare(path, again, (1, 96, 96)).agrees()
+    with torch.no_grad():
+        again.bbox_head.reg_branches[0][-1].bias[0] += 0.02
+    moved = compare(path, again, (1, 96, 96))
+    assert not moved.agrees() and moved.scores < 1e-3 and moved.boxes > 0.1
+
+
+def test_a_disagreement_is_not_written(dynamic, tmp_path, monkeypatch):
+    """The file that was there stays, and nothing lies beside it."""
+    model = onnx.load(dynamic[1])
+    detector = small_detector(SAM, seed=1, **ONE_LAYER)
+    target = tmp_path / "detector.onnx"
+    target.write_bytes(b"before")
+    with pytest.raises(ExportError, match=r"onnxruntime disagrees .* was not written"):
+        onnx_file._write(model, target, detector, [(1, 96, 96)])
+    assert target.read_bytes() == b"before" and list(tmp_path.iterdir()) == [target]
+
+
+def test_part_that_reads_a_size_is_refused(tmp_path):
+    """Not obeyed in silence, which would fix the size."""
+    detector = small_detector("conditional_detr/conditional-detr_r50_8xb2-50e_coco", **ONE_LAYER)
+    neck = detector.neck.forward
+    detector.neck.forward = lambda maps: tuple(x * int(x.shape[-1]) for x in neck(maps))
+    path = tmp_path / "detector.onnx"
+    with pytest.raises(ExportError, match=r"with free image sizes.*leave --dynamic out"):
+        export_onnx(detector, path, PREPROCESSING, dynamic=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_fast_detr(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(ExportError, match=r"Linear cannot be exported here.*FastDETR only"):
+        export_onnx(module, tmp_path / "linear.onnx", PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    "path, message", [(".", "is a folder"), ("missing/detector.onnx", "make the folder")]
+)
+def test_destination(path, message, tmp_path):
+    detector = MODELS.build(tiny_config())
+    with pytest.raises(ExportError, match=message):
+        export_onnx(detector, tmp_path / path, PREPROCESSING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+def test_every_shipped_model(name, dynamic, tmp_path, record_property):
+    """Fixed, and with free sizes on two sizes."""
+    detector = small_detector(name)
+    path = tmp_path / "detector.onnx"
+    for comparison in export_onnx(detector, path, PREPROCESSING, dynamic):
+        record_property("difference", str(comparison))
+        print(name, comparison)
+        assert comparison.agrees() and comparison.boxes < 1e-3
+    assert {node.domain for node in onnx.load(path).graph.node} == {""}
