@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -119,8 +118,8 @@ def read_progress(work_dir: str | Path) -> dict[str, Any]:
 
 def cpu_seconds() -> float:
     """CPU seconds of this process's threads and of its workers, dead or alive."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = time.process_time() + ended.ru_utime + ended.ru_stime
+    ended = os.times()
+    seconds = time.process_time() + ended.children_user + ended.children_system
     for worker in multiprocessing.active_children():
         stat = Path(f"/proc/{worker.pid}/stat")
         try:
