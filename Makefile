@@ -8,6 +8,7 @@ PYTHON ?= python3
 # Processes of the test suite, and further arguments for it: make test PYTEST_ARGS='-k matcher'
 WORKERS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)
 BIN := $(VENV)/bin
@@ -20,11 +21,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 # Tests marked gpu are left out where there is no CUDA device, and run where there is one.
 GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.is_available() else "not gpu")')
 
-.PHONY: help setup test test-slow smoke lint format demo clean
+.PHONY: help setup test test-slow smoke bench lint format demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'Variables: STACK=onedl|openmmlab, PYTHON=python3, WORKERS=2, PYTEST_ARGS='
+	@echo 'Variables: STACK=onedl|openmmlab, PYTHON=python3, WORKERS=2, PYTEST_ARGS=, BENCH_ARGS='
 
 setup: ## the virtual environment: torch, mmcv with its ops, mmengine, mmdet, mim, this package
 	@STACK=$(STACK) PYTHON=$(PYTHON) scripts/setup.sh
@@ -37,6 +38,9 @@ test-slow: setup ## the whole test suite
 
 smoke: setup ## the small subset that CI runs on the second stack
 	$(PYTEST) -m "smoke and $(GPU)" $(PYTEST_ARGS)
+
+bench: setup ## speed and memory beside mmdet; BENCH_ARGS='--device cuda --json rows.json'
+	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
 lint: setup ## ruff, mypy, codespell
 	@status=0; \

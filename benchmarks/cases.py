@@ -77,13 +77,15 @@ def load_config(name: str, whose: str) -> Config:
     return config
 
 
-def build(name: str, whose: str, seed: int = 0) -> Side:
+def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) -> Side:
     """A model with random weights, also where training starts from zeros.
 
     Zeros would hide a difference, and make every query predict the same.
     """
     register_all_modules(init_default_scope=True)
     config = load_config(name, whose)
+    if num_queries is not None:
+        config.model.num_queries = num_queries
     torch.manual_seed(seed)
     with _silent():
         model = MODELS.build(config.model)

@@ -1,0 +1,169 @@
+"""Ours beside mmdet's own, the same weights: ``python -m benchmarks.compare``.
+
+Both in one process and in turns, so that the machine's moods fall on both; what is reported is the
+median of the ratios of neighbouring rounds, with the least and the greatest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import launches, memory, work
+from .batches import Batch, make_batch
+from .cases import BESIDE, CASES, Side, build_pair
+from .clocks import Timing, alternate
+from .quiet import quiet
+from .table import markdown
+
+WHATS = ("inference", "train", "criterion", "memory", "launches")
+OBJECTS = (7, 50)
+
+
+def compare(args: argparse.Namespace, report: Callable[[str], object] = print) -> list[dict]:
+    """All rows that were asked for, in order."""
+    rows = []
+    for name in args.models:
+        for dtype in args.dtypes:
+            for batch_size in args.batches:
+                common = dict(model=name, device=args.device, dtype=dtype, batch=batch_size)
+                common |= dict(mode=args.mode, beside=beside(name))
+                for row in _rows(args, name, dtype, batch_size):
+                    rows.append({**common, **row})
+                    report(json.dumps(rows[-1]))
+    return rows
+
+
+def beside(name: str) -> str:
+    """What a model is compared with."""
+    return "mmdet" if CASES[name].mmdet else f"ours, {BESIDE}"
+
+
+def _rows(
+    args: argparse.Namespace, name: str, dtype: str, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    device, size = args.device, tuple(args.image_size)
+    pair = build_pair(name)
+    for side in pair:
+        side.model.to(device)
+    batch = make_batch(batch_size, size, device=device)
+    same = CASES[name].mmdet is not None
+    if same:
+        check_equal(*pair, batch)
+    if args.mode == "compiled":
+        for side in pair:
+            side.model.forward = torch.compile(side.model.forward)
+
+    def timed(kind: Callable, *more: Any) -> Timing:
+        # a batch each: a model writes its detections into the samples
+        calls = [kind(side, make_batch(batch_size, size, device=device), *more) for side in pair]
+        return alternate(*calls, rounds=args.rounds, device=device)
+
+    if "inference" in args.what:
+        yield dict(what="inference", **timed(work.inference, device, dtype).row())
+    if "criterion" in args.what and same and dtype == "fp32":
+        for objects in OBJECTS:
+            own = make_batch(batch_size, size, objects, device)
+            given = work.predictions(pair[0], own)
+            calls = [work.criterion(side, own, *given) for side in pair]
+            timing = alternate(*calls, rounds=max(args.rounds, 9), device=device)
+            yield dict(what="criterion", objects=objects, **timing.row())
+    if "launches" in args.what:
+        steps = [work.training_step(side, batch, device, dtype) for side in pair]
+        ours, theirs = (launches.count(step, device) for step in steps)
+        yield dict(what="launches", ours=ours, theirs=theirs)
+    if "train" in args.what:
+        yield dict(what="train", **timed(work.training_step, device, dtype).row())
+    if "memory" in args.what:
+        del pair
+        yield dict(
+            what="memory", ours_ms=None, theirs_ms=None, **_memory(args, name, dtype, batch_size)
+        )
+
+
+def _memory(args: argparse.Namespace, name: str, dtype: str, batch_size: int) -> dict[str, float]:
+    others = (name, "mmdet") if CASES[name].mmdet else (BESIDE, "ours")
+    rest = (batch_size, tuple(args.image_size), args.device, dtype, args.threads)
+    pairs = [
+        [memory.measure(*who, *rest) for who in ((name, "ours"), others)]
+        for _ in range(min(args.rounds, 3))
+    ]
+    ours, theirs = zip(*pairs, strict=True)
+    return Timing(ours, theirs).row(unit=1, name="mib")
+
+
+def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
+    """Raise AssertionError unless both predict the same, before any of it is timed."""
+    outputs = []
+    for side in (ours, theirs):
+        side.model.eval()
+        with torch.no_grad():
+            outputs.append(side.model(batch.images, batch.samples, mode="tensor")[:2])
+    for mine, other, tolerance in zip(*outputs, (1e-3, 1e-4), strict=True):
+        torch.testing.assert_close(mine[-1], other[-1], rtol=0, atol=tolerance)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--what", nargs="+", choices=WHATS, default=list(WHATS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"))
+    parser.add_argument("--batches", type=int, nargs="+", help="cpu: 2; cuda: 1 4 8")
+    parser.add_argument("--dtypes", nargs="+", choices=list(work.DTYPES))
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    args = parser.parse_args(arguments)
+    on_cuda = args.device.startswith("cuda")
+    if on_cuda and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here: leave --device out, or give --device cpu.")
+    args.image_size = args.image_size or ((800, 1333) if on_cuda else (480, 640))
+    args.batches = args.batches or ([1, 4, 8] if on_cuda else [2])
+    args.dtypes = args.dtypes or (["fp32", "bf16", "fp16"] if on_cuda else ["fp32"])
+    return args
+
+
+def device_name(device: str) -> str:
+    """For the table's heading."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor() or "CPU"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    args = parse(arguments)
+    quiet()
+    torch.set_num_threads(args.threads)
+    rows = compare(args)
+    h, w = args.image_size
+    threads = f", {args.threads} threads" if args.device == "cpu" else ""
+    title = (
+        f"{device_name(args.device)}{threads}, images of {h} x {w}, {args.mode}, {args.rounds} "
+        f"rounds, torch {torch.__version__}"
+    )
+    table = markdown(rows, title)
+    print(f"\n{table}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.markdown:
+        args.markdown.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The least time a machine needs for a model's products: ``python -m benchmarks.floor``.
+
+FLOPs of matrix products and convolutions over the rate at which this machine multiplies large
+matrices; and, from a profile, which operators the time goes to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from .batches import make_batch
+from .cases import CASES, build_pair
+from .quiet import quiet
+from .work import inference, training_step
+
+_WORK = {"inference": inference, "train": training_step}
+
+
+def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
+    """FLOP/s of the best of several large products, in float32."""
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def main() -> None:
+    """Print FLOPs, floor and profile of one model, ours and mmdet's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=list(CASES))
+    parser.add_argument("--what", choices=list(_WORK), default="inference")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--image-size", type=int, nargs=2, default=(480, 640))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=12)
+    args = parser.parse_args()
+    quiet()
+    torch.set_num_threads(args.threads)
+    rate = matmul_rate()
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s with {args.threads} threads\n")
+    for whose, side in zip(("ours", "theirs"), build_pair(args.model), strict=True):
+        call = _WORK[args.what](side, make_batch(args.batch, tuple(args.image_size)), "cpu", "fp32")
+        call()
+        with FlopCounterMode(display=False) as counter:
+            call()
+        started = time.perf_counter()
+        call()
+        took = time.perf_counter() - started
+        with profile() as profiler:
+            call()
+        least = counter.get_total_flops() / rate
+        print(
+            f"{whose}: {counter.get_total_flops() / 1e9:.0f} GFLOP, floor {least * 1e3:.0f} ms, "
+            f"took {took * 1e3:.0f} ms\n"
+        )
+        averages = sorted(profiler.key_averages(), key=lambda e: -e.self_cpu_time_total)
+        total = sum(e.self_cpu_time_total for e in averages)
+        for event in averages[: args.rows]:
+            print(f"  {event.self_cpu_time_total / total:6.1%}  {event.count:6d}  {event.key}")
+        print()
+
+
+if __name__ == "__main__":
+    main()

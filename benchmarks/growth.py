@@ -1,0 +1,127 @@
+"""How time and memory of a training step grow: ``python -m benchmarks.growth``.
+
+With the image's side, the number of queries, of objects and of images; one plot and one JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+
+from .batches import make_batch
+from .cases import CASES, Side, build
+from .clocks import seconds
+from .quiet import quiet
+from .work import training_step
+
+matplotlib.use("Agg")
+
+# One thing grows, the others stay at these.
+USUAL = dict(side=320, queries=300, objects=7, batch=1)
+STEPS: dict[str, list[int]] = dict(
+    side=[160, 320, 480, 640],
+    queries=[100, 300, 600, 900],
+    objects=[0, 7, 50, 200],
+    batch=[1, 2, 4],
+)
+AXES = dict(
+    side="image side, pixels", queries="queries", objects="objects an image", batch="images"
+)
+# Of Okabe and Ito, told apart by the colour-blind.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+
+
+def measure(name: str, queries: int, side: int, objects: int, batch: int, rounds: int) -> dict:
+    """Milliseconds of a training step, and MiB that its forward pass keeps for the gradient."""
+    model = build(name, "ours", num_queries=queries)
+    data = make_batch(batch, (side, side), objects)
+    step = training_step(model, data, "cpu", "fp32")
+    step()
+    took = statistics.median(seconds(step, 1, "cpu") for _ in range(rounds))
+    return dict(ms=round(took * 1e3, 1), mib=round(kept(model, data) / 2**20, 1))
+
+
+def kept(side: Side, data: Any) -> int:
+    """Bytes that the graph of the loss holds, parameters not counted."""
+    parameters = {p.untyped_storage().data_ptr() for p in side.model.parameters()}
+    sizes: dict[int, int] = {}
+    held = []  # or an address might be given out twice
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        held.append(x)
+        return x
+
+    side.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        side.model(data.images, data.samples, mode="loss")
+    return sum(sizes.values())
+
+
+def plot(rows: list[dict], path: Path, title: str) -> None:
+    """A column per thing that grows; time above, memory below; both axes from zero."""
+    import matplotlib.pyplot as plt
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = plt.subplots(2, len(STEPS), figsize=(13, 6), sharey="row", layout="constrained")
+    for column, grows in enumerate(STEPS):
+        for colour, model in zip(COLOURS, models, strict=False):
+            own = [r for r in rows if r["model"] == model and r["grows"] == grows]
+            for row, key in enumerate(("ms", "mib")):
+                x, y = [r["value"] for r in own], [r[key] for r in own]
+                axes[row, column].plot(x, y, "o-", color=colour, label=model)
+        axes[1, column].set_xlabel(AXES[grows])
+    for axis, label in zip(axes[:, 0], ("training step, ms", "kept for the gradient, MiB")):
+        axis.set_ylabel(label)
+    for axis in axes.flat:
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth", description=__doc__.splitlines()[0]
+    )
+    models = ["conditional-detr", "deformable-detr", "smca-detr", "sam-detr"]
+    parser.add_argument("--models", nargs="+", choices=list(CASES), default=models)
+    parser.add_argument("--grows", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--steps", type=int, help="only so many values of each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/growth"))
+    args = parser.parse_args(arguments)
+    quiet()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in args.models:
+        for grows in args.grows:
+            for value in STEPS[grows][: args.steps]:
+                found = measure(name, rounds=args.rounds, **(USUAL | {grows: value}))
+                rows.append(dict(model=name, grows=grows, value=value, **found))
+                print(json.dumps(rows[-1]), flush=True)
+    title = f"Training step on {args.threads} CPU threads; else " + ", ".join(
+        f"{v} {AXES[k].split(',')[0]}" for k, v in USUAL.items()
+    )
+    plot(rows, args.out / "growth.png", title)
+    (args.out / "growth.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"written: {args.out / 'growth.png'}, {args.out / 'growth.json'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""How much the host has to do for a training step: operators, kernel launches, waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+# Calls of the CUDA runtime for which the host waits until the device is done.
+_WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx")
+
+
+def count(step: Callable[[], object], device: str) -> dict[str, int]:
+    """Counts of one call, by the profiler; the first call is not counted."""
+    step()
+    activities = [ProfilerActivity.CPU]
+    if device.startswith("cuda"):
+        activities.append(ProfilerActivity.CUDA)
+        torch.cuda.synchronize()
+    with profile(activities=activities) as profiler:
+        step()
+    counts = tally(profiler.events())
+    if device.startswith("cuda"):
+        counts["waits"] -= 1  # the profiler's own, at its end
+    return counts
+
+
+def tally(events: Iterable[Any]) -> dict[str, int]:
+    """Operators that were called from outside of another, launches and waits among events."""
+    counts = {"operators": 0, "launches": 0, "waits": 0}
+    for event in events:
+        if event.name.startswith("aten::"):
+            parent = event.cpu_parent
+            counts["operators"] += parent is None or not parent.name.startswith("aten::")
+        counts["launches"] += event.name in _LAUNCHES
+        counts["waits"] += event.name in _WAITS
+    return counts
