@@ -1,0 +1,54 @@
+"""What docs/visualization.md says is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mmdet.registry import HOOKS, MODELS
+from mmengine.config import Config
+
+from fastdetr_mmdet.visualize import _parser
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "visualization.md"
+TEXT = PAGE.read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["smca_r18_shapes.py", "sam_r18_shapes.py"])
+def test_configs_build(name, tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    smca, sam = (block for block in BLOCKS if block.startswith("_base_"))
+    (tmp_path / "smca_r18_shapes.py").write_text(smca)
+    (tmp_path / "sam_r18_shapes.py").write_text(sam)
+    config = Config.fromfile(tmp_path / name)
+    decoder = MODELS.build(config.model).transformer.decoder
+    assert type(decoder.layers[0].cross_attn).__name__.lower().startswith(name[:3])
+    assert len(decoder.layers) == 3
+    last = config.param_scheduler[-1]
+    assert config.train_cfg.max_epochs == last.end == config.default_hooks.checkpoint.interval
+
+
+def test_hook_of_the_page_is_built():
+    (block,) = [block for block in BLOCKS if "custom_hooks" in block]
+    names: dict = {}
+    exec(block, names)
+    (config,) = names["custom_hooks"]
+    hook = HOOKS.build(config)
+    assert hook.interval == 2 and hook.num_images == 4
+
+
+def test_options_of_the_page_exist():
+    (usage,) = re.findall(r"visualize CONFIG.*", TEXT)
+    known = {flag for action in _parser()._actions for flag in action.option_strings}
+    flags = set(re.findall(r"--\w+", usage))
+    assert flags == {"--out", "--top", "--query", "--layer"}
+    assert flags <= known
+
+
+def test_links_and_pictures_lead_to_files():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    pictures = [PAGE.parent / target for target in targets if target.endswith(".jpg")]
+    assert len(pictures) == 4
+    assert [target for target in targets if not (PAGE.parent / target).exists()] == []
+    assert max(path.stat().st_size for path in pictures) <= 150_000
