@@ -49,7 +49,7 @@ class Preprocessing:
             )
         swapped = given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False)
         pipeline = cfg.test_dataloader.dataset.pipeline
-        resize = next((step for step in pipeline if step["type"].endswith("Resize")), {})
+        resize: dict = next((step for step in pipeline if step["type"].endswith("Resize")), {})
         scale = resize.get("scale")
         if scale is None or len(scale) != 2:
             raise ExportError(
