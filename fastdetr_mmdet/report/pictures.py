@@ -15,6 +15,7 @@ from mmengine import fileio
 from .markup import Html, el
 
 QUALITY = 78
+_CROWDED = 12  # from more names on they are written smaller
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def drawing(
     x1, y1, x2, y2 = region
     width, height = x2 - x1, y2 - y1
     # pictures are shown equally wide
-    text_size, line = width * 0.05, width * line
+    crowded = sum(bool(box.text) for box in boxes) > _CROWDED
+    text_size, line = width * (0.034 if crowded else 0.05), width * line
     parts: list[Html] = []
     for box in boxes:
         parts += _box(box, region, text_size, line)

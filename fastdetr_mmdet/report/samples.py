@@ -45,7 +45,7 @@ def sample_section(runs: Sequence[Run], number: int, min_score: float) -> Html:
         parts.append(
             el(
                 "p",
-                f"{len(shown)} images, spread evenly over the {len(first.images)} that were "
+                f"{_images(len(shown))}, spread evenly over the {len(first.images)} that were "
                 "evaluated and have objects; not chosen by how they came out.",
                 cls="note",
             )
@@ -91,6 +91,10 @@ def predicted_boxes(
             look = "right" if verdict.kind is Kind.CORRECT else "wrong"
             boxes.append(Box(image.boxes[verdict.box], text, look))
     return boxes, errors
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
 
 
 def _row(name: str, image: ImageResult, runs: list[tuple[int, Run]], min_score: float) -> Html:
