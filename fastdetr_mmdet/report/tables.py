@@ -36,8 +36,8 @@ def coco_section(runs: Sequence[Run]) -> Html:
             el(
                 "p",
                 "Computed for this report, by running the checkpoint on the validation set of the "
-                "run's own config: pycocotools's figures, on all images the same as mim test gives. A dash "
-                "stands where there are no such objects.",
+                "run's own config: pycocotools's figures, on all images the same as mim test "
+                "gives. A dash stands where there are no such objects.",
                 cls="note",
             )
         )
