@@ -79,7 +79,9 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
                 x, y = [r["value"] for r in own], [r[key] for r in own]
                 axes[row, column].plot(x, y, "o-", color=colour, label=model)
         axes[1, column].set_xlabel(AXES[grows])
-    for axis, label in zip(axes[:, 0], ("training step, ms", "kept for the gradient, MiB")):
+    for axis, label in zip(
+        axes[:, 0], ("training step, ms", "kept for gradients, MiB"), strict=True
+    ):
         axis.set_ylabel(label)
     for axis in axes.flat:
         axis.set_xlim(left=0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .ops.dropout import Dropout
 
@@ -81,6 +85,16 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor, num_heads: int) -> Tensor:
         return F.linear(x, weight, bias)
     weight = weight.unflatten(0, (num_heads, -1))  # (num_heads, chunk, dims)
     return torch.einsum("bqhc,hdc->bqhd", x, weight).flatten(2) + bias
+
+
+def call_layer(layer: Callable[..., Any], *inputs: Any, with_cp: bool = False) -> Any:
+    """Call a layer; with ``with_cp`` keep its inputs only, and compute it again for the gradient.
+
+    Dropout draws the same again, so results and gradients are those without it.
+    """
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
 
 
 def check_heads(owner: str, embed_dims: int, num_heads: int) -> None:

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..boxes import add_reference
+from ..layers import call_layer
 from ..positions import sine_embedding
 from ..structures import DecoderOutput, Memory, Queries
 from .layer import DecoderLayer
@@ -39,6 +40,8 @@ class DetrDecoder(nn.Module):
         refine: Whether each layer moves the references for the next one.
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
+        with_cp: Whether training keeps each layer's input only and computes the layer again for the
+            gradient: much less memory, about a third more time in this part.
 
     Raises:
         ValueError: if there is no layer, or level_schedule has not one entry per layer; in forward,
@@ -68,6 +71,7 @@ class DetrDecoder(nn.Module):
         refine: bool = False,
         post_norm: bool = True,
         level_schedule: Sequence[int] | None = None,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
         if num_layers < 1:
@@ -81,6 +85,7 @@ class DetrDecoder(nn.Module):
         self.embed_dims = embed_dims
         self.refine = refine
         self.level_schedule = level_schedule
+        self.with_cp = with_cp
         layers = [
             DecoderLayer(
                 embed_dims,
@@ -150,7 +155,7 @@ class DetrDecoder(nn.Module):
             level = (
                 memory if self.level_schedule is None else memory.level(self.level_schedule[index])
             )
-            queries = queries.with_content(layer(queries, level))
+            queries = queries.with_content(call_layer(layer, queries, level, with_cp=self.with_cp))
             hidden_states.append(self.norm(queries.content))
             if self.refine and index + 1 < self.num_layers:
                 delta = box_branches[index](hidden_states[-1])  # type: ignore[index]

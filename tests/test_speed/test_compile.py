@@ -1,0 +1,61 @@
+"""``compile=True``: transformer and head are one graph each, and compute the same."""
+
+import pytest
+import torch
+from support.models import make_batch
+from support.small import small_detector
+
+MODELS = [
+    "conditional_detr/conditional-detr_r50_8xb2-50e_coco",
+    "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
+    "smca_detr/smca-detr_r50_8xb2-50e_coco",
+    "smca_detr/smca-detr-ms_r50_8xb1-50e_coco",
+    "sam_detr/sam-detr_r50_4xb4-50e_coco",
+    "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco",
+]
+
+
+def parts(model):
+    """What transformer and head are given, from images of two sizes: with padding masks."""
+    batch = make_batch()
+    with torch.no_grad():
+        features = model.extract_feat(batch[0])
+        memory = model.make_memory(features, *batch)
+
+    def transformer_and_head(memory):
+        head = model.bbox_head
+        output = model.transformer(memory, head.box_branches, head.proposal_branches)
+        return head(output.hidden_states, reference_logits=output.reference_logits)
+
+    return transformer_and_head, memory
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_graph_breaks(name, training):
+    model = small_detector(name).train(training)
+    function, memory = parts(model)
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(function)(memory)
+    reasons = [str(r.reason) for r in explained.break_reasons]
+    assert explained.graph_break_count == 0, reasons
+    assert explained.graph_count == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_equals_eager(name):
+    """Traced and run operator by operator: what a backend then makes of it is the backend's."""
+    model = small_detector(name)
+    function, memory = parts(model)
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    eager, traced = function(memory), compiled(memory)
+    torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
+    results = []
+    for outputs in (eager, traced):
+        model.zero_grad()
+        sum(x.square().mean() for x in outputs).backward()
+        results.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert results[0].keys() == results[1].keys()
+    for key, grad in results[0].items():
+        torch.testing.assert_close(results[1][key], grad, rtol=1e-3, atol=1e-5, msg=key)
