@@ -27,10 +27,8 @@ class FoldedResNet(ResNet):
     what the machine's convolutions want: on a CPU, and in half precision on a GPU. Norms in
     training mode, other convolutions and plugins are left as they are.
 
-    Results equal mmdet's within float32's rounding; parameters have the same names.
-
-    Args:
-        **kwargs: As for mmdet's ``ResNet``.
+    Results equal mmdet's within float32's rounding; parameters have the same names. Takes what
+    mmdet's ``ResNet`` takes.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
