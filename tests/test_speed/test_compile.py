@@ -30,8 +30,18 @@ def parts(model):
     return transformer_and_head, memory
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("name", MODELS)
+# Tracing is slow: three models in every run of the suite, all and their gradients in the slow ones.
+QUICK = MODELS[:2] + MODELS[4:5]
+
+
+@pytest.mark.parametrize(
+    "name, training",
+    [
+        pytest.param(m, t, marks=[] if m in QUICK and not t else pytest.mark.slow)
+        for m in MODELS
+        for t in (False, True)
+    ],
+)
 def test_no_graph_breaks(name, training):
     model = small_detector(name).train(training)
     function, memory = parts(model)
@@ -42,6 +52,7 @@ def test_no_graph_breaks(name, training):
     assert explained.graph_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_equals_eager(name):
     """Traced and run operator by operator: what a backend then makes of it is the backend's."""
