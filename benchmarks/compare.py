@@ -22,7 +22,7 @@ from .clocks import Timing, alternate
 from .quiet import quiet
 from .table import markdown
 
-WHATS = ("inference", "train", "criterion", "memory", "launches")
+MEASURES = ("inference", "train", "criterion", "memory", "launches")
 OBJECTS = (7, 50)
 
 
@@ -116,7 +116,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--what", nargs="+", choices=WHATS, default=list(WHATS))
+    parser.add_argument("--what", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"))

@@ -78,7 +78,7 @@ class _Done(Exception):
 
 
 def _own_memory(process: psutil.Process) -> int:
-    """What a worker holds for itself, without what it shares with the process it was forked from."""
+    """What a worker holds for itself, without what it shares with the process it comes from."""
     try:
         return process.memory_full_info().uss
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""``with_cp``: what is computed again for the gradient gives the same gradient, from less memory."""
+"""``with_cp``: what is computed again for the gradient gives the same, from less memory."""
 
 import pytest
 import torch

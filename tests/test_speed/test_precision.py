@@ -15,8 +15,8 @@ MODELS = [
 ]
 # Relative error of the loss: some hundred roundings of 2**-8 and 2**-11.
 TOLERANCES = {torch.bfloat16: 0.01, torch.float16: 0.002}
-# Of the gradients by all parameters. Backwards through random weights roundings grow: float16's turn
-# it by up to 0.2 (0.98), and bfloat16's are eight times as large.
+# Of the gradients by all parameters. Backwards through random weights roundings grow: float16's
+# turn it by up to 0.2 (0.98), and bfloat16's are eight times as large.
 COSINES = {torch.bfloat16: 0.4, torch.float16: 0.97}
 
 
