@@ -72,7 +72,7 @@ def _rows(
             own = make_batch(batch_size, size, objects, device)
             given = work.predictions(pair[0], own)
             calls = [work.criterion(side, own, *given) for side in pair]
-            timing = alternate(*calls, rounds=max(args.rounds, 9), device=device)
+            timing = alternate(*calls, rounds=3 * args.rounds, device=device)
             yield dict(what="criterion", objects=objects, **timing.row())
     if "launches" in args.what:
         steps = [work.training_step(side, batch, device, dtype) for side in pair]

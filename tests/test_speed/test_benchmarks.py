@@ -1,0 +1,131 @@
+"""``make bench`` measures what it says, of models that are equal."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import compare, growth, launches, table
+from benchmarks.batches import make_batch
+from benchmarks.cases import CASES, Side, build_pair
+from benchmarks.clocks import Timing, alternate
+
+KEYS = {"model", "what", "device", "dtype", "batch"}
+FIGURES = {"ours_ms", "theirs_ms", "ratio_median", "ratio_min", "ratio_max"}
+SMALL = ["--models", "conditional-detr", "--image-size", "64", "96", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_pair("conditional-detr")
+
+
+def test_rows_and_table(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    what = ["inference", "criterion"]
+    compare.main([*SMALL, "--rounds", "1", "--what", *what, "--json", str(path)])
+    rows = json.loads(path.read_text())
+    assert [row["what"] for row in rows] == ["inference", "criterion", "criterion"]
+    for row in rows:
+        assert KEYS | FIGURES <= row.keys()
+        assert row["ours_ms"] > 0 and row["theirs_ms"] > 0
+        assert row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
+    assert [row["objects"] for row in rows[1:3]] == [7, 50]
+    assert rows[1]["ratio_max"] < 1  # of all layers together, it is less than half
+    assert capsys.readouterr().out.count("\n| conditional-detr | ") == 3
+
+
+@pytest.mark.slow
+def test_training_and_memory(tmp_path):
+    path = tmp_path / "rows.json"
+    what = ["launches", "train", "memory"]
+    compare.main([*SMALL, "--rounds", "1", "--what", *what, "--json", str(path)])
+    counts, train, memory = json.loads(path.read_text())
+    assert 0 < counts["ours"]["operators"] < counts["theirs"]["operators"]
+    assert train["what"] == "train" and FIGURES <= train.keys()
+    assert memory["what"] == "memory"
+    # weights, gradients and two moments of 43 million parameters, and libraries' buffers
+    assert 600 < memory["ours_mib"] < 2000 and 600 < memory["theirs_mib"] < 2000
+
+
+def test_unequal_models_are_not_timed(pair):
+    batch = make_batch(1, (64, 96))
+    compare.check_equal(*pair, batch)
+    other = build_pair("conditional-detr")[0]
+    with torch.no_grad():
+        other.model.bbox_head.cls_branches[0].bias.add_(0.01)
+    with pytest.raises(AssertionError, match="not close"):
+        compare.check_equal(other, pair[1], batch)
+
+
+def test_every_case_names_configs_that_exist():
+    for name, case in CASES.items():
+        assert (compare.Path(__file__).parents[2] / "configs" / case.ours).is_file(), name
+    assert compare.beside("sam-detr") == "ours, conditional-detr"
+
+
+def test_rounds_alternate():
+    calls = []
+
+    def note(name):
+        return lambda: calls.append(name)
+
+    timing = alternate(note("a"), note("b"), rounds=3, least_seconds=0.0)
+    assert "".join(calls).endswith("abbaab")  # after the calls that are not counted
+    assert len(timing.ratios) == 3
+
+
+def test_ratio_is_of_neighbours():
+    row = Timing(ours=(1.0, 2.0, 9.0), theirs=(2.0, 8.0, 9.0)).row()
+    assert (row["ratio_min"], row["ratio_median"], row["ratio_max"]) == (0.25, 0.5, 1.0)
+    assert (row["ours_ms"], row["theirs_ms"]) == (2000.0, 8000.0)
+
+
+def test_counts_launches_and_waits_of_a_cuda_step():
+    """On the events that torch's profiler gives on a CUDA device."""
+
+    def event(name, parent=None):
+        return SimpleNamespace(name=name, cpu_parent=parent)
+
+    linear = event("aten::linear")
+    events = [
+        linear,
+        event("aten::addmm", linear),
+        event("cudaLaunchKernel", linear),
+        event("aten::relu"),
+        event("cudaLaunchKernel"),
+        event("cudaMemcpyAsync"),
+        event("cudaStreamSynchronize"),
+    ]
+    assert launches.tally(events) == {"operators": 2, "launches": 2, "waits": 1}
+
+
+def test_cuda_where_there_is_none(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        compare.parse(["--device", "cuda"])
+    assert "there is no CUDA device here" in capsys.readouterr().err
+
+
+def test_table_of_memory():
+    row = dict(model="m", what="memory", dtype="fp32", batch=2, beside="mmdet", ours_mib=500.0)
+    row |= dict(theirs_mib=1000.0, ratio_median=0.5, ratio_min=0.4, ratio_max=0.6)
+    assert "| m | memory | fp32 | 2 | 500 MiB | 1000 MiB (mmdet) | 0.50 (0.40 to 0.60) |" in (
+        table.markdown([row], "title")
+    )
+
+
+def test_growth_counts_what_is_kept(pair):
+    side = Side(pair[0].model, pair[0].config)
+    small, large = (growth.kept(side, make_batch(1, size)) for size in ((64, 64), (128, 128)))
+    assert small < large < 4 * small
+
+
+@pytest.mark.slow
+def test_growth_draws(tmp_path):
+    options = ["--models", "conditional-detr", "--grows", "side", "--steps", "2", "--rounds", "1"]
+    growth.main([*options, "--threads", "1", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "growth.json").read_text())
+    assert [row["value"] for row in rows] == [160, 320] and rows[0]["ms"] < rows[1]["ms"]
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
