@@ -41,7 +41,7 @@ class DetrDecoder(nn.Module):
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient: much less memory, about a third more time in this part.
+            gradient, which saves memory and costs this part a second forward pass.
 
     Raises:
         ValueError: if there is no layer, or level_schedule has not one entry per layer; in forward,

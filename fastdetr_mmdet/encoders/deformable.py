@@ -53,7 +53,7 @@ class DeformableDetrEncoder(nn.Module):
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient: much less memory, about a third more time in this part.
+            gradient, which saves memory and costs this part a second forward pass.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the

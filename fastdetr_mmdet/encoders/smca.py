@@ -33,7 +33,7 @@ class SMCAEncoder(nn.Module):
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of attention weights, residual branches and feed-forward block.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient: much less memory, about a third more time in this part.
+            gradient, which saves memory and costs this part a second forward pass.
 
     Raises:
         ValueError: if the pattern is empty or names another kind, or embed_dims is not divisible
