@@ -16,8 +16,11 @@ def markdown_table(summaries: Sequence[Summary]) -> str:
     head += [f"to AP {target:.3f}: epochs / CPU min / min" for target in targets]
     head += ["CPU s per epoch", "s per epoch"]
     rows = [head, ["---"] * len(head)]
+    end = max((summary.epochs[-1] for summary in summaries if summary.epochs), default=0)
     for summary in summaries:
         spread = f" ({summary.low[-1]:.3f} to {summary.high[-1]:.3f})" if summary.mean else ""
+        if summary.epochs and summary.epochs[-1] < end:
+            spread += f", epoch {summary.epochs[-1]} only"
         best = max(range(len(summary.mean)), key=lambda i: summary.mean[i], default=None)
         row = [
             summary.name,

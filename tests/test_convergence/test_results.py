@@ -70,6 +70,8 @@ def test_a_run_that_ended_early_does_not_shorten_the_others():
     (fast,) = summarise([FAST[0], half], targets=[0.4])
     assert fast.epochs == (2, 4)
     assert (fast.reached[0].runs, fast.reached[0].epochs) == (2, 5.0)
+    table = markdown_table(summarise([*SLOW, FAST[0], half]))
+    assert table.count("epoch 4 only") == 1 and "0.350 (0.300 to 0.400), epoch 4 only" in table
 
 
 def test_no_target_at_zero():
