@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .ops.dropout import Dropout
+from .ops.dropout import ReLUDropout
 
 
 def attend(
@@ -131,12 +131,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)
-        self.dropout = Dropout(dropout)
+        self.dropout = ReLUDropout(dropout)
         init_xavier(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        return self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True)))
+        return self.linear2(self.dropout(self.linear1(x)))
 
 
 class InProjection(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from support.models import make_batch, tiny_model
 from torch import nn
 
-from fastdetr_mmdet.ops.dropout import Dropout
+from fastdetr_mmdet.ops.dropout import Dropout, ReLUDropout
 
 # Per encoder layer: two residual branches and the inside of the feed-forward block; per decoder
 # layer three and one.
@@ -73,3 +73,17 @@ def test_seed_decides_and_evaluation_keeps_all():
     assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
     assert torch.equal(Dropout(0.3).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
     assert not Dropout(1.0)(x).any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_rectifies_and_drops(training):
+    torch.manual_seed(0)
+    x = torch.randn(50, 40, requires_grad=True)
+    y = ReLUDropout(0.25).train(training)(x)
+    kept = y > 0
+    scale = 4 / 3 if training else 1.0
+    assert torch.allclose(y, x * kept * scale)
+    share = kept.float().mean() / (x > 0).float().mean()
+    assert abs(share - (0.75 if training else 1.0)) < 0.05
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(grad, kept * scale)
