@@ -1,5 +1,6 @@
-# What the six models of configs/convergence/ have in common, and that is all but the method: features, width,
-# layers, heads, feed-forward width, queries, images, augmentation, schedule. No pretrained weights.
+# What the six models of configs/convergence/ have in common, and that is all but the method:
+# features, width, layers, heads, feed-forward width, queries, images, augmentation, schedule. No
+# pretrained weights.
 data_root = 'data/bccd'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
@@ -23,8 +24,8 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_size_divisor=1),
-    # Three stages of a narrow ResNet-18: one map of stride 16, 15 x 12 cells for 240 x 180 pixels. Of stride 32
-    # it would have 48, fewer than there are queries.
+    # Three stages of a narrow ResNet-18: one map of stride 16, 15 x 12 cells for 240 x 180 pixels.
+    # Of stride 32 it would have 48, fewer than there are queries.
     backbone=dict(
         type='ResNet',
         depth=18,
@@ -130,8 +131,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# One learning rate for all, also for the backbone, which starts from nothing too; what methods slow down beside
-# the backbone stays slow. Constant after a warm-up: so a curve does not depend on where it ends.
+# One learning rate for all, also for the backbone, which starts from nothing too; what methods slow
+# down beside the backbone stays slow. Constant after a warm-up: so a curve does not depend on where
+# it ends.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
