@@ -3,14 +3,31 @@
 import subprocess
 
 import pytest
-from support.golden import ROOT
 
 from fastdetr_mmdet.convergence import Run, apply_budget, train_all
 from fastdetr_mmdet.convergence import run as run_module
 
-CONFIGS = ROOT / "configs"
-CONSTANT = CONFIGS / "convergence/detr_r18_convergence.py"  # learning rate without an end
-STEPS = CONFIGS / "sam_detr/sam-detr_r50_4xb4-12e_coco.py"
+TEXT = """\
+train_cfg = dict(max_epochs=4)
+val_evaluator = dict(type='CocoMetric')
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+param_scheduler = [dict(type='LinearLR', by_epoch=False, begin=0, end=100), {steps}]
+"""
+STEPS = "dict(type='MultiStepLR', milestones=[2])"
+
+
+@pytest.fixture
+def constant(tmp_path):
+    """A learning rate without an end."""
+    (tmp_path / "constant.py").write_text(TEXT.format(steps=""))
+    return tmp_path / "constant.py"
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """A learning rate that changes at a share of the epochs."""
+    (tmp_path / "steps.py").write_text(TEXT.format(steps=STEPS))
+    return tmp_path / "steps.py"
 
 
 def prepared(path, out, epochs, **options):
@@ -19,28 +36,28 @@ def prepared(path, out, epochs, **options):
     return run
 
 
-def test_the_same_run_is_continued(tmp_path):
-    run = prepared(CONSTANT, tmp_path, 2)
+def test_the_same_run_is_continued(constant, tmp_path):
+    run = prepared(constant, tmp_path, 2)
     run.work_dir.mkdir(parents=True)
     before = run.config.read_text()
-    assert prepared(CONSTANT, tmp_path, 2).config.read_text() == before
+    assert prepared(constant, tmp_path, 2).config.read_text() == before
 
 
-def test_another_run_is_refused(tmp_path):
-    run = prepared(CONSTANT, tmp_path, 2)
+def test_another_run_is_refused(constant, tmp_path):
+    run = prepared(constant, tmp_path, 2)
     run.work_dir.mkdir(parents=True)
     with pytest.raises(ValueError, match=r"another config .*optimizer\.lr.*another --out"):
-        prepared(CONSTANT, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
+        prepared(constant, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
     with pytest.raises(ValueError, match=r"differs in .*max_epochs"):
-        prepared(CONSTANT, tmp_path, 1)
+        prepared(constant, tmp_path, 1)
 
 
-def test_a_run_is_made_longer_where_the_schedule_does_not_mind(tmp_path):
-    for path in (CONSTANT, STEPS):
+def test_a_run_is_made_longer_where_the_schedule_does_not_mind(constant, steps, tmp_path):
+    for path in (constant, steps):
         prepared(path, tmp_path, 6).work_dir.mkdir(parents=True)
-    assert "max_epochs=8" in prepared(CONSTANT, tmp_path, 8).config.read_text().replace(" ", "")
+    assert "max_epochs=8" in prepared(constant, tmp_path, 8).config.read_text().replace(" ", "")
     with pytest.raises(ValueError, match=r"differs in .*param_scheduler"):
-        prepared(STEPS, tmp_path, 8)
+        prepared(steps, tmp_path, 8)
 
 
 def test_a_run_is_not_trained_twice_at_once(tmp_path, monkeypatch):
