@@ -14,7 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 16, 12, 40
 SERIES = 8  # looks that style.css and _DASHES tell apart
 _DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 2", "6 2 1 2 1 2")
 _LABEL_GAP = 14  # between the names of two lines
-_LETTER = 7.6  # width of a letter of a name
+_LETTER = 7.6  # width of a letter of a name, or of a figure at an axis
+_TICK_GAP = 6  # between a figure and the y axis
 _MARKS = 25  # a line with more points gets no marks
 _POINTS = 400  # a line with more is drawn through means of neighbours
 
@@ -56,7 +57,8 @@ def line_chart(
     y_ticks = _log_ticks(low, high) if log_y else _ticks(low, high, 5)
     longest = max(len(shorten(line.name)) for line in lines) if len(lines) > 1 else 0
     right = RIGHT + _LETTER * longest
-    x_of = _scale(0, max(xs), LEFT, WIDTH - right, False)
+    left = max(LEFT, _TICK_GAP + 2 + _LETTER * max(len(f"{tick:g}") for tick in y_ticks))
+    x_of = _scale(0, max(xs), left, WIDTH - right, False)
     bottom, top = min([low, *y_ticks[:1]]), max([high, *y_ticks[-1:]])
     y_of = _scale(bottom, top, HEIGHT - BOTTOM, TOP, log_y)
 
@@ -64,14 +66,14 @@ def line_chart(
     parts = []
     for tick in y_ticks:
         y = y_of(tick)
-        parts.append(el("line", x1=LEFT, x2=end, y1=_n(y), y2=_n(y), cls="grid"))
-        parts.append(el("text", f"{tick:g}", x=LEFT - 6, y=_n(y + 4), cls="tick y"))
+        parts.append(el("line", x1=_n(left), x2=end, y1=_n(y), y2=_n(y), cls="grid"))
+        parts.append(el("text", f"{tick:g}", x=_n(left - _TICK_GAP), y=_n(y + 4), cls="tick y"))
     for tick in x_ticks:
         x = x_of(tick)
         parts.append(el("text", f"{tick:g}", x=_n(x), y=HEIGHT - BOTTOM + 17, cls="tick x"))
     base = HEIGHT - BOTTOM
-    parts.append(el("line", x1=LEFT, x2=end, y1=base, y2=base, cls="axis"))
-    parts.append(el("text", x_label, x=_n((LEFT + end) / 2), y=HEIGHT - 5, cls="label x"))
+    parts.append(el("line", x1=_n(left), x2=end, y1=base, y2=base, cls="axis"))
+    parts.append(el("text", x_label, x=_n((left + end) / 2), y=HEIGHT - 5, cls="label x"))
     ends = []
     for line in lines:
         dots = [(x_of(x), y_of(y)) for x, y in line.points]

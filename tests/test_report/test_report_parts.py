@@ -83,6 +83,16 @@ def test_names_at_lines_do_not_overlap():
     assert len(places) == 6 and gaps.min() >= 13
 
 
+def test_figures_at_the_axis_are_not_cut_off():
+    """12 px digits are at most 7.6 px wide."""
+    for top in (0.05, 0.02, 40_000.0, 1e-7):
+        line = Line("a", 0, [(0, 0.0), (3, top)])
+        root = ElementTree.fromstring(line_chart([line], "x", "y", from_zero=True))
+        ticks = [t for t in root.iter("text") if t.get("class") == "tick y"]
+        assert max(len(t.text) for t in ticks) >= 4
+        assert all(float(t.get("x")) >= 7.6 * len(t.text) for t in ticks)
+
+
 def test_empty_chart():
     assert "Nothing was logged" in line_chart([Line("a", 0, [])], "x", "y")
 
