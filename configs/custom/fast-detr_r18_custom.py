@@ -1,5 +1,6 @@
 # The small model of the demo on a data set of your own in COCO format: learns from random weights,
-# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options.
+# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options. (A config
+# that has it as _base_ sets what they lead to instead: data sets, evaluators, num_classes.)
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
@@ -44,7 +45,15 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=max_epochs))
+# every epoch, whole or not at all, so that --resume has something to go on from
+default_hooks = dict(
+    checkpoint=dict(
+        _delete_=True,
+        type='AtomicCheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        save_best='auto'))
+derived_keys = {'default_hooks.checkpoint.interval': ''}  # not with max_epochs, as the demo's
 
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,13 @@ class AttentionVisualizationHook(Hook):
 
         model: Any = _unwrapped(runner.model)
         dataset = runner.val_dataloader.dataset
+        classes = tuple(getattr(dataset, "metainfo", {}).get("classes") or ())
         for index in range(min(self.num_images, len(dataset))):
             data = dataset[index]
             batch = pseudo_collate([data])
             (inspected,) = inspect_batch(model, batch, [_picture(data)], self.top_k)
+            # The model of a training is not told the classes' names; the data set knows them.
+            inspected = replace(inspected, classes=inspected.classes or classes)
             sheet = draw_contact_sheet(inspected, self.layer)
             runner.visualizer.add_image(f"attention_{index}", sheet, step=runner.epoch)
 

@@ -7,7 +7,8 @@ from support.runs import ROOT
 CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for path in (ROOT / "configs").rglob("*_r[15][80]_*.py")
-    if "_base_" not in path.parts and Config.fromfile(path).model.backbone.type == "ResNet"
+    if not {"_base_", "convergence"} & set(path.parts)
+    and Config.fromfile(path).model.backbone.type == "FoldedResNet"
 )
 # Every method once, the rest in the slow test
 FEW = [

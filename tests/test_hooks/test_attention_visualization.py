@@ -61,6 +61,21 @@ def test_pictures_reach_the_backend(tiny_config_file, tmp_path, shapes):
     assert np.array_equal(cv2.imread(str(files[0]))[..., ::-1], pictures[0])
 
 
+def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, monkeypatch):
+    seen = []
+
+    def draw(inspected, layer):
+        seen.append([inspected.name(query.label) for query in inspected.queries])
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr("fastdetr_mmdet.visualization.draw_contact_sheet", draw)
+    runner = runner_with(tiny_config_file, tmp_path, shapes, hook(num_images=1, top_k=3))
+    assert runner.val_loop is not None  # which builds the data loader
+    runner.call_hook("after_val_epoch", metrics={})
+    names = set(runner.val_dataloader.dataset.metainfo["classes"])
+    assert len(seen) == 1 and len(seen[0]) == 3 and set(seen[0]) <= names
+
+
 @pytest.mark.parametrize("interval, drawn", [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
 def test_interval(interval, drawn, monkeypatch):
     times = []
