@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from .markup import Html, el, join, table
 from .pictures import Box, drawing, photo, read_image, symbol
 from .run import Run
 from .samples import class_name
+from .score_hint import score_hints
 
 Found = tuple[ImageResult, Verdict]
 _ERRORS = [kind for kind in Kind if kind is not Kind.CORRECT]
@@ -41,7 +43,12 @@ def error_section(runs: Sequence[Run], examples: int, min_score: float) -> Html:
         name = el("span", el("span", "", cls=f"swatch {look_of(number)}"), run.name, cls="run")
         rows.append([name, str(objects), *(str(counted[kind]) for kind in Kind)])
     head = ["run", "objects", *(kind.value for kind in Kind)]
-    parts = [table(head, rows, cls="figures"), _bars(known, counts), _explanation(min_score)]
+    parts = [
+        *score_hints(runs, min_score),
+        table(head, rows, cls="figures"),
+        _bars(known, counts),
+        _explanation(min_score),
+    ]
     for index, ((number, run, evaluation), every) in enumerate(zip(known, found, strict=True)):
         groups = [_examples(f"e{index}", kind, every, evaluation, examples) for kind in _ERRORS]
         if any(groups):
@@ -161,13 +168,18 @@ def _crop(name: str, image: ImageResult, verdict: Verdict, evaluation: Evaluatio
         drawn.append(Box(image.boxes[verdict.box], "", "wrong"))
         words.insert(0, f"{name_found} {image.scores[verdict.box]:.2f}")
         if verdict.target is not None:
-            words.append(f"IoU {verdict.iou:.2f}")
+            words.append(f"IoU {_down(verdict.iou)}")
     shot = photo(pixels, _surroundings(drawn, pixels.shape[:2]), longest=_CROP)
     file = image.path.replace("\\", "/").rpartition("/")[2]
     label = f"{verdict.kind.value}: {', '.join(words)} ({file})"
     picture = drawing(name, shot.region, drawn, label, line=0.016)
     caption = el("figcaption", ", ".join(words), title=file)
     return el("figure", symbol(name, shot), picture, caption)
+
+
+def _down(iou: float) -> str:
+    """Two digits, rounded down: what is below a threshold must not read as if it reached it."""
+    return f"{math.floor(iou * 100 + 1e-9) / 100:.2f}"
 
 
 def _surroundings(boxes: Sequence[Box], shape: tuple[int, int]) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from .evaluation import Evaluation, ImageResult
 from .markup import Html, el, join
 from .pictures import Box, drawing, photo, read_image, symbol
 from .run import Run
+from .score_hint import score_hints
 
 _WIDTH = 400  # pixels of a photograph's longer side
 _TAG = 24  # characters of a class name
@@ -31,7 +32,7 @@ def sample_section(runs: Sequence[Run], number: int, min_score: float) -> Html:
             groups.setdefault(run.evaluation.dataset, []).append((index, run))
     if not groups or not number:
         return el("p", "No checkpoint was run, so there are no boxes to show.", cls="empty")
-    parts: list[Html] = [_legend(min_score)]
+    parts: list[Html] = [_legend(min_score), *score_hints(runs, min_score)]
     for group, (dataset, members) in enumerate(groups.items()):
         if len(groups) > 1:
             parts.append(el("h3", dataset))
