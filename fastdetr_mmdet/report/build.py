@@ -47,7 +47,8 @@ def make_report(
         The runs, with what was found.
 
     Raises:
-        FileNotFoundError: if a work directory, or the folder of `out`, does not exist.
+        FileNotFoundError: if a work directory, or the folder of `out`, does not exist, or if no
+            work directory holds anything of a run.
         IsADirectoryError: if `out` is a folder.
         OSError: if the file cannot be written.
     """
@@ -63,8 +64,6 @@ def make_report(
         known = len(run.notes)
         if settings.predictions:
             _evaluate(run, settings, cfg_options or {}, progress)
-        else:
-            run.notes.append("Its checkpoint was not run, as was asked for (--no-predictions).")
         for note in run.notes[known:]:
             progress(f"    {note}")
     page = make_page(runs, settings, datetime.now())
@@ -87,9 +86,9 @@ def _what_was_read(run: Run) -> str:
 def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress: Progress) -> None:
     """Run the checkpoint of a run; what stops that becomes a note."""
     try:
-        if run.config_file is None or run.config is None:
-            raise EvaluationError("without a config its checkpoint cannot be run")
         checkpoint = find_checkpoint(run.work_dir, settings.checkpoint)
+        if run.config_file is None or run.config is None:
+            raise EvaluationError(f"without a config {checkpoint.name} cannot be run")
         config = _load_config(run, options)
         progress(f"    {checkpoint.name} on its validation set ...")
         run.evaluation = evaluate(

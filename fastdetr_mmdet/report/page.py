@@ -29,14 +29,17 @@ def make_page(runs: Sequence[Run], settings: Settings, written: datetime) -> str
         written: Printed at the top.
     """
     sections = [
-        ("runs", "Runs", overview(runs)),
+        ("runs", "Runs", join([overview(runs), None if settings.predictions else _nothing_run()])),
         ("curves", "How they learned", learning_curves(runs)),
         ("coco", "COCO figures", coco_section(runs)),
-        ("samples", "Boxes beside ground truth",
-         sample_section(runs, settings.images, settings.min_score)),
-        ("errors", "Errors", error_section(runs, settings.examples, settings.min_score)),
-        ("attention", "Where the detectors looked", _attention(runs)),
-    ]  # fmt: skip
+    ]
+    if settings.predictions:
+        sections += [
+            ("samples", "Boxes beside ground truth",
+             sample_section(runs, settings.images, settings.min_score)),
+            ("errors", "Errors", error_section(runs, settings.examples, settings.min_score)),
+            ("attention", "Where the detectors looked", _attention(runs)),
+        ]  # fmt: skip
     if len(runs) > 1:
         config = ("config", "What differs in the configs", config_section(runs))
         sections.insert(3, config)
@@ -73,6 +76,15 @@ def make_page(runs: Sequence[Run], settings: Settings, written: datetime) -> str
     )
     page = el("html", head, el("body", header, el("main", body), footer), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _nothing_run() -> Html:
+    return el(
+        "p",
+        "No checkpoint was run, as was asked for (--no-predictions): figures are those of the "
+        "logs, and there are no boxes, errors or attention.",
+        cls="note after",
+    )
 
 
 def _style() -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation
 
 _SESSION = re.compile(r"\d{8}_\d{6}")
+_SEPARATOR = re.compile(r"[-_./ ]+")
+_LETTERS = re.compile(r"^[^\W\d_]")  # what is left of a name begins with a letter
+WHAT_TO_GIVE = "Give the folder that --work-dir named at the training."
 _DEPTH = 4  # of work directories below a folder that is given
 
 
@@ -47,6 +51,11 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether the folder holds neither log, config nor checkpoint."""
+        return not (self.history.progress or self.config_file or _is_work_dir(self.work_dir))
+
+    @property
     def planned_epochs(self) -> int | None:
         """Epochs that the config asks for; None if it does not, or counts iterations."""
         train = (self.config or {}).get("train_cfg")
@@ -64,9 +73,7 @@ def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             what = "is a file, not a work directory" if path.exists() else "does not exist"
-            raise FileNotFoundError(
-                f"{path} {what}. Give the folder that --work-dir named at the training."
-            )
+            raise FileNotFoundError(f"{path} {what}. {WHAT_TO_GIVE}")
         found += [path] if _is_work_dir(path) else _below(path, _DEPTH) or [path]
     unique: dict[Path, Path] = {}
     for path in found:
@@ -75,9 +82,18 @@ def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
-    """Read logs and configs of work directories; checkpoints are not touched."""
+    """Read logs and configs of work directories; checkpoints are not touched.
+
+    Raises:
+        FileNotFoundError: if there is nothing of a run in any of them; in a sentence.
+    """
     names = _names(work_dirs)
-    return [_read_run(path, name) for path, name in zip(work_dirs, names, strict=True)]
+    runs = [_read_run(path, name) for path, name in zip(work_dirs, names, strict=True)]
+    if runs and all(run.is_nothing for run in runs):
+        paths = ", ".join(map(str, work_dirs))
+        verb = "holds no run" if len(runs) == 1 else "hold no runs"
+        raise FileNotFoundError(f"{paths} {verb}: no log, config or checkpoint. {WHAT_TO_GIVE}")
+    return runs
 
 
 def _is_work_dir(path: Path) -> bool:
@@ -99,13 +115,28 @@ def _below(path: Path, depth: int) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """As many of the last folder names as it takes to tell the runs apart."""
+    """As many of the last folder names as it takes to tell the runs apart, less what all share."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             break
-    return names
+    shared = _shared_prefix(names)
+    return [name[shared:] for name in names]
+
+
+def _shared_prefix(names: Sequence[str]) -> int:
+    """Letters that all names begin with, up to a separator, if what is left still says something.
+
+    ``seed_0`` and ``seed_1`` stay as they are: a bare number is no name.
+    """
+    if len(names) < 2:
+        return 0
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = sum(1 for _ in alike)
+    ends = [match.end() for match in _SEPARATOR.finditer(names[0], 0, shared)]
+    said = (end for end in reversed(ends) if all(_LETTERS.search(n[end:]) for n in names))
+    return next(said, 0)
 
 
 def _read_run(path: Path, name: str) -> Run:
@@ -117,6 +148,8 @@ def _read_run(path: Path, name: str) -> Run:
     candidates = [*at_top, *dumped, *trained]  # a test may have written a config of its own
     if not candidates:
         run.notes.append("There is no config: mmengine writes one when a training starts.")
+        if run.is_nothing:
+            run.notes.insert(0, f"This folder holds no run. {WHAT_TO_GIVE}")
         return run
     run.config_file = candidates[-1]
     try:

@@ -161,6 +161,8 @@ def test_what_is_missing_is_said(folder, page):
     assert "No validation was logged: there is no AP curve." in killed
     assert "There is no checkpoint" in killed
     assert "There is no training log, or it is empty" in empty and "There is no config" in empty
+    assert "This folder holds no run. Give the folder that --work-dir named" in empty
+    assert "There is no checkpoint" in empty and "cannot be run" not in empty
     assert "<li>" not in re.search(r"<article.*?</article>", runs)[0]  # the first run is whole
 
 
@@ -198,8 +200,10 @@ def test_command(folder, capsys):
     out = folder / "quick.html"
     assert main([str(folder / "killed"), "--no-predictions", "--out", str(out)]) == 0
     page = out.read_text()
-    assert "as was asked for (--no-predictions)" in page
-    assert "No checkpoint was run, so there are no errors to count." in page
+    assert page.count("No checkpoint was run, as was asked for (--no-predictions)") == 1
+    ids = re.findall(r'<section id="(\w+)"', page)
+    assert ids == re.findall(r'<a href="#(\w+)"', page) == ["runs", "curves", "coco"]
+    assert "There is no checkpoint" not in page  # it was not looked for
     assert "[1/1] killed" in capsys.readouterr().out
 
 
@@ -210,6 +214,8 @@ def test_wrong_arguments(folder, capsys):
     assert "make the folder" in capsys.readouterr().err
     assert main([str(folder / "empty"), "--out", str(folder)]) == 2
     assert "is a folder; name the file to write" in capsys.readouterr().err
+    assert main([str(folder / "empty"), "--out", str(folder / "x.html")]) == 2
+    assert "empty holds no run: no log, config or checkpoint. Give" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(folder / "empty"), "--min-score", "2"])
     assert not (folder / "x.html").exists()
@@ -224,7 +230,9 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, mo
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        make_report([folder / "empty"], out, progress=lambda text: None)
+        make_report(
+            [folder / "killed"], out, Settings(predictions=False), progress=lambda text: None
+        )
     assert out.read_text() == "old" and os.listdir(tmp_path) == ["report.html"]
 
 

@@ -168,6 +168,44 @@ def test_work_dirs_below_a_folder(tmp_path):
     assert find_work_dirs([tmp_path / "smca" / "seed1"]) == [tmp_path / "smca" / "seed1"]
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["fast-detr_r18_a", "fast-detr_r50_a"], ["r18_a", "r50_a"]),
+        (["sweep_a", "sweep_b", "sweep_c-d"], ["a", "b", "c-d"]),
+        (["seed_0", "seed_1"], ["seed_0", "seed_1"]),  # a number is no name
+        (["lr-old", "lr-1e-4"], ["lr-old", "lr-1e-4"]),
+        (["x-run_1", "x-run_2"], ["run_1", "run_2"]),
+        (["demo", "demo_long"], ["demo", "demo_long"]),
+        (["demo", "demo2"], ["demo", "demo2"]),
+        (["demo_a"], ["demo_a"]),
+    ],
+)
+def test_names_leave_out_what_all_share(tmp_path, names, shown):
+    paths = [tmp_path / name / "20260501_120000" for name in names]
+    for path in paths:
+        path.mkdir(parents=True)
+    runs = read_runs([path.parent for path in paths])
+    assert [run.name for run in runs] == shown
+    assert [run.work_dir for run in runs] == [path.parent for path in paths]
+
+
+def test_folders_that_hold_no_run(tmp_path):
+    empty, other, begun = (tmp_path / name for name in ("empty", "other", "begun"))
+    for path in (empty, other, begun / "20260501_120000"):
+        path.mkdir(parents=True)
+    (other / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"empty holds no run: no log, config or check"):
+        read_runs([empty])
+    with pytest.raises(FileNotFoundError, match=r"empty, .*other hold no runs.* --work-dir named"):
+        read_runs([empty, other])
+    first, second = read_runs([begun, empty])
+    assert "This folder holds no run" not in " ".join(first.notes) and not first.is_nothing
+    assert second.notes[0].startswith("This folder holds no run. Give the folder that --work-dir")
+    save(empty / "epoch_1.pth")  # a checkpoint is something
+    assert not read_runs([empty])[0].is_nothing
+
+
 def test_no_work_dir(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none does not exist\. Give the folder that"):
         find_work_dirs([tmp_path / "none"])
