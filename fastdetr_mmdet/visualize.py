@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
+from .checkpoints.files import CheckpointError
 from .environment import CheckpointRefusedError
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         _run(args)
-    except (_UsageError, CheckpointRefusedError) as error:
+    except (_UsageError, CheckpointError, CheckpointRefusedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -149,8 +150,7 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from mmdet.apis import init_detector
-
+    from .checkpoints.loading import load_detector
     from .visualization.recording import find_decoder
 
     for what in ("config", "checkpoint"):
@@ -169,7 +169,7 @@ def _load(args: argparse.Namespace) -> Any:
             "was trained with."
         )
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = init_detector(config, args.checkpoint, device=device, cfg_options=args.cfg_options)
+    model = load_detector(config, args.checkpoint, device, args.cfg_options)
     try:
         find_decoder(model)
     except TypeError as error:

@@ -27,7 +27,7 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch >= 1.6, and before
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be converted; the message says all that is wrong with it."""
+    """A checkpoint that cannot be used; the message says all that is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> Source:
     Raises:
         CheckpointError: if it is none of these, damaged, or asks for code to be run.
     """
-    _check_file(path)
+    check_file(path)
     # official checkpoints hold the command line's arguments
     safe_globals = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
     allowed = safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
@@ -93,7 +93,8 @@ def check_destination(path: Path, source: Path) -> None:
         raise CheckpointError(f"{path} is the file to convert; name another one to write.")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise CheckpointError if a file cannot be a checkpoint, by how it begins and ends."""
     try:
         with open(path, "rb") as file:
             head = file.read(32)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.apis import init_detector
 from mmengine.config import DictAction
 
+from ..checkpoints.loading import load_detector
 from .comparison import measure_speed
 from .errors import ExportError, check_packages
 from .onnx_file import export_onnx
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; default: this process's.
 
     Returns:
-        The exit status: 0; or 1, with the reason on stderr, if the detector cannot be exported, or
+        The exit status: 0; or 2, with the reason on stderr, if the detector cannot be exported, or
         the file disagrees with it, which is then not kept.
     """
     given = _parser().parse_args(arguments)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _export(given)
     except (ValueError, OSError) as error:  # ExportError, CheckpointRefusedError, a missing file
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 
@@ -96,9 +96,7 @@ def _load(given: argparse.Namespace) -> Any:
             raise ExportError(f"{path} does not exist.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
-        return init_detector(
-            given.config, given.checkpoint, device="cpu", cfg_options=given.cfg_options
-        )
+        return load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)
 
 
 if __name__ == "__main__":

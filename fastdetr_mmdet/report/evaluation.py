@@ -17,9 +17,11 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
+from ..checkpoints.files import CheckpointError
+from ..checkpoints.loading import fill, read_content
 from .coco_table import CocoTable, coco_table
 from .image_paths import check_image_paths
 
@@ -155,13 +157,13 @@ def evaluate(
 def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Module:
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
     try:
-        # strict: figures of half a model would be wrong without anybody noticing
-        load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True, logger="silent")
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise EvaluationError(
-            f"the weights of {checkpoint.name} do not fit its config ({first})"
-        ) from error
+        content = read_content(checkpoint)
+    except CheckpointError as error:
+        raise EvaluationError(str(error).rstrip(".")) from error
+    # strict: figures of half a model would be wrong without anybody noticing
+    found = fill(model, content, unknown=True)
+    if found:
+        raise EvaluationError(f"the weights of {checkpoint.name} do not fit its config ({found})")
     model.cfg = config  # where mmdet's inferencers look for it
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 

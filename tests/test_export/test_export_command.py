@@ -57,7 +57,7 @@ def test_packages_are_named(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(errors, "PACKAGES", ("onnx", "not_installed_here"))
     assert importlib.util.find_spec("not_installed_here") is None
     out = tmp_path / "detector.onnx"
-    assert command.main([str(tiny_run.config), str(tiny_run.checkpoint), str(out)]) == 1
+    assert command.main([str(tiny_run.config), str(tiny_run.checkpoint), str(out)]) == 2
     message = capsys.readouterr().err
     assert "Exporting needs not_installed_here, which is not installed" in message
     assert "pip install 'fastdetr_mmdet[export]'" in message
@@ -80,7 +80,7 @@ def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
     checkpoint, proof = tmp_path / "hostile.pth", tmp_path / "proof"
     torch.save(dict(state_dict={}, meta=Hostile(proof)), checkpoint)
     out = tmp_path / "detector.onnx"
-    assert command.main([str(tiny_run.config), str(checkpoint), str(out)]) == 1
+    assert command.main([str(tiny_run.config), str(checkpoint), str(out)]) == 2
     assert "hostile.pth was refused: reading it would run" in capsys.readouterr().err
     assert not proof.exists() and not out.exists()
 
@@ -89,5 +89,5 @@ def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
 def test_missing_file(tiny_run, tmp_path, which, capsys):
     arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(tmp_path / "detector.onnx")]
     arguments[which] = "nowhere.py"
-    assert command.main(arguments) == 1
+    assert command.main(arguments) == 2
     assert capsys.readouterr().err == "error: nowhere.py does not exist.\n"

@@ -1,0 +1,131 @@
+"""Checkpoints for models that are to be used as they were trained: all of it, or a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..environment import CheckpointRefusedError
+from .files import CheckpointError, check_file
+
+_COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
+
+
+def load_detector(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    device: str = "cpu",
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """What mmdet's ``init_detector`` makes, or a refusal where it would fill gaps with noise.
+
+    mmengine only logs that weights are missing or of another shape; what such a model then finds
+    is of its random start. Weights that the model has no place for are passed over.
+
+    Args:
+        config: The model's.
+        checkpoint: A file or an address; read as data only.
+        device: Where the model is to be.
+        cfg_options: Changes of the config.
+
+    Raises:
+        CheckpointRefusedError: if the checkpoint is not plain data.
+        CheckpointError: if it is no checkpoint, damaged, or of another model; a sentence.
+    """
+    from mmdet.apis import init_detector
+
+    content = read_content(checkpoint)
+    with contextlib.redirect_stdout(io.StringIO()):  # the log of all that does not match
+        model = init_detector(config, str(checkpoint), device=device, cfg_options=cfg_options)
+    found = fill(model, content)
+    if found:
+        name = config.filename if isinstance(config, Config) else config
+        raise CheckpointError(
+            f"{checkpoint} does not belong to {name or 'the config'}: {found}. Give the config "
+            "that it was trained with."
+        )
+    return model
+
+
+def read_content(checkpoint: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, as ``mmengine`` reads it.
+
+    Raises:
+        CheckpointRefusedError: if it is not plain data.
+        CheckpointError: if it is no checkpoint, or damaged.
+    """
+    name = str(checkpoint)
+    if "://" not in name:
+        check_file(Path(name))
+    try:
+        content = CheckpointLoader.load_checkpoint(name, "cpu", logger="silent")
+    except CheckpointRefusedError:
+        raise
+    except Exception as error:  # a damaged file may fail in any way
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise CheckpointError(
+            f"{name} is not a checkpoint, or is damaged ({type(error).__name__}: {reason})."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(_weights(content), Mapping):
+        raise CheckpointError(f"{name} is not a checkpoint: it holds no dict of weights.")
+    return content
+
+
+def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> str:
+    """Load the weights of a checkpoint, and say in words which of the model's it has not got.
+
+    Args:
+        model: Filled with what fits.
+        content: As ``read_content`` returns it.
+        unknown: Whether weights that the model has no place for count too.
+
+    Returns:
+        "" if all is well; else such as "2 of 210 weights are missing, for example NAME".
+    """
+    source = _weights(content)
+    weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
+    state = model.state_dict()
+    own = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
+    turned = {
+        key: tuple(value.shape)
+        for key, value in weights.items()
+        if key in own and isinstance(value, Tensor) and value.shape != own[key]
+    }
+    fitting = OrderedDict((key, value) for key, value in weights.items() if key not in turned)
+    if hasattr(source, "_metadata"):  # versions, by which modules translate older names
+        fitting._metadata = source._metadata  # type: ignore[attr-defined]
+    try:
+        result = model.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:  # such as another shape under an older name
+        return " ".join(str(error).split())[:300]
+    missing = [k for k in result.missing_keys if k not in turned and _COUNTER not in k]
+    extra = [key for key in result.unexpected_keys if _COUNTER not in key] if unknown else []
+    total = f" of {sum(_COUNTER not in key for key in own)} weights"
+    said = []
+    for keys, what in ((missing, "missing"), (turned, "of another shape")):
+        if keys:
+            said.append(f"{len(keys)}{total} {'is' if len(keys) == 1 else 'are'} {what}")
+            total = ""
+    if extra:
+        said.append(
+            f"{len(extra)} weight{'' if len(extra) == 1 else 's'} of the file the model has not"
+        )
+    if not said:
+        return ""
+    example = (missing or list(turned) or extra)[0]
+    if example in turned:
+        example += f", {turned[example]} in the file and {tuple(own[example])} in the model"
+    return f"{' and '.join(said)}, for example {example}"
+
+
+def _weights(content: dict[str, Any]) -> Any:
+    return content.get("state_dict", content)

@@ -1,0 +1,96 @@
+"""A detector gets all of its weights, or is refused in one sentence."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+from support.models import randomise
+
+from fastdetr_mmdet.checkpoints import CheckpointError
+from fastdetr_mmdet.checkpoints.loading import fill, load_detector, read_content
+from fastdetr_mmdet.export.__main__ import main as export
+from fastdetr_mmdet.visualize import main as visualize
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_config_file):
+    return randomise(MODELS.build(Config.fromfile(tiny_config_file).model)).state_dict()
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(state_dict, **more):
+        path = tmp_path / "weights.pth"
+        save_checkpoint(dict(state_dict=state_dict, meta={}, **more), str(path))
+        return path
+
+    return write
+
+
+def test_a_checkpoint_of_the_model(tiny_config_file, weights, save):
+    """Of DistributedDataParallel, without the counters of batch norm, and beside an EMA's."""
+    kept = {f"module.{k}": v for k, v in weights.items() if "num_batches_tracked" not in k}
+    path = save(kept, ema_state_dict={k: v * 0 for k, v in kept.items()}, optimizer={})
+    model = load_detector(tiny_config_file, path)
+    for name, value in model.state_dict().items():
+        if "num_batches_tracked" not in name:
+            assert torch.equal(value, weights[name]), name
+    assert not model.training
+
+
+def test_weights_that_are_missing_or_of_another_shape(tiny_config_file, weights, save):
+    total = sum("num_batches_tracked" not in key for key in weights)
+    changed = dict(weights)
+    del changed["neck.fpn_convs.0.conv.weight"]
+    with pytest.raises(CheckpointError) as error:
+        load_detector(tiny_config_file, save(changed))
+    sentence = (
+        f"tiny.py: 1 of {total} weights is missing, for example neck.fpn_convs.0.conv.weight."
+    )
+    assert sentence in str(error.value)
+
+    changed["neck.lateral_convs.1.conv.weight"] = torch.zeros(2, 3)
+    changed["backbone.conv1.weight"] = torch.zeros(7)
+    with pytest.raises(CheckpointError, match=r"is missing and 2 are of another shape, for exam"):
+        load_detector(tiny_config_file, save(changed))
+
+    other = weights | {"neck.lateral_convs.1.conv.weight": torch.zeros(2, 3)}
+    with pytest.raises(CheckpointError, match=r"conv.weight, \(2, 3\) in the file and \(32, 64"):
+        load_detector(tiny_config_file, save(other))
+
+
+def test_weights_without_a_place():
+    """Passed over, as by mmengine, unless they are asked for."""
+    model = torch.nn.Linear(2, 3)
+    content = dict(state_dict=model.state_dict() | dict(more=torch.zeros(1)))
+    assert fill(model, content) == ""
+    assert fill(model, content, unknown=True) == (
+        "1 weight of the file the model has not, for example more"
+    )
+
+
+@pytest.mark.parametrize("content", [b"no weights", b"", b"\x80\x02}q\x00.", b"PK\x03\x04 cut"])
+def test_files_that_are_no_checkpoints(content, tmp_path):
+    path = tmp_path / "fake.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"fake.pth (is not a|is empty|is cut off)"):
+        read_content(path)
+    torch.save([1, 2], path)
+    with pytest.raises(CheckpointError, match="it holds no dict of weights"):
+        read_content(path)
+
+
+@pytest.mark.parametrize("content", [b"no weights", None])
+def test_commands_refuse(content, tiny_config_file, save, tmp_path, capsys):
+    image = tmp_path / "image.jpg"
+    image.write_bytes(b"is looked at later")
+    path = save({"of.another.model": torch.zeros(1)})
+    if content:
+        path.write_bytes(content)
+    for main, last in ((visualize, [image, "--out", tmp_path / "out"]), (export, [tmp_path / "o"])):
+        assert main([str(x) for x in (tiny_config_file, path, *last)]) == 2
+        said = capsys.readouterr()
+        expected = "is not a PyTorch checkpoint" if content else "does not belong to"
+        assert said.err.startswith(f"error: {path} {expected}") and said.err.count("\n") == 1
+    assert not (tmp_path / "o").exists()
