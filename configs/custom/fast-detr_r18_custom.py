@@ -53,7 +53,6 @@ default_hooks = dict(
         interval=1,
         max_keep_ckpts=3,
         save_best='auto'))
-derived_keys = {'default_hooks.checkpoint.interval': ''}  # not with max_epochs, as the demo's
 
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)

@@ -26,11 +26,10 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_hooks = dict(
     logger=dict(interval=32),
     # only the last epoch: test and pictures use that one
-    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=max_epochs))
+    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=-1, save_last=True))
 randomness = dict(seed=0)
 
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'param_scheduler.1.end': '{max_epochs}',
-    'default_hooks.checkpoint.interval': '{max_epochs}',
 }
