@@ -22,7 +22,9 @@ from fastdetr_mmdet.datasets.shapes import write_shapes
 MIXED = ROOT / "configs" / "mixed"
 NUM_IMAGES, IMAGE_SIZE, BATCH_SIZE, EPOCHS, NUM_QUERIES = 96, 128, 4, 2, 50
 LEARN_FROM_NOTHING = dict(
-    FoldedResNet=dict(frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False)
+    FoldedResNet=dict(
+        frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False
+    )
 )
 
 

@@ -198,6 +198,7 @@ def test_equals_the_formula(part, salient):
         assert_near(attention.out_proj(read.transpose(1, 2).flatten(2)), expected, torch.float32)
 
 
+@pytest.mark.slow
 def test_commands_run(root, shapes):
     """As they stand on the page, but for the size of the data set and one epoch."""
     (block,) = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)

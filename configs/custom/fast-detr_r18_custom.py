@@ -1,6 +1,6 @@
 # The small model of the demo on a data set of your own in COCO format: learns from random weights,
-# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options. (A config
-# that has it as _base_ sets what they lead to instead: data sets, evaluators, num_classes.)
+# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options. (A
+# config with this one as its _base_ has to set what they lead to: data sets, evaluators, classes.)
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
