@@ -26,13 +26,14 @@ def score_hints(runs: Sequence[Run], min_score: float) -> list[Html]:
         if surest >= min_score and surest > 0:
             continue
         if surest == 0:
-            text = f"{run.name} has found no box at all."
+            text = [f"{run.name} has found no box at all."]
         else:
-            text = (
+            text = [
                 f"No box of {run.name} reaches a score of {min_score:g} (the surest has "
-                f"{_floor(surest, 2):g}): to see some, give --min-score "
-                f"{_floor(surest * _SHARE, 1):g}."
-            )
+                f"{_floor(surest, 2):g}): to see some, give ",
+                el("code", f"--min-score {_floor(surest * _SHARE, 1):g}"),
+                ".",
+            ]
         hints.append(el("p", text, cls="hint"))
     return hints
 

@@ -36,7 +36,7 @@ def run(name, *scores):
 def test_the_surest_box_and_what_to_give(scores, surest, advice):
     (hint,) = score_hints([run("a", 0.3), run("b", *scores)], 0.3)
     assert f"No box of b reaches a score of 0.3 (the surest has {surest})" in hint
-    assert f"give --min-score {advice}." in hint
+    assert f"give <code>--min-score {advice}</code>." in hint
     assert score_hints([run("b", *scores)], float(advice)) == []  # and then there are some
 
 
