@@ -14,6 +14,7 @@ from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 GAP, HEAD, MARGIN = 0.16, 1.08, 0.15  # inches
 SLOT = 1.85  # what a heading needs
 CHART = 2.0  # width of the charts
+NAMED = 8  # so many queries have room in the title
 
 Draw = Callable[[Any, InspectedImage, InspectedQuery, InspectedLayer], None]
 
@@ -43,7 +44,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         2 * MARGIN + len(columns) * slot + CHART + 0.3,
         HEAD + row * len(shown) + MARGIN,
     )
-    page.text(MARGIN, 0.12, "What the surest queries looked at", 12, weight="bold")
+    page.text(MARGIN, 0.12, sheet_title(inspected), 12, weight="bold")
     page.text(MARGIN, 0.36, f"attention of decoder layer {number}", 8.5, color=FAINT)
     for index, (query, own) in enumerate(zip(inspected.queries, shown, strict=True)):
         top = HEAD + index * row
@@ -68,6 +69,20 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         if index == 0:
             page.text(left, HEAD - 0.44, "class scores per layer", 8.5)
     return page.pixels()
+
+
+def sheet_title(inspected: InspectedImage) -> str:
+    """What the queries of the sheet are: those asked for, by number, or the surest."""
+    numbers = [str(query.query) for query in inspected.queries]
+    if not inspected.chosen:
+        which = "the surest queries" if len(numbers) > 1 else "the surest query"
+    elif len(numbers) == 1:
+        which = f"query {numbers[0]}"
+    elif len(numbers) <= NAMED:
+        which = f"queries {', '.join(numbers[:-1])} and {numbers[-1]}"
+    else:
+        which = f"{len(numbers)} chosen queries"
+    return f"What {which} looked at"
 
 
 def sheet_columns(layer: InspectedLayer) -> list[tuple[str, Draw]]:

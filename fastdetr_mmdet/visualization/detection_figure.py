@@ -36,6 +36,14 @@ def draw_detection(
         ValueError: if there is no such layer.
         IndexError: if there is no such entry in ``inspected.queries``.
     """
+    count = len(inspected.queries)
+    if not -count <= index < count:
+        were = "query was" if count == 1 else "queries were"
+        raise IndexError(
+            f"There is no entry {index}: {count} {were} inspected, counted from 0. `index` is a "
+            "place in inspected.queries; to see a query by its number, inspect the image with "
+            "queries=[number]."
+        )
     query = inspected.queries[index]
     shown = query.layer(layer)
     number = layer or len(query.layers)

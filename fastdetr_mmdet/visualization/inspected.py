@@ -95,7 +95,9 @@ class InspectedQuery:
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """An image with the queries that were asked for, the surest first.
+    """An image with the queries that were asked for: the surest, or ``chosen`` by number.
+
+    The surest come first; chosen ones in the order in which they were named.
 
     Shape:
         image: (H, W, 3) uint8 RGB, as it was before the model's pipeline.
@@ -104,6 +106,7 @@ class InspectedImage:
     image: np.ndarray
     queries: tuple[InspectedQuery, ...]
     classes: tuple[str, ...]
+    chosen: bool = False
 
     def name(self, label: int) -> str:
         """The class's name, or its number where the model does not know names."""

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmcv.image import imread
@@ -19,6 +20,10 @@ from ..cross_attention import Explanation
 from ..structures import Memory
 from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 from .recording import LayerCall, record
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image; the message is a sentence that names it."""
 
 
 def inspect_image(
@@ -39,7 +44,8 @@ def inspect_image(
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: if the model is no FastDETR, or has no config.
-        ValueError: if the file is no image, the array no such array, or a query does not exist.
+        UnreadableImageError: a ValueError, if the file is no image.
+        ValueError: if the array is no such array, or a query does not exist.
     """
     pixels = _read(image)
     data = _pipeline(model, image)(
@@ -111,7 +117,8 @@ def inspect_batch(
         best_scores, labels = scores[-1, image, own].max(-1)
         shown = zip(own, labels.tolist(), best_scores.tolist(), layers[image], strict=True)
         rows = tuple(InspectedQuery(q, label, s, tuple(parts)) for q, label, s, parts in shown)
-        found.append(InspectedImage(np.ascontiguousarray(images[image]), rows, classes))
+        pixels = np.ascontiguousarray(images[image])
+        found.append(InspectedImage(pixels, rows, classes, chosen=queries is not None))
     return found
 
 
@@ -198,9 +205,14 @@ def _read(image: str | Path | np.ndarray) -> np.ndarray:
         return image
     if not Path(image).is_file():
         raise FileNotFoundError(f"There is no image {image}; give the path of an image file.")
-    pixels = imread(str(image))
+    try:
+        pixels = imread(str(image))
+    except (OSError, cv2.error):  # no permission; an empty file
+        pixels = None
     if pixels is None:
-        raise ValueError(f"{image} cannot be read as an image; give a JPEG, PNG or similar file.")
+        raise UnreadableImageError(
+            f"{image} cannot be read as an image; give a JPEG, PNG or similar file."
+        )
     return pixels
 
 

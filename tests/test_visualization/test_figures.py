@@ -13,7 +13,7 @@ from fastdetr_mmdet.visualization import (
     draw_detection,
     inspect_batch,
 )
-from fastdetr_mmdet.visualization.contact_sheet import sheet_columns
+from fastdetr_mmdet.visualization.contact_sheet import sheet_columns, sheet_title
 from fastdetr_mmdet.visualization.heat import blend, density
 
 KINDS = {
@@ -132,3 +132,29 @@ def test_density_does_not_depend_on_the_grid():
     assert density([fine]) == pytest.approx(1.0)
     assert density([fine * 0.3, coarse * 0.7]) == pytest.approx(1.0, rel=1e-5)
     assert density([fine * 60, coarse], shares=False).mean() == pytest.approx((0.1 + 1 / 6) / 2)
+
+
+def test_there_is_no_such_entry():
+    found = inspected("plain", top_k=2)
+    with pytest.raises(IndexError, match=r"^There is no entry 7: 2 queries were inspected"):
+        draw_detection(found, 7)
+    assert np.array_equal(draw_detection(found, -1), draw_detection(found, 1))
+
+
+@pytest.mark.parametrize(
+    "numbers, title",
+    [
+        (None, "What the surest queries looked at"),
+        ([3, 7], "What queries 3 and 7 looked at"),
+        ([7, 0, 3], "What queries 7, 0 and 3 looked at"),
+        ([4], "What query 4 looked at"),
+        (range(9), "What 9 chosen queries looked at"),
+    ],
+)
+def test_title_says_which_queries(numbers, title):
+    inputs, samples = make_batch(((64, 96),))
+    pixels = (inputs[0] * 40 + 120).clamp(0, 255).byte()
+    batch = dict(inputs=[pixels], data_samples=samples)
+    picture = pixels.permute(1, 2, 0).numpy()
+    (found,) = inspect_batch(mix("plain"), batch, [picture], 2, numbers)
+    assert sheet_title(found) == title
