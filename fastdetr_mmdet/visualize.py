@@ -32,18 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; default: this process's.
 
     Returns:
-        The exit status: 0, or 2 if there was nothing to draw, with the reason on stderr.
+        The exit status: 0; 1 if some of the images cannot be read, but the others were drawn; 2 if
+        nothing could be drawn. The reason is on stderr.
     """
     args = _parser().parse_args(arguments)
     try:
-        _run(args)
+        unreadable = _run(args)
     except (_UsageError, CheckpointError, CheckpointRefusedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: The pictures could not be written: {error}", file=sys.stderr)
         return 2
-    return 0
+    for sentence in unreadable:
+        print(f"error: {sentence}", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--query",
         type=int,
-        action="append",
+        nargs="+",
+        action="extend",
         metavar="N",
-        help="this query instead, counted from 0; may be given several times",
+        help="these queries instead, counted from 0",
     )
     parser.add_argument(
         "--layer",
@@ -86,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> list[str]:
+    """Draw; return a sentence on each image that cannot be read, if there are others."""
     images = find_images(args.images)
     if args.top < 1:
         raise _UsageError(f"--top {args.top} must be at least 1.")
@@ -98,11 +103,16 @@ def _run(args: argparse.Namespace) -> None:
     from mmcv.image import imwrite
 
     from .visualization import draw_contact_sheet, draw_detection, inspect_image
+    from .visualization.inspection import UnreadableImageError
 
+    unreadable: list[str] = []
     for path, name in zip(images, _names(images), strict=True):
         try:
             inspected = inspect_image(model, path, args.top, args.query)
-        except ValueError as error:  # no image, or no such query
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+            continue
+        except ValueError as error:  # no such query
             raise _UsageError(f"{path}: {error}") from error
         pictures = {f"{name}.png": draw_contact_sheet(inspected, args.layer)}
         for index, query in enumerate(inspected.queries):
@@ -113,6 +123,9 @@ def _run(args: argparse.Namespace) -> None:
         for file, picture in pictures.items():
             imwrite(picture[..., ::-1], str(args.out / file))
             print(args.out / file, flush=True)
+    if len(unreadable) == len(images):
+        raise _UsageError(" ".join(unreadable))
+    return unreadable
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:

@@ -13,7 +13,7 @@ from mmengine.runner import save_checkpoint
 from support.models import randomise
 from support.runs import CLASSES, command, val_images
 
-from fastdetr_mmdet.visualize import main
+from fastdetr_mmdet.visualize import _parser, main
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,26 @@ def test_folder_and_names_that_are_alike(run, shapes, tmp_path):
     stem = os.path.basename(first)[:-4]
     assert status == 0 and len(names) == 4
     assert [names[0], names[2]] == [f"{stem}.png", f"{stem}(2).png"]
+
+
+def test_unreadable_images_do_not_stop_the_others(run, shapes, tmp_path):
+    broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
+    broken.write_text("no image")
+    empty.touch()
+    image = val_images(shapes)[0]
+    status, names, error = run(broken, image, empty, "--query", 3)
+    assert status == 1 and len(names) == 2
+    assert names[0] == f"{os.path.basename(image)[:-4]}.png"
+    lines = error.splitlines()
+    assert [line.split(" cannot be read")[0] for line in lines[-2:]] == [
+        f"error: {broken}",
+        f"error: {empty}",
+    ]
+
+
+def test_queries_may_be_given_together_or_apart():
+    given = ["c", "w", "i", "--out", "o", "--query", "3", "5", "--query", "1"]
+    assert _parser().parse_args(given).query == [3, 5, 1]
 
 
 @pytest.mark.slow
