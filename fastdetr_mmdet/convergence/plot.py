@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from .reference import Reference
 from .results import Curve, Summary
 
 MARKERS = "os^Dv*PX"
+_HEADROOM = 1.2  # times the best AP, as far up as the curves' panels go
 
 
 def plot_convergence(
@@ -34,9 +36,10 @@ def plot_convergence(
         style = dict(color=colours[index % len(colours)], marker=MARKERS[index % len(MARKERS)])
         _draw(axes[0], summary.epochs, summary, style)
         _draw(axes[1], _cpu_minutes(summary, curves), summary, style)
+    top = _HEADROOM * max((ap for summary in summaries for ap in summary.high), default=0.0)
     for target in [reached.target for reached in summaries[0].reached] if summaries else []:
         for axis in axes[:2]:
-            axis.axhline(target, color="0.5", linewidth=0.8, linestyle=":")
+            _draw_target(axis, target, top)
     seeds = sorted({curve.seed for curve in curves})
     axes[0].set(xlabel="epoch", title=_title(len(seeds)))
     axes[1].set(xlabel="CPU minutes of training", title="the same, by computing time")
@@ -46,8 +49,19 @@ def plot_convergence(
     for axis in axes:
         axis.set(ylabel="COCO AP", ylim=(0, None), xlim=(0, None))
         axis.grid(alpha=0.3)
+    for axis in axes[:2]:
+        axis.set_ylim(0, top or None)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=100)
+
+
+def _draw_target(axis: Axes, target: float, top: float) -> None:
+    """A line, or where the curves would be squeezed by it, a word in the legend."""
+    style: dict[str, Any] = dict(color="0.5", linewidth=0.8, linestyle=":")
+    if target <= top:
+        axis.axhline(target, label=f"target {target:.3f}", **style)
+    else:
+        axis.plot([], [], label=f"target {target:.3f}: above the picture", **style)
 
 
 def _title(seeds: int) -> str:

@@ -26,13 +26,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The validations of one run, in order; ``failed`` says why it has not all of them."""
+    """The validations of one run, in order; ``failed`` says why it has not all of them.
+
+    ``trained`` of ``epochs`` epochs are done.
+    """
 
     name: str
     seed: int
     parameters: int
     points: tuple[Point, ...]
     failed: str | None = None
+    trained: int = 0
+    epochs: int = 0
 
     def reach(self, target: float) -> Point | None:
         """The first validation with at least that AP, or None."""
@@ -72,13 +77,17 @@ class Summary:
     minutes_per_epoch: float
     cpu_minutes_per_epoch: float
     reached: tuple[Reached, ...] = field(default=())
+    planned: int = 0
 
 
 def read_curve(run: Run, failed: str | None = None) -> Curve:
-    """The curve of a run, as far as it has come."""
+    """The curve of a run, as far as it has come and no further than its epochs."""
     progress = read_progress(run.work_dir)
-    points, minutes, cpu_minutes = [], 0.0, 0.0
+    points, minutes, cpu_minutes, trained = [], 0.0, 0.0, 0
     for entry in progress["epochs"]:
+        if entry["epoch"] > run.epochs:
+            break
+        trained = entry["epoch"]
         minutes += entry.get("train_seconds", 0.0) / 60
         cpu_minutes += entry.get("train_cpu_seconds", 0.0) / 60
         if METRIC in entry.get("metrics", {}):
@@ -86,7 +95,8 @@ def read_curve(run: Run, failed: str | None = None) -> Curve:
             # COCO says -1 where there is nothing to find
             ap, ap50 = (max(metrics[key], 0.0) for key in (METRIC, f"{METRIC}_50"))
             points.append(Point(entry["epoch"], ap, ap50, minutes, cpu_minutes))
-    return Curve(run.name, run.seed, progress["parameters"], tuple(points), failed)
+    parameters = progress["parameters"]
+    return Curve(run.name, run.seed, parameters, tuple(points), failed, trained, run.epochs)
 
 
 def last_ap(run: Run) -> float:
@@ -115,7 +125,7 @@ def default_targets(by_name: dict[str, list[Curve]]) -> list[float]:
 
     The first config is meant to be the baseline.
     """
-    best = [max(_statistics(group)[1]) for group in by_name.values()]
+    best = [max(_statistics(group)[1], default=0.0) for group in by_name.values()]
     chosen = {round(max(best) / 2, 3), round(best[0], 3)} if best else set()
     return sorted(chosen - {0.0})  # which everybody has before the first step
 
@@ -134,6 +144,7 @@ def _summary(name: str, curves: list[Curve], targets: list[float]) -> Summary:
         minutes_per_epoch=statistics.fmean(point.minutes / point.epoch for point in last),
         cpu_minutes_per_epoch=statistics.fmean(point.cpu_minutes / point.epoch for point in last),
         reached=tuple(_reached(curves, target) for target in targets),
+        planned=max(curve.epochs for curve in curves),
     )
 
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .notes import notes_on
 from .plot import plot_convergence
 from .reference import Reference
 from .results import Curve, rounded, summarise
@@ -24,19 +25,24 @@ def write_results(
     budget: dict[str, Any],
     targets: Sequence[float] | None = None,
     references: Sequence[Reference] = (),
+    notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write ``convergence.json``, ``.md``, ``.png`` and ``curves.csv``; return their paths."""
+    """Write ``convergence.json``, ``.md``, ``.png`` and ``curves.csv``; return their paths.
+
+    Notes stand below the table and in the JSON, after those on unfinished and failed runs.
+    """
     summaries = summarise(curves, targets)
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"convergence.{kind}" for kind in ("md", "png", "json")] + [out / "curves.csv"]
-    failed = [f"- {curve.name}, seed {curve.seed}" for curve in curves if curve.failed]
-    note = f"\nFailed, and missing from the means:\n\n{chr(10).join(failed)}\n" if failed else ""
-    paths[0].write_text(markdown_table(summaries) + note)
+    notes = [*notes_on(curves, summaries), *notes]
+    below = "".join(f"- {note}.\n" for note in notes)
+    paths[0].write_text(markdown_table(summaries) + (f"\n{below}" if below else ""))
     plot_convergence(summaries, curves, paths[1], references)
     data = {
         "budget": budget,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
         "versions": _versions(),
+        "notes": notes,
         "summary": [asdict(summary) for summary in summaries],
         "runs": [asdict(curve) for curve in curves],
         "references": [asdict(reference) for reference in references],

@@ -5,6 +5,7 @@ import json
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from fastdetr_mmdet.convergence import (
     Curve,
@@ -16,6 +17,8 @@ from fastdetr_mmdet.convergence import (
     summarise,
     write_results,
 )
+from fastdetr_mmdet.convergence.notes import notes_on
+from fastdetr_mmdet.convergence.plot import _draw_target
 from fastdetr_mmdet.convergence.table import markdown_table
 
 
@@ -95,7 +98,9 @@ def test_curve_of_a_run(tmp_path):
     ]
     progress = dict(parameters=7, trained_parameters=7, epochs=epochs)
     (run.work_dir / "progress.json").write_text(json.dumps(progress))
-    assert read_curve(run) == Curve("fast", 0, 7, (Point(2, 0.0, 0.5, 2.0, 1.0),))
+    assert read_curve(run) == Curve(
+        "fast", 0, 7, (Point(2, 0.0, 0.5, 2.0, 1.0),), trained=3, epochs=3
+    )
     assert not run.finished
     epochs[2]["metrics"] = {"coco/bbox_mAP": 0.3, "coco/bbox_mAP_50": 0.5}
     (run.work_dir / "progress.json").write_text(json.dumps(progress))
@@ -107,18 +112,21 @@ def test_curve_of_a_run(tmp_path):
 
 def test_files(tmp_path):
     """The picture has a panel more with references, and all files hold the same figures."""
-    curves = [*SLOW, FAST[0], Curve("fast", 1, 1000, FAST[1].points[:2], "gone")]
+    gone = Curve("fast", 1, 1000, FAST[1].points[:2], "gone", trained=4, epochs=6)
+    curves = [*SLOW, FAST[0], gone]
     reference = Reference("COCO", "somewhere", {"theirs": ((12.0, 0.33), (50.0, 0.4))})
     table, picture, data, points = write_results(tmp_path, curves, {"epochs": 6})
     plain = cv2.imread(str(picture))
     assert plain.std() > 5
     write_results(tmp_path, curves, {"epochs": 6}, references=[reference])
     assert cv2.imread(str(picture)).shape[1] > plain.shape[1] * 1.4
-    assert "- fast, seed 1" in table.read_text()
+    note = "fast: seed 1 has 4 of 6 epochs and failed; figures up to epoch 4"
+    assert f"\n- {note}.\n" in table.read_text()
 
     loaded = json.loads(data.read_text())
     assert loaded["budget"] == {"epochs": 6}
     assert [run["failed"] for run in loaded["runs"]] == [None, None, None, "gone"]
+    assert loaded["notes"] == [note]
     assert loaded["summary"][1]["mean"] == [0.15, 0.35]
     assert loaded["references"][0]["series"] == {"theirs": [[12.0, 0.33], [50.0, 0.4]]}
     assert set(loaded["versions"]) >= {"torch", "mmdet", "fastdetr_mmdet"}
@@ -134,6 +142,31 @@ def test_files(tmp_path):
         "minutes": "8.0",
         "cpu_minutes": "12.0",
     }
+
+
+def test_seeds_of_different_length():
+    """What has no epoch in common has no mean, and a seed without figures is named."""
+    early = Curve("a", 0, 7, (Point(1, 0.1, 0.2, 1.0, 1.0),), trained=1, epochs=4)
+    late = Curve("a", 1, 7, (Point(2, 0.1, 0.2, 1.0, 1.0),), trained=2, epochs=4)
+    none = Curve("a", 1, 7, (), epochs=4)
+    (note, _) = notes_on([early, late], summarise([early, late]))
+    assert note.endswith("no mean, since no epoch is validated with every seed")
+    (note,) = notes_on([early, none], summarise([early, none]))
+    assert note == (
+        "a: seed 0 has 1 of 4 epochs, seed 1 has 0 of 4 epochs; figures up to epoch 1, "
+        "only of seed 0"
+    )
+    table = markdown_table(summarise([early, none], targets=[0.3]))
+    assert "| 0.100, epoch 1 only |" in table and "not reached yet" in table
+
+
+def test_a_target_out_of_reach_does_not_flatten_the_curves():
+    axis = Figure().subplots()
+    _draw_target(axis, 0.2, top=0.6)
+    _draw_target(axis, 0.9, top=0.6)
+    near, far = axis.get_lines()
+    assert (near.get_label(), list(near.get_ydata())) == ("target 0.200", [0.2, 0.2])
+    assert (far.get_label(), list(far.get_ydata())) == ("target 0.900: above the picture", [])
 
 
 def test_reference_file(tmp_path):
