@@ -38,13 +38,15 @@ def train_all(
                     if run.finished:
                         tell(f"{run}: finished before, AP {last_ap(run):.3f}")
                         continue
+                    saved = run.saved_epoch
                     process = run.start()
                 except (RuntimeError, ValueError, OSError) as error:
                     failed[run] = str(error)
                     tell(f"{run}: not started. {error}")
                     continue
                 running[process] = run
-                tell(f"{run}: started as process {process.pid}, log in {run.log}")
+                how = "started" if saved is None else f"continued from epoch {saved}"
+                tell(f"{run}: {how} as process {process.pid}, log in {run.log}")
             for process in [process for process in running if process.poll() is not None]:
                 run = running.pop(process)
                 if process.returncode == 0 and run.finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from ..hooks.training_progress import read_progress
 
 # What differs between configs of which one trains longer than the other, but not otherwise
 _LENGTH = {"max_epochs", "train_cfg.max_epochs"}
+_CHECKPOINT = re.compile(r"epoch_(\d+)\.pth\s*$")
 _TRAIN = "from fastdetr_mmdet.mmdet_tools import run; run('train.py')"
 
 
@@ -59,6 +61,13 @@ class Run:
         """Whether the last epoch has been trained and validated."""
         epochs = read_progress(self.work_dir)["epochs"]
         return bool(epochs) and epochs[-1]["epoch"] == self.epochs and "metrics" in epochs[-1]
+
+    @property
+    def saved_epoch(self) -> int | None:
+        """The epoch whose checkpoint training continues from; None if it begins."""
+        pointer = self.work_dir / "last_checkpoint"
+        match = _CHECKPOINT.search(pointer.read_text()) if pointer.is_file() else None
+        return int(match[1]) if match else None
 
     def prepare(self, cfg: Config) -> None:
         """Write the config to train from.

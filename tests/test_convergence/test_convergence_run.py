@@ -89,6 +89,16 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     assert failed[runs[2]].endswith("no seed_0.py")
 
 
+def test_says_where_a_run_continues(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_TRAIN", "pass")
+    run, told = Run("a", 0, 5, tmp_path), []
+    train_all([run], tell=told.append)
+    (run.work_dir / "last_checkpoint").write_text(str(run.work_dir / "epoch_3.pth"))
+    train_all([run], tell=told.append)
+    starts = [line.split(" as process")[0] for line in told if " as process" in line]
+    assert starts == ["a, seed 0: started", "a, seed 0: continued from epoch 3"]
+
+
 def test_trainings_end_with_the_command(tmp_path, monkeypatch):
     """What interrupts us between two looks at the processes ends them."""
     monkeypatch.setattr(run_module, "_TRAIN", "import time; time.sleep(60)")
