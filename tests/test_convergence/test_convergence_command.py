@@ -10,10 +10,14 @@ import time
 import pytest
 from support.runs import ROOT
 
+from fastdetr_mmdet.convergence import run as run_module
 from fastdetr_mmdet.convergence.__main__ import main
 from fastdetr_mmdet.hooks.training_progress import read_progress
 
-BROKEN = "_base_ = '{base}'\ntrain_dataloader = dict(dataset=dict(ann_file='nowhere.json'))\n"
+BROKEN = """\
+_base_ = '{base}'
+train_dataloader = dict(dataset=dict(data_prefix=dict(img='nowhere/')))
+"""
 FILES = ("convergence.md", "convergence.png", "convergence.json", "curves.csv")
 
 
@@ -35,7 +39,7 @@ def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys):
     captured = capsys.readouterr()
     # the broken one is named with the end of its log, and the other one is there
     assert "broken, seed 5: training ended with exit status 1" in captured.out
-    assert "nowhere.json" in captured.out
+    assert "nowhere/" in captured.out
     assert "1 of 2 runs failed: broken, seed 5." in captured.err
     assert "tiny, seed 5: finished, AP 0." in captured.out
     assert [name for name in FILES if not (out / name).stat().st_size] == []
@@ -52,7 +56,7 @@ def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys):
     assert 0 < data["runs"][1]["points"][0]["cpu_minutes"] < summary["cpu_minutes_per_epoch"] * 2
     table = (out / "convergence.md").read_text()
     assert "| tiny |" in table and "not reached" in table
-    assert "Failed, and missing from the means:\n\n- broken, seed 5" in table
+    assert "- broken: seed 5 has 0 of 2 epochs and failed; no figures yet" in table
 
     # and once more: what is finished is kept
     modified = (work_dir / "epoch_2.pth").stat().st_mtime
@@ -101,5 +105,70 @@ def test_errors_are_sentences(tiny_config_file, tmp_path, capsys):
     assert "told apart by name, but tiny comes twice" in capsys.readouterr().err
     assert main([str(tmp_path / "none.py"), *common]) == 2
     assert "There is no config" in capsys.readouterr().err
-    assert main([str(tiny_config_file), *common, "--results-only"]) == 1
+    assert main([str(tiny_config_file), *common, "--results-only"]) == 2
+    assert "holds no runs of a comparison" in capsys.readouterr().err
+    assert main([str(tiny_config_file), *common, "--data-root", str(tmp_path / "no")]) == 2
+    error = capsys.readouterr().err
+    assert f"there is no annotation file {tmp_path / 'no'}/" in error
+    assert "give the folder of your data by --data-root" in error
+    assert not (tmp_path / "configs").exists()  # nothing was prepared
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tiny_config_file)])
+    assert "give CONFIG... and --epochs" in capsys.readouterr().err
+
+
+def test_results_need_no_more_than_the_folder(tmp_path, capsys):
+    """Seeds, configs and epochs are found there, or chosen from what is there."""
+    metrics = {"coco/bbox_mAP": 0.0, "coco/bbox_mAP_50": 0.0}
+    (tmp_path / "configs").mkdir()
+    arguments = ["--results-only", "--out", str(tmp_path)]
+    for index, (name, seed, trained) in enumerate([("slow", 0, 4), ("slow", 1, 1), ("fast", 0, 0)]):
+        config = tmp_path / f"configs/{name}_seed_{seed}.py"
+        config.write_text("train_cfg = dict(max_epochs=4)\n")
+        os.utime(config, (index, index))
+        if not trained:
+            continue
+        work_dir = tmp_path / name / f"seed_{seed}"
+        work_dir.mkdir(parents=True)
+        epochs = [dict(epoch=i + 1, train_seconds=60, metrics=metrics) for i in range(trained)]
+        progress = dict(parameters=7, trained_parameters=7, epochs=epochs)
+        (work_dir / "progress.json").write_text(json.dumps(progress))
+
+    assert main(arguments) == 0
+    data = json.loads((tmp_path / "convergence.json").read_text())
+    assert data["budget"] == {"epochs": 4, "seeds": [0, 1]}
+    assert data["notes"] == [
+        "slow: seed 1 has 1 of 4 epochs; figures up to epoch 1",
+        "fast: seed 0 has 0 of 4 epochs; no figures yet, since none is validated",
+        "No config has a mean AP of 0.001 yet, so there is no target to compare by; "
+        "--target AP sets one",
+    ]
+    table = (tmp_path / "convergence.md").read_text()
+    assert f"\n- {data['notes'][0]}.\n" in table and "epoch 1 only" in table
+
+    chosen = ["slow.py", *arguments, "--seeds", "0", "--epochs", "2", "--target", "0.5"]
+    assert main(chosen) == 0
+    data = json.loads((tmp_path / "convergence.json").read_text())
+    assert data["summary"][0]["epochs"] == [1, 2] and data["summary"][0]["seeds"] == [0]
+    assert data["notes"] == [
+        "slow: set up for 4 epochs (seed 0), of which no more than the first 2 are shown"
+    ]
+    # one seed has no spread
+    assert "| 0.000 | 0.000 (epoch 1) | not reached |" in (tmp_path / "convergence.md").read_text()
+
+    capsys.readouterr()
+    assert main(["none.py", *arguments]) == 2
+    assert "holds no run of none; it has slow, fast." in capsys.readouterr().err
+    assert main([*arguments, "--seeds", "7"]) == 2
+    assert "holds no run with seed 7; it has seeds 0, 1." in capsys.readouterr().err
+    assert main(["fast.py", *arguments]) == 1
     assert "no run has been validated yet" in capsys.readouterr().err
+
+
+def test_all_runs_failed(tiny_config_file, shapes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "_TRAIN", "raise SystemExit('broken')")
+    arguments = [str(tiny_config_file), "--data-root", f"{shapes}/", "--epochs", "1"]
+    assert main([*arguments, "--seeds", "0", "1", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "All 2 runs failed, for the reasons above: tiny, seed 0; tiny, seed 1." in error
+    assert "validated" not in error
