@@ -25,6 +25,7 @@ from .preprocessing import Preprocessing
 # Has GridSample and RoiAlign as we need them, and is what torch's exporter writes by itself.
 OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
+DETECTIONS = "k"  # axis 1 of the outputs, where its length follows from the image's
 OUTPUTS = ("boxes", "scores", "labels")
 
 
@@ -137,11 +138,15 @@ def _smallest(exported: Any) -> list[int]:
 
 
 def _name_axes(model: Any, dynamic: bool) -> None:
-    """The free axes by readable names, in the place of torch's symbols."""
+    """The free axes by readable names, in the place of torch's symbols and expressions."""
     if not dynamic:
         return
     axes = model.graph.input[0].type.tensor_type.shape.dim
     names = {axes[axis].dim_param: name for axis, name in AXES.items()}
+    for output in model.graph.output:  # two-stage queries make fewer on small images
+        found = output.type.tensor_type.shape.dim[1].dim_param
+        if found:
+            names.setdefault(found, DETECTIONS)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:

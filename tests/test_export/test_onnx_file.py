@@ -68,6 +68,31 @@ def test_says_how_it_is_used(dynamic):
     assert "/" not in about["config"]
 
 
+def test_free_axes_have_readable_names():
+    """Also the number of detections, for which torch writes a formula."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    formula = "Min(100, 6*Min(50, s1*s2))"
+    images = helper.make_tensor_value_info("images", kind, ["s0", 3, "s1", "s2"])
+    outputs = [
+        helper.make_tensor_value_info("boxes", kind, ["s0", formula, 4]),
+        helper.make_tensor_value_info("scores", kind, ["s0", formula]),
+        helper.make_tensor_value_info("labels", kind, ["s0", 100]),
+    ]
+    graph = helper.make_graph([], "detector", [images], outputs)
+    model = helper.make_model(graph)
+    onnx_file._name_axes(model, dynamic=True)
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    ]
+    assert shapes == [
+        ["batch", 3, "height", "width"],
+        ["batch", "k", 4],
+        ["batch", "k"],
+        ["batch", 100],
+    ]
+
+
 def test_the_comparison_notices(dynamic):
     """It fails for other weights, so it can fail."""
     path = dynamic[1]
