@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
-import shlex
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 _LOADERS = ("train_dataloader", "val_dataloader")
 
@@ -86,12 +87,24 @@ def _check_classes(
     )
     if "{classes}" in cfg.get("derived_keys", {}).values():
         if not any(key.endswith("classes") for key in options):
-            text += " These classes are the config's defaults;"
-        else:
-            text += " For all of them"
-        value = shlex.quote(f"classes={','.join(known)}{',' * (len(known) == 1)}")
-        text += f" give --cfg-options {value}"
+            text += " These classes are the config's defaults."
+        text += f" {_advice(known)}"
     raise ValueError(text)
+
+
+def _advice(known: tuple[str, ...]) -> str:
+    """How to give a file's categories to ``--cfg-options``, which drops spaces, if it can be."""
+    option = f"classes={','.join(known)}{',' * (len(known) == 1)}"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    if all(re.fullmatch(r"\w[\w.-]*", name) for name in known):
+        if parser.parse_args(["--cfg-options", option]).cfg_options["classes"] == [*known]:
+            return f"To train all of the file's, give --cfg-options {option}"
+    return (
+        "Names with spaces or signs in them, or numbers, cannot be given by --cfg-options: rename "
+        "the categories, or write a config with this one as _base_ that sets metainfo.classes of "
+        "both data loaders and the head's num_classes."
+    )
 
 
 @functools.lru_cache
