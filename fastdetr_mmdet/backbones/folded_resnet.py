@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Frozen = dict[nn.Module, tuple[Tensor, Tensor]]  # norm -> its scale and shift, (channels,) each
 
 
 @MODELS.register_module()
@@ -40,15 +43,16 @@ class FoldedResNet(ResNet):
         """
         if _channels_last(x):
             x = x.contiguous(memory_format=torch.channels_last)
+        frozen = _scales_and_shifts([m for m in self.modules() if _is_frozen(m)])
         if self.deep_stem:
             x = self.stem(x)
         else:
-            x = F.relu_(_conv_norm(x, self.conv1, self.norm1))
+            x = F.relu_(_conv_norm(x, self.conv1, self.norm1, frozen))
         x = self.maxpool(x)
         outs = []
         for index, name in enumerate(self.res_layers):
             for block in getattr(self, name):
-                x = _run_block(block, x)
+                x = _run_block(block, x, frozen)
             if index in self.out_indices:
                 outs.append(x)
         return tuple(outs)
@@ -61,36 +65,35 @@ def _channels_last(x: Tensor) -> bool:
     return x.is_cuda and (half or torch.is_autocast_enabled(x.device.type))
 
 
-def _run_block(block: Any, x: Tensor) -> Tensor:
+def _run_block(block: Any, x: Tensor, frozen: Frozen) -> Tensor:
     """What the block computes; by the block itself where there is nothing to fold."""
     if type(block) not in (BasicBlock, Bottleneck) or getattr(block, "with_plugins", False):
         return block(x)
     if block.with_cp and x.requires_grad:
-        return F.relu_(checkpoint(_run_branches, block, x, use_reentrant=False))
-    return F.relu_(_run_branches(block, x))
+        return F.relu_(checkpoint(_run_branches, block, x, frozen, use_reentrant=False))
+    return F.relu_(_run_branches(block, x, frozen))
 
 
-def _run_branches(block: Any, x: Tensor) -> Tensor:
-    out = F.relu_(_conv_norm(x, block.conv1, block.norm1))
-    out = _conv_norm(out, block.conv2, block.norm2)
+def _run_branches(block: Any, x: Tensor, frozen: Frozen) -> Tensor:
+    out = F.relu_(_conv_norm(x, block.conv1, block.norm1, frozen))
+    out = _conv_norm(out, block.conv2, block.norm2, frozen)
     if isinstance(block, Bottleneck):
-        out = _conv_norm(F.relu_(out), block.conv3, block.norm3)
-    return out.add_(x if block.downsample is None else _downsample(block.downsample, x))
+        out = _conv_norm(F.relu_(out), block.conv3, block.norm3, frozen)
+    return out.add_(x if block.downsample is None else _downsample(block.downsample, x, frozen))
 
 
-def _downsample(layers: nn.Sequential, x: Tensor) -> Tensor:
+def _downsample(layers: nn.Sequential, x: Tensor, frozen: Frozen) -> Tensor:
     *before, conv, norm = layers  # an average pooling in the variants that have one
     for layer in before:
         x = layer(x)
-    return _conv_norm(x, conv, norm)
+    return _conv_norm(x, conv, norm, frozen)
 
 
-def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module, frozen: Frozen) -> Tensor:
     """Convolution and norm, as one convolution if the norm is frozen."""
-    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or not _is_frozen(norm):
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or norm not in frozen:
         return norm(conv(x))
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    scale, shift = _scale_and_shift(norm)
+    scale, shift = frozen[norm]
     weight = conv.weight * scale[:, None, None, None]
     bias = shift if conv.bias is None else torch.addcmul(shift, conv.bias, scale)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -105,6 +108,18 @@ def _is_frozen(norm: nn.Module) -> bool:
     )
 
 
-def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
+def _scales_and_shifts(norms: Sequence[Any]) -> Frozen:
+    """Of all norms together: a few operations, and not a few for each of fifty."""
+    frozen: Frozen = {}
+    for eps in {norm.eps for norm in norms}:
+        alike = [norm for norm in norms if norm.eps == eps]
+        weight, bias, mean, var = (
+            torch.cat([getattr(norm, name) for norm in alike])
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight * torch.rsqrt(var + eps)
+        shift = torch.addcmul(bias, mean, scale, value=-1)
+        sizes = [norm.num_features for norm in alike]
+        pairs = zip(scale.split(sizes), shift.split(sizes), strict=True)
+        frozen.update(zip(alike, pairs, strict=True))
+    return frozen

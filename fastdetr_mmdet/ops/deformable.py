@@ -278,8 +278,8 @@ class _SampleSparse(torch.autograd.Function):
 def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     """Of every bag's vector with each of the rows that the bag reads: (bags, rows per bag).
 
-    As a product of two matrices of which only these entries are wanted; twice as fast as torch's
-    gradient of ``embedding_bag`` by the weights.
+    As a product of two matrices of which only these entries are wanted: vectorised, which torch's
+    gradient of ``embedding_bag`` by the weights is not.
     """
     bags, per_bag = rows.shape
     with (
@@ -300,7 +300,7 @@ def _hand_back(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> 
     """Sum into every row of the table what the bags that read it hand back.
 
     Sorted by row, the same pairs are bags again, of bags: ``embedding_bag`` in the other direction,
-    which is three times as fast as torch's own gradient by the table. The four corners of a sample
+    in the place of torch's own gradient by the table. The four corners of a sample
     lie a level's fixed steps apart: they are summed where the first is, and the sums moved.
     """
     ordered, order = first.flatten().sort()
