@@ -43,7 +43,7 @@ def record(model: nn.Module) -> Iterator[Recording]:
     """Note the calls within the ``with`` block; nothing is computed for it, and nothing stays.
 
     Only torch's forward hooks are used, and they are taken off at the end, also after an
-    exception: outside of the block the model is as it was, to the bit and to the nanosecond.
+    exception: outside of the block the model is as it was.
 
     Raises:
         TypeError: if the model's decoder is not made of layers with a cross-attention.
