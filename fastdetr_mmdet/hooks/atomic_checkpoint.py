@@ -73,7 +73,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 folder = Path(self.out_dir) / work_dir.name  # as mmengine will have it
             if is_main_process():
                 pointer = work_dir / "last_checkpoint"
-                choose_checkpoint(pointer, folder, self.filename_tmpl, runner.logger)
+                own_log = work_dir / runner.timestamp
+                choose_checkpoint(pointer, folder, self.filename_tmpl, runner.logger, own_log)
             barrier()  # the others read last_checkpoint after it has been put right
         if isinstance(runner._train_loop, BaseLoop):  # not when only testing
             run = runner._train_loop.run

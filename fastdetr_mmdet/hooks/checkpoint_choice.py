@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from logging import Logger
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from .checkpoint_files import (
 )
 
 
-def choose_checkpoint(pointer: Path, folder: Path, template: str, logger: Logger) -> None:
+# How a log of mmengine tells how far training is
+_PROGRESS = re.compile(r"\b(Epoch|Iter)\(train\)\s+\[\s*(\d+)")
+
+
+def choose_checkpoint(
+    pointer: Path, folder: Path, template: str, logger: Logger, own_log: Path | None = None
+) -> None:
     """Make last_checkpoint, which mmengine resumes from, name a whole file, or not exist.
 
     Args:
@@ -23,6 +30,7 @@ def choose_checkpoint(pointer: Path, folder: Path, template: str, logger: Logger
         folder: Where checkpoints lie.
         template: Their names, such as 'epoch_{}.pth'.
         logger: Is told when another file is taken than last_checkpoint names.
+        own_log: The folder of the log of the training that is to resume.
     """
     text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     if text and (not is_local(text) or Path(text).is_dir()):
@@ -53,10 +61,33 @@ def choose_checkpoint(pointer: Path, folder: Path, template: str, logger: Logger
             return
         logger.warning(f"{chosen} {reason}; it is not used.")
     pointer.unlink(missing_ok=True)
-    logger.warning(
+    sentence = (
         f"There is nothing to resume from: {pointer} {problem}, and {folder} has no whole "
-        f"checkpoint named {template.format('*')}. Training starts from the beginning."
+        f"checkpoint named {template.format('*')}. "
     )
+    earlier = _earlier_training(pointer.parent, own_log)
+    if earlier:
+        sentence += (
+            f"But {earlier}. Training starts from the beginning all the same. That is right if the "
+            "earlier one ended before its first checkpoint. If it did save some, end this training "
+            f"and put the last one back into {folder}, or give its path: --resume FILE. If you "
+            "wanted a new training, give it a --work-dir of its own."
+        )
+    else:
+        sentence += "Training starts from the beginning."
+    logger.warning(sentence)
+
+
+def _earlier_training(work_dir: Path, own_log: Path | None) -> str:
+    """In words the last other training that has left a log; "" if none had taken a step."""
+    logs = (path for path in work_dir.glob("*/*.log") if path.parent != own_log)
+    for path in sorted(logs, reverse=True):  # a folder is named after the time
+        steps = _PROGRESS.findall(path.read_text(errors="replace"))
+        if steps:
+            kind, number = steps[-1]
+            reached = f"{'epoch' if kind == 'Epoch' else 'iteration'} {number}"
+            return f"{path} is the log of an earlier training, which had come to {reached}"
+    return ""
 
 
 def _saved_after(pointer: Path, named: Path, saved: dict[int, Path]) -> Path | None:

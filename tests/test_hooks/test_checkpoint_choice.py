@@ -43,11 +43,11 @@ def cut(path: Path) -> None:
     os.utime(path, times)
 
 
-def choose(folder: Path, caplog) -> tuple[str | None, list[str]]:
+def choose(folder: Path, caplog, own_log: Path | None = None) -> tuple[str | None, list[str]]:
     """The name in last_checkpoint afterwards, and the warnings."""
     pointer, logger = folder / "last_checkpoint", logging.getLogger("test")
     with caplog.at_level(logging.INFO):
-        choose_checkpoint(pointer, folder, TEMPLATE, logger)
+        choose_checkpoint(pointer, folder, TEMPLATE, logger, own_log)
     text = Path(pointer.read_text()).name if pointer.exists() else None
     return text, [record.getMessage() for record in caplog.records]
 
@@ -122,6 +122,36 @@ def test_an_empty_folder(tmp_path, caplog):
     name, (warning,) = choose(tmp_path, caplog)
     assert name is None
     assert "Training starts from the beginning" in warning
+
+
+def test_logs_of_an_earlier_training(tmp_path, caplog):
+    """The last one that took a step is named, and what to do."""
+    for name, line in (
+        ("20260101_120000", "Epoch(train)   [1][10/20]  lr: 0.1\nEpoch(train)  [12][20/20]"),
+        ("20260102_120000", "Iter(train) [  50/9000]  lr: 0.1\nIter(val) [10/10]"),
+        ("20260103_120000", "Epoch(test) [10/10]"),  # only tested
+        ("20260104_120000", "Epoch(train)  [1][20/20]"),  # the training that is to resume
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.log").write_text(f"mmengine - INFO - {line}\n")
+    own = tmp_path / "20260104_120000"
+    log = tmp_path / "20260102_120000" / "20260102_120000.log"
+    name, (warning,) = choose(tmp_path, caplog, own)
+    assert name is None
+    assert warning.startswith("There is nothing to resume from: ")
+    assert f"But {log} is the log of an earlier training, which had come to iteration 50." in (
+        warning
+    )
+    assert "Training starts from the beginning all the same." in warning
+    assert f"put the last one back into {tmp_path}, or give its path: --resume FILE." in warning
+
+    caplog.clear()
+    log.unlink()
+    assert "come to epoch 12." in choose(tmp_path, caplog, own)[1][0]
+    caplog.clear()
+    (tmp_path / "20260101_120000" / "20260101_120000.log").unlink()
+    (warning,) = choose(tmp_path, caplog, own)[1]
+    assert warning.endswith("epoch_*.pth. Training starts from the beginning.")
 
 
 def test_a_best_checkpoint_is_none_to_resume_from(tmp_path, caplog):

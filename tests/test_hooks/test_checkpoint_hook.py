@@ -1,6 +1,7 @@
 """AtomicCheckpointHook's decisions; the killing of runs that use it is in tests/test_faults."""
 
 import errno
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,12 @@ def make_runner(tmp_path):
     def make(work_dir: Path = tmp_path, **attributes) -> Saver:
         hub = MessageHub(f"hub{id(attributes)}")
         values = dict(
-            work_dir=str(work_dir), message_hub=hub, iter=0, epoch=0, logger=MMLogger("x")
+            work_dir=str(work_dir),
+            timestamp="20260103_120000",
+            message_hub=hub,
+            iter=0,
+            epoch=0,
+            logger=MMLogger("x"),
         )
         return Saver(**(values | attributes))
 
@@ -198,6 +204,21 @@ def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
     runner = make_runner(work_dir, _load_from=None, _resume=True, _train_loop={})
     make_hook(**options).before_run(runner)
     assert (work_dir / "last_checkpoint").read_text() == str(folder / "epoch_1.pth")
+
+
+def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
+    """The log that the runner itself has opened is none of an earlier one."""
+    logger = logging.getLogger("test")
+    runner = make_runner(_load_from=None, _resume=True, _train_loop={}, logger=logger)
+    for timestamp in ("20260101_120000", runner.timestamp):
+        (tmp_path / timestamp).mkdir()
+        log = tmp_path / timestamp / f"{timestamp}.log"
+        log.write_text("mmengine - INFO - Epoch(train)  [7][20/20]  lr: 1.0000e-04\n")
+    make_hook().before_run(runner)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "20260101_120000.log is the log of an earlier training, which had come to epoch 7." in (
+        warning
+    )
 
 
 def test_without_resume_nothing_is_looked_at(make_runner, tmp_path):
