@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
-from .checkpoints.files import CheckpointError
+from .checkpoints import CheckpointError
+from .checkpoints.loading import ConfigError, load_detector
 from .environment import CheckpointRefusedError
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         unreadable = _run(args)
-    except (_UsageError, CheckpointError, CheckpointRefusedError) as error:
+    except (_UsageError, ConfigError, CheckpointError, CheckpointRefusedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -163,26 +164,10 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from .checkpoints.loading import load_detector
     from .visualization.recording import find_decoder
 
-    for what in ("config", "checkpoint"):
-        path = getattr(args, what)
-        if not Path(path).is_file() and "://" not in path:
-            raise _UsageError(f"There is no {what} {path}; give the path of a file.")
-    try:
-        config = Config.fromfile(args.config)
-    except Exception as error:  # a config is a program and may fail in any way
-        reason = f"{type(error).__name__}: {error}"
-        raise _UsageError(f"{args.config} cannot be read as a config ({reason}).") from error
-    missing = [key for key in ("model", "test_dataloader") if key not in config]
-    if missing:
-        raise _UsageError(
-            f"{args.config} has no {' and no '.join(missing)}; give the config that the checkpoint "
-            "was trained with."
-        )
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_detector(config, args.checkpoint, device, args.cfg_options)
+    model = load_detector(args.config, args.checkpoint, device, args.cfg_options)
     try:
         find_decoder(model)
     except TypeError as error:

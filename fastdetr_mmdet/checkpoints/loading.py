@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmdet.evaluation import get_classes
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -18,6 +23,10 @@ from ..environment import CheckpointRefusedError
 from .files import CheckpointError, check_file
 
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message is a sentence."""
 
 
 def load_detector(
@@ -33,27 +42,79 @@ def load_detector(
 
     Args:
         config: The model's.
-        checkpoint: A file or an address; read as data only.
+        checkpoint: A file or an address; read as data only, and once.
         device: Where the model is to be.
         cfg_options: Changes of the config.
 
     Raises:
+        ConfigError: if there is no such config, or it is none of a detector.
         CheckpointRefusedError: if the checkpoint is not plain data.
-        CheckpointError: if it is no checkpoint, damaged, or of another model; a sentence.
+        CheckpointError: if there is none, or it is damaged, or of another model; a sentence.
     """
-    from mmdet.apis import init_detector
-
+    if not isinstance(config, Config) and not _is_there(config):
+        raise ConfigError(f"There is no config {config}; give the path of a file.")
+    if not _is_there(checkpoint):
+        raise CheckpointError(f"There is no checkpoint {checkpoint}; give the path of a file.")
+    config = _read_config(config)
     content = read_content(checkpoint)
-    with contextlib.redirect_stdout(io.StringIO()):  # the log of all that does not match
-        model = init_detector(config, str(checkpoint), device=device, cfg_options=cfg_options)
+    model = _build(config, content, device, cfg_options)
     found = fill(model, content)
     if found:
-        name = config.filename if isinstance(config, Config) else config
         raise CheckpointError(
-            f"{checkpoint} does not belong to {name or 'the config'}: {found}. Give the config "
-            "that it was trained with."
+            f"{checkpoint} does not belong to {config.filename or 'the config'}: {found}. Give the "
+            "config that it was trained with."
         )
     return model
+
+
+def _read_config(config: str | Path | Config) -> Config:
+    """Read it, unless that is done, and see that it is one of a detector that can be run."""
+    if not isinstance(config, Config):
+        try:
+            config = Config.fromfile(config)
+        except Exception as error:  # a config is a program and may fail in any way
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{config} cannot be read as a config ({reason}).") from error
+    missing = [key for key in ("model", "test_dataloader") if key not in config]
+    if missing:
+        raise ConfigError(
+            f"{config.filename or 'The config'} has no {' and no '.join(missing)}; give the config "
+            "that the checkpoint was trained with."
+        )
+    return config
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether it is a file, or an address, of which only reading can tell."""
+    return "://" in str(path) or Path(path).is_file()
+
+
+def _build(config: Config, content: dict[str, Any], device: str, cfg_options: dict | None) -> Any:
+    """The model without its weights, but with its config and the names of its classes."""
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    init_default_scope(config.get("default_scope", "mmdet"))
+    with contextlib.redirect_stdout(io.StringIO()):  # what parts say of themselves
+        model: Any = revert_sync_batchnorm(MODELS.build(config.model))
+        data = DATASETS.build(dict(config.test_dataloader.dataset, lazy_init=True))
+    model.dataset_meta = _classes(content)
+    palette = data.metainfo.get("palette") or model.dataset_meta.get("palette", "random")
+    model.dataset_meta["palette"] = palette
+    model.cfg = config  # where mmdet's inferencers and the attention viewer look for it
+    return model.to(device).eval()
+
+
+def _classes(content: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the data it was trained with, keys in lower case."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    known = meta.get("dataset_meta")
+    if isinstance(known, Mapping):
+        return {str(key).lower(): value for key, value in known.items()}
+    if "CLASSES" in meta:  # mmdet before 3.0
+        return {"classes": meta["CLASSES"]}
+    warnings.warn("The checkpoint does not name its classes; they get COCO's names.", stacklevel=4)
+    return {"classes": get_classes("coco")}
 
 
 def read_content(checkpoint: str | Path) -> dict[str, Any]:

@@ -91,9 +91,6 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _load(given: argparse.Namespace) -> Any:
-    for path in (given.config, given.checkpoint):
-        if "://" not in path and not Path(path).is_file():
-            raise ExportError(f"{path} does not exist.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
         return load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from mmdet.apis import init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.runner import save_checkpoint
+from mmengine.runner import CheckpointLoader, save_checkpoint
 from support.models import randomise
 
 from fastdetr_mmdet.checkpoints import CheckpointError
-from fastdetr_mmdet.checkpoints.loading import fill, load_detector, read_content
+from fastdetr_mmdet.checkpoints.loading import ConfigError, fill, load_detector, read_content
 from fastdetr_mmdet.export.__main__ import main as export
 from fastdetr_mmdet.visualize import main as visualize
 
@@ -22,7 +23,7 @@ def weights(tiny_config_file):
 def save(tmp_path):
     def write(state_dict, **more):
         path = tmp_path / "weights.pth"
-        save_checkpoint(dict(state_dict=state_dict, meta={}, **more), str(path))
+        save_checkpoint(dict(dict(state_dict=state_dict, meta={}), **more), str(path))
         return path
 
     return write
@@ -37,6 +38,46 @@ def test_a_checkpoint_of_the_model(tiny_config_file, weights, save):
         if "num_batches_tracked" not in name:
             assert torch.equal(value, weights[name]), name
     assert not model.training
+
+
+def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, monkeypatch):
+    """Names and colours of the classes too, of old and new files and of those without any."""
+    read = []
+    load = CheckpointLoader.load_checkpoint
+    monkeypatch.setattr(
+        CheckpointLoader,
+        "load_checkpoint",
+        lambda *args, **kw: read.append(args) or load(*args, **kw),
+    )
+    new = dict(dataset_meta=dict(CLASSES=("a", "b"), palette=[(1, 2, 3)] * 2))
+    for palette in (True, False):
+        config = Config.fromfile(tiny_config_file)
+        if not palette:  # of a data set that has none
+            config.test_dataloader.dataset.metainfo = dict(classes=("x", "y"), palette=None)
+        for meta in (new, dict(dataset_meta=dict(classes=("c",))), dict(CLASSES=("d", "e"))):
+            path = save(weights, meta=meta)
+            read.clear()
+            model = load_detector(config, path)
+            assert len(read) == 1
+            theirs = init_detector(config, str(path), device="cpu")
+            assert model.dataset_meta == theirs.dataset_meta
+            assert model.cfg is config and not model.training
+    with pytest.warns(UserWarning, match="does not name its classes; they get COCO's"):
+        assert load_detector(config, save(weights)).dataset_meta["classes"][0] == "person"
+
+
+def test_configs_that_are_none(tiny_config_file, weights, save, tmp_path):
+    path = save(weights)
+    (tmp_path / "broken.py").write_text("model = (")
+    for config, sentence in (
+        ("no.py", r"^There is no config no.py; give the path of a file\.$"),
+        (tmp_path / "broken.py", r"broken.py cannot be read as a config \("),
+        (Config(dict(lr=1)), r"^The config has no model and no test_dataloader; give the config"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            load_detector(config, path)
+    with pytest.raises(CheckpointError, match=r"^There is no checkpoint no.pth; give the path"):
+        load_detector(tiny_config_file, "no.pth")
 
 
 def test_weights_that_are_missing_or_of_another_shape(tiny_config_file, weights, save):

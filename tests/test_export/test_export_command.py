@@ -85,9 +85,11 @@ def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
     assert not proof.exists() and not out.exists()
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_missing_file(tiny_run, tmp_path, which, capsys):
+@pytest.mark.parametrize("which, what", [(0, "config"), (1, "checkpoint")])
+def test_missing_file(tiny_run, tmp_path, which, what, capsys):
     arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(tmp_path / "detector.onnx")]
     arguments[which] = "nowhere.py"
     assert command.main(arguments) == 2
-    assert capsys.readouterr().err == "error: nowhere.py does not exist.\n"
+    assert capsys.readouterr().err == (
+        f"error: There is no {what} nowhere.py; give the path of a file.\n"
+    )
