@@ -15,7 +15,6 @@ from .checkpoint_files import (
     write_atomically,
 )
 
-
 # How a log of mmengine tells how far training is
 _PROGRESS = re.compile(r"\b(Epoch|Iter)\(train\)\s+\[\s*(\d+)")
 
