@@ -7,13 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
+from ..flat_config import flatten
 from ..hooks.training_progress import read_progress
 
 # What differs between configs of which one trains longer than the other, but not otherwise
@@ -78,8 +77,8 @@ class Run:
             ValueError: if the folder holds a run of another config, which it must not continue.
         """
         if self.config.is_file() and self.work_dir.is_dir():
-            before = dict(_flat(Config.fromfile(self.config, import_custom_modules=False)))
-            changed = sorted({key for key, _ in set(before.items()) ^ set(_flat(cfg))})
+            before = flatten(Config.fromfile(self.config, import_custom_modules=False))
+            changed = sorted({key for key, _ in before.items() ^ flatten(cfg).items()})
             longer = cfg.train_cfg.max_epochs >= int(before["train_cfg.max_epochs"])
             if changed and not (longer and set(changed) <= _LENGTH):
                 keys = ", ".join(changed[:4])
@@ -131,15 +130,3 @@ class Run:
             return "(nothing was printed)"
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if line.strip()][-count:])
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and their values as text."""
-    if isinstance(value, (Config, ConfigDict, dict)):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            yield from _flat(inner, f"{key}.{index}")
-    else:
-        yield key, repr(value)

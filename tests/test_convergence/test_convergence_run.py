@@ -50,6 +50,9 @@ def test_another_run_is_refused(constant, tmp_path):
         prepared(constant, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
     with pytest.raises(ValueError, match=r"differs in .*max_epochs"):
         prepared(constant, tmp_path, 1)
+    with pytest.raises(ValueError, match=r"differs in note\)"):  # which has no values of its own
+        prepared(constant, tmp_path, 2, note={})
+    prepared(constant, tmp_path, 2)
 
 
 def test_a_run_is_made_longer_where_the_schedule_does_not_mind(constant, steps, tmp_path):
