@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DPI = 100
 # Okabe and Ito's eight colours, told apart with every kind of colour vision; one per head.
@@ -21,6 +22,7 @@ COLOURS = (
     "#999999",
 )
 INK, FAINT = "#222222", "#777777"
+SHORTEST = 16  # signs of a file name that are always shown
 
 
 class Canvas:
@@ -45,6 +47,25 @@ class Canvas:
         """Text whose top left corner is at the place; signs of formulas are taken as they are."""
         style: dict[str, Any] = dict(color=INK, va="top", ha="left", parse_math=False) | kwargs
         self.figure.text(left / self.width, 1 - top / self.height, text, fontsize=size, **style)
+
+    def title(self, left: float, top: float, said: str, file: str, size: float) -> None:
+        """A bold line that ends with the image's file name, if it is known.
+
+        Where it is too long for the page, the name loses its middle; then the letters are smaller.
+        """
+        file = "".join(sign if sign.isprintable() else "?" for sign in file)
+        room = self.width - 2 * left
+        text, kept = f"{said} in {file}" if file else said, len(file)
+        while kept > SHORTEST and self._width(text, size) > room:
+            kept -= 1
+            text = f"{said} in {file[: kept // 2]}…{file[-(kept - kept // 2) :]}"
+        size = min(size, size * room / self._width(text, size))
+        self.text(left, top, text, size, weight="bold")
+
+    def _width(self, text: str, size: float) -> float:
+        """Of a bold line, in inches."""
+        line = Text(0, 0, text, fontsize=size, weight="bold", parse_math=False, figure=self.figure)
+        return line.get_window_extent(self._agg.get_renderer()).width / self.figure.dpi
 
     def pixels(self) -> np.ndarray:
         """The drawn page, (H, W, 3) uint8 RGB."""

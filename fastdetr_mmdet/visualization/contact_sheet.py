@@ -44,7 +44,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         2 * MARGIN + len(columns) * slot + CHART + 0.3,
         HEAD + row * len(shown) + MARGIN,
     )
-    page.text(MARGIN, 0.12, sheet_title(inspected), 12, weight="bold")
+    page.title(MARGIN, 0.12, sheet_title(inspected), inspected.file, 12)
     page.text(MARGIN, 0.36, f"attention of decoder layer {number}", 8.5, color=FAINT)
     for index, (query, own) in enumerate(zip(inspected.queries, shown, strict=True)):
         top = HEAD + index * row

@@ -60,7 +60,7 @@ def draw_detection(
     tall = sum(n * (h + TITLE) for (_, h), n in zip(sizes, lines, strict=True))
     page = Canvas(page_width, below + tall + 0.45)
     name = inspected.name(query.label)
-    page.text(MARGIN, 0.12, f"{name}  {query.score:.2f}", 13, weight="bold")
+    page.title(MARGIN, 0.12, f"{name}  {query.score:.2f}", inspected.file, 13)
     levels = ", ".join(str(level) for level in shown.levels)
     said = f"query {query.query}, attention of decoder layer {number} of {len(query.layers)}"
     page.text(

@@ -97,7 +97,8 @@ class InspectedQuery:
 class InspectedImage:
     """An image with the queries that were asked for: the surest, or ``chosen`` by number.
 
-    The surest come first; chosen ones in the order in which they were named.
+    The surest come first; chosen ones in the order in which they were named. ``file`` is the name
+    of the image's file, "" if it is not known.
 
     Shape:
         image: (H, W, 3) uint8 RGB, as it was before the model's pipeline.
@@ -107,6 +108,7 @@ class InspectedImage:
     queries: tuple[InspectedQuery, ...]
     classes: tuple[str, ...]
     chosen: bool = False
+    file: str = ""
 
     def name(self, label: int) -> str:
         """The class's name, or its number where the model does not know names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
@@ -118,7 +118,8 @@ def inspect_batch(
         shown = zip(own, labels.tolist(), best_scores.tolist(), layers[image], strict=True)
         rows = tuple(InspectedQuery(q, label, s, tuple(parts)) for q, label, s, parts in shown)
         pixels = np.ascontiguousarray(images[image])
-        found.append(InspectedImage(pixels, rows, classes, chosen=queries is not None))
+        file = PurePath(metas[image].get("img_path") or "").name
+        found.append(InspectedImage(pixels, rows, classes, queries is not None, file))
     return found
 
 

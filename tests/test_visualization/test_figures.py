@@ -1,5 +1,6 @@
 """Pictures show something, and what they show comes from the image, the model and the layer."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -158,3 +159,41 @@ def test_title_says_which_queries(numbers, title):
     picture = pixels.permute(1, 2, 0).numpy()
     (found,) = inspect_batch(mix("plain"), batch, [picture], 2, numbers)
     assert sheet_title(found) == title
+
+
+@pytest.mark.parametrize("draw", [draw_contact_sheet, draw_detection])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_pages_name_their_image(draw, columns, monkeypatch):
+    """All of it where there is room; on no page does it reach the margin."""
+    lines = []
+    write = canvas.Canvas.text
+    monkeypatch.setattr(
+        canvas.Canvas, "text", lambda *args, **kw: lines.append(args[3]) or write(*args, **kw)
+    )
+    found = inspected("plain", top_k=1)
+    assert found.file == ""
+    if columns == 1:
+        (query,) = found.queries
+        layers = tuple(replace(layer, weights=None) for layer in query.layers)
+        found = replace(found, queries=(replace(query, layers=layers),))
+    draw(found)
+    before = f"{lines[0]} in "
+    for file, shown in (
+        ("$a_1$.jpg", r"\$a_1\$\.jpg"),
+        ("two\nlines.jpg", r"two\?lines\.jpg"),
+        (f"start_{'0123456789' * 20}_end.jpg", r"start_\d*…\d*_end\.jpg"),
+    ):
+        lines.clear()
+        page = draw(replace(found, file=file))
+        assert re.fullmatch(re.escape(before) + shown, lines[0])
+        assert (page[: round(0.4 * canvas.DPI), -round(0.1 * canvas.DPI) :] == 255).all()
+
+
+def test_name_of_the_image_comes_from_the_batch():
+    inputs, samples = make_batch(((64, 96), (64, 96)))
+    samples[1].set_metainfo(dict(img_path="/data/val/000012.jpg"))
+    pixels = [(x * 40 + 120).clamp(0, 255).byte() for x in inputs]
+    pictures = [x.permute(1, 2, 0).numpy() for x in pixels]
+    batch = dict(inputs=pixels, data_samples=samples)
+    found = inspect_batch(mix("plain"), batch, pictures, 1)
+    assert [each.file for each in found] == ["", "000012.jpg"]
