@@ -83,7 +83,16 @@ venv_is_sound() {
     [ ! -f "$busy" ] || { grep -qx filling "$busy" && "$bin/python" scripts/venv_intact.py; }
 }
 if ! venv_is_sound; then
-    [ ! -e "$venv" ] || say "$venv is unfinished, or of another Python: making it anew"
+    if [ -e "$venv" ]; then
+        long='import sys; print(sys.version)'
+        was=$("$bin/python" -c "$long" 2>/dev/null) || was="a Python that does not run"
+        now=$("$python" -c "$long")
+        if [ "$was" = "$now" ]; then
+            say "$venv is unfinished: making it anew"
+        else
+            say "$venv is of ${was%% (*}, and $python is ${now%% (*}: making it anew. (To keep a Python, give PYTHON=... to every make target.)"
+        fi
+    fi
     say "making $venv with $("$python" --version)"
     echo making >"$busy"
     "$python" -m venv --clear "$venv" ||
