@@ -33,6 +33,7 @@ from .hooks import (
 )
 from .initializers import TorchDefaultInit
 from .matchers import HungarianMatcher
+from .param_groups import GroupedOptimWrapperConstructor
 from .positions import SAMSinePositionalEncoding
 from .queries import LearnedBoxQueries, LearnedQueries, TwoStageQueries
 from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
@@ -63,6 +64,7 @@ __all__ = [
     "FastDETR",
     "FastDETRHead",
     "GaussianPrior",
+    "GroupedOptimWrapperConstructor",
     "HungarianMatcher",
     "LearnedBoxQueries",
     "LearnedQueries",

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .ops.dropout import ReLUDropout
+from .ops.dropout import ReLUDropout, drop_and_mix, on_plain_cpu
+
+# Tokens of a pass of ``by_tokens``: what is computed between first and last stays in the cache.
+_TOKENS = 2048
 
 
 def attend(
@@ -40,8 +43,29 @@ def attend(
     if bias is not None and bias.is_floating_point() and bias.dtype != query.dtype:
         # The softmax does not change with a row's level, but half precision ends at -65504.
         bias = (bias - bias.amax(-1, keepdim=True)).to(query.dtype)
-    output = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    if on_plain_cpu(query) and (dropout or query.shape[-1] != value.shape[-1]):
+        # There torch has no kernel for this and writes it out, too, with a slow dropout.
+        output = _attend_plainly(query, key, value, bias, dropout)
+    else:
+        output = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, dropout_p=dropout
+        )
     return output.transpose(1, 2).flatten(2)
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float
+) -> Tensor:
+    """Attention written out: (bs, num_heads, tokens, dims per head) each; returns the same."""
+    scores = biased((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), bias)
+    blind: Tensor | None = None  # queries that may attend to nothing get zeros, as torch has it
+    if bias is not None:
+        blind = (~bias if bias.dtype == torch.bool else bias.isneginf()).all(-1, keepdim=True)
+        scores = scores.masked_fill(blind, 0.0) if blind.any() else scores
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    if blind is not None and blind.any():
+        weights = weights.masked_fill(blind, 0.0)
+    return drop_and_mix(weights, value, dropout) if dropout else weights.to(value.dtype) @ value
 
 
 def attention_weights(
@@ -85,6 +109,20 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor, num_heads: int) -> Tensor:
         return F.linear(x, weight, bias)
     weight = weight.unflatten(0, (num_heads, -1))  # (num_heads, chunk, dims)
     return torch.einsum("bqhc,hdc->bqhd", x, weight).flatten(2) + bias
+
+
+def by_tokens(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Call what treats each token by itself; on the CPU, without gradient, some tokens at a time.
+
+    Shape:
+        inputs: (bs, num_tokens, dims) each
+        returns: (bs, num_tokens, dims)
+    """
+    shape = inputs[0].shape
+    if torch.is_grad_enabled() or not on_plain_cpu(inputs[0]) or shape[:2].numel() <= _TOKENS:
+        return function(*inputs)
+    pieces = zip(*(x.flatten(0, 1).split(_TOKENS) for x in inputs), strict=True)
+    return torch.cat([function(*piece) for piece in pieces]).unflatten(0, shape[:2])
 
 
 def call_layer(layer: Callable[..., Any], *inputs: Any, with_cp: bool = False) -> Any:

@@ -5,7 +5,8 @@ import torch
 from support.models import make_batch, tiny_model
 from torch import nn
 
-from fastdetr_mmdet.ops.dropout import Dropout, ReLUDropout
+from fastdetr_mmdet import layers
+from fastdetr_mmdet.ops.dropout import Dropout, ReLUDropout, drop_and_mix
 
 # Per encoder layer: two residual branches and the inside of the feed-forward block; per decoder
 # layer three and one.
@@ -21,16 +22,15 @@ def model():
 @pytest.mark.parametrize("training", [True, False])
 def test_attention_weights(model, monkeypatch, training):
     seen = []
-    attention = torch.nn.functional.scaled_dot_product_attention
 
-    def spy(*args, dropout_p=0.0, **kwargs):
-        seen.append(dropout_p)
-        return attention(*args, dropout_p=dropout_p, **kwargs)
+    def spy(weights, value, p):
+        seen.append(p)
+        return drop_and_mix(weights, value, p)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(layers, "drop_and_mix", spy)
     model.train(training)._forward(*make_batch())
     # an encoder layer attends once, a decoder layer twice
-    assert seen == [0.25 if training else 0.0] * (2 + 2 * 3)
+    assert seen == [0.25] * (2 + 2 * 3 if training else 0)
 
 
 @pytest.mark.parametrize("part", LAYERS)
@@ -87,3 +87,51 @@ def test_rectifies_and_drops(training):
     assert abs(share - (0.75 if training else 1.0)) < 0.05
     (grad,) = torch.autograd.grad(y.sum(), x)
     assert torch.allclose(grad, kept * scale)
+
+
+@pytest.mark.parametrize(("dropout", "value_dims"), [(0.5, 24), (0.0, 12)])
+@pytest.mark.parametrize("bias", ["none", "mask", "prior"])
+def test_attention_written_out_is_torchs(monkeypatch, bias, dropout, value_dims):
+    """But for what is dropped: values and gradients, also where a query may attend to nothing."""
+    torch.manual_seed(0)
+    sizes = [(5, 24), (7, 24), (7, value_dims)]
+    inputs = [torch.randn(2, *size, requires_grad=True) for size in sizes]
+    permitted = torch.rand(2, 1, 5, 7) > 0.4
+    permitted[0, 0, 2] = False
+    prior = torch.randn(2, 4, 5, 7).masked_fill(~permitted, float("-inf"))
+    bias = dict(none=None, mask=permitted, prior=prior)[bias]
+    direction = torch.randn(2, 5, value_dims)
+
+    def attended(dropout):
+        result = layers.attend(*inputs, 4, bias, dropout)
+        return result, *torch.autograd.grad((result * direction).sum(), inputs)
+
+    monkeypatch.setattr(layers, "drop_and_mix", lambda weights, value, p: weights @ value)
+    ours = attended(dropout)
+    monkeypatch.setattr(layers, "_attend_plainly", None)
+    monkeypatch.setattr(layers, "on_plain_cpu", lambda x: False)
+    for written_out, torchs in zip(ours, attended(0.0), strict=True):
+        assert torch.isfinite(written_out).all()
+        torch.testing.assert_close(written_out, torchs)
+
+
+def test_dropped_weights():
+    """The gradient goes through what is left, scaled; a weight of exactly zero hands nothing on."""
+    torch.manual_seed(0)
+    scores = torch.randn(3, 4, 200, 300)
+    scores[..., :9] = float("-inf")
+    weights = scores.softmax(-1).requires_grad_()
+    value = torch.randn(3, 4, 300, 8, requires_grad=True)
+    torch.manual_seed(1)
+    mixed = drop_and_mix(weights, value, 0.25)
+    torch.manual_seed(1)
+    kept = Dropout(0.25)(torch.ones_like(weights))
+    expected = (weights * kept) @ value
+    torch.testing.assert_close(mixed, expected)
+    direction = torch.randn_like(mixed)
+    ours, torchs = (
+        torch.autograd.grad((x * direction).sum(), (weights, value)) for x in (mixed, expected)
+    )
+    counted = weights > 0
+    torch.testing.assert_close(ours[0] * counted, torchs[0] * counted)
+    torch.testing.assert_close(ours[1], torchs[1])

@@ -5,7 +5,7 @@ import torch
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.ops import deformable
-from fastdetr_mmdet.ops.deformable import sample_and_sum, sample_plain
+from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
 
 SHAPES = ((7, 11), (4, 6), (1, 3))
 TOKENS = sum(h * w for h, w in SHAPES)
@@ -76,3 +76,12 @@ def test_traced_models_can_be_saved(tmp_path):
     traced.save(str(tmp_path / "traced.pt"))
     found = torch.jit.load(str(tmp_path / "traced.pt"))(value, locations, weights)
     assert_near(found, function(value, locations, weights))
+
+
+def test_level_shapes_are_made_once_and_fit_for_gradients():
+    device = torch.device("cpu")
+    with torch.inference_mode():
+        first = level_shapes(((7, 3), (2, 2)), device)
+    again = level_shapes(((7, 3), (2, 2)), device)
+    assert all(a is b and not a.is_inference() for a, b in zip(first, again, strict=True))
+    assert again[0].tolist() == [[7, 3], [2, 2]] and again[1].tolist() == [0, 21]

@@ -94,7 +94,11 @@ def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module, frozen: Frozen) -> T
     if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or norm not in frozen:
         return norm(conv(x))
     scale, shift = frozen[norm]
-    weight = conv.weight * scale[:, None, None, None]
+    weight = conv.weight
+    if x.is_contiguous(memory_format=torch.channels_last):
+        # Or the convolution and its gradient would each make this copy.
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    weight = weight * scale[:, None, None, None]
     bias = shift if conv.bias is None else torch.addcmul(shift, conv.bias, scale)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 

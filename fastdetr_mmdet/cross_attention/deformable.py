@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import OutProjection, check_heads, project
-from ..ops import sample_and_sum
+from ..ops import level_shapes, sample_and_sum
 from ..structures import Memory, Queries
 from .explanation import Explanation
 
@@ -131,7 +131,7 @@ class DeformableAttention(nn.Module):
             sizes = reference[:, :, None, None, 2:] * ratios * (0.5 / self.num_points)
             locations = torch.addcmul(centres, steps, per_point(sizes).unsqueeze(2))
         else:
-            cells = torch.tensor([[w, h] for h, w in memory.spatial_shapes], dtype=offsets.dtype)
-            cells = cells.to(offsets.device, non_blocking=True)
+            shapes, _ = level_shapes(memory.spatial_shapes, offsets.device)
+            cells = shapes.flip(-1).to(offsets.dtype)
             locations = torch.addcdiv(centres, steps, per_point(cells[None, None, :, None])[0, 0])
         return locations.view(offsets.shape)

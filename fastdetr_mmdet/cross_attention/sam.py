@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import MLP, OutProjection, biased, check_heads, init_xavier
+from ..ops.dropout import drop_and_mix
 from ..structures import Memory, Queries
 from .bias import attention_bias
 from .explanation import Explanation
@@ -61,8 +61,9 @@ class SAMAttention(nn.Module):
         weights = self._weights(queries, memory, spatial_prior)
         value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         if self.training and self.dropout:
-            weights = F.dropout(weights, self.dropout)
-        attended = torch.matmul(weights.to(value.dtype), value)
+            attended = drop_and_mix(weights, value, self.dropout)
+        else:
+            attended = weights.to(value.dtype) @ value
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def explain(

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..cross_attention.deformable import DeformableAttention
-from ..layers import FeedForward, call_layer
+from ..layers import FeedForward, by_tokens, call_layer
 from ..ops.dropout import Dropout
 from ..structures import Memory, Queries
 
@@ -33,8 +33,12 @@ class DeformableDetrEncoderLayer(nn.Module):
     def forward(self, memory: Memory, grid: Tensor) -> Memory:
         """Update the tokens; ``grid`` are the normalised cell centres, (bs, num_tokens, 2)."""
         queries = Queries(content=memory.tokens, pos=memory.pos, reference=grid)
-        tokens = self.norm1(memory.tokens + self.dropout(self.self_attn(queries, memory)))
-        return memory.with_tokens(self.norm2(tokens + self.dropout(self.ffn(tokens))))
+        attended = self.self_attn(queries, memory)
+        return memory.with_tokens(by_tokens(self._update, memory.tokens, attended))
+
+    def _update(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = self.norm1(tokens + self.dropout(attended))
+        return self.norm2(tokens + self.dropout(self.ffn(tokens)))
 
 
 @MODELS.register_module()

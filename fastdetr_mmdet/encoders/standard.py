@@ -5,7 +5,15 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import FeedForward, InProjection, OutProjection, attend, call_layer, check_heads
+from ..layers import (
+    FeedForward,
+    InProjection,
+    OutProjection,
+    attend,
+    by_tokens,
+    call_layer,
+    check_heads,
+)
 from ..ops.dropout import Dropout
 from ..structures import Memory
 
@@ -32,6 +40,9 @@ class DetrEncoderLayer(nn.Module):
         query, key, value = self.in_proj(located, located, tokens)
         dropout = self.dropout.p if self.training else 0.0
         attended = attend(query, key, value, self.num_heads, attend_mask, dropout)
+        return by_tokens(self._update, tokens, attended)
+
+    def _update(self, tokens: Tensor, attended: Tensor) -> Tensor:
         tokens = self.norm1(tokens + self.dropout(self.out_proj(attended)))
         return self.norm2(tokens + self.dropout(self.ffn(tokens)))
 

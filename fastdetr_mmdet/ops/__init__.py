@@ -1,6 +1,6 @@
 """Operations that two or more parts use."""
 
-from .deformable import sample_and_sum
+from .deformable import level_shapes, sample_and_sum
 from .roi import align_regions, regions_in_onnx
 
-__all__ = ["align_regions", "regions_in_onnx", "sample_and_sum"]
+__all__ = ["align_regions", "level_shapes", "regions_in_onnx", "sample_and_sum"]

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .dropout import written_down
+
 Shapes = tuple[tuple[int, int], ...]
 
 # Queries per pass on the CPU: the corners of so many are a few megabytes and stay in the cache.
@@ -32,10 +34,7 @@ def sample_and_sum(
         weights: (bs, num_queries, num_heads, num_levels, num_points)
         returns: (bs, num_queries, num_heads * dims)
     """
-    traced = (
-        torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    )
-    if traced or value.device.type not in ("cpu", "cuda"):
+    if written_down() or value.device.type not in ("cpu", "cuda"):
         return sample_plain(value, spatial_shapes, locations, weights)
     if value.is_cuda:
         return _sample_cuda(value, spatial_shapes, locations, weights)
@@ -74,15 +73,38 @@ def _sample_cuda(
 ) -> Tensor:
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
-    shapes = torch.tensor(spatial_shapes, dtype=torch.long)
-    starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
-    shapes, starts = (x.to(value.device, non_blocking=True) for x in (shapes, starts))
+    shapes, starts = level_shapes(spatial_shapes, value.device)
     # In float32: the op has no bfloat16, and its coordinates need the precision. The last argument,
     # how many images it takes at a time, has to divide their number.
     output = MultiScaleDeformableAttnFunction.apply(
         value.float(), shapes, starts, locations, weights, len(value)
     )
     return output.to(value.dtype)
+
+
+def level_shapes(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Size and first token of every level, on the device.
+
+    Twelve layers of every step ask for them: they are copied there once for each size of images.
+
+    Shape:
+        returns: (num_levels, 2) (h, w) and (num_levels,), both int64
+    """
+    return (
+        _level_shapes(spatial_shapes, device) if written_down() else _known(spatial_shapes, device)
+    )
+
+
+def _level_shapes(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
+    shapes = torch.tensor(spatial_shapes, dtype=torch.long)
+    starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
+    return shapes.to(device, non_blocking=True), starts.to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def _known(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # or no gradient could go through what uses them later
+        return _level_shapes(spatial_shapes, device)
 
 
 class _Layout:

@@ -24,16 +24,42 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero some elements and scale the others, in training mode."""
-        threshold = self._threshold(x)
-        return super().forward(x) if threshold is None else _Drop.apply(x, threshold)
+        return drop(x, self.p) if self.training else x
 
-    def _threshold(self, x: Tensor) -> int | None:
-        """How many of ``_STEPS`` numbers drop an element; None where torch's own way is right."""
-        exported = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-        threshold = round(self.p * _STEPS)
-        if not self.training or x.device.type != "cpu" or exported or threshold in (0, _STEPS):
-            return None
-        return threshold
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """What ``Dropout`` does in training mode, for a probability that no module owns."""
+    threshold = _threshold(x, p)
+    return F.dropout(x, p) if threshold is None else _Drop.apply(x, threshold)
+
+
+def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
+    """``dropout(weights) @ value``, of weights that are never negative, as a softmax gives them.
+
+    Nothing is kept for the gradient but the product's operands: what is zero in the weights was
+    dropped, or is a softmax's zero, which hands nothing on. The scale is put on the value.
+    """
+    threshold = _threshold(weights, p)
+    if threshold is None:
+        return F.dropout(weights, p).to(value.dtype) @ value
+    scale = _STEPS / (_STEPS - threshold)
+    return _DropPositive.apply(weights, threshold).to(value.dtype) @ (value * scale)
+
+
+def on_plain_cpu(x: Tensor) -> bool:
+    """Whether an operator made for the CPU may be used: on it, and nobody writes down a graph."""
+    return x.device.type == "cpu" and not written_down()
+
+
+def written_down() -> bool:
+    """Whether a compiler, an exporter or a tracer is watching."""
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
+def _threshold(x: Tensor, p: float) -> int | None:
+    """How many of ``_STEPS`` numbers drop an element; None where torch's own way is right."""
+    threshold = round(p * _STEPS)
+    return None if threshold in (0, _STEPS) or not on_plain_cpu(x) else threshold
 
 
 class ReLUDropout(Dropout):
@@ -44,7 +70,7 @@ class ReLUDropout(Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rectify; in training mode zero some elements and scale the others."""
-        threshold = self._threshold(x)
+        threshold = _threshold(x, self.p) if self.training else None
         if threshold is None:
             # In place, torch would copy the whole gradient when going back through a view.
             return super().forward(F.relu(x, inplace=not torch.is_grad_enabled()))
@@ -64,6 +90,20 @@ class _Drop(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (dropped,) = ctx.saved_tensors
         return torch.mul(grad, ctx.scale).masked_fill_(dropped, 0.0), None
+
+
+class _DropPositive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
+        result = x.masked_fill(_draw(x, threshold), 0.0)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad, result, 0), None
 
 
 class _RectifyAndDrop(torch.autograd.Function):

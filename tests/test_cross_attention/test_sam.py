@@ -12,6 +12,7 @@ from support.memories import with_other_padding as other_padding
 from support.models import randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.ops.dropout import Dropout
 from fastdetr_mmdet.structures import SalientPoints
 
 DIMS, HEADS, QUERIES = 8, 2, 5
@@ -145,7 +146,7 @@ def test_dropout_of_the_weights_in_training_only():
     scores = torch.einsum("bqhd,bkd->bhqk", query, key) * DIMS**-0.5
     scores = scores.masked_fill(inputs[1].padding_mask[:, None, None], -torch.inf)
     torch.manual_seed(1)
-    weights = F.dropout(scores.softmax(-1), 0.5)
+    weights = Dropout(0.5)(scores.softmax(-1))
     attended = torch.einsum("bhqk,bkhd->bqhd", weights, value.unflatten(-1, (HEADS, -1)))
     torch.manual_seed(1)
     output = attention.train()(*inputs)
