@@ -1,7 +1,9 @@
 """Ours beside mmdet's own, the same weights: ``python -m benchmarks.compare``.
 
 Both in one process and in turns, so that the machine's moods fall on both; what is reported is the
-median of the ratios of neighbouring rounds, with the least and the greatest.
+median of the ratios of neighbouring rounds, with the least and the greatest. Every model has a
+process of its own, because what was allocated and freed before decides how often the C library asks
+the kernel for memory, and that can be a third of the time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,12 +150,26 @@ def device_name(device: str) -> str:
     return platform.processor() or "CPU"
 
 
+def _in_own_process(arguments: list[str], name: str) -> list[dict]:
+    """The rows of one model; its options are the same, and the last of two counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, table = Path(folder) / "rows.json", Path(folder) / "table.md"
+        command = [sys.executable, "-m", "benchmarks.compare", *arguments]
+        command += ["--models", name, "--json", str(path), "--markdown", str(table)]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+        return json.loads(path.read_text())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
     quiet()
     torch.set_num_threads(args.threads)
-    rows = compare(args)
+    if len(args.models) == 1:
+        rows = compare(args)
+    else:
+        rows = [row for name in args.models for row in _in_own_process(arguments, name)]
     h, w = args.image_size
     threads = f", {args.threads} threads" if args.device == "cpu" else ""
     title = (
