@@ -17,20 +17,15 @@ class Dropout(nn.Dropout):
     """``torch.nn.Dropout`` with fewer draws and a smaller mask on the CPU.
 
     torch draws a number for every element from a serial generator and keeps the mask as floats.
-    Here every 64-bit draw decides four elements, and the mask is a byte each. The probability is
+    Here every 64-bit draw decides four elements, and the draws are the mask. The probability is
     rounded to a multiple of 2**-16, and the scale belongs to the rounded one, so that the mean
     stays. ``torch.manual_seed`` decides the mask, as always.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero some elements and scale the others, in training mode."""
-        return drop(x, self.p) if self.training else x
-
-
-def drop(x: Tensor, p: float) -> Tensor:
-    """What ``Dropout`` does in training mode, for a probability that no module owns."""
-    threshold = _threshold(x, p)
-    return F.dropout(x, p) if threshold is None else _Drop.apply(x, threshold)
+        threshold = _threshold(x, self.p) if self.training else None
+        return super().forward(x) if threshold is None else _Drop.apply(x, threshold)
 
 
 def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
@@ -42,8 +37,8 @@ def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
     threshold = _threshold(weights, p)
     if threshold is None:
         return F.dropout(weights, p).to(value.dtype) @ value
-    scale = _STEPS / (_STEPS - threshold)
-    return _DropPositive.apply(weights, threshold).to(value.dtype) @ (value * scale)
+    dropped = _DropPositive.apply(weights, threshold).to(value.dtype)
+    return dropped @ (value * _scale(threshold))
 
 
 def on_plain_cpu(x: Tensor) -> bool:
@@ -80,22 +75,22 @@ class ReLUDropout(Dropout):
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        dropped = _draw(x, threshold)
-        ctx.save_for_backward(dropped)
-        ctx.scale = _STEPS / (_STEPS - threshold)
-        return torch.mul(x, ctx.scale).masked_fill_(dropped, 0.0)
+        bits = _draw(x)
+        ctx.save_for_backward(bits)
+        ctx.threshold = threshold
+        return _zero(x, bits, threshold).mul_(_scale(threshold))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (dropped,) = ctx.saved_tensors
-        return torch.mul(grad, ctx.scale).masked_fill_(dropped, 0.0), None
+        (bits,) = ctx.saved_tensors
+        return _zero(grad, bits, ctx.threshold).mul_(_scale(ctx.threshold)), None
 
 
 class _DropPositive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        result = x.masked_fill(_draw(x, threshold), 0.0)
+        result = _zero(x, _draw(x), threshold)
         ctx.save_for_backward(result)
         return result
 
@@ -109,8 +104,8 @@ class _DropPositive(torch.autograd.Function):
 class _RectifyAndDrop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        ctx.scale = _STEPS / (_STEPS - threshold)
-        result = torch.mul(x, ctx.scale).relu_().masked_fill_(_draw(x, threshold), 0.0)
+        ctx.scale = _scale(threshold)
+        result = _zero(x, _draw(x), threshold).relu_().mul_(ctx.scale)
         ctx.save_for_backward(result)
         return result
 
@@ -121,8 +116,19 @@ class _RectifyAndDrop(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(grad, result, 0).mul_(ctx.scale), None
 
 
-def _draw(x: Tensor, threshold: int) -> Tensor:
-    """True where 16 random bits, as a number, are below ``threshold``."""
+def _draw(x: Tensor) -> Tensor:
+    """16 random bits for every element, as int16."""
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
-    bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()]
-    return (bits < threshold - _STEPS // 2).view(x.shape)
+    return words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
+
+
+def _zero(x: Tensor, bits: Tensor, threshold: int) -> Tensor:
+    """A copy of x with zeros where the bits are among the ``threshold`` lowest numbers."""
+    lowest = threshold - _STEPS // 2  # int16 begins at -2**15
+    if x.dtype == torch.float32:  # vectorised, which comparing and filling are not
+        return torch.ops.aten.threshold_backward(x, bits.to(x.dtype), lowest - 1)
+    return x.masked_fill(bits < lowest, 0.0)
+
+
+def _scale(threshold: int) -> float:
+    return _STEPS / (_STEPS - threshold)
