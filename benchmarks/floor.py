@@ -1,12 +1,14 @@
 """The least time a machine needs for a model's products: ``python -m benchmarks.floor``.
 
 FLOPs of matrix products and convolutions over the rate at which this machine multiplies large
-matrices; and, from a profile, which operators the time goes to.
+matrices; how often the kernel had to find a page of memory, and how long that took; and, from a
+profile, which operators the time goes to.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 
 import torch
@@ -51,15 +53,17 @@ def main() -> None:
         call()
         with FlopCounterMode(display=False) as counter:
             call()
-        started = time.perf_counter()
+        before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         call()
         took = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_SELF)
         with profile() as profiler:
             call()
         least = counter.get_total_flops() / rate
         print(
             f"{whose}: {counter.get_total_flops() / 1e9:.0f} GFLOP, floor {least * 1e3:.0f} ms, "
-            f"took {took * 1e3:.0f} ms\n"
+            f"took {took * 1e3:.0f} ms; {after.ru_minflt - before.ru_minflt} page faults, "
+            f"{(after.ru_stime - before.ru_stime) * 1e3:.0f} ms of a thread in the kernel\n"
         )
         averages = sorted(profiler.key_averages(), key=lambda e: -e.self_cpu_time_total)
         total = sum(e.self_cpu_time_total for e in averages)
