@@ -16,11 +16,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid
-from ..matchers import Matches
+from ..matchers import HungarianMatcher, Matches
 from ..ops.focal import focal_loss_sum
 from ..targets import Targets
 from .branches import Branches, box_branch, class_branch
 from .top_k import top_k
+
+# What ``HungarianMatcher.match`` takes: logits, boxes, targets, what a layer is called in messages.
+_Call = tuple[Tensor, Tensor, Targets, str]
 
 
 @MODELS.register_module()
@@ -231,16 +234,17 @@ class FastDETRHead(BaseModule):
             )
         cls_scores, boxes = self(hidden_states, references, reference_logits)
         targets = Targets.from_data_samples(batch_data_samples, cls_scores.device)
-        losses: dict[str, Tensor] = {}
+        calls = [(cls_scores, boxes, targets, "decoder layer")]
         if enc_outputs_class is not None and enc_outputs_coord is not None:
             wanted = targets
             if not self.class_aware_proposals:
                 wanted = replace(targets, labels=torch.zeros_like(targets.labels))
-            per_proposal = self.loss_by_feat(
-                enc_outputs_class[None], enc_outputs_coord[None], wanted, "encoder proposals, layer"
-            )
-            losses |= {f"enc_{name}": values[0] for name, values in per_proposal.items()}
-        per_layer = self.loss_by_feat(cls_scores, boxes, targets)
+            proposals = enc_outputs_class[None], enc_outputs_coord[None]
+            calls.insert(0, (*proposals, wanted, "encoder proposals, layer"))
+        *per_proposal, per_layer = self._compare_all(calls)
+        losses: dict[str, Tensor] = {}
+        for found in per_proposal:
+            losses |= {f"enc_{name}": values[0] for name, values in found.items()}
         last = cls_scores.shape[0] - 1
         for name, values in per_layer.items():
             losses[name] = values[last]
@@ -259,7 +263,21 @@ class FastDETRHead(BaseModule):
             boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
             returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
         """
-        matches = self._match(cls_scores, boxes, targets, what)
+        return self._compare_all([(cls_scores, boxes, targets, what)])[0]
+
+    def _compare_all(self, calls: list[_Call]) -> list[dict[str, Tensor]]:
+        """Losses of each call, after one wait for the matches of all."""
+        if getattr(type(self.assigner), "match", None) is HungarianMatcher.match:
+            matches = self.assigner.match_all(calls)
+        elif hasattr(self.assigner, "match"):
+            matches = [self.assigner.match(*call) for call in calls]
+        else:
+            matches = [self._match_with_mmdets(*call[:3]) for call in calls]
+        return [self._compare(*call[:3], own) for call, own in zip(calls, matches, strict=True)]
+
+    def _compare(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, matches: Matches
+    ) -> dict[str, Tensor]:
         num_layers, bs, num_queries = cls_scores.shape[:3]
         # As a tensor, so that the mean over processes never leaves the device.
         num_boxes = torch.full((1,), float(targets.num_objects), device=cls_scores.device)
@@ -301,10 +319,8 @@ class FastDETRHead(BaseModule):
         per_entry = loss(cls_scores.flatten(0, 2), labels, reduction_override="none")
         return per_entry.view(num_layers, -1).sum(1)
 
-    def _match(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> Matches:
-        """All at once with our matcher, per layer and image with one of mmdet's assigners."""
-        if hasattr(self.assigner, "match"):
-            return self.assigner.match(cls_scores, boxes, targets, what)
+    def _match_with_mmdets(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Matches:
+        """Per layer and image with one of mmdet's assigners."""
         num_layers, bs, num_queries, _ = cls_scores.shape
         query_index, object_index = [], []
         for layer in range(num_layers):

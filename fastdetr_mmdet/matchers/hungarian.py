@@ -65,7 +65,6 @@ class HungarianMatcher(BaseAssigner):
             raise ValueError("HungarianMatcher: match_costs is empty; name at least one cost.")
         self.match_costs = [TASK_UTILS.build(dict(cost)) for cost in configs]
 
-    @torch.no_grad()
     def match(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
     ) -> Matches:
@@ -84,28 +83,43 @@ class HungarianMatcher(BaseAssigner):
             ValueError: if a class index is out of range or a cost is not finite; names the image,
                 the decoder layer and the cost term.
         """
-        num_layers, bs, num_queries, num_classes = cls_scores.shape
-        device = cls_scores.device
-        # An image without objects has no cost in which a NaN could show: ask the outputs.
-        finite = _is_finite(cls_scores) & _is_finite(boxes)
-        if targets.num_objects == 0:
-            self._check_outputs(finite.cpu().numpy(), targets.image_ids, what)
-            empty = torch.zeros(0, dtype=torch.long, device=device)
-            return Matches(empty, empty)
+        return self.match_all([(cls_scores, boxes, targets, what)])[0]
 
-        with torch.autocast(device.type, enabled=False):
+    @torch.no_grad()
+    def match_all(self, calls: Sequence[tuple[Tensor, Tensor, Targets, str]]) -> list[Matches]:
+        """What ``match`` gives for each of several argument lists, with one copy for all of them.
+
+        Two-stage models match encoder proposals and decoder layers in every step.
+        """
+        pending = [self._pack(*call) for call in calls]
+        host = torch.cat([one.packed for one in pending]).cpu().numpy()
+        spans = _spans([len(one.packed) for one in pending])
+        return [
+            self._unpack(one, host[start : start + size]).to(one.packed.device)
+            for one, (start, size) in zip(pending, spans, strict=True)
+        ]
+
+    def _pack(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> _Pending:
+        # An image without objects has no cost in which a NaN could show: ask the outputs.
+        finite = (_is_finite(cls_scores) & _is_finite(boxes)).flatten().float()
+        if targets.num_objects == 0:
+            return _Pending(finite, [], targets, tuple(cls_scores.shape), what)
+        with torch.autocast(cls_scores.device.type, enabled=False):
             terms = cost_terms(self.match_costs, cls_scores, boxes, targets)
         cost = sum(terms[1:], terms[0])  # (num_layers, bs, num_queries, most objects)
         blocks = [cost[:, image, :, :count] for image, count in enumerate(targets.counts)]
         # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
-        parts = [*(block.flatten() for block in blocks), targets.labels.float()]
-        host = torch.cat([*parts, finite.flatten().float()]).cpu().numpy()
-        host, flags = host[: -finite.numel()], host[-finite.numel() :]
-        self._check_labels(host[-targets.num_objects :], targets, num_classes)
+        parts = [finite, targets.labels.float(), *(block.flatten() for block in blocks)]
+        return _Pending(torch.cat(parts), terms, targets, tuple(cls_scores.shape), what)
 
+    def _unpack(self, one: _Pending, host: np.ndarray) -> _HostMatches:
+        num_layers, bs, num_queries, num_classes = one.shape
+        targets, what = one.targets, one.what
+        flags, labels, costs = np.split(host, np.cumsum([num_layers * bs, targets.num_objects]))
+        self._check_labels(labels, targets, num_classes)
         shapes = [(num_layers, num_queries, count) for count in targets.counts]
         host_blocks = [
-            host[start : start + size].reshape(shape)
+            costs[start : start + size].reshape(shape)
             for (start, size), shape in zip(
                 _spans([int(np.prod(shape)) for shape in shapes]), shapes, strict=True
             )
@@ -113,10 +127,10 @@ class HungarianMatcher(BaseAssigner):
         for image, block in enumerate(host_blocks):
             if not np.isfinite(block).all():
                 layer = int(np.argmax(~np.isfinite(block).all(axis=(1, 2))))
-                parts = [term[layer, image, :, : targets.counts[image]] for term in terms]
+                parts = [term[layer, image, :, : targets.counts[image]] for term in one.terms]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
-        return self._solve(host_blocks, targets.counts, num_layers, num_queries).to(device)
+        return self._solve(host_blocks, targets.counts, num_layers, num_queries)
 
     def _solve(
         self,
@@ -125,7 +139,8 @@ class HungarianMatcher(BaseAssigner):
         num_layers: int,
         num_queries: int,
     ) -> _HostMatches:
-        query_index, object_index = [], []
+        nothing = np.zeros(0, dtype=np.int64)
+        query_index, object_index = [nothing], [nothing]
         bs = len(host_blocks)
         for layer in range(num_layers):
             for image, (start, count) in enumerate(_spans(counts)):
@@ -213,6 +228,17 @@ class HungarianMatcher(BaseAssigner):
             assigned[rows] = columns + 1
             assigned_labels[rows] = labels[columns]
         return AssignResult(num_objects, assigned, None, labels=assigned_labels)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A call whose costs are still on the device: flags, labels and costs in one row of floats."""
+
+    packed: Tensor
+    terms: list[Tensor]
+    targets: Targets
+    shape: tuple[int, ...]
+    what: str
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from support.models import EMBED_DIMS, NUM_CLASSES, NUM_QUERIES, make_batch, ran
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from fastdetr_mmdet.matchers import HungarianMatcher
 from fastdetr_mmdet.targets import Targets, name_image
 
 NUM_LAYERS = 3
@@ -242,3 +243,46 @@ def test_refuses_no_classes():
 )
 def test_image_names(meta, name):
     assert name_image(meta) == name
+
+
+class _Counting(HungarianMatcher):
+    """Counts what goes to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def match_all(self, calls):
+        self.copies.append(len(calls))
+        return super().match_all(calls)
+
+
+class _Own(_Counting):
+    """A user's own way to match."""
+
+    def match(self, *call):
+        self.copies.append("own")
+        return super().match(*call)
+
+
+def two_stage_losses(assigner):
+    head = build(as_two_stage=True)
+    head.assigner = assigner
+    hidden, references = decoded()
+    return head.loss(
+        hidden,
+        batch_data_samples=make_batch()[1],
+        reference_logits=references,
+        enc_outputs_class=torch.randn(2, 9, NUM_CLASSES),
+        enc_outputs_coord=torch.rand(2, 9, 4),
+    )
+
+
+def test_one_copy_to_the_host_for_proposals_and_decoder_layers():
+    counting, own = _Counting(), _Own()
+    together, apart = two_stage_losses(counting), two_stage_losses(own)
+    assert counting.copies == [2]
+    assert own.copies == ["own", 1, "own", 1]  # a match of one's own is not passed over
+    assert together.keys() == apart.keys() and len(together) == 3 * (NUM_LAYERS + 1)
+    for name, value in together.items():
+        assert torch.equal(value, apart[name]), name
