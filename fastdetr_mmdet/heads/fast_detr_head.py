@@ -267,12 +267,7 @@ class FastDETRHead(BaseModule):
 
     def _compare_all(self, calls: list[_Call]) -> list[dict[str, Tensor]]:
         """Losses of each call, after one wait for the matches of all."""
-        if getattr(type(self.assigner), "match", None) is HungarianMatcher.match:
-            matches = self.assigner.match_all(calls)
-        elif hasattr(self.assigner, "match"):
-            matches = [self.assigner.match(*call) for call in calls]
-        else:
-            matches = [self._match_with_mmdets(*call[:3]) for call in calls]
+        matches = self._match(calls)
         return [self._compare(*call[:3], own) for call, own in zip(calls, matches, strict=True)]
 
     def _compare(
@@ -318,6 +313,13 @@ class FastDETRHead(BaseModule):
         labels[query_index] = classes
         per_entry = loss(cls_scores.flatten(0, 2), labels, reduction_override="none")
         return per_entry.view(num_layers, -1).sum(1)
+
+    def _match(self, calls: list[_Call]) -> list[Matches]:
+        if getattr(type(self.assigner), "match", None) is HungarianMatcher.match:
+            return self.assigner.match_all(calls)
+        if hasattr(self.assigner, "match"):
+            return [self.assigner.match(*call) for call in calls]
+        return [self._match_with_mmdets(*call[:3]) for call in calls]
 
     def _match_with_mmdets(self, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Matches:
         """Per layer and image with one of mmdet's assigners."""

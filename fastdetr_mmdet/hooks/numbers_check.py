@@ -128,25 +128,19 @@ class NumbersCheckHook(Hook):
     # ----------------------------------------------------------------------------------------------
     # What the step calls instead
 
-    def _match(
-        self,
-        match: Callable[..., Matches],
-        cls_scores: Tensor,
-        boxes: Tensor,
-        targets: Targets,
-        *args: Any,
-    ) -> Matches:
+    def _match(self, match: Callable[..., list[Matches]], calls: list[tuple]) -> list[Matches]:
         """Match; what cannot be matched for its numbers makes the whole step's loss NaN.
 
         If it were an error here, the other processes would wait for this one's gradient.
         """
         try:
-            return match(cls_scores, boxes, targets, *args)
+            return match(calls)
         except ValueError as error:
-            if all(bool(x.isfinite().all()) for x in (cls_scores, boxes, targets.boxes)):
+            tensors = [x for cls, boxes, targets, _ in calls for x in (cls, boxes, targets.boxes)]
+            if all(bool(x.isfinite().all()) for x in tensors):
                 raise  # something else is wrong
             self._update.failure = self._update.failure or error
-            return _any_matches(cls_scores, targets)
+            return [_any_matches(cls_scores, targets) for cls_scores, _, targets, _ in calls]
 
     def _note_losses(self, model: nn.Module, inputs: Any, output: Any) -> Any:
         if not (model.training and isinstance(output, dict)):
