@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .ops.dropout import ReLUDropout, drop_and_mix, on_plain_cpu
+from .ops.dropout import ReLUDropout, drop_and_mix
+from .ops.eager import on_plain_cpu
 
 # Tokens of a pass of ``by_tokens``: what is computed between first and last stays in the cache.
 _TOKENS = 2048

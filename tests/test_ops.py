@@ -1,13 +1,15 @@
-"""Sampling for deformable attention: the CPU's own path against grid_sample."""
+"""What the CPU computes in its own way: sampling against grid_sample, regions against mmcv."""
 
 import pytest
 import torch
+from mmcv.ops import roi_align
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.ops import deformable
+from fastdetr_mmdet.ops import align_regions, deformable
 from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
 
 SHAPES = ((7, 11), (4, 6), (1, 3))
+NAN = float("nan")
 TOKENS = sum(h * w for h, w in SHAPES)
 
 
@@ -85,3 +87,34 @@ def test_level_shapes_are_made_once_and_fit_for_gradients():
     again = level_shapes(((7, 3), (2, 2)), device)
     assert all(a is b and not a.is_inference() for a, b in zip(first, again, strict=True))
     assert again[0].tolist() == [[7, 3], [2, 2]] and again[1].tolist() == [0, 21]
+
+
+@pytest.mark.parametrize("shape", [(15, 20), (5, 3), (31, 64)], ids=str)
+def test_regions_are_mmcvs(shape):
+    """Values and gradients of RoIAlign, of boxes of all sizes, partly and wholly outside."""
+    generator = torch.Generator().manual_seed(0)
+    h, w = shape
+    maps = torch.randn(2, 6, h, w, generator=generator, requires_grad=True)
+    centres = torch.rand(2, 200, 2, generator=generator) * 1.6 - 0.3
+    sides = torch.rand(2, 200, 2, generator=generator) ** 2
+    sides[:, :3] = 0.0
+    boxes = torch.cat([centres - sides / 2, centres + sides / 2], -1)
+    boxes = boxes * torch.tensor([w, h, w, h], dtype=torch.float32)
+    ours = align_regions(maps, boxes, 7)
+    image = torch.arange(2.0)[:, None, None].expand(-1, 200, 1)
+    rois = torch.cat([image, boxes], -1).flatten(0, 1)
+    mmcvs = roi_align(maps, rois, 7, 1.0, 0, "avg", True)
+    assert mmcvs.abs().amax((1, 2, 3)).gt(0).sum() > 100  # not all of them are outside
+    torch.testing.assert_close(ours, mmcvs, atol=1e-5, rtol=1e-5)
+    direction = torch.randn(mmcvs.shape, generator=generator)
+    found, expected = (torch.autograd.grad((x * direction).sum(), maps)[0] for x in (ours, mmcvs))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_regions_of_broken_boxes():
+    """NaN shows in its own region only; no boxes, no regions."""
+    maps, boxes = torch.ones(1, 2, 4, 4), torch.tensor([[[0.0, 0, 4, 4], [0, 0, NAN, 4]]])
+    good, bad = align_regions(maps, boxes, 3)
+    torch.testing.assert_close(good, torch.ones(2, 3, 3))
+    assert bad.isnan().all()
+    assert align_regions(maps, boxes[:, :0], 3).shape == (0, 2, 3, 3)

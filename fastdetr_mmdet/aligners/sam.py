@@ -130,13 +130,8 @@ class SAMSemanticAligner(nn.Module):
         boxes = boxes * ratios.repeat(1, 2)[:, None]
         features = memory.maps()[0].float()
         if not self.ignore_padding or memory.valid_shapes is None:
-            return self._roi_align(features, boxes)
+            return align_regions(features, boxes, self.roi_size)
         valid = zip(features, boxes, memory.valid_shapes[0], strict=True)
-        return torch.cat([self._roi_align(x[None, :, :h, :w], b[None]) for x, b, (h, w) in valid])
-
-    def _roi_align(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """(bs, embed_dims, h, w) and (bs, num_queries, 4) corners in cells -> the regions."""
-        image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
-        image = image[:, None, None].expand(-1, boxes.shape[1], 1)
-        rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)
-        return align_regions(features, rois, self.roi_size)
+        return torch.cat(
+            [align_regions(x[None, :, :h, :w], b[None], self.roi_size) for x, b, (h, w) in valid]
+        )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dropout import written_down
+from .eager import written_down
 
 Shapes = tuple[tuple[int, int], ...]
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .eager import on_plain_cpu
+
 # Numbers that 16 random bits tell apart.
 _STEPS = 2**16
 
@@ -39,16 +41,6 @@ def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
         return F.dropout(weights, p).to(value.dtype) @ value
     dropped = _DropPositive.apply(weights, threshold).to(value.dtype)
     return dropped @ (value * _scale(threshold))
-
-
-def on_plain_cpu(x: Tensor) -> bool:
-    """Whether an operator made for the CPU may be used: on it, and nobody writes down a graph."""
-    return x.device.type == "cpu" and not written_down()
-
-
-def written_down() -> bool:
-    """Whether a compiler, an exporter or a tracer is watching."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
 def _threshold(x: Tensor, p: float) -> int | None:

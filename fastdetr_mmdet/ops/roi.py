@@ -1,4 +1,4 @@
-"""RoIAlign: mmcv's compiled op, and ONNX's own operator while a model is being exported."""
+"""RoIAlign: mmcv's compiled op, products on the CPU, ONNX's own operator while being exported."""
 
 # No postponed annotations: torch reads an op's schema from them.
 
@@ -10,6 +10,11 @@ import torch
 from mmcv.ops import roi_align
 from mmcv.ops.roi_align import ext_module
 from torch import Tensor
+
+from .eager import on_plain_cpu
+
+# Regions at a time on the CPU: what lies between the two products stays a few megabytes.
+_REGIONS = 64
 
 _for_onnx = False
 
@@ -28,19 +33,70 @@ def regions_in_onnx() -> Iterator[None]:
         _for_onnx = before
 
 
-def align_regions(features: Tensor, rois: Tensor, size: int) -> Tensor:
+def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut regions out of maps, as many bilinear samples per cell as it has pixels (``aligned``).
 
     Shape:
         features: (bs, dims, h, w) float32
-        rois: (num_rois, 5) float32: index of the image, then x1, y1, x2, y2 in cells
-        returns: (num_rois, dims, size, size)
+        boxes: (bs, num_regions, 4) float32, x1, y1, x2, y2 in cells; they get no gradient
+        returns: (bs * num_regions, dims, size, size)
     """
+    if on_plain_cpu(features) and not _for_onnx:
+        return _align_by_products(features, boxes.detach(), size)
+    image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
+    image = image[:, None, None].expand(-1, boxes.shape[1], 1)
+    rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)  # (num_rois, 5)
     if _for_onnx:
         return _align_in_onnx(features, rois, size)
     if torch.compiler.is_compiling() and _align_opaque is not None:
         return _align_opaque(features.contiguous(), rois, size)
     return roi_align(features.contiguous(), rois, size, 1.0, 0, "avg", True)
+
+
+def _align_by_products(features: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """What a region's row of cells takes from the map's rows, times the map, times the same across.
+
+    mmcv's op goes over samples one by one there, forward and backward, on one thread.
+    """
+    h, w = features.shape[2:]
+    rows = _shares(boxes[..., 1], boxes[..., 3], h, size)
+    columns = _shares(boxes[..., 0], boxes[..., 2], w, size)
+    regions = []
+    with torch.autocast("cpu", enabled=False):
+        for image, across, down in zip(features.permute(0, 2, 3, 1), columns, rows, strict=True):
+            by_row = image.flatten(1)  # (h, w * dims)
+            for some_down, some_across in zip(
+                down.split(_REGIONS), across.split(_REGIONS), strict=True
+            ):
+                cut = (some_down.flatten(0, 1) @ by_row).view(-1, size, *image.shape[1:])
+                regions.append(some_across[:, None] @ cut)  # (regions, size, size, dims)
+    return torch.cat(regions).permute(0, 3, 1, 2)
+
+
+def _shares(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
+    """How much every cell of a map counts in every cell of a region, along one axis.
+
+    Shape:
+        start, end: (bs, num_regions), in cells of the map
+        returns: (bs, num_regions, size, length)
+    """
+    start = start - 0.5
+    extent = (end - 0.5) - start
+    count = (extent / size).ceil().nan_to_num(0.0, 0.0, 0.0).clamp(min=0)  # samples in a cell
+    start, extent, count = (x[..., None, None] for x in (start, extent, count))
+    cell = torch.arange(size, dtype=start.dtype)[:, None]
+    sample = torch.arange(max(int(count.max()), 1) if count.numel() else 1, dtype=start.dtype)
+    step = extent / size
+    position = start + cell * step + (sample + 0.5) * step / count.clamp(min=1)
+    inside = (sample < count) & (position >= -1) & (position <= length)
+    # NaN in a box is to show, not to cut out nothing.
+    weight = inside / count.clamp(min=1) + extent * 0
+    position = position.nan_to_num(0.0).clamp(0, length - 1)
+    low = position.long()
+    beyond = position - low
+    shares = start.new_zeros(*start.shape[:2], size, length)
+    shares.scatter_add_(-1, low, weight * (1 - beyond))
+    return shares.scatter_add_(-1, (low + 1).clamp(max=length - 1), weight * beyond)
 
 
 def _align_in_onnx(features: Tensor, rois: Tensor, size: int) -> Tensor:
