@@ -58,11 +58,12 @@ def kept(side: Side, data: Any) -> int:
         if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
         held.append(x)
-        return x
+        return x.detach()  # a node that kept its own result would never be freed
 
     side.model.train()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         side.model(data.images, data.samples, mode="loss")
+    held.clear()  # it and the graph hold one another, which Python would not find out
     return sum(sizes.values())
 
 

@@ -1,5 +1,6 @@
 """``make bench`` measures what it says, of models that are equal."""
 
+import gc
 import json
 from types import SimpleNamespace
 
@@ -120,6 +121,16 @@ def test_growth_counts_what_is_kept(pair):
     side = Side(pair[0].model, pair[0].config)
     small, large = (growth.kept(side, make_batch(1, size)) for size in ((64, 64), (128, 128)))
     assert small < large < 4 * small
+
+
+def test_growth_lets_go_of_what_it_counted(pair):
+    def in_graphs():
+        gc.collect()
+        return sum(isinstance(x, torch.Tensor) and x.grad_fn is not None for x in gc.get_objects())
+
+    before = in_graphs()
+    growth.kept(Side(pair[0].model, pair[0].config), make_batch(1, (64, 64)))
+    assert in_graphs() == before
 
 
 @pytest.mark.slow
