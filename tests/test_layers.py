@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from support.tolerances import BY_DTYPE, assert_near
 from torch import nn
 
+from fastdetr_mmdet import layers
 from fastdetr_mmdet.layers import MLP, FeedForward, InProjection, attend, check_heads
+from fastdetr_mmdet.structures import Memory
 
 BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7
 
@@ -115,3 +118,30 @@ def test_a_far_prior_does_not_underflow_in_half_precision():
     found = attend(*halved, NUM_HEADS, near - 1e5)
     # moved that far away, the prior itself keeps no more than seven bits after the point
     assert_near(found.float(), exact, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("encoder", ["DetrEncoder", "DeformableDetrEncoder"])
+def test_tokens_apart_are_tokens_together(monkeypatch, encoder):
+    """Without gradient an encoder goes through some tokens at a time, with the same result."""
+    torch.manual_seed(0)
+    levels = dict(num_levels=1) if encoder.startswith("Deformable") else {}
+    module = MODELS.build(
+        dict(
+            type=encoder, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=8, **levels
+        )
+    ).eval()
+    memory = Memory(
+        tokens=torch.randn(2, 35, 16),
+        pos=torch.randn(2, 35, 16),
+        spatial_shapes=((5, 7),),
+        valid_ratios=torch.ones(2, 1, 2),
+    )
+    together = module(memory).tokens.detach()
+    monkeypatch.setattr(layers, "_TOKENS", 16)
+    parts = []
+    norm = module.layers[0].norm2
+    norm.register_forward_hook(lambda *args: parts.append(args[1][0].shape[0]))
+    with torch.no_grad():
+        apart = module(memory).tokens
+    assert parts == [16, 16, 16, 16, 6]
+    torch.testing.assert_close(apart, together)
