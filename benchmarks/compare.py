@@ -134,6 +134,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     on_cuda = args.device.startswith("cuda")
     if on_cuda and not torch.cuda.is_available():
         parser.error("there is no CUDA device here: leave --device out, or give --device cpu.")
+    if args.rounds < 1:
+        parser.error("--rounds must be at least 1.")
+    if args.device.split(":")[0] not in ("cpu", "cuda"):
+        parser.error(f"--device {args.device} is neither cpu nor cuda.")
+    for path in (args.json, args.markdown):
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"{path} cannot be written: make its folder first.")
     args.image_size = args.image_size or ((800, 1333) if on_cuda else (480, 640))
     args.batches = args.batches or ([1, 4, 8] if on_cuda else [2])
     args.dtypes = args.dtypes or (["fp32", "bf16", "fp16"] if on_cuda else ["fp32"])
@@ -169,7 +176,11 @@ def main(arguments: list[str] | None = None) -> None:
     if len(args.models) == 1:
         rows = compare(args)
     else:
-        rows = [row for name in args.models for row in _in_own_process(arguments, name)]
+        rows = []
+        for name in args.models:
+            rows += _in_own_process(arguments, name)
+            if args.json:  # so that nothing is lost if the next one fails
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
     h, w = args.image_size
     threads = f", {args.threads} threads" if args.device == "cpu" else ""
     title = (

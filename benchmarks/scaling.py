@@ -88,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     quiet()
     torch.set_num_threads(args.threads)
+    cv2.setNumThreads(0)  # as in a loader process
     print(
         "| model | trained parameters | gradients | checkpoint with optimiser |\n|---|---|---|---|"
     )

@@ -129,6 +129,12 @@ def _explain(path: Path, error: Exception) -> str:
             "this way and you trust them, load it with torch.load(path, weights_only=False), save "
             "only its state dict with torch.save, and convert that."
         )
+    if "Unsupported operand" in text:
+        return (
+            f"{path} was refused: it is a pickle that torch.save did not write, or is damaged, and "
+            "reading it could run any code, so the reading was stopped. Get the file from its "
+            "authors."
+        )
     reason = text.split("WeightsUnpickler error:")[-1]
     return (
         f"{path} cannot be read: it is damaged, cut off or no PyTorch checkpoint "

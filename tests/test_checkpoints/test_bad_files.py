@@ -138,7 +138,7 @@ def test_code_in_a_plain_pickle_is_not_run(protocol, refused, tmp_path):
     src, trace = tmp_path / "official.pth", tmp_path / "trace"
     src.write_bytes(pickle.dumps({"model": Payload(os.mkdir, str(trace))}, protocol))
     message = refused(src)
-    assert "cannot be read" in message or "was refused" in message
+    assert "was refused" in message
     assert not trace.exists()
 
 

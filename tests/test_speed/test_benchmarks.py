@@ -140,3 +140,17 @@ def test_growth_draws(tmp_path):
     rows = json.loads((tmp_path / "growth.json").read_text())
     assert [row["value"] for row in rows] == [160, 320] and rows[0]["ms"] < rows[1]["ms"]
     assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--rounds", "0"], "--rounds must be at least 1."),
+        (["--device", "cud"], "--device cud is neither cpu nor cuda."),
+        (["--json", "/nowhere/rows.json"], "/nowhere/rows.json cannot be written: make its folder"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_measured(capsys, options, sentence):
+    with pytest.raises(SystemExit):
+        compare.parse(options)
+    assert sentence in capsys.readouterr().err
