@@ -37,6 +37,7 @@ SLOTS = {
     "hooks": "default_hooks or custom_hooks",
     "distributed": "strategy",
     "initializers": "init_cfg",
+    "param_groups": "optim_wrapper.constructor",
 }
 
 
