@@ -61,10 +61,12 @@ def _attend_plainly(
     scores = biased((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), bias)
     blind: Tensor | None = None  # queries that may attend to nothing get zeros, as torch has it
     if bias is not None:
-        blind = (~bias if bias.dtype == torch.bool else bias.isneginf()).all(-1, keepdim=True)
-        scores = scores.masked_fill(blind, 0.0) if blind.any() else scores
+        nowhere = (~bias if bias.dtype == torch.bool else bias.isneginf()).all(-1, keepdim=True)
+        blind = nowhere if nowhere.any() else None
+    if blind is not None:
+        scores = scores.masked_fill(blind, 0.0)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    if blind is not None and blind.any():
+    if blind is not None:
         weights = weights.masked_fill(blind, 0.0)
     return drop_and_mix(weights, value, dropout) if dropout else weights.to(value.dtype) @ value
 

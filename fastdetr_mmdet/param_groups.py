@@ -55,10 +55,10 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 return None
             before = [[position[id(p)] for p in group["params"]] for group in own]
             names = {old: new for new, old in enumerate(chain(*before))}
-            ids = [group["params"][0] for group in groups]
+            place = {group["params"][0]: old for old, group in enumerate(groups)}
             return {
                 **state,
-                "state": {names[ids.index(i)]: value for i, value in state["state"].items()},
+                "state": {names[place[i]]: value for i, value in state["state"].items()},
                 "param_groups": [
                     {**groups[olds[0]], "params": [names[old] for old in olds]} for olds in before
                 ],

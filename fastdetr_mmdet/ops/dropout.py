@@ -34,13 +34,12 @@ def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
     """``dropout(weights) @ value``, of weights that are never negative, as a softmax gives them.
 
     Nothing is kept for the gradient but the product's operands: what is zero in the weights was
-    dropped, or is a softmax's zero, which hands nothing on. The scale is put on the value.
+    dropped, or is a softmax's zero, which hands nothing on.
     """
     threshold = _threshold(weights, p)
     if threshold is None:
         return F.dropout(weights, p).to(value.dtype) @ value
-    dropped = _DropPositive.apply(weights, threshold).to(value.dtype)
-    return dropped @ (value * _scale(threshold))
+    return _RectifyAndDrop.apply(weights, threshold).to(value.dtype) @ value
 
 
 def _threshold(x: Tensor, p: float) -> int | None:
@@ -77,20 +76,6 @@ class _Drop(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         return _zero(grad, bits, ctx.threshold).mul_(_scale(ctx.threshold)), None
-
-
-class _DropPositive(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        result = _zero(x, _draw(x), threshold)
-        ctx.save_for_backward(result)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (result,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(grad, result, 0), None
 
 
 class _RectifyAndDrop(torch.autograd.Function):
