@@ -4,8 +4,8 @@ pip writes a package file by file, so one that was interrupted can leave a distr
 missing, or one that pip can no longer remove. Called by setup.sh after an interrupted set-up.
 """
 
+import csv
 import sys
-from importlib import metadata
 from pathlib import Path
 
 
@@ -20,13 +20,14 @@ def damage() -> list[str]:
                 found.append(f"{info.name} has no METADATA")
             # pip's last act is to write RECORD anew, with INSTALLER in it.
             record = info / "RECORD"
-            if not record.is_file() or "/INSTALLER," not in record.read_text(encoding="utf-8"):
+            text = record.read_text(encoding="utf-8") if record.is_file() else ""
+            if "/INSTALLER," not in text:
                 found.append(f"{info.name} was not installed to the end")
-    for dist in metadata.distributions():
-        for file in dist.files or []:
-            if file.suffix != ".pyc" and not Path(str(file.locate())).exists():
-                found.append(f"{dist.name} lacks {file}")
-                break
+            # Not importlib.metadata: from Python 3.12 on it leaves out the files that are missing.
+            for file, *_ in csv.reader(text.splitlines()):
+                if not file.endswith(".pyc") and not (folder / file).exists():
+                    found.append(f"{info.name.split('-')[0]} lacks {file}")
+                    break
     return found
 
 
