@@ -119,14 +119,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare", description=__doc__.splitlines()[0]
     )
+    everything = "(default: all)"
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--what", nargs="+", choices=MEASURES, default=list(MEASURES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"))
+    parser.add_argument(
+        "--models", nargs="+", choices=list(CASES), default=list(CASES), help=everything
+    )
+    parser.add_argument(
+        "--what", nargs="+", choices=MEASURES, default=list(MEASURES), help=everything
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument(
+        "--mode", choices=["eager", "compiled"], default="eager", help="(default: eager)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("H", "W"), help="cpu: 480 640; cuda: 800 1333"
+    )
     parser.add_argument("--batches", type=int, nargs="+", help="cpu: 2; cuda: 1 4 8")
-    parser.add_argument("--dtypes", nargs="+", choices=list(work.DTYPES))
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=list(work.DTYPES), help="cpu: fp32; cuda: all"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
@@ -138,6 +149,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--rounds must be at least 1.")
     if args.device.split(":")[0] not in ("cpu", "cuda"):
         parser.error(f"--device {args.device} is neither cpu nor cuda.")
+    if args.what == ["criterion"] and not any(CASES[name].mmdet for name in args.models):
+        parser.error("the criterion is compared with mmdet's, and mmdet has none of these models.")
     for path in (args.json, args.markdown):
         if path and not path.absolute().parent.is_dir():
             parser.error(f"{path} cannot be written: make its folder first.")

@@ -37,12 +37,13 @@ def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
 def main() -> None:
     """Print FLOPs, floor and profile of one model, ours and mmdet's."""
     parser = argparse.ArgumentParser(description=__doc__)
+    shown = "(default: %(default)s)"
     parser.add_argument("model", choices=list(CASES))
-    parser.add_argument("--what", choices=list(_WORK), default="inference")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--image-size", type=int, nargs=2, default=(480, 640))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--what", choices=list(_WORK), default="inference", help=shown)
+    parser.add_argument("--batch", type=int, default=2, help=f"images {shown}")
+    parser.add_argument("--image-size", type=int, nargs=2, default=(480, 640), help=shown)
+    parser.add_argument("--threads", type=int, default=2, help=shown)
+    parser.add_argument("--rows", type=int, default=12, help=f"of the profile {shown}")
     args = parser.parse_args()
     quiet()
     torch.set_num_threads(args.threads)

@@ -72,8 +72,16 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure, axes = plt.subplots(2, len(STEPS), figsize=(13, 6), sharey="row", layout="constrained")
-    for column, grows in enumerate(STEPS):
+    columns = list(dict.fromkeys(row["grows"] for row in rows))
+    figure, axes = plt.subplots(
+        2,
+        len(columns),
+        figsize=(1.5 + 3 * len(columns), 6),
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, grows in enumerate(columns):
         for colour, model in zip(COLOURS, models, strict=False):
             own = [r for r in rows if r["model"] == model and r["grows"] == grows]
             for row, key in enumerate(("ms", "mib")):
@@ -90,7 +98,7 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -101,12 +109,23 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m benchmarks.growth", description=__doc__.splitlines()[0]
     )
     models = ["conditional-detr", "deformable-detr", "smca-detr", "sam-detr"]
-    parser.add_argument("--models", nargs="+", choices=list(CASES), default=models)
-    parser.add_argument("--grows", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument(
+        "--models", nargs="+", choices=list(CASES), default=models, help="(default: the four)"
+    )
+    parser.add_argument(
+        "--grows", nargs="+", choices=list(STEPS), default=list(STEPS), help="(default: all)"
+    )
     parser.add_argument("--steps", type=int, help="only so many values of each")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/growth"))
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="the median is taken (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("work_dirs/growth"),
+        help="folder of the plot and the figures (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     quiet()
     torch.set_num_threads(args.threads)

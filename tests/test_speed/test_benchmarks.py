@@ -147,6 +147,10 @@ def test_growth_draws(tmp_path):
     [
         (["--rounds", "0"], "--rounds must be at least 1."),
         (["--device", "cud"], "--device cud is neither cpu nor cuda."),
+        (
+            ["--what", "criterion", "--models", "smca-detr", "sam-detr"],
+            "mmdet has none of these models.",
+        ),
         (["--json", "/nowhere/rows.json"], "/nowhere/rows.json cannot be written: make its folder"),
     ],
 )

@@ -220,7 +220,7 @@ def _check_use(
     category: np.ndarray,
     crowd: np.ndarray,
 ) -> None:
-    """Report images and categories that are left without boxes."""
+    """Report images and categories that are left without boxes that can be used."""
     objects_in = np.bincount(image[~crowd], minlength=len(images.positions))
     crowds_in = np.bincount(image[crowd], minlength=len(images.positions))
     report.add("image-empty", "images", images.positions[(objects_in == 0) & (crowds_in == 0)])

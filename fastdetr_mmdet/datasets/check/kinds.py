@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
             "leaves its boxes out",
         ),
         _warning("category-gap", "gap in the category ids", "numbers classes without gaps"),
-        _warning("category-unused", "category without any box", "never sees the class"),
+        _warning("category-unused", "category without a usable box", "never sees the class"),
         # Images
         _stops("image-malformed", "image entry that is no object", _FAILS, "entry removed"),
         _stops(
@@ -141,7 +141,7 @@ KINDS: dict[str, Kind] = {
             "boxes go to the first image of that file",
         ),
         _warning("file-twice", "image of the same file as another", "sees it that much oftener"),
-        _warning("image-empty", "image without boxes", "learns it as background"),
+        _warning("image-empty", "image without usable boxes", "learns it as background"),
         _warning(
             "image-crowds-only",
             "image with nothing but crowds (iscrowd)",
