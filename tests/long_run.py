@@ -1,18 +1,28 @@
 """Whether a long training keeps its memory and its open files: ``python tests/long_run.py``.
 
 Trains a tiny detector on the embedded data set in one process, with worker processes, checkpoints
-and validation, and prints the resident memory of the training process and of its workers and the
-number of open files every 100 iterations. Ends with exit status 1 if, after a warm-up, memory grows
-faster than LIMIT on average or files are left open.
+and validation, and prints every 100 iterations what the training process and its workers hold and
+how many files are open. Ends with exit status 1 if, after a warm-up, memory grows faster than LIMIT
+on average or files are left open.
+
+"resident" is the least resident memory of the last 100 iterations: between them it moves by some
+MiB with what the C library keeps free. "in use" is what is allocated (glibc only), free memory and
+compiled kernels not counted. By default batches are padded to multiples of 32, so that all their
+sizes have come before the warm-up ends; ``--sizes own`` trains as the detectors' configs do and
+``--sizes many`` with images resized at random, see docs/resume.md for what oneDNN and the C library
+make of that.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import math
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -24,7 +34,9 @@ from support.runs import ROOT
 from fastdetr_mmdet.datasets.shapes import write_shapes
 
 LIMIT = 4.0  # KiB per iteration; mmengine's log of all losses takes about 0.4
+# The first checkpoint and the first validation, after 256 iterations, belong to the warm-up.
 EVERY, WARM_UP = 100, 500
+MIB = 2**20
 
 CONFIG = """\
 _base_ = '{base}'
@@ -38,11 +50,34 @@ model = dict(
         decoder=dict(num_layers=2, num_heads=4, feedforward_channels=64)))
 train_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
 val_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
-train_cfg = dict(val_interval=4)
+train_cfg = dict(val_interval=2)
 default_hooks = dict(
     logger=dict(interval=100),
-    checkpoint=dict(_delete_=True, type='AtomicCheckpointHook', interval=2, max_keep_ckpts=2))
+    checkpoint=dict(interval=2, max_keep_ckpts=2))
 """
+
+
+# How the images of the training set are resized and batches padded, by the name of --sizes
+SIZES = {
+    "few": dict(model=dict(data_preprocessor=dict(pad_size_divisor=32))),
+    "own": {},
+    "many": {
+        "train_dataloader.batch_size": 2,  # the size of a batch is that of its largest image
+        "train_dataloader.dataset.pipeline.2": dict(
+            type="RandomResize", scale=[(80, 80), (160, 160)], keep_ratio=True
+        ),
+    },
+}
+
+
+class Row(NamedTuple):
+    """What is held after so many iterations; memory in MiB."""
+
+    iteration: int
+    resident: float
+    in_use: float
+    workers: float
+    files: int
 
 
 class MeasureHook(Hook):
@@ -58,23 +93,57 @@ class MeasureHook(Hook):
         self._stop_after = stop_after
         self._process = psutil.Process()
         self._start = time.monotonic()
-        self.rows: list[tuple[int, float, float, int]] = []
+        self._least = math.inf
+        self._sizes: set[tuple[int, ...]] = set()
+        self.rows: list[Row] = []
+
+    def before_train(self, runner):
+        """Note the sizes of batches."""
+        runner.model.backbone.register_forward_pre_hook(
+            lambda module, inputs: self._sizes.add(tuple(inputs[0].shape))
+        )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Measure; print every so often."""
         done = runner.iter + 1
+        self._least = min(self._least, self._process.memory_info().rss / MIB)
         if done % EVERY == 0:
-            own = self._process.memory_info().rss / 2**20
-            workers = sum(_own_memory(child) for child in self._process.children()) / 2**20
-            files = self._process.num_fds()
-            self.rows.append((done, own, workers, files))
+            workers = sum(_own_memory(child) for child in self._process.children()) / MIB
+            row = Row(done, self._least, _in_use(), workers, self._process.num_fds())
+            self.rows.append(row)
+            self._least = math.inf
             seconds = time.monotonic() - self._start
-            print(f"{done:8d} {own:10.1f} {workers:10.1f} {files:6d} {seconds:8.0f}", flush=True)
+            print(
+                f"{row.iteration:9d} {row.resident:12.1f} {row.in_use:10.1f} {row.workers:11.1f} "
+                f"{row.files:5d} {len(self._sizes):5d} {seconds:7.0f}",
+                flush=True,
+            )
         if done == self._stop_after:
             raise _Done
 
 
 class _Done(Exception):
     pass
+
+
+class _MallocInfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def _in_use() -> float:
+    """MiB that are allocated; nan where the C library is not glibc 2.33 or later."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return math.nan
+    mallinfo.restype = _MallocInfo
+    info = mallinfo()
+    return (info.uordblks + info.hblkhd) / MIB
 
 
 def _own_memory(process: psutil.Process) -> int:
@@ -91,34 +160,41 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="processes that load images")
     parser.add_argument("--images", type=int, default=1024, help="of the training set")
+    parser.add_argument(
+        "--sizes",
+        choices=SIZES,
+        default="few",
+        help="of batches: padded to multiples of 32; those of the configs; resized at random",
+    )
     args = parser.parse_args(arguments)
     if args.iterations < WARM_UP + 3 * EVERY:
         parser.error(f"--iterations must be at least {WARM_UP + 3 * EVERY}")
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = train(Path(folder), args.iterations, args.workers, args.images)
+        rows = train(Path(folder), args.iterations, args.workers, args.images, args.sizes)
     verdict = judge(rows)
     print(verdict)
     return 0 if verdict.startswith("flat") else 1
 
 
-def train(folder: Path, iterations: int, workers: int, images: int) -> list[tuple]:
-    """Train and return a row of measurements for every 100 iterations."""
+def train(
+    folder: Path, iterations: int, workers: int, images: int, sizes: str, *hooks: Hook
+) -> list[Row]:
+    """Train and return what was measured every 100 iterations."""
     write_shapes(folder / "shapes", images, 64)
     base = (ROOT / "configs/demo/fast-detr_r18_shapes.py").as_posix()
     (folder / "long.py").write_text(CONFIG.format(base=base, workers=workers))
     cfg = Config.fromfile(folder / "long.py")
     cfg.work_dir = str(folder / "work")
+    cfg.merge_from_dict({"data_root": f"{folder}/shapes/", **SIZES[sizes]})
     per_epoch = -(-images // cfg.train_dataloader.batch_size)
-    epochs = iterations // per_epoch + 1
-    cfg.merge_from_dict({"data_root": f"{folder}/shapes/", "max_epochs": epochs})
-    # saved like any other checkpoint, not after the last epoch alone
-    cfg.default_hooks.checkpoint.interval = 2
+    cfg.merge_from_dict({"max_epochs": iterations // per_epoch + 1})
     cfg.log_level = "WARNING"
     runner = Runner.from_cfg(cfg)
     measure = MeasureHook(iterations)
-    runner.register_hook(measure)
-    print("iteration  own MiB  workers MiB  files  seconds")
+    for hook in (*hooks, measure):
+        runner.register_hook(hook)
+    print("iteration resident MiB in use MiB workers MiB files sizes seconds")
     try:
         runner.train()
     except _Done:
@@ -126,19 +202,32 @@ def train(folder: Path, iterations: int, workers: int, images: int) -> list[tupl
     return measure.rows
 
 
-def judge(rows: list[tuple]) -> str:
+def judge(rows: list[Row]) -> str:
     """A sentence that begins with "flat" or "growing"."""
-    after = np.array([row for row in rows if row[0] > WARM_UP])
-    slopes = [np.polyfit(after[:, 0], after[:, column], 1)[0] * 1024 for column in (1, 2)]
-    files = after[:, 3]
-    grows = max(slopes) > LIMIT or files[-1] > files[0]
-    return (
-        f"{'growing' if grows else 'flat'}: after {WARM_UP} iterations memory grows by "
-        f"{slopes[0]:.2f} KiB per iteration in the training process and {slopes[1]:.2f} in all "
-        f"workers together (limit {LIMIT:.0f}), from {after[0, 1]:.0f} to {after[-1, 1]:.0f} MiB "
-        f"and {after[0, 2]:.0f} to {after[-1, 2]:.0f} MiB; open files {files[0]:.0f} to "
-        f"{files[-1]:.0f} (at most {files.max():.0f})."
+    after = [row for row in rows if row.iteration > WARM_UP]
+    first, last = after[0], after[-1]
+    resident, in_use, workers = (
+        f"{what} from {getattr(first, name):.0f} to {getattr(last, name):.0f} MiB, "
+        f"{_growth(after, name):.2f} KiB per iteration"
+        for name, what in (
+            ("resident", "resident memory"),
+            ("in_use", "memory in use"),
+            ("workers", "all workers together"),
+        )
     )
+    # nan is not greater
+    grows = any(_growth(after, name) > LIMIT for name in ("resident", "in_use", "workers"))
+    return (
+        f"{'growing' if grows or last.files > first.files else 'flat'}: after iteration "
+        f"{first.iteration} {resident}; {in_use}; {workers} (limit {LIMIT:.0f}); open files "
+        f"{first.files} to {last.files} (at most {max(row.files for row in after)})."
+    )
+
+
+def _growth(rows: list[Row], name: str) -> float:
+    """Slope of the line through the measurements, in KiB per iteration."""
+    iterations = np.array([row.iteration for row in rows])
+    return np.polyfit(iterations, [getattr(row, name) for row in rows], 1)[0] * 1024
 
 
 if __name__ == "__main__":

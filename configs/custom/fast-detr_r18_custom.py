@@ -45,14 +45,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
-# every epoch, whole or not at all, so that --resume has something to go on from
-default_hooks = dict(
-    checkpoint=dict(
-        _delete_=True,
-        type='AtomicCheckpointHook',
-        interval=1,
-        max_keep_ckpts=3,
-        save_best='auto'))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='auto'))
 
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)

@@ -25,8 +25,8 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=32),
-    # only the last epoch: test and pictures use that one
-    checkpoint=dict(_delete_=True, type='CheckpointHook', interval=-1, save_last=True))
+    # beside the validations, and after the last epoch, which test and pictures use
+    checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
 derived_keys = {

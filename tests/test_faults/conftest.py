@@ -50,9 +50,7 @@ train_cfg = dict(max_epochs=3, val_interval=1)
 log_processor = dict(window_size=1)  # log each loss itself, not a mean
 default_hooks = dict(
     logger=dict(interval=1),
-    checkpoint=dict(
-        _delete_=True, type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1,
-        save_best='auto'))
+    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best='auto'))
 """
 
 

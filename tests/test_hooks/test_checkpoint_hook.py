@@ -290,10 +290,9 @@ def test_other_errors_stay_what_they_are(tmp_path):
 def test_every_config_resumes_exactly(path):
     hooks = Config.fromfile(path, import_custom_modules=False).default_hooks
     assert hooks.exact_resume.type == "ExactResumeHook"
-    if path.stem == "fast-detr_r18_shapes":  # the demo saves once, at the end, by mmengine's hook
-        return
     assert hooks.checkpoint.type == "AtomicCheckpointHook"
-    assert hooks.checkpoint.interval == 1
+    # the demo's epochs take seconds
+    assert hooks.checkpoint.interval == (4 if path.stem == "fast-detr_r18_shapes" else 1)
 
 
 def test_runs_before_mmengine_loads():

@@ -1,0 +1,82 @@
+"""Nothing grows in a training that goes on: tests/long_run.py, and what can be seen at once."""
+
+import gc
+import math
+
+import psutil
+import pytest
+import torch
+from long_run import LIMIT, Row, judge, train
+from mmengine.hooks import Hook
+
+PASS = 4  # iterations
+
+
+class CountHook(Hook):
+    """Counts the tensors and open files after the first iteration of every pass."""
+
+    def __init__(self) -> None:
+        self.tensors: list[int] = []
+        self.files: list[int] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx == 0:
+            del outputs, data_batch
+            gc.collect()
+            self.tensors.append(sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects()))
+            self.files.append(psutil.Process().num_fds())
+
+
+class LeakHook(Hook):
+    """Keeps the batches, as a hook, a metric or a log easily does."""
+
+    def __init__(self) -> None:
+        self.kept: list = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.kept.append(data_batch)
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_what_an_iteration_makes_is_gone_after_it(tmp_path, leak):
+    """Over passes with validations and checkpoints between them; a leak is seen."""
+    count = CountHook()
+    train(tmp_path, 5 * PASS + 1, 0, 8 * PASS, "few", count, *[LeakHook()] * leak)
+    # From the second validation on: what is made once is there by then.
+    assert len(count.tensors) == 6
+    assert (count.tensors[-1] > count.tensors[4]) is leak, count.tensors
+    assert count.files[-1] == count.files[4]
+
+
+def _rows(**slopes: float) -> list[Row]:
+    """Measurements of 1,500 iterations whose columns grow by so many KiB per iteration."""
+    start = dict(resident=600.0, in_use=170.0, workers=70.0, files=40)
+    return [
+        Row(done, **{k: v + slopes.get(k, 0.0) * done / 1024 for k, v in start.items()})
+        for done in range(100, 1600, 100)
+    ]
+
+
+def test_verdict():
+    assert judge(_rows()).startswith("flat")
+    assert judge(_rows(in_use=math.nan)).startswith("flat")  # not every C library tells
+    for name in ("resident", "in_use", "workers"):
+        assert judge(_rows(**{name: 0.9 * LIMIT})).startswith("flat")
+        assert judge(_rows(**{name: 1.1 * LIMIT})).startswith("growing")
+    assert judge([row._replace(files=row.iteration // 100) for row in _rows()]).startswith(
+        "growing"
+    )
+
+
+@pytest.mark.slow
+def test_two_thousand_iterations(tmp_path):
+    """In worker processes' company, with a validation and a checkpoint after every second pass."""
+    verdict = judge(train(tmp_path, 2000, 2, 1024, "few"))
+    assert verdict.startswith("flat"), verdict
+
+
+@pytest.mark.slow
+def test_a_leak_is_found(tmp_path):
+    """One of 8 images of 160 x 160 in every iteration."""
+    verdict = judge(train(tmp_path, 1000, 0, 256, "few", LeakHook()))
+    assert verdict.startswith("growing"), verdict
