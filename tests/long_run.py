@@ -9,7 +9,7 @@ on average or files are left open.
 MiB with what the C library keeps free. "in use" is what is allocated (glibc only), free memory and
 compiled kernels not counted. By default batches are padded to multiples of 32, so that all their
 sizes have come before the warm-up ends; ``--sizes own`` trains as the detectors' configs do and
-``--sizes many`` with images resized at random, see docs/resume.md for what oneDNN and the C library
+``--sizes many`` with images resized at random, see docs/faults.md for what oneDNN and the C library
 make of that.
 """
 
@@ -62,7 +62,8 @@ SIZES = {
     "few": dict(model=dict(data_preprocessor=dict(pad_size_divisor=32))),
     "own": {},
     "many": {
-        "train_dataloader.batch_size": 2,  # the size of a batch is that of its largest image
+        "train_dataloader.batch_size": 4,  # the size of a batch is that of its largest image
+        "train_cfg.val_interval": 1,  # with twice the iterations in a pass
         "train_dataloader.dataset.pipeline.2": dict(
             type="RandomResize", scale=[(80, 80), (160, 160)], keep_ratio=True
         ),
@@ -137,13 +138,13 @@ class _MallocInfo(ctypes.Structure):
 
 
 def _in_use() -> float:
-    """MiB that are allocated; nan where the C library is not glibc 2.33 or later."""
+    """MiB that are allocated; nan where not by glibc 2.33 or later."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is None:
         return math.nan
     mallinfo.restype = _MallocInfo
     info = mallinfo()
-    return (info.uordblks + info.hblkhd) / MIB
+    return (info.uordblks + info.hblkhd) / MIB or math.nan  # 0 with another allocator
 
 
 def _own_memory(process: psutil.Process) -> int:
