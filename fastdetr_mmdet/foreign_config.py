@@ -38,9 +38,14 @@ class ForeignConfigError(ValueError):
 def check_config(text: str) -> None:
     """Accept a config that is plain data and names only what is registered or imported already.
 
+    What is accepted is what would run: mmengine replaces ``{{...}}`` in the text, wherever it
+    stands, before it runs it, and a dump holds none.
+
     Raises:
         ForeignConfigError: if it is not; in a sentence with the reason and the remedy.
     """
+    if "{{" in text:
+        _refuse("it holds '{{', a variable, which a dumped config never has")
     for key, value in _entries(read_plain_config(text)):
         if key in _READING:
             _refuse(f"it has the entry {key}, which a dumped config never has")

@@ -337,6 +337,9 @@ HOSTILE_CONFIGS = {
     "module": "model = dict(type='evil_module')\n",
     "no type": "model = dict(type=['os.system'])\n",
     "no Python": "model = (\n",
+    # what mmengine puts in before it runs the text
+    "variable": "a = 1\n# {{{{$NOT_SET:A|\\nopen('{path}','w')#}}}}\n",
+    "base variable": "a = ['\''{{{{_base_.b}}}}'\'', ', open(\"{path}\", \"w\")#'\n]\n",
 }
 
 
