@@ -138,11 +138,18 @@ class ExactResumeHook(Hook):
         )
         optimizer = runner.optim_wrapper
         if isinstance(optimizer, OptimWrapper) and not optimizer.should_update():
-            checkpoint[KEY]["gradients"] = {
+            gradients = {
                 name: parameter.grad.cpu()
                 for name, parameter in _bare(runner.model).named_parameters()
                 if parameter.grad is not None
             }
+            if all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
+                checkpoint[KEY]["gradients"] = gradients
+            else:
+                runner.logger.warning(
+                    "The gradients that wait for their update are not finite. They are not in the "
+                    "checkpoint, so that training can be resumed from it."
+                )
 
     def _present_sampler_seed(self, runner: Runner) -> int:
         sampler = inner_sampler(runner.train_dataloader.batch_sampler)

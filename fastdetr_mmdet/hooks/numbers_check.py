@@ -26,6 +26,8 @@ from ..targets import Targets
 from .debug_bundle import write_bundle
 from .numbers_report import Update, describe, name_bad_gradients
 
+KEY = "numbers_check"  # in the checkpoint
+
 
 class NotFiniteError(ValueError):
     """A loss or gradient that is NaN or infinite."""
@@ -38,7 +40,8 @@ class NumbersCheckHook(Hook):
     The weights, and the running statistics of batch norms, are then those before the step, no
     checkpoint is written, and ``work_dir/debug/iter_<n>.pth`` holds the batch, the weights and the
     config (of several processes each writes its batch, the first one the weights too). All
-    processes stop at the same step, because all of them see the sum of the gradients.
+    processes stop at the same step, because all of them see the sum of the gradients. Where
+    gradients are accumulated they tell one another of a loss right after its batch.
 
     It costs no wait for the device: the norm of the gradient is on the host already, for
     ``clip_grad``, the losses are, for the log, and the matcher looks at the outputs. Only without
@@ -49,7 +52,9 @@ class NumbersCheckHook(Hook):
     does not fall below ``min_loss_scale``.
 
     Args:
-        max_skips: How many such steps to leave out with a warning, before one stops the training.
+        max_skips: How many such steps to leave out with a warning, before one stops the training;
+            those before a checkpoint from which training resumes count. A step is an update: of
+            gradients that are accumulated, none of its batches count.
         min_loss_scale: The smallest scale at which an overflow is still a matter of the scale.
 
     Raises:
@@ -65,6 +70,7 @@ class NumbersCheckHook(Hook):
         self.max_skips = max_skips
         self.min_loss_scale = min_loss_scale
         self._skipped = 0
+        self._loaded: dict[str, Any] | None = None
         self._update = Update()
         # of batch norms, and a copy
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
@@ -73,8 +79,19 @@ class NumbersCheckHook(Hook):
     # ----------------------------------------------------------------------------------------------
     # What mmengine calls
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember what was skipped; only before_train can tell if training resumes."""
+        self._loaded = checkpoint.get(KEY)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add how many steps have been left out, and whether the one under way will be."""
+        if self._skipped:
+            checkpoint[KEY] = dict(skipped=self._skipped, settled=self._update.settled)
+
     def before_train(self, runner: Runner) -> None:
         """Begin to watch the model and the optimizer."""
+        if self._loaded and runner.iter > 0:  # load_from starts at 0
+            self._skipped, self._update.settled = self._loaded["skipped"], self._loaded["settled"]
         model = _unwrap(runner.model)
         self._undo.append(model.register_forward_hook(self._note_losses).remove)
         head = getattr(model, "bbox_head", None)
@@ -109,17 +126,23 @@ class NumbersCheckHook(Hook):
         update, wrappers = self._update, _optim_wrappers(runner)
         scalars = runner.message_hub.log_scalars
         logged = [scalars[key] for name in outputs or () if (key := f"train/{name}") in scalars]
-        update.bad_loss |= not all(math.isfinite(values.current()) for values in logged)
-        if not all(wrapper.should_update() for wrapper in wrappers):
-            return  # gradients are being accumulated
-        if not update.settled:
-            if update.bad_loss:
-                self._stop_or_skip(runner, alone=True)
-            elif update.bad_gradient or self.every_n_train_iters(runner, 50):
-                scales = [w.loss_scaler.get_scale() for w in wrappers if _scales(w)]
-                if scales and min(scales) < self.min_loss_scale:
-                    update.loss_scale = min(scales)
-                    self._stop_or_skip(runner, alone=False)
+        bad_loss = not all(math.isfinite(values.current()) for values in logged)
+        if not all(wrapper.should_update() for wrapper in wrappers):  # gradients are accumulated
+            if _in_any_process(runner, bad_loss):
+                # Now and not with the update, because a checkpoint may come in between.
+                update.bad_loss_anywhere = True
+                self._stop_or_skip(runner, alone=False)
+                for wrapper in wrappers:
+                    wrapper.zero_grad()
+                _forget_last(logged)
+            return
+        if bad_loss:
+            self._stop_or_skip(runner, alone=True)
+        elif not update.settled and (update.bad_gradient or self.every_n_train_iters(runner, 50)):
+            scales = [w.loss_scaler.get_scale() for w in wrappers if _scales(w)]
+            if scales and min(scales) < self.min_loss_scale:
+                update.loss_scale = min(scales)
+                self._stop_or_skip(runner, alone=False)
         if update.settled:
             norm = scalars.get("train/grad_norm")
             _forget_last([*logged, norm] if norm is not None else logged)
@@ -186,6 +209,8 @@ class NumbersCheckHook(Hook):
 
         @functools.wraps(step)
         def checked_step(*args: Any, **kwargs: Any) -> Any:
+            if self._update.settled:
+                return None  # a loss that went into it was not finite
             if not clips and not _scales(wrapper):
                 check([p for p in _parameters(optimizer) if p.grad is not None])
             overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer sees to it
@@ -212,10 +237,12 @@ class NumbersCheckHook(Hook):
 
     def _stop_or_skip(self, runner: Runner, alone: bool) -> None:
         """Leave the step out, or raise; ``alone`` if the other processes do not know of it."""
-        self._update.settled = True
         for module, buffer, copy in self._statistics:
             if module.training:
                 buffer.copy_(copy)
+        if self._update.settled:
+            return  # told already, of this batch or of another one of the update
+        self._update.settled = True
         stops = self._skipped >= self.max_skips
         where = f"iteration {runner.iter + 1} (epoch {runner.epoch + 1})"
         message = describe(self._update, where, get_world_size())
@@ -272,6 +299,15 @@ def _scales(wrapper: OptimWrapper) -> bool:
     """Whether a loss scaler is at work, which leaves out steps whose gradient overflows."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler is not None and bool(getattr(scaler, "is_enabled", lambda: True)())
+
+
+def _in_any_process(runner: Runner, bad: bool) -> bool:
+    """Whether it is so in one of them; between updates they do not see each other's gradients."""
+    if get_world_size() == 1:
+        return bad
+    flag = torch.tensor(float(bad), device=next(runner.model.parameters()).device)
+    all_reduce(flag)
+    return bool(flag)
 
 
 def _forget_last(logged: Sequence[HistoryBuffer]) -> None:

@@ -19,7 +19,8 @@ class Update:
         batches: From the data loader; several when gradients are accumulated.
         losses: Of every batch, by name; on the device.
         failure: What the matcher said of outputs that are not finite.
-        bad_loss: Whether a loss is not finite, as far as the log knows.
+        bad_loss_anywhere: Whether a loss of any process is not finite, as far as they have told one
+            another.
         bad_gradient: Whether the norm of the gradient is not finite.
         parameters: The first parameters with such gradients, and what they hold.
         loss_scale: At which the gradient still overflowed, if that was what stopped it.
@@ -29,7 +30,7 @@ class Update:
     batches: list[Any] = field(default_factory=list)
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     failure: ValueError | None = None
-    bad_loss: bool = False
+    bad_loss_anywhere: bool = False
     bad_gradient: bool = False
     parameters: list[str] = field(default_factory=list)
     loss_scale: float | None = None
@@ -69,6 +70,8 @@ def describe(update: Update, where: str, processes: int) -> str:
         what = f"{update.failure} This was {where}."
     elif terms:
         what = f"The loss is not finite in {where}: {', '.join(terms)}."
+    elif update.bad_loss_anywhere:
+        what = f"The loss of another process is not finite in {where}."
     else:
         what = f"The gradient is not finite in {where}, although this process's loss is: "
         what += ", ".join(update.parameters) or "no float holds its norm"

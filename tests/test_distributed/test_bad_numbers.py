@@ -78,3 +78,31 @@ def test_both_leave_the_step_out(run, tmp_path, what, kind):
         if kind is DDP:
             torch.testing.assert_close(results[1]["weights"][name], tensor, rtol=0, atol=0)
     assert all("state_dict" not in bundle for bundle in bundles(tmp_path).values())
+
+
+def accumulating(kind):
+    """The second of four steps is then between updates, where no gradients are exchanged."""
+    return kind | {"optim_wrapper.accumulative_counts": 3}
+
+
+@kinds
+def test_both_stop_between_updates(run, tmp_path, kind):
+    other, guilty = run("loss", accumulating(kind))
+    assert other["iterations"] == guilty["iterations"] == 1
+    assert guilty["message"].startswith(
+        "The loss is not finite in iteration 2 (epoch 1): loss_bbox"
+    )
+    start = "The loss of another process is not finite in iteration 2 (epoch 1)."
+    assert other["message"].startswith(start)
+    assert list(bundles(tmp_path)) == ["iter_2_rank0.pth", "iter_2_rank1.pth"]
+
+
+@kinds
+def test_both_leave_the_update_out(run, tmp_path, kind):
+    results = run("loss", accumulating(kind), max_skips=1)
+    assert [result["message"] for result in results] == [None, None]
+    assert len(log_rows(tmp_path)) == ITERS
+    for name, tensor in results[0]["weights"].items():
+        assert tensor.isfinite().all()
+        if kind is DDP:
+            torch.testing.assert_close(results[1]["weights"][name], tensor, rtol=0, atol=0)

@@ -339,7 +339,7 @@ HOSTILE_CONFIGS = {
     "no Python": "model = (\n",
     # what mmengine puts in before it runs the text
     "variable": "a = 1\n# {{{{$NOT_SET:A|\\nopen('{path}','w')#}}}}\n",
-    "base variable": "a = ['\''{{{{_base_.b}}}}'\'', ', open(\"{path}\", \"w\")#'\n]\n",
+    "base variable": "a = ['''{{{{_base_.b}}}}''', ', open(\"{path}\", \"w\")#'\n]\n",
 }
 
 

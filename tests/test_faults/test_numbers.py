@@ -236,19 +236,106 @@ def test_loss_without_gradient(runner, at_steps):
     assert all(x.isfinite().all() for x in bundle["state_dict"].values())
 
 
-def test_accumulated_gradients(runner, at_steps):
-    """Named are the images of all the batches that the step is made of."""
-    at_steps(change_term("loss_cls"), 3)
+@pytest.mark.parametrize("step", [3, 4], ids=["first", "second"])
+def test_accumulated_gradients(runner, at_steps, step):
+    """Named are the images of all the batches that are in the gradient."""
+    at_steps(change_term("loss_cls"), step)
     run = runner(optim_wrapper__accumulative_counts=2)
     sentence, notes, bundle = stopped(run)
-    assert sentence.startswith("The loss is not finite in iteration 4 (epoch 1): loss_cls of the")
-    for image in notes.images[2] + notes.images[3]:
+    start = f"The loss is not finite in iteration {step} (epoch 1): loss_cls of the"
+    assert sentence.startswith(start)
+    images = [image for batch in notes.images[2:step] for image in batch]
+    for image in images:
         assert f"(id {image}, " in sentence
-    assert sentence.count("(id ") == 8
-    assert len(bundle["batches"]) == 2
+    assert sentence.count("(id ") == len(images) == 4 * (step - 2)
+    assert len(bundle["batches"]) == step - 2
     for name, tensor in notes.before[2].items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(bundle["state_dict"][name], tensor, rtol=0, atol=0)
+
+
+def spoil_images(run, monkeypatch, *steps):
+    """Put a NaN into the images of training steps, counted from 1."""
+    prepare = type(run.model.data_preprocessor).forward
+
+    def spoil(self, data, training=False):
+        data = prepare(self, data, training)
+        if training and run.iter + 1 in steps:
+            data["inputs"][:, 0, 5, 5] = math.nan
+        return data
+
+    monkeypatch.setattr(type(run.model.data_preprocessor), "forward", spoil)
+
+
+EVERY_ITERATION = dict(
+    default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=1
+)
+
+
+def saved(run):
+    """All checkpoints, by name."""
+    paths = sorted(run_dir(run).glob("*.pth"))
+    return {path.stem: torch.load(path, weights_only=True) for path in paths}
+
+
+def is_finite(tensors):
+    return all(bool(x.isfinite().all()) for x in tensors.values())
+
+
+def test_checkpoints_between_updates(runner, monkeypatch):
+    """None is written after a batch that spoils the gradient, and batch norms, of the next one."""
+    run = runner(optim_wrapper__accumulative_counts=3, **EVERY_ITERATION)
+    spoil_images(run, monkeypatch, 2)
+    sentence, _, _ = stopped(run)
+    assert " in iteration 2 (epoch 1)" in sentence or "Matching cost" in sentence
+    assert list(saved(run)) == ["iter_1"]
+    assert is_finite(saved(run)["iter_1"]["state_dict"])
+
+
+@pytest.mark.parametrize("steps", [(1,), (2,), (1, 2)], ids=["first", "second", "both"])
+def test_skipped_batches_of_an_update(runner, monkeypatch, steps):
+    """The update is left out as one, and nothing of it stays, in no checkpoint either."""
+    options = dict(optim_wrapper__accumulative_counts=2, **EVERY_ITERATION)
+    run = runner(hook=dict(max_skips=1), **options)
+    spoil_images(run, monkeypatch, *steps)
+    notes = note_weights(run)
+    run.train()
+    weight = dict(run.model.named_parameters())[PARAMETER]
+    before = [state[PARAMETER] for state in notes.before]
+    torch.testing.assert_close(before[2], before[0], rtol=0, atol=0)
+    assert not torch.equal(before[2], weight)  # the second update is made
+    for name, checkpoint in saved(run).items():
+        assert is_finite(checkpoint["state_dict"]), name
+        assert is_finite(checkpoint["exact_resume"].get("gradients", {})), name
+
+
+def test_gradients_that_wait_are_finite_or_not_saved(runner, monkeypatch):
+    """Of a loss that is finite; without them training can be resumed."""
+    options = dict(optim_wrapper__accumulative_counts=2, **EVERY_ITERATION)
+    run = runner(**options)
+    warnings = []
+    monkeypatch.setattr(run.logger, "warning", warnings.append)
+    spoil_gradient(run, PARAMETER, math.nan, first=3)
+    stopped(run)
+    gradients = {name: "gradients" in found["exact_resume"] for name, found in saved(run).items()}
+    assert gradients == {"iter_1": True, "iter_2": False, "iter_3": False}
+    assert sum("wait for their update are not finite" in text for text in warnings) == 1
+
+    path = str(run_dir(run) / "iter_3.pth")
+    again = runner(load_from=path, resume=True, **options)
+    again.train()
+    assert again.iter == ITERS and is_finite(again.model.state_dict())
+
+
+def test_skips_before_a_checkpoint_count(runner, at_steps):
+    at_steps(change_term("loss_cls"), 1, 4, 5)  # the fifth is the fourth again
+    run = runner(hook=dict(max_skips=1), **EVERY_ITERATION)
+    stop = pytest.raises(NotFiniteError, match="in iteration 4 ")
+    with stop:
+        run.train()
+    path = str(run_dir(run) / "iter_3.pth")
+    with stop:
+        runner(hook=dict(max_skips=1), load_from=path, resume=True, **EVERY_ITERATION).train()
 
 
 def test_checkpoints_stay_as_they_are(runner, at_steps):
@@ -328,15 +415,7 @@ def test_one_too_many(runner, at_steps):
 def test_skipped_image(runner, monkeypatch):
     """Training goes on after an image that made the outputs NaN."""
     run = runner(hook=dict(max_skips=1))
-    prepare = type(run.model.data_preprocessor).forward
-
-    def spoil(self, data, training=False):
-        data = prepare(self, data, training)
-        if training and run.iter == 1:
-            data["inputs"][:, 0, 5, 5] = math.nan
-        return data
-
-    monkeypatch.setattr(type(run.model.data_preprocessor), "forward", spoil)
+    spoil_images(run, monkeypatch, 2)
     run.train()
     assert all(x.isfinite().all() for x in run.model.state_dict().values())
     losses = [row["loss"] for row in log_rows(run_dir(run))]
