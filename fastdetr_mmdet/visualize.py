@@ -18,6 +18,7 @@ from mmengine.config import DictAction
 from .checkpoints import CheckpointError
 from .checkpoints.loading import ConfigError, load_detector
 from .environment import CheckpointRefusedError
+from .overwriting import would_overwrite
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -96,6 +97,8 @@ def _run(args: argparse.Namespace) -> list[str]:
     images = find_images(args.images)
     if args.top < 1:
         raise _UsageError(f"--top {args.top} must be at least 1.")
+    names = _names(images)
+    _check_outputs(args, images, names)
     args.out.mkdir(parents=True, exist_ok=True)
     model = _load(args)
     layers = len(model.transformer.decoder.layers)
@@ -107,7 +110,7 @@ def _run(args: argparse.Namespace) -> list[str]:
     from .visualization.inspection import UnreadableImageError
 
     unreadable: list[str] = []
-    for path, name in zip(images, _names(images), strict=True):
+    for path, name in zip(images, names, strict=True):
         try:
             inspected = inspect_image(model, path, args.top, args.query)
         except UnreadableImageError as error:
@@ -161,6 +164,17 @@ def _names(images: Sequence[Path]) -> list[str]:
             name, number = f"{path.stem}({number})", number + 1
         names.append(name)
     return names
+
+
+def _check_outputs(args: argparse.Namespace, images: Sequence[Path], names: Sequence[str]) -> None:
+    """Refuse to replace what is read; pages have names that only the model knows, so all count."""
+    sheets, pages = (args.out / f"{name}.png" for name in names), args.out.glob("*_[0-9]*_*.png")
+    found = would_overwrite([*sheets, *pages], [*images, args.config, args.checkpoint])
+    if found:
+        raise _UsageError(
+            f"{found} is an image, config or checkpoint to read, which a picture would replace; "
+            "give another folder as --out."
+        )
 
 
 def _load(args: argparse.Namespace) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..overwriting import would_overwrite
 
 # How a file begins that is not a checkpoint, but often takes the place of one
 _OTHERS = {
@@ -89,12 +92,12 @@ def check_destination(path: Path, source: Path) -> None:
         raise CheckpointError(f"{path} is a folder; name the file to write in it.")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path} cannot be written: make the folder {path.parent} first.")
-    if path.exists() and source.exists() and path.samefile(source):
+    if would_overwrite([path], [source]):
         raise CheckpointError(f"{path} is the file to convert; name another one to write.")
 
 
 def check_file(path: Path) -> None:
-    """Raise CheckpointError if a file cannot be a checkpoint, by how it begins and ends."""
+    """Raise CheckpointError if a file cannot be a checkpoint, by its beginning, end and parts."""
     try:
         with open(path, "rb") as file:
             head = file.read(32)
@@ -114,6 +117,21 @@ def check_file(path: Path) -> None:
             f"{path} is not a PyTorch checkpoint: "
             f"{f'it is {what}' if what else f'it begins with {head[:8]!r}'}."
         )
+    if head.startswith(_ZIP) and _is_torchscript(path):
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not weights: get the weights from its authors; if "
+            "you trust them, save the program's own with "
+            "torch.save(torch.jit.load(path).state_dict(), new_path)."
+        )
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether torch.jit.save wrote it, by the same sign as torch.load, which may hand it on."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # a damaged file may fail in any way; torch.load will say more
+        return False
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -122,23 +140,28 @@ def _explain(path: Path, error: Exception) -> str:
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     if asked and asked[1] == "argparse.Namespace":  # which is harmless, but needs safe_globals
         return f"{path} holds command-line arguments, which only torch >= 2.5 can read safely."
-    if asked:
-        return (
-            f"{path} was refused: reading it would run {asked[1]}, which weights never need, so "
-            "the reading was stopped before that. Get the file from its authors; if they made it "
-            "this way and you trust them, load it with torch.load(path, weights_only=False), save "
-            "only its state dict with torch.save, and convert that."
-        )
     if "Unsupported operand" in text:
         return (
             f"{path} was refused: it is a pickle that torch.save did not write, or is damaged, and "
             "reading it could run any code, so the reading was stopped. Get the file from its "
             "authors."
         )
-    reason = text.split("WeightsUnpickler error:")[-1]
+    reason = _first_line(text.split("WeightsUnpickler error:")[-1])
+    if asked or isinstance(error, pickle.UnpicklingError):
+        why = (
+            f"reading it would run {asked[1]}, which weights never need"
+            if asked
+            else f"it is not the plain data that weights are ({reason})"
+        )
+        return (
+            f"{path} was refused: {why}, so the reading was stopped before that. Get the file from "
+            "its authors; if they made it this way and you trust them, load it with "
+            "torch.load(path, weights_only=False), save only its state dict with torch.save, and "
+            "convert that."
+        )
     return (
         f"{path} cannot be read: it is damaged, cut off or no PyTorch checkpoint "
-        f"({_first_line(reason) or type(error).__name__}). Download it again."
+        f"({reason or type(error).__name__}). Download it again."
     )
 
 

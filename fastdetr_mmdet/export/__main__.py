@@ -13,6 +13,7 @@ import torch
 from mmengine.config import DictAction
 
 from ..checkpoints.loading import load_detector
+from ..overwriting import would_overwrite
 from .comparison import measure_speed
 from .errors import ExportError, check_packages
 from .onnx_file import export_onnx
@@ -75,6 +76,10 @@ def _export(given: argparse.Namespace) -> None:
     check_packages()  # before anything that takes time
     if given.batch_size < 1:
         raise ExportError(f"--batch-size {given.batch_size} must be at least 1.")
+    if would_overwrite([given.out], [given.config, given.checkpoint]):
+        raise ExportError(
+            f"{given.out} is the config or the checkpoint to export; name another file to write."
+        )
     detector = _load(given)
     preprocessing = Preprocessing.from_detector(detector)
     size = tuple(given.image_size or preprocessing.image_size)

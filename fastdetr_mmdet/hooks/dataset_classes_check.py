@@ -85,8 +85,10 @@ class DatasetClassesCheckHook(Hook):
         if found is None or len(found) == len(classes):
             return
         # mmdet's data set drops its annotations after loading; read the names again for the message
-        known = [category["name"] for category in mmengine.load(dataset.ann_file)["categories"]]
+        known = [category.get("name") for category in mmengine.load(dataset.ann_file)["categories"]]
         missing = [name for name in classes if name not in known]
+        if not known or not missing or not all(isinstance(name, str) for name in known):
+            return  # the fault is in the file, of which DatasetCheckHook tells
         raise ValueError(
             f"{where}.dataset.metainfo.classes names {_shorten(missing)}, which {dataset.ann_file} "
             f"does not have; its categories are {_shorten(known)}."

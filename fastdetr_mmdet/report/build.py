@@ -13,6 +13,7 @@ from mmengine.config import Config
 from ..environment import CheckpointRefusedError
 from ..foreign_config import ForeignConfigError, check_config
 from ..hooks.checkpoint_files import write_atomically
+from ..overwriting import would_overwrite
 from .attention import contact_sheets
 from .checkpoint_of_run import NoCheckpointError, find_checkpoint
 from .evaluation import EvaluationError, evaluate
@@ -23,6 +24,8 @@ from .samples import spread
 from .settings import Settings
 
 Progress = Callable[[str], None]
+# What is read of a work directory
+_SOURCES = ("*.pth", "*.py", "*/*.log", "*/vis_data/*.json", "*/vis_data/*.py")
 
 
 def make_report(
@@ -38,7 +41,7 @@ def make_report(
 
     Args:
         work_dirs: Of mmengine's runner; a folder that holds several stands for all of them.
-        out: The file to write.
+        out: The file to write; one that is there is replaced if it is HTML by its name.
         settings: What to show, and how much.
         cfg_options: Changes to every run's config, as for mmdet: where its data is now.
         progress: Is told what is being done.
@@ -50,6 +53,7 @@ def make_report(
         FileNotFoundError: if a work directory, or the folder of `out`, does not exist, or if no
             work directory holds anything of a run.
         IsADirectoryError: if `out` is a folder.
+        FileExistsError: if `out` is there and is no HTML file, or is one that the report reads.
         OSError: if the file cannot be written.
     """
     out = Path(out)
@@ -57,7 +61,15 @@ def make_report(
         raise IsADirectoryError(f"{out} is a folder; name the file to write, {out}/report.html.")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written: make the folder {out.parent} first.")
-    runs = read_runs(find_work_dirs([Path(path) for path in work_dirs]))
+    folders = find_work_dirs([Path(path) for path in work_dirs])
+    sources = (path for folder in folders for name in _SOURCES for path in folder.glob(name))
+    is_html = out.suffix.lower() in (".html", ".htm")
+    if out.exists() and (not is_html or would_overwrite([out], sources)):
+        raise FileExistsError(
+            f"{out} is there and is no report to replace; name another file to write, one that "
+            "ends in .html."
+        )
+    runs = read_runs(folders)
     settings = (settings or Settings()).for_runs(len(runs))
     for number, run in enumerate(runs, 1):
         progress(f"[{number}/{len(runs)}] {run.name}: {_what_was_read(run)}")

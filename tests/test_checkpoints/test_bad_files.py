@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from support.golden import CASES, GoldenCase
@@ -66,6 +67,16 @@ def test_other_archives(refused, tmp_path):
     assert "cannot be read: it is damaged, cut off or no PyTorch checkpoint" in refused(src)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_torchscript(suffix, refused, tmp_path):
+    src = tmp_path / f"official{suffix}"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(src)
+    message = refused(src)
+    assert message.startswith(f"{src} is a TorchScript program, not weights: ")
+    assert "torch.jit.load(path).state_dict()" in message
+    assert "ownload it again" not in message
+
+
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
 def test_truncated(new_format, share, hollow, save, refused):
@@ -107,8 +118,8 @@ def test_disk_full(hollow, save, refused, monkeypatch):
 class Payload:
     """Its unpickling calls a function, as any object's may."""
 
-    def __init__(self, function, argument):
-        self.call = function, (argument,)
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
 
     def __reduce__(self):
         return self.call
@@ -130,6 +141,26 @@ def test_code_is_not_run(function, name, new_format, hollow, save, refused, tmp_
         assert "cannot be read" in message
     else:
         assert f"was refused: reading it would run {name}, which weights never need" in message
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_code_in_an_array_of_objects_is_not_run(new_format, hollow, save, refused, tmp_path):
+    """Of which the array, not the code in it, is refused: it comes first."""
+    trace = tmp_path / "trace"
+    official = hollow("conditional_r50")
+    official["payload"] = np.array([Payload(os.mkdir, str(trace))], dtype=object)
+    message = refused(save(official, _use_new_zipfile_serialization=new_format))
+    assert not trace.exists()
+    assert "was refused: it is not the plain data that weights are (Can only build" in message
+    assert "reading was stopped before that" in message
+    assert "ownload it again" not in message
+
+
+def test_attributes_are_not_handed_out(hollow, save, refused):
+    official = hollow("conditional_r50")
+    official["payload"] = Payload(getattr, torch.nn.Parameter, "__init__")
+    message = refused(save(official))
+    assert "was refused: it is not the plain data that weights are (It asks for the attr" in message
 
 
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])

@@ -405,7 +405,7 @@ def test_refusal_says_what_where_and_what_to_do():
         "bbox is [1, 2, nan, 4])) [bbox-not-finite]\n"
         "Mend the file, or write a copy without these: python -m fastdetr_mmdet.datasets.check "
         "data/train.json --images data/images --write-cleaned CLEANED.json. To run with them all "
-        "the same, set custom_hooks: dict(type='DatasetCheckHook', allow=['bbox-not-finite'])."
+        "the same, give the DatasetCheckHook of your custom_hooks allow=['bbox-not-finite']."
     )
 
 

@@ -101,7 +101,7 @@ def test_annotations_alone(run, shapes, spoilt, images):
     status, out, _ = run(spoilt, *(word.format(shapes=shapes) for word in images))
     assert status == 1
     assert "images not looked at" in out and ("give --images DIR" in out) == (not images)
-    assert "path-outside" not in out
+    assert "../../../etc/passwd, as it is written" in out  # whatever folder that is relative to
 
 
 def test_a_folder_that_is_not_there(run, shapes, tmp_path):
@@ -142,6 +142,47 @@ def test_outputs_never_replace_a_source(run, spoilt, tmp_path):
             status, _, err = run(spoilt, option, tmp_path / out)
             assert status == 2 and "is the source itself; give another file to write." in err
     assert spoilt.read_bytes() == source
+
+
+def test_outputs_never_replace_other_files(run, spoilt, shapes, tiny_config_file, tmp_path):
+    image, config = tmp_path / "a.jpg", tmp_path / "config.py"
+    image.write_bytes((shapes / "train/000001.jpg").read_bytes())
+    config.write_bytes(tiny_config_file.read_bytes())
+    before = image.read_bytes(), config.read_bytes()
+    for option in ("--json", "--write-cleaned"):
+        status, _, err = run(spoilt, option, image)
+        assert status == 2 and "a.jpg exists and is no .json file; give another file" in err
+    options = ("--cfg-options", f"data_root={shapes}/")
+    status, _, err = run("--config", config, "--json", config, *options)
+    assert status == 2 and "config.py is the source itself" in err
+    assert (image.read_bytes(), config.read_bytes()) == before
+
+
+def test_names_of_unfinished_outputs_are_nobody_s(run, spoilt, tmp_path):
+    """Neither a source of such a name is lost, nor a file that a link of it leads to."""
+    source, precious = tmp_path / "out.json.tmp", tmp_path / "precious"
+    source.write_bytes(spoilt.read_bytes())
+    precious.write_text("precious")
+    (tmp_path / "other.json.tmp").symlink_to(precious)
+    assert run(source, "--write-cleaned", tmp_path / "out.json")[0] == 1
+    assert run(source, "--write-cleaned", tmp_path / "other.json")[0] == 1
+    assert source.read_bytes() == spoilt.read_bytes()
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "other.json").is_symlink()
+
+
+def test_strict(run, shapes, tmp_path):
+    """Warnings make the exit status 1."""
+    source = tmp_path / "train.json"
+    change_annotations(
+        shapes / "annotations/train.json",
+        source,
+        lambda coco: coco["annotations"][2]["bbox"].__setitem__(3, 0),
+    )
+    assert run(source, "--no-images")[0] == 0
+    assert run(source, "--no-images", "--strict")[0] == 1
+    allowed = ("--allow", "bbox-zero", "image-empty", "category-unused")
+    assert run(source, "--no-images", "--strict", *allowed)[0] == 0
 
 
 def test_outputs_that_cannot_be_written(run, spoilt, tmp_path):

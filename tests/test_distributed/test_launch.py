@@ -1,6 +1,7 @@
 """mmengine's ways to start several processes, on CPUs."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -15,6 +16,30 @@ from fastdetr_mmdet import distributed
 @pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
 def test_launchers(processes, tmp_path, launcher):
     assert processes.run("launch", tmp_path, launcher=launcher) == [[0, 2, 3.0], [1, 2, 3.0]]
+
+
+@pytest.mark.smoke
+def test_mim_starts_slurm_jobs(tmp_path):
+    """To the point where srun takes over: the command of docs/scaling.md."""
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\necho "srun $@"\n')
+    srun.chmod(0o755)
+    (command,) = re.findall(
+        r"^\| slurm \| `(.*?)` \|$", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE
+    )
+    program, *arguments = command.split()
+    config = ROOT / "configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
+    result = subprocess.run(
+        [BIN / program, *(str(config) if word == "CONFIG" else word for word in arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("srun ")]
+    assert "-p PART --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 " in line
+    assert re.search(rf"tools/train\.py {re.escape(str(config))} --launcher slurm", line)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with GPUs NCCL works")

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +85,23 @@ def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
     assert command.main([str(tiny_run.config), str(checkpoint), str(out)]) == 2
     assert "hostile.pth was refused: reading it would run" in capsys.readouterr().err
     assert not proof.exists() and not out.exists()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_sources_are_not_overwritten(tiny_run, tmp_path, which, linked, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_load", None)  # not even read
+    sources = [shutil.copy(path, tmp_path) for path in (tiny_run.config, tiny_run.checkpoint)]
+    out = Path(sources[which])
+    before = out.read_bytes()
+    if linked:
+        out = tmp_path / "detector.onnx"
+        out.symlink_to(sources[which])
+    assert command.main([*map(str, sources), str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {out} is the config or the checkpoint to export; name another file to write.\n"
+    )
+    assert Path(sources[which]).read_bytes() == before
 
 
 @pytest.mark.parametrize("which, what", [(0, "config"), (1, "checkpoint")])

@@ -115,6 +115,17 @@ STOPS = {
     "image twice": (set_image("id", 2), "train", "image-id-twice"),
     "file twice": (set_image("file_name", "000002.jpg"), "train", "file-shared"),
     "order": (lambda c: c["categories"].reverse(), "train", "class-order"),
+    "no categories": (lambda c: c["categories"].clear(), "train", "no-categories"),
+    "category twice": (
+        lambda c: c["categories"].append(c["categories"][0] | {"id": 7}),
+        "train",
+        "category-name-twice",
+    ),
+    "name no string": (
+        lambda c: c["categories"][0].update(name=5),
+        "train",
+        "category-malformed",
+    ),
     # what fails later
     "no iscrowd": (drop("iscrowd"), "val", "iscrowd-missing"),
     "no file": (set_image("file_name", "none.jpg"), "train", "file-missing"),
@@ -241,6 +252,7 @@ def with_broken_image(shapes, tmp_path):
     return copy
 
 
+NO_LOOK = dict(type="DatasetCheckHook", read_images=False)
 BROKEN = pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "half"])
 
 
@@ -248,7 +260,7 @@ BROKEN = pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empt
 def test_unreadable_image_is_named(start, with_broken_image, content):
     """OpenCV's own error for an empty file names none."""
     broken, options = with_broken_image(content)
-    dataset = start(**options).train_dataloader.dataset
+    dataset = start(hook=NO_LOOK, **options).train_dataloader.dataset
     with pytest.raises(OSError) as error:
         [dataset[n] for n in range(len(dataset))]
     assert f"Image file {broken} (image id 3) cannot be read: " in str(error.value)
@@ -258,16 +270,33 @@ def test_unreadable_image_is_named(start, with_broken_image, content):
 def test_unreadable_image_is_named_by_a_worker(runner, with_broken_image):
     broken, options = with_broken_image(b"")
     with pytest.raises(OSError) as error:
-        runner(train_dataloader__num_workers=1, **options).train()
+        runner(custom_hooks=[NO_LOOK], train_dataloader__num_workers=1, **options).train()
     assert f"Image file {broken} (image id 3) cannot be read: " in str(error.value)
 
 
 @BROKEN
-def test_images_can_be_read_before_the_first_step(start, with_broken_image, content):
+def test_unreadable_image_stops_before_the_first_step(start, with_broken_image, content):
     _, options = with_broken_image(content)
-    hook = dict(type="DatasetCheckHook", read_images=True)
     with pytest.raises(ValueError, match=r"image 3 \(000003.jpg, .*\[file-(unread|trunc)"):
-        start(hook=hook, **options)
+        start(**options)
+
+
+def test_images_of_another_size_stop_before_the_first_step(start, spoil):
+    def double(coco):
+        for image in coco["images"]:
+            image.update(width=2 * image["width"], height=2 * image["height"])
+
+    with pytest.raises(ValueError, match=r"image of another size .*: 16 \(.*\[file-size"):
+        start(**spoil(double, "train"))
+
+
+@pytest.mark.parametrize("name", ["out", "absolute"])
+def test_paths_are_looked_at_without_the_files(start, spoil, name):
+    hook = dict(type="DatasetCheckHook", find_images=False)
+    start(hook=hook, **spoil(set_image("file_name", "none.jpg"), "train"))
+    change, split, kind = STOPS[name]
+    with pytest.raises(ValueError, match=rf"\[{kind}\]"):
+        start(hook=hook, **spoil(change, split))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -221,6 +221,31 @@ def test_wrong_arguments(folder, capsys):
     assert not (folder / "x.html").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epoch_1.pth",
+        "last_checkpoint",
+        "tiny.py",
+        "*/*.log",
+        "*/vis_data/scalars.json",
+        "link.html",
+    ],
+)
+def test_sources_are_not_overwritten(name, tmp_path, tiny_run, monkeypatch, capsys):
+    monkeypatch.setattr("fastdetr_mmdet.report.build.read_runs", None)  # not even read
+    work = Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
+    (work / "link.html").symlink_to(work / "epoch_1.pth")
+    (out, *_) = sorted(work.glob(name))
+    before = out.read_bytes()
+    assert main([str(work), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"{out} is there and is no report to replace; name another file to write, one that ends "
+        "in .html.\n"
+    )
+    assert out.read_bytes() == before
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, monkeypatch):
     out = tmp_path / "report.html"
     out.write_text("old")

@@ -117,6 +117,33 @@ def test_refusals(run, shapes, tmp_path, arguments, sentence):
     assert error.startswith("error: ") and sentence in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("which", ["image", "linked image", "linked config", "linked page"])
+def test_sources_are_not_overwritten(
+    which, shapes, tiny_config_file, checkpoint, tmp_path, monkeypatch, capsys
+):
+    """Not even read: what takes long does not start."""
+    monkeypatch.setattr("fastdetr_mmdet.visualize._load", None)
+    picture = tmp_path / "out" / "a.png"
+    picture.parent.mkdir()
+    config = shutil.copy(tiny_config_file, tmp_path / "config.py")
+    image = shutil.copy(val_images(shapes)[0], tmp_path / "a.jpg")
+    source = picture if which == "image" else config if which == "linked config" else image
+    if which == "image":
+        image = shutil.copy(image, picture)
+    elif which == "linked page":
+        picture = picture.with_name("a_1_disc.png")
+    if which != "image":
+        picture.symlink_to(source)
+    before = source.read_bytes()
+    arguments = [config, checkpoint, image, "--out", picture.parent]
+    assert main([str(x) for x in arguments]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {picture} is an image, config or checkpoint to read, which a picture would "
+        "replace; give another folder as --out.\n"
+    )
+    assert source.read_bytes() == before
+
+
 def test_model_and_weights_are_refused(run, shapes, tmp_path):
     image = val_images(shapes)[0]
     assert "There is no config nothing.py" in run(image, config="nothing.py")[2]

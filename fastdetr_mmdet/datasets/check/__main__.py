@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from ...overwriting import would_overwrite
 from .check import MAX_ASPECT, check_annotations
 from .clean import CannotCleanError, clean
-from .files import check_files, usable_cores
+from .files import check_files, check_names, usable_cores
 from .kinds import check_kind_names
 from .read import NotCocoError
 from .report import Report, write_json
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; default: this process's.
 
     Returns:
-        The exit status: 0 if there are no errors, 1 if there are, 2 if there was nothing to check
-        (no COCO file, unreadable JSON or config), with the reason on stderr.
+        The exit status: 0 if there are no errors (with --strict, and no warnings), 1 if there are,
+        2 if there was nothing to check (no COCO file, unreadable JSON or config), with the reason
+        on stderr.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -53,14 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"The check could not be finished: {error}", file=sys.stderr)
         return UNREADABLE
-    return ERRORS if any(report.errors(args.allow) for report in reports) else CLEAN
+    found = any(report.errors(args.allow, args.strict) for report in reports)
+    return ERRORS if found else CLEAN
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.datasets.check",
         description="Find what is wrong with a data set in COCO's format. Exit status: 0 no "
-        "errors, 1 errors, 2 no COCO file. docs/data_check.md explains what is found.",
+        "errors, 1 errors (--strict: or warnings), 2 no COCO file. docs/data_check.md explains "
+        "what is found.",
     )
     add = parser.add_argument
     add("annotations", nargs="?", metavar="ANNOTATIONS", help="COCO annotation file")
@@ -73,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--decode", action="store_true", help="decode every image, not only the doubtful ones")
     add("--workers", type=int, default=usable_cores(), help="processes for images (%(default)s)")
     add("--allow", nargs="+", default=[], metavar="KIND", help="kinds that are no errors here")
+    add("--strict", action="store_true", help="exit status 1 for warnings too")
     add("--max-aspect", type=float, default=MAX_ASPECT, help="absurd from here on (%(default)g)")
     add("--json", metavar="FILE", help="write everything that was found")
     add("--write-cleaned", metavar="OUT", help="write a copy without what is wrong")
@@ -114,10 +119,11 @@ def _check_outputs(args: argparse.Namespace, sets: list[CheckedSet]) -> None:
             raise _UsageError(f"{folder} is no folder; {out} cannot be written there.")
         if os.path.isdir(out):
             raise _UsageError(f"{out} is a folder; give a file to write.")
-        for checked in sets:
-            if os.path.exists(out) and os.path.exists(checked.annotations):
-                if os.path.samefile(out, checked.annotations):
-                    raise _UsageError(f"{out} is the source itself; give another file to write.")
+        sources = [checked.annotations for checked in sets] + [args.config] * bool(args.config)
+        if would_overwrite([Path(out)], sources):
+            raise _UsageError(f"{out} is the source itself; give another file to write.")
+        if os.path.exists(out) and not out.lower().endswith(".json"):  # an image, say
+            raise _UsageError(f"{out} exists and is no .json file; give another file to write.")
     if len(outputs) == 2 and os.path.realpath(outputs[0]) == os.path.realpath(outputs[1]):
         raise _UsageError("--json and --write-cleaned name the same file.")
 
@@ -131,11 +137,17 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
     if checked.images is None or args.no_images:
         why = ": they are on no disk of this machine" if args.config else ": give --images DIR"
         looked += "; images not looked at" + ("" if args.no_images else why)
+        check_names(report)
     else:
         started = time.perf_counter()
         progress = _show_progress if sys.stderr.isatty() else None
         sizes = check_files(
-            report, checked.images, checked.root, True, args.decode, args.workers, progress
+            report,
+            checked.images,
+            checked.root,
+            decode=args.decode,
+            workers=args.workers,
+            progress=progress,
         )
         looked += f", {len(sizes)} images in {time.perf_counter() - started:.1f} s"
     print(f"{report.text(args.allow)} ({looked})", flush=True)

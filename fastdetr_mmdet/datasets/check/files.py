@@ -25,6 +25,7 @@ def check_files(
     report: Report,
     images: str,
     root: str | None = None,
+    find: bool = True,
     look: bool = True,
     decode: bool = False,
     workers: int = 1,
@@ -36,6 +37,7 @@ def check_files(
         report: Of the annotations.
         images: The folder that file names are relative to.
         root: The data set's folder, below which files may lie too.
+        find: Whether to look for the files; otherwise at their folders' places alone.
         look: Whether to look into the files, not only for them.
         decode: Whether to decode every image, which finds damage in the middle of a file.
         workers: Processes that look into files; 1: this one.
@@ -51,7 +53,7 @@ def check_files(
         for p, entry in enumerate(entries)
         if isinstance(entry, dict) and is_file_name(entry.get("file_name"))
     ]
-    places = locate([entries[p]["file_name"] for p in positions], images, root)
+    places = locate([entries[p]["file_name"] for p in positions], images, root, find)
     there: list[tuple[int, str]] = []
     for position, place in zip(positions, places, strict=True):
         assert place is not None  # every name is one
@@ -79,6 +81,16 @@ def check_files(
         if progress:
             progress(done, len(there))
     return sizes
+
+
+def check_names(report: Report) -> None:
+    """Add the images whose name leads out of any folder that it may be relative to."""
+    for position, entry in enumerate(report.coco["images"]):
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not is_file_name(name):
+            continue  # reported by itself
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
+            report.add("path-outside", "images", [position], ["as it is written"])
 
 
 def _compare(wanted: Sequence[float], look: Look) -> tuple[str, str]:

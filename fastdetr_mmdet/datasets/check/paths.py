@@ -22,13 +22,16 @@ class Place:
     note: str = ""
 
 
-def locate(names: Sequence[str | None], images: str, root: str | None = None) -> list[Place | None]:
+def locate(
+    names: Sequence[str | None], images: str, root: str | None = None, find: bool = True
+) -> list[Place | None]:
     """Find the files of images, with one listing of each folder and no look into files.
 
     Args:
         names: File names as the annotations have them; None stays None.
         images: The folder that they are relative to.
         root: Folder of the data set, below which files may lie too; default: `images` alone.
+        find: Whether to list the folders; otherwise only where these lie is looked at.
     """
     allowed = [images, *([root] if root else [])]
     roots = [os.path.realpath(folder) for folder in allowed]
@@ -41,7 +44,7 @@ def locate(names: Sequence[str | None], images: str, root: str | None = None) ->
             continue
         parent, base = os.path.split(name)
         if parent not in folders:
-            folders[parent] = _Folder(os.path.join(images, parent), roots, written)
+            folders[parent] = _Folder(os.path.join(images, parent), roots, written, find)
         places.append(folders[parent].place(os.path.join(images, name), base))
     return places
 
@@ -49,8 +52,8 @@ def locate(names: Sequence[str | None], images: str, root: str | None = None) ->
 class _Folder:
     """One folder with images: whether it is allowed, and what it holds."""
 
-    def __init__(self, path: str, roots: list[str], written: list[str]) -> None:
-        self.roots = roots
+    def __init__(self, path: str, roots: list[str], written: list[str], find: bool) -> None:
+        self.roots, self.find = roots, find
         self.problem = self.note = ""
         self.entries: dict[str, os.DirEntry] = {}
         real = os.path.realpath(path)
@@ -60,6 +63,8 @@ class _Folder:
             self.problem = "path-symlink" if by_link else "path-outside"
             self.note = f"it leads to {real}"
             return
+        if not find:
+            return
         try:
             with os.scandir(path) as entries:
                 self.entries = {entry.name: entry for entry in entries}
@@ -68,7 +73,7 @@ class _Folder:
 
     def place(self, path: str, base: str) -> Place:
         """The file of this name in the folder."""
-        if self.problem:
+        if self.problem or not self.find:
             return Place(path, self.problem, self.note)
         if base in ("", os.curdir, os.pardir):
             return Place(path, "file-missing", "it is a folder")

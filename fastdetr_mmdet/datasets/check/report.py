@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,10 +81,13 @@ class Report:
         """Findings in the order of ``KINDS``."""
         return [self.findings[name] for name in KINDS if name in self.findings]
 
-    def errors(self, allowed: Collection[str] = ()) -> list[Finding]:
-        """Findings that are errors and not allowed."""
+    def errors(self, allowed: Collection[str] = (), warnings: bool = False) -> list[Finding]:
+        """Findings that are errors, or else warnings, and not allowed."""
+        severities = ("error", "warning") if warnings else ("error",)
         return [
-            f for f in self.ordered() if f.kind.severity == "error" and f.kind.name not in allowed
+            f
+            for f in self.ordered()
+            if f.kind.severity in severities and f.kind.name not in allowed
         ]
 
     def stopping(self, allowed: Collection[str] = ()) -> list[Finding]:
@@ -182,8 +187,8 @@ class Report:
         lines.append(
             "Mend the file, or write a copy without these: "
             f"python -m fastdetr_mmdet.datasets.check {self.source}{folder} "
-            "--write-cleaned CLEANED.json. To run with them all the same, set "
-            f"custom_hooks: dict(type='DatasetCheckHook', allow=[{names}])."
+            "--write-cleaned CLEANED.json. To run with them all the same, give the "
+            f"DatasetCheckHook of your custom_hooks allow=[{names}]."
         )
         return "\n".join(lines)
 
@@ -248,9 +253,15 @@ def _counted(findings: list[Finding], word: str) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a file so that it is never seen half written under its own name."""
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    # a new file: one of that name may be somebody's, or a link to it
+    handle, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        temporary.write_text(json.dumps(value), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's is for its owner alone
+        Path(temporary).replace(path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
