@@ -41,14 +41,14 @@ KINDS = {
         "test_datasets/test_check_command.py::test_(a_write|outputs)",
     ],
     "losses, gradients and weights that are not finite": [
-        "test_faults/test_numbers.py::test_(acc|bf|grad|image|loss|many|norm|one|over|run|skip)",
+        "test_faults/test_numbers.py::test_(acc|bf|check|grad|image|loss|many|norm|one|over|run|skip)",
         "test_distributed/test_bad_numbers.py::",
         "test_checkpoints/test_bad_files.py::test_numbers",
     ],
     "faults in annotations and images": [
         "test_datasets/test_check.py::test_(found|not_)",
         "test_datasets/test_check_files.py::test_(broken|paths|a_file|damage|no_file)",
-        "test_faults/test_bad_data.py::test_(skips|stops|trains|unreadable|all_proc|no_file)",
+        "test_faults/test_bad_data.py::test_(skips|stops|trains|unreadable|all_proc|no_file|images_of|paths)",
     ],
     "data made up by hypothesis (annotations, boxes and scores)": [
         "test_faults/test_fuzz_",
