@@ -168,8 +168,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="of batches: padded to multiples of 32; those of the configs; resized at random",
     )
     args = parser.parse_args(arguments)
-    if args.iterations < WARM_UP + 3 * EVERY:
-        parser.error(f"--iterations must be at least {WARM_UP + 3 * EVERY}")
+    least = WARM_UP + 10 * EVERY  # the slope through fewer is that of noise
+    if args.iterations < least:
+        parser.error(f"--iterations must be at least {least}")
 
     with tempfile.TemporaryDirectory() as folder:
         rows = train(Path(folder), args.iterations, args.workers, args.images, args.sizes)

@@ -92,12 +92,13 @@ def remove_unfinished(folder: Path) -> list[Path]:
     return found
 
 
-def what_is_broken(path: Path) -> str | None:
+def what_is_broken(path: str | Path) -> str | None:
     """Say in words what is wrong with a checkpoint file, or return None if it is whole.
 
     torch writes zip archives: the list of contents comes last, and each content has a checksum.
     Files in torch's older format have neither; they are tried.
     """
+    path = Path(path)
     if not path.is_file():
         return "does not exist"
     if path.stat().st_size == 0:

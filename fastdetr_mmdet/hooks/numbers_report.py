@@ -85,11 +85,17 @@ def describe(update: Update, where: str, processes: int) -> str:
             " Lower the learning rate or clip gradients (optim_wrapper.clip_grad), and check the "
             "images; to leave out up to N such steps give NumbersCheckHook max_skips=N."
         )
-    images = [
-        f"({name_image(sample.metainfo)})"
-        for batch in update.batches
-        for sample in (batch.get("data_samples") or () if isinstance(batch, dict) else ())
-    ]
+    images, spoilt = [], []
+    for batch in update.batches:
+        if not isinstance(batch, dict):
+            continue
+        pixels = batch.get("inputs", ())
+        for n, sample in enumerate(batch.get("data_samples") or ()):
+            images.append(f"({name_image(sample.metainfo)})")
+            if n < len(pixels) and not bool(pixels[n].isfinite().all()):
+                spoilt.append(images[-1])
+    if spoilt:  # batch norms spread them over the batch, of which another image may be named above
+        what += f" There are pixels that are not finite in {', '.join(spoilt)}."
     return f"{what} Images of the step: {', '.join(images) or 'unknown'}."
 
 

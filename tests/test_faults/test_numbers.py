@@ -162,6 +162,23 @@ def test_image(runner, monkeypatch):
     check_unspoiled(run, notes, bundle, step=2)
 
 
+def test_pixels(runner):
+    """Batch norms spread them over the batch; named is the image that has them."""
+    run = runner()
+    hook, ids = Hook(), []
+
+    def spoil(runner, batch_idx, data_batch):
+        if batch_idx == 1:
+            data_batch["inputs"][2] = data_batch["inputs"][2].float()
+            data_batch["inputs"][2][0, 5, 5] = math.nan
+            ids.append(data_batch["data_samples"][2].img_id)
+
+    hook.before_train_iter = spoil
+    run.register_hook(hook)
+    sentence, _, _ = stopped(run)
+    assert f" There are pixels that are not finite in (id {ids[0]}, file " in sentence
+
+
 def test_running_statistics_of_batch_norms(runner, monkeypatch):
     """They change in the forward pass, before anything can be seen."""
     run = runner()  # whose backbone trains its batch norms

@@ -145,6 +145,7 @@ def test_unfinished_files_are_removed(tmp_path):
 
 def test_a_whole_file(checkpoint):
     assert what_is_broken(checkpoint) is None
+    assert what_is_broken(str(checkpoint)) is None
 
 
 def test_every_truncation_is_recognised(checkpoint, tmp_path):

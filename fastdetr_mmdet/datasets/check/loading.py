@@ -88,7 +88,8 @@ def explain(dataset: Any) -> str:
         for checked, _ in sets_of_dataset(dataset, bool(getattr(dataset, "test_mode", False))):
             report = check_set(checked)
             report.images = checked.images
-            return report.refusal()
+            refusal = report.refusal()
+            return refusal and f"{refusal}\nImages and their paths have not been looked at yet."
     except NotCocoError as error:
         return str(error)
     except Exception:  # then the error that is there is the better one

@@ -182,14 +182,18 @@ class Report:
             return ""
         lines = [f"{self.source} cannot be trained or tested on as it is:"]
         lines += [f"- {self.sentence(f)} [{f.kind.name}]" for f in stopping]
-        names = ", ".join(repr(f.kind.name) for f in stopping)
         folder = f" --images {self.images}" if self.images else ""
         lines.append(
             "Mend the file, or write a copy without these: "
             f"python -m fastdetr_mmdet.datasets.check {self.source}{folder} "
-            "--write-cleaned CLEANED.json. To run with them all the same, give the "
-            f"DatasetCheckHook of your custom_hooks allow=[{names}]."
+            "--write-cleaned CLEANED.json."
         )
+        if not any(f.kind.training.startswith("fails while") for f in stopping):
+            names = ", ".join(repr(f.kind.name) for f in stopping)
+            lines[-1] += (
+                " To run with them all the same, give the DatasetCheckHook of your custom_hooks "
+                f"allow=[{names}]."
+            )
         return "\n".join(lines)
 
     def paragraph(self) -> str:
