@@ -74,7 +74,7 @@ def test_torchscript(suffix, refused, tmp_path):
     message = refused(src)
     assert message.startswith(f"{src} is a TorchScript program, not weights: ")
     assert "torch.jit.load(path).state_dict()" in message
-    assert "ownload it again" not in message
+    assert "Download it again" not in message
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -153,7 +153,7 @@ def test_code_in_an_array_of_objects_is_not_run(new_format, hollow, save, refuse
     assert not trace.exists()
     assert "was refused: it is not the plain data that weights are (Can only build" in message
     assert "reading was stopped before that" in message
-    assert "ownload it again" not in message
+    assert "Download it again" not in message
 
 
 def test_attributes_are_not_handed_out(hollow, save, refused):
