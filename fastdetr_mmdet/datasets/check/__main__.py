@@ -20,7 +20,9 @@ from .read import NotCocoError
 from .report import Report, write_json
 from .sets import CheckedSet, check_set, sets_of_config
 
-CLEAN, ERRORS, UNREADABLE = 0, 1, 2
+CLEAN, ERRORS, UNREADABLE, WARNINGS = 0, 1, 2, 3
+# Warnings that leave the exit status 0: images of the background, and classes that are not used
+_IN_SOUND_DATA = ("image-empty", "category-unused", "category-not-in-classes")
 
 
 class _UsageError(ValueError):
@@ -34,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; default: this process's.
 
     Returns:
-        The exit status: 0 if there are no errors (with --strict, and no warnings), 1 if there are,
-        2 if there was nothing to check (no COCO file, unreadable JSON or config), with the reason
-        on stderr.
+        The exit status: 0 if nothing is wrong, 1 if there are errors, 3 if there are warnings
+        alone, 2 if there was nothing to check (no COCO file, unreadable JSON or config), with the
+        reason on stderr.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -55,16 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"The check could not be finished: {error}", file=sys.stderr)
         return UNREADABLE
-    found = any(report.errors(args.allow, args.strict) for report in reports)
-    return ERRORS if found else CLEAN
+    if any(report.errors(args.allow) for report in reports):
+        return ERRORS
+    allowed = [*args.allow, *_IN_SOUND_DATA]
+    return WARNINGS if any(report.errors(allowed, True) for report in reports) else CLEAN
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.datasets.check",
-        description="Find what is wrong with a data set in COCO's format. Exit status: 0 no "
-        "errors, 1 errors (--strict: or warnings), 2 no COCO file. docs/data_check.md explains "
-        "what is found.",
+        description="Find what is wrong with a data set in COCO's format. Exit status: 0 nothing "
+        "wrong, 1 errors, 2 no COCO file, 3 warnings alone. docs/data_check.md explains what is "
+        "found.",
     )
     add = parser.add_argument
     add("annotations", nargs="?", metavar="ANNOTATIONS", help="COCO annotation file")
@@ -76,8 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-images", action="store_true", help="do not look for images nor into them")
     add("--decode", action="store_true", help="decode every image, not only the doubtful ones")
     add("--workers", type=int, default=usable_cores(), help="processes for images (%(default)s)")
-    add("--allow", nargs="+", default=[], metavar="KIND", help="kinds that are no errors here")
-    add("--strict", action="store_true", help="exit status 1 for warnings too")
+    add("--allow", nargs="+", default=[], metavar="KIND", help="kinds that are all right here")
     add("--max-aspect", type=float, default=MAX_ASPECT, help="absurd from here on (%(default)g)")
     add("--json", metavar="FILE", help="write everything that was found")
     add("--write-cleaned", metavar="OUT", help="write a copy without what is wrong")
