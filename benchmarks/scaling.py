@@ -20,7 +20,7 @@ from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.structures.targets import Targets
 
 from .batches import make_batch
 from .cases import CASES, CONFIGS, build
@@ -39,7 +39,7 @@ def volumes(name: str) -> dict[str, float]:
 
 def matcher_times(batch_size: int, num_objects: int, rounds: int) -> float:
     """Milliseconds to match 6 layers of 300 queries, 80 classes, costs included."""
-    from fastdetr_mmdet.matchers import HungarianMatcher
+    from fastdetr_mmdet.models.matchers import HungarianMatcher
 
     batch = make_batch(batch_size, (800, 1333), num_objects)
     targets = Targets.from_data_samples(batch.samples, "cpu")

@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.structures.targets import Targets
 
 from .batches import Batch
 from .cases import Side

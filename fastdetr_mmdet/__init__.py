@@ -1,28 +1,14 @@
 """Fast-converging DETRs as parts for MMDetection 3.x; importing this registers all of them."""
 
-from .environment import allow_mmengine_checkpoints, check_environment, guard_checkpoints
+from .utils.environment import check_environment
 from .version import __version__
 
 check_environment()
-allow_mmengine_checkpoints()
-guard_checkpoints()
 
 # ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
-from . import derived_keys, distributed
-from .aligners import SAMSemanticAligner
-from .backbones import DilatedResNet
-from .cross_attention import (
-    ConditionalAttention,
-    DeformableAttention,
-    MultiheadCrossAttention,
-    SAMAttention,
-    SMCAAttention,
-)
-from .decoders import ConditionalDecoder, DetrDecoder
-from .detectors import FastDETR
-from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
-from .heads import FastDETRHead
-from .hooks import (
+from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
+from .engine import distributed
+from .engine.hooks import (
     AtomicCheckpointHook,
     AttentionVisualizationHook,
     DatasetCheckHook,
@@ -31,17 +17,42 @@ from .hooks import (
     NumbersCheckHook,
     TrainingProgressHook,
 )
-from .initializers import TorchDefaultInit
-from .matchers import HungarianMatcher
-from .param_groups import GroupedOptimWrapperConstructor
-from .positions import SAMSinePositionalEncoding
-from .queries import LearnedBoxQueries, LearnedQueries, TwoStageQueries
-from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
-from .spatial_priors import GaussianPrior, SalientGaussianPrior
+from .engine.optimizers import GroupedOptimWrapperConstructor
+from .models import (
+    ConditionalAttention,
+    ConditionalDecoder,
+    ConditionalSelfAttention,
+    DeformableAttention,
+    DeformableDetrEncoder,
+    DeformableDetrTransformer,
+    DetrDecoder,
+    DetrEncoder,
+    DetrTransformer,
+    DilatedResNet,
+    FastDETR,
+    FastDETRHead,
+    GaussianPrior,
+    HungarianMatcher,
+    LearnedBoxQueries,
+    LearnedQueries,
+    MultiheadCrossAttention,
+    MultiheadSelfAttention,
+    SAMAttention,
+    SAMSemanticAligner,
+    SAMSinePositionalEncoding,
+    SMCAAttention,
+    SMCAConvEncoder,
+    SMCAEncoder,
+    SalientGaussianPrior,
+    TorchDefaultInit,
+    TwoStageQueries,
+)
 from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
-from .transformers import DeformableDetrTransformer, DetrTransformer
+from .utils.config import install as install_derived_keys
 
-derived_keys.install()
+allow_mmengine_checkpoints()
+guard_checkpoints()
+install_derived_keys()
 distributed.allow_cpu_processes()
 
 __all__ = [

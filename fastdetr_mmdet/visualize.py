@@ -17,8 +17,8 @@ from mmengine.config import DictAction
 
 from .checkpoints import CheckpointError
 from .checkpoints.loading import ConfigError, load_detector
-from .environment import CheckpointRefusedError
-from .overwriting import would_overwrite
+from .checkpoints.safe_loading import CheckpointRefusedError
+from .utils.files import would_overwrite
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.boxes import add_reference, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from fastdetr_mmdet.structures.boxes import (
+    add_reference,
+    cxcywh_to_xyxy,
+    inverse_sigmoid,
+    xyxy_to_cxcywh,
+)
 
 
 def test_formats_equal_those_of_mmdet():

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config, DictAction
 from support.runs import ROOT
 
-from fastdetr_mmdet import derived_keys
+from fastdetr_mmdet.utils import config as derived_keys
 
 TEMPLATES = sorted(
     path

@@ -30,7 +30,7 @@ from support.runs import (
 )
 
 from fastdetr_mmdet import FastDETR
-from fastdetr_mmdet.mmdet_tools import find_script
+from fastdetr_mmdet.utils.mmdet_tools import find_script
 from fastdetr_mmdet.visualization import read_run_log
 
 # A user's own data set by options alone: two of the six classes.

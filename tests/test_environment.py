@@ -12,8 +12,9 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from fastdetr_mmdet import environment
-from fastdetr_mmdet.environment import allow_mmengine_checkpoints, check_environment
+from fastdetr_mmdet.checkpoints.safe_loading import allow_mmengine_checkpoints
+from fastdetr_mmdet.utils import environment
+from fastdetr_mmdet.utils.environment import check_environment
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from fastdetr_mmdet.flat_config import flatten
+from fastdetr_mmdet.utils.config import flatten
 
 
 def test_values_by_key():

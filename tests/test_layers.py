@@ -7,7 +7,7 @@ from support.tolerances import BY_DTYPE, assert_near
 from torch import nn
 
 from fastdetr_mmdet import layers
-from fastdetr_mmdet.layers import MLP, FeedForward, InProjection, attend, check_heads
+from fastdetr_mmdet.models.layers import MLP, FeedForward, InProjection, attend, check_heads
 from fastdetr_mmdet.structures import Memory
 
 BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.masks import host_shapes, level_masks
+from fastdetr_mmdet.structures.padding import host_shapes, level_masks
 
 
 def full_mask(image_sizes, batch_size):

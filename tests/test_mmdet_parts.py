@@ -22,8 +22,8 @@ from support.runs import CLASSES, log_rows, make_runner
 from support.tolerances import assert_near
 
 from fastdetr_mmdet import FastDETRHead
-from fastdetr_mmdet.boxes import cxcywh_to_xyxy
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
+from fastdetr_mmdet.structures.targets import Targets
 
 
 def check_learns(config):

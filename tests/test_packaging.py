@@ -20,7 +20,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from fastdetr_mmdet import __version__, environment
+from fastdetr_mmdet import __version__
+from fastdetr_mmdet.utils import environment
 
 if sys.version_info >= (3, 11):
     import tomllib

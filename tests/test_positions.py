@@ -7,7 +7,7 @@ import torch
 from mmdet.models.layers import SinePositionalEncoding
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.positions import sine_embedding
+from fastdetr_mmdet.models.layers.positions import sine_embedding
 
 
 def by_formula(point, num_feats, order, temperature):

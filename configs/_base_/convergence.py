@@ -151,7 +151,7 @@ default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
+# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'model.bbox_head.num_classes': '{#classes}',

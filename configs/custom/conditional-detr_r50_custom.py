@@ -64,7 +64,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
+# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'param_scheduler.0.end': '{max_epochs}',

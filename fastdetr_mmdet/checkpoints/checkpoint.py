@@ -9,13 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..version import __version__
-from .classes import (
-    coco_meta,
-    count_classes,
-    drop_class_branches,
-    holds_coco_ids,
-    map_classes,
-)
+from .classes import coco_meta, count_classes, drop_class_branches, holds_coco_ids, map_classes
 from .files import CheckpointError, Source, check_destination, read_checkpoint, write_checkpoint
 from .rename import Renamed
 from .report import Report, notes

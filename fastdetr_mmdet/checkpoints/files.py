@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..overwriting import would_overwrite
+from ..utils.files import would_overwrite
 
 # How a file begins that is not a checkpoint, but often takes the place of one
 _OTHERS = {

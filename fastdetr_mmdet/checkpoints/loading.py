@@ -19,8 +19,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..environment import CheckpointRefusedError
 from .files import CheckpointError, check_file
+from .safe_loading import CheckpointRefusedError
 
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
 

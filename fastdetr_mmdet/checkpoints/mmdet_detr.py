@@ -12,15 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .rename import (
-    CONTENTS,
-    OUR_DECODER,
-    OUR_ENCODER,
-    POSITIONS,
-    Renames,
-    same,
-    split_queries,
-)
+from .rename import CONTENTS, OUR_DECODER, OUR_ENCODER, POSITIONS, Renames, same, split_queries
 
 ENCODER = r"^encoder\.layers\.(\d+)\."
 DECODER = r"^decoder\.layers\.(\d+)\."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..hooks.training_progress import read_progress
+from ..engine.hooks.training_progress import read_progress
 from .run import Run
 
 METRIC = "coco/bbox_mAP"

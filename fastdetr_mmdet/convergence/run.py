@@ -12,13 +12,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..flat_config import flatten
-from ..hooks.training_progress import read_progress
+from ..engine.hooks.training_progress import read_progress
+from ..utils.config import flatten
 
 # What differs between configs of which one trains longer than the other, but not otherwise
 _LENGTH = {"max_epochs", "train_cfg.max_epochs"}
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pth\s*$")
-_TRAIN = "from fastdetr_mmdet.mmdet_tools import run; run('train.py')"
+_TRAIN = "from fastdetr_mmdet.utils.mmdet_tools import run; run('train.py')"
 
 
 @dataclass(frozen=True)

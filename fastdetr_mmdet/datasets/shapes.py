@@ -18,9 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fastdetr_mmdet.datasets.shapes_coco import annotation
-from fastdetr_mmdet.datasets.shapes_outlines import CLASSES
-from fastdetr_mmdet.datasets.shapes_scene import SPLITS, compose
+from .shapes_coco import annotation
+from .shapes_outlines import CLASSES
+from .shapes_scene import SPLITS, compose
 
 __all__ = ["CLASSES", "summary", "write_shapes"]
 

@@ -4,14 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastdetr_mmdet.datasets import shapes_paint as paint
-from fastdetr_mmdet.datasets.shapes_outlines import (
-    CLASSES,
-    class_outline,
-    no_class_outline,
-    rasterise,
-    view,
-)
+from . import shapes_paint as paint
+from .shapes_outlines import CLASSES, class_outline, no_class_outline, rasterise, view
 
 SPLITS = ("train", "val")
 

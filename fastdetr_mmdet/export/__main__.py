@@ -13,7 +13,7 @@ import torch
 from mmengine.config import DictAction
 
 from ..checkpoints.loading import load_detector
-from ..overwriting import would_overwrite
+from ..utils.files import would_overwrite
 from .comparison import measure_speed
 from .errors import ExportError, check_packages
 from .onnx_file import export_onnx

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..heads.top_k import top_k
+from ..models.heads.top_k import top_k
 from ..structures import Memory
 
 

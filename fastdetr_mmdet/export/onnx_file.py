@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..detectors import FastDETR
+from ..models.detectors import FastDETR
 from ..ops import regions_in_onnx
 from ..version import __version__
 from .comparison import Comparison, compare

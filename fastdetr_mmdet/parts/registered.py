@@ -37,7 +37,7 @@ SLOTS = {
     "hooks": "default_hooks or custom_hooks",
     "distributed": "strategy",
     "initializers": "init_cfg",
-    "param_groups": "optim_wrapper.constructor",
+    "grouped_constructor": "optim_wrapper.constructor",
 }
 
 
@@ -192,7 +192,7 @@ def registered_roles() -> list[Role]:
     return [
         Role(
             role,
-            _join((sys.modules[f"{PACKAGE}.{role}"].__doc__ or "").split("\n\n")[0]),
+            _join((sys.modules[_room(by_role[role][0].cls)].__doc__ or "").split("\n\n")[0]),
             SLOTS.get(role),
             tuple(sorted(by_role[role], key=lambda part: part.name)),
         )
@@ -209,8 +209,14 @@ def _registered() -> Iterator[Part]:
             seen.add(id(registry))
             for name, cls in registry.module_dict.items():
                 if _is_ours(cls):
-                    role = cls.__module__.split(".")[1]
+                    role = _room(cls).rpartition(".")[2]
                     yield Part(name, role, f"{module.__name__}.{attribute}", cls)
+
+
+def _room(cls: type) -> str:
+    """The module whose name is the class's role: a folder below models or engine, or a file."""
+    names = cls.__module__.split(".")
+    return ".".join(names[: 4 if names[2] in ("layers", "optimizers") else 3])
 
 
 def _is_ours(cls: Any) -> bool:

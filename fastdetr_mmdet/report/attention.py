@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from torch import nn
 
-from ..detectors import FastDETR
-from .evaluation import ImageResult
+from ..evaluation.results import ImageResult
+from ..models.detectors import FastDETR
 from .pictures import jpeg
 
 _WIDTH = 1500  # pixels of a sheet

@@ -10,14 +10,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..environment import CheckpointRefusedError
-from ..foreign_config import ForeignConfigError, check_config
-from ..hooks.checkpoint_files import write_atomically
-from ..overwriting import would_overwrite
+from ..checkpoints.embedded_config import ForeignConfigError, check_config
+from ..checkpoints.safe_loading import CheckpointRefusedError
+from ..evaluation.evaluate import EvaluationError, evaluate
+from ..evaluation.image_paths import ImagePathError
+from ..utils.files import would_overwrite, write_atomically
 from .attention import contact_sheets
 from .checkpoint_of_run import NoCheckpointError, find_checkpoint
-from .evaluation import EvaluationError, evaluate
-from .image_paths import ImagePathError
 from .page import make_page
 from .run import Run, find_work_dirs, read_runs
 from .samples import spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..hooks.checkpoint_files import what_is_broken
+from ..checkpoints.integrity import what_is_broken
 
 _NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..flat_config import flatten
+from ..utils.config import flatten
 
 MISSING = "—"
 _LONGEST = 160  # characters of a value

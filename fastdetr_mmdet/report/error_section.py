@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..evaluation.error_types import EXPLANATIONS, Kind, Verdict, count, judge
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.results import ImageResult
 from .chart import look_of
-from .errors import EXPLANATIONS, Kind, Verdict, count, judge
-from .evaluation import Evaluation, ImageResult
 from .markup import Html, el, join, table
 from .pictures import Box, drawing, photo, read_image, symbol
 from .run import Run

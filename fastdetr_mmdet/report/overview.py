@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..evaluation.coco_table import COLUMNS
+from ..evaluation.coco_table import METRICS as LOGGED
 from .chart import Line, line_chart, look_of
-from .coco_table import COLUMNS
-from .coco_table import METRICS as LOGGED
 from .history import History
 from .markup import Html, el, figure, join, table
 from .run import Run

@@ -10,12 +10,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..foreign_config import ForeignConfigError, read_plain_config
+from ..checkpoints.embedded_config import ForeignConfigError, read_plain_config
 from .history import History, read_history
 
 if TYPE_CHECKING:
+    from ..evaluation.evaluate import Evaluation
     from .attention import Sheet
-    from .evaluation import Evaluation
 
 _SESSION = re.compile(r"\d{8}_\d{6}")
 _SEPARATOR = re.compile(r"[-_./ ]+")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..evaluation.error_types import Kind, judge
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.results import ImageResult
 from .chart import look_of
-from .errors import Kind, judge
-from .evaluation import Evaluation, ImageResult
 from .markup import Html, el, join
 from .pictures import Box, drawing, photo, read_image, symbol
 from .run import Run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..evaluation.coco_table import COLUMNS
 from .chart import look_of
-from .coco_table import COLUMNS
 from .config_diff import config_differences
 from .markup import Html, el, figure, join, table
 from .overview import logged_table

@@ -15,9 +15,9 @@ from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from ..boxes import cxcywh_to_xyxy
-from ..cross_attention import Explanation
+from ..models.cross_attention import Explanation
 from ..structures import Memory
+from ..structures.boxes import cxcywh_to_xyxy
 from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 from .recording import LayerCall, record
 

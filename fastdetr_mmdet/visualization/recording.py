@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..cross_attention import Explanation
+from ..models.cross_attention import Explanation
 from ..structures import Memory, Queries
 
 

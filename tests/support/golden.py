@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from fastdetr_mmdet.checkpoints import convert_state_dict
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.structures.targets import Targets
 from support.golden_weights import (
     canonical_keys,
     probe_vector,

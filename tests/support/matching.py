@@ -8,8 +8,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from fastdetr_mmdet.boxes import cxcywh_to_xyxy
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
+from fastdetr_mmdet.structures.targets import Targets
 
 
 def make_targets(counts: Sequence[int], num_classes: int = 5, seed: int = 0) -> Targets:

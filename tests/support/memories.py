@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from fastdetr_mmdet.masks import host_shapes, level_masks
 from fastdetr_mmdet.structures import Memory, Queries, SalientPoints
+from fastdetr_mmdet.structures.padding import host_shapes, level_masks
 from support.models import EMBED_DIMS, NUM_QUERIES
 
 STRIDE = 8

@@ -19,7 +19,7 @@ from support.memories import (
 from support.models import randomise
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.positions import sine_embedding
+from fastdetr_mmdet.models.layers.positions import sine_embedding
 
 DIMS, HEADS, QUERIES, ROI = 8, 2, 8, 7
 PADDED = ((80, 128), (56, 88))  # 10 x 16 and 7 x 11 cells

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from support.models import randomise
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.backbones.folded_resnet import FoldedResNet
+from fastdetr_mmdet.models.backbones.folded_resnet import FoldedResNet
 
 SMALL = dict(base_channels=4, stem_channels=4)
 FROZEN = dict(norm_eval=True, frozen_stages=1, norm_cfg=dict(type="BN", requires_grad=False))

@@ -12,7 +12,7 @@ from support.runs import ROOT
 
 from fastdetr_mmdet.convergence import run as run_module
 from fastdetr_mmdet.convergence.__main__ import main
-from fastdetr_mmdet.hooks.training_progress import read_progress
+from fastdetr_mmdet.engine.hooks.training_progress import read_progress
 
 BROKEN = """\
 _base_ = '{base}'

@@ -16,7 +16,7 @@ from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 from torch import nn
 
-from fastdetr_mmdet.cross_attention.bias import attention_bias
+from fastdetr_mmdet.models.cross_attention.attention_bias import attention_bias
 
 KINDS = ["MultiheadCrossAttention", "ConditionalAttention"]
 

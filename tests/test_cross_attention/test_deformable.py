@@ -7,7 +7,7 @@ from mmdet.registry import MODELS
 from support.memories import only
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.cross_attention import DeformableAttention
+from fastdetr_mmdet.models.cross_attention import DeformableAttention
 from fastdetr_mmdet.ops import sample_and_sum
 from fastdetr_mmdet.structures import Memory, Queries
 

@@ -10,7 +10,7 @@ from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 from torch import nn
 
-from fastdetr_mmdet.positions import sine_embedding
+from fastdetr_mmdet.models.layers.positions import sine_embedding
 
 KINDS = ["DetrDecoder", "ConditionalDecoder"]
 NUM_LAYERS = 3

@@ -18,7 +18,7 @@ from support.models import make_batch, pick, randomise, total
 from torch import Tensor, nn
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
-from fastdetr_mmdet.hooks.numbers_check import NotFiniteError
+from fastdetr_mmdet.engine.hooks.numbers_check import NotFiniteError
 
 ROOT = Path(__file__).parents[2]
 CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding

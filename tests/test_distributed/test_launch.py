@@ -10,7 +10,7 @@ from mmengine.dist import utils as launchers
 from mmengine.model.wrappers import MMDistributedDataParallel
 from support.runs import BIN, ROOT, log_rows
 
-from fastdetr_mmdet import distributed
+from fastdetr_mmdet.engine import distributed
 
 
 @pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED, what_is_broken
+from fastdetr_mmdet.checkpoints.integrity import what_is_broken
+from fastdetr_mmdet.utils.files import UNFINISHED
 
 
 def logged(work_dir: Path) -> dict[str, set]:

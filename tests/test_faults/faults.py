@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 
-from fastdetr_mmdet.hooks import checkpoint_files
+from fastdetr_mmdet.engine.hooks import atomic_backend as checkpoint_files
 
 
 def install(

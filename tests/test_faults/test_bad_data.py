@@ -15,7 +15,7 @@ from support.runs import change_annotations, log_rows, make_runner
 
 from fastdetr_mmdet import DatasetCheckHook, FastDETR
 from fastdetr_mmdet.datasets.check import check_annotations, loading, read_coco
-from fastdetr_mmdet.hooks import dataset_check
+from fastdetr_mmdet.engine.hooks import dataset_check
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from mmengine.dataset import (
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from fastdetr_mmdet.hooks import ExactResumeHook
-from fastdetr_mmdet.hooks.data_order import (
+from fastdetr_mmdet.engine.hooks import ExactResumeHook
+from fastdetr_mmdet.engine.hooks.data_order import (
     EndlessBatches,
     SeededDataset,
     can_take_over,
     take_over,
 )
-from fastdetr_mmdet.hooks.random_states import seed_cpu_generators, seed_generators
+from fastdetr_mmdet.engine.hooks.random_states import seed_cpu_generators, seed_generators
 
 # ruff: noqa: NPY002 (the global state of numpy is the subject)
 

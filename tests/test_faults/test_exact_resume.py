@@ -6,7 +6,7 @@ import pytest
 import torch
 from comparing import check_same, last_checkpoint, logged, state
 
-from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+from fastdetr_mmdet.utils.files import UNFINISHED
 
 CHECKPOINT = "default_hooks__checkpoint__"
 ITERATIONS = {

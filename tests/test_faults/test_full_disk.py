@@ -6,7 +6,7 @@ import pytest
 from comparing import check_last_checkpoint, check_same, last_checkpoint
 from forked_runs import Server
 
-from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+from fastdetr_mmdet.utils.files import UNFINISHED
 
 # 0 to 2: epoch 1, best of epoch 1, epoch 1 after validation
 SECOND_EPOCH = 3

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 
-from fastdetr_mmdet.boxes import cxcywh_to_xyxy
-from fastdetr_mmdet.matchers import HungarianMatcher
-from fastdetr_mmdet.matchers.costs import cost_terms
-from fastdetr_mmdet.matchers.hungarian import DETR_COSTS
-from fastdetr_mmdet.targets import Targets
+from fastdetr_mmdet.models.matchers import HungarianMatcher
+from fastdetr_mmdet.models.matchers.hungarian_matcher import DETR_COSTS
+from fastdetr_mmdet.models.matchers.match_costs import cost_terms
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
+from fastdetr_mmdet.structures.targets import Targets
 
 NAN, INF = math.nan, math.inf
 TAME_LOGITS = [0.0, -0.0, 1.0, -4.6, 30.0, -30.0, 1e3, -1e4, 1e-30]

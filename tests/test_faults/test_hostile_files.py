@@ -17,8 +17,8 @@ from mmengine.runner import checkpoint as loaders
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from support.runs import BIN, ROOT, make_runner, own_visualizer, run_tool
 
-from fastdetr_mmdet.environment import CheckpointRefusedError, guard_checkpoints
-from fastdetr_mmdet.foreign_config import ForeignConfigError, check_config
+from fastdetr_mmdet.checkpoints.embedded_config import ForeignConfigError, check_config
+from fastdetr_mmdet.checkpoints.safe_loading import CheckpointRefusedError, guard_checkpoints
 
 
 class Call:

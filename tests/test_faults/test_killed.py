@@ -12,7 +12,7 @@ import pytest
 from comparing import check_last_checkpoint, check_same
 from support.runs import BIN, ROOT
 
-from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+from fastdetr_mmdet.utils.files import UNFINISHED
 
 SLOW_POINTS = 24  # of which every second is a moment, and the others are in writing files
 

@@ -22,9 +22,9 @@ from support.runs import ITERS, ROOT, log_rows, make_runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdetr_mmdet import FastDETR
-from fastdetr_mmdet.hooks import NumbersCheckHook, numbers_check
-from fastdetr_mmdet.hooks.debug_bundle import as_plain_data, write_bundle
-from fastdetr_mmdet.hooks.numbers_check import NotFiniteError
+from fastdetr_mmdet.engine.hooks import NumbersCheckHook, numbers_check
+from fastdetr_mmdet.engine.hooks.debug_bundle import as_plain_data, write_bundle
+from fastdetr_mmdet.engine.hooks.numbers_check import NotFiniteError
 
 PARAMETER = "transformer.decoder.layers.0.ffn.linear2.bias"
 

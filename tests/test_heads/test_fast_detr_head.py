@@ -9,9 +9,9 @@ from support.matching import giou, instances
 from support.models import EMBED_DIMS, NUM_CLASSES, NUM_QUERIES, make_batch, randomise, total
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from fastdetr_mmdet.matchers import HungarianMatcher
-from fastdetr_mmdet.targets import Targets, name_image
+from fastdetr_mmdet.models.matchers import HungarianMatcher
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from fastdetr_mmdet.structures.targets import Targets, name_image
 
 NUM_LAYERS = 3
 

@@ -9,7 +9,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.visualization.vis_backend import LocalVisBackend
 from support.runs import make_runner
 
-from fastdetr_mmdet.hooks import AttentionVisualizationHook
+from fastdetr_mmdet.engine.hooks import AttentionVisualizationHook
 
 ADDED = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastdetr_mmdet.hooks.checkpoint_choice import check_named, choose_checkpoint
+from fastdetr_mmdet.engine.hooks.checkpoint_choice import check_named, choose_checkpoint
 
 TEMPLATE = "epoch_{}.pth"
 

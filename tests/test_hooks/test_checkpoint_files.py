@@ -9,16 +9,10 @@ import pytest
 import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 
-from fastdetr_mmdet.hooks import checkpoint_files
-from fastdetr_mmdet.hooks.checkpoint_files import (
-    UNFINISHED,
-    AtomicBackend,
-    numbered_checkpoints,
-    remove_unfinished,
-    what_is_broken,
-    whole_files,
-    write_atomically,
-)
+from fastdetr_mmdet.checkpoints.integrity import numbered_checkpoints, what_is_broken
+from fastdetr_mmdet.engine.hooks import atomic_backend as checkpoint_files
+from fastdetr_mmdet.engine.hooks.atomic_backend import AtomicBackend, whole_files
+from fastdetr_mmdet.utils.files import UNFINISHED, remove_unfinished, write_atomically
 
 
 @pytest.fixture

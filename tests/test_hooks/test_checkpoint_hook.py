@@ -16,8 +16,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from support.runs import ROOT
 
 from fastdetr_mmdet import AtomicCheckpointHook
-from fastdetr_mmdet.hooks import atomic_checkpoint
-from fastdetr_mmdet.hooks.checkpoint_files import UNFINISHED
+from fastdetr_mmdet.engine.hooks import atomic_checkpoint
+from fastdetr_mmdet.utils.files import UNFINISHED
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
 

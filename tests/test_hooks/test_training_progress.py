@@ -7,7 +7,7 @@ import time
 import pytest
 from support.runs import make_runner
 
-from fastdetr_mmdet.hooks.training_progress import cpu_seconds, read_progress
+from fastdetr_mmdet.engine.hooks.training_progress import cpu_seconds, read_progress
 
 HOOK = [dict(type="TrainingProgressHook")]
 KEYS = {"epoch", "train_seconds", "train_cpu_seconds"}

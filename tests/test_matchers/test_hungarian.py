@@ -17,9 +17,9 @@ from support.matching import (
 )
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.matchers import HungarianMatcher
-from fastdetr_mmdet.matchers.costs import cost_terms
-from fastdetr_mmdet.matchers.hungarian import DETR_COSTS
+from fastdetr_mmdet.models.matchers import HungarianMatcher
+from fastdetr_mmdet.models.matchers.hungarian_matcher import DETR_COSTS
+from fastdetr_mmdet.models.matchers.match_costs import cost_terms
 
 
 def pairs_by_part(matches, targets, num_layers, num_queries):

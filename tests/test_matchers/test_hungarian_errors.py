@@ -5,7 +5,7 @@ import torch
 from support.matching import instances, make_predictions, make_targets, objects_of
 from support.models import make_batch, tiny_model
 
-from fastdetr_mmdet.matchers import HungarianMatcher
+from fastdetr_mmdet.models.matchers import HungarianMatcher
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,7 +8,7 @@ from support.models import EMBED_DIMS, NUM_CLASSES, randomise
 from support.tolerances import assert_near
 from torch import nn
 
-from fastdetr_mmdet.positions import sine_embedding
+from fastdetr_mmdet.models.layers.positions import sine_embedding
 
 NUM_QUERIES = 6
 SIZES = ((32, 48), (24, 32))

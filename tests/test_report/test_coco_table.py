@@ -8,8 +8,8 @@ import torch
 from mmdet.evaluation import CocoMetric
 from support.runs import CLASSES
 
-from fastdetr_mmdet.report.coco_table import COLUMNS, METRICS, coco_table
-from fastdetr_mmdet.report.evaluation import ImageResult
+from fastdetr_mmdet.evaluation.coco_table import COLUMNS, METRICS, coco_table
+from fastdetr_mmdet.evaluation.results import ImageResult
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdetr_mmdet.report.errors import EXPLANATIONS, Kind, count, iou_matrix, judge
+from fastdetr_mmdet.evaluation.error_types import EXPLANATIONS, Kind, count, iou_matrix, judge
 
 CAT, DOG = 0, 1
 OBJECT = (10, 10, 30, 30)  # 20 x 20

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdetr_mmdet.evaluation.error_types import Kind, judge
+from fastdetr_mmdet.evaluation.evaluate import Evaluation
+from fastdetr_mmdet.evaluation.results import ImageResult
 from fastdetr_mmdet.report.error_section import _crop, error_section
-from fastdetr_mmdet.report.errors import Kind, judge
-from fastdetr_mmdet.report.evaluation import Evaluation, ImageResult
 from fastdetr_mmdet.report.history import History
 from fastdetr_mmdet.report.run import Run
 from fastdetr_mmdet.report.samples import sample_section

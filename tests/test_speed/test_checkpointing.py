@@ -49,6 +49,8 @@ def test_gradients_are_equal(name):
 
 def test_evaluation_keeps_nothing(monkeypatch):
     model = small_detector(next(iter(MODELS)), transformer__encoder__with_cp=True)
-    monkeypatch.setattr("fastdetr_mmdet.layers.checkpoint", lambda *a, **k: pytest.fail("called"))
+    monkeypatch.setattr(
+        "fastdetr_mmdet.models.layers.mlp.checkpoint", lambda *a, **k: pytest.fail("called")
+    )
     with torch.no_grad():
         model._forward(*make_batch())

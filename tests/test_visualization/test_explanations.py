@@ -7,7 +7,7 @@ from support.mixes import MIXES, mix
 from support.models import NUM_HEADS, make_batch
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.layers import attend, attention_weights
+from fastdetr_mmdet.models.layers import attend, attention_weights
 from fastdetr_mmdet.visualization import record
 
 

@@ -8,12 +8,7 @@ import pytest
 from support.mixes import mix
 from support.models import NUM_CLASSES, make_batch
 
-from fastdetr_mmdet.visualization import (
-    canvas,
-    draw_contact_sheet,
-    draw_detection,
-    inspect_batch,
-)
+from fastdetr_mmdet.visualization import canvas, draw_contact_sheet, draw_detection, inspect_batch
 from fastdetr_mmdet.visualization.contact_sheet import sheet_columns, sheet_title
 from fastdetr_mmdet.visualization.heat import blend, density
 

@@ -11,7 +11,7 @@ from support.models import NUM_CLASSES, NUM_HEADS, make_batch
 from support.tolerances import assert_near
 from torch import nn
 
-from fastdetr_mmdet.cross_attention import Explanation
+from fastdetr_mmdet.models.cross_attention import Explanation
 from fastdetr_mmdet.visualization import inspect_batch, inspect_image
 
 SIZES = ((64, 96), (48, 64))  # what the network sees of the two images; the second is padded

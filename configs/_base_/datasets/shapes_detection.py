@@ -61,7 +61,7 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/derived_keys.py)
+# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
 derived_keys = {
     'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from ...overwriting import would_overwrite
+from ...utils.files import would_overwrite
 from .check import MAX_ASPECT, check_annotations
 from .clean import CannotCleanError, clean
 from .files import check_files, check_names, usable_cores

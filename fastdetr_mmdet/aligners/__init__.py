@@ -1,5 +1,0 @@
-"""Aligners: ``(Queries, Memory) -> Queries``, between self-attention and cross-attention."""
-
-from .sam import SAMSemanticAligner
-
-__all__ = ["SAMSemanticAligner"]

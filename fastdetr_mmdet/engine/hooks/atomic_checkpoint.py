@@ -1,0 +1,269 @@
+"""Checkpoints that survive a process killed at any moment, and a full disk."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Runner,
+)
+
+from ...utils.files import free_space, remove_unfinished
+from .atomic_backend import whole_files
+from .checkpoint_choice import check_named, choose_checkpoint, point_to
+
+# The disk is full, the quota used up, or the file larger than is allowed.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, with its options, for runs that may be killed.
+
+    - A checkpoint gets its name when it is whole on the disk, `last_checkpoint` is written when the
+      checkpoint has its name, and only then are older ones removed, the former best included. So
+      one checkpoint more than max_keep_ckpts needs room.
+    - `--resume` checks the file that `last_checkpoint` names. If it is broken or missing, the
+      newest whole one is used, with a warning. A broken file that was named on the command line or
+      in `load_from` is an error.
+    - When a validation ends, the checkpoint before it is written again, with what it changed. If it
+      is killed, resuming makes up for it.
+    - If the disk is full, training ends in one sentence, with the last good checkpoint in place.
+
+    An out_dir on another machine, and what backend_args and file_client_args name, writes as it
+    does.
+
+    Args:
+        *args, **kwargs: As for mmengine's ``CheckpointHook``.
+    """
+
+    file_backend: Any
+    keep_ckpt_ids: deque[int]
+    last_ckpt: str | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._validated_at: int | None = None  # iterations trained when validation last ended
+        self._saved_at: tuple[int, str] | None = None  # and when a checkpoint was last saved
+        self._meta: dict[str, Any] = {}  # of the checkpoint that is being saved
+        self._resumed_meta: dict[str, Any] = {}
+
+    # ----------------------------------------------------------------------------------------------
+    # Before training: which checkpoint
+
+    def before_run(self, runner: Runner) -> None:
+        """Make sure that what mmengine will load next is whole."""
+        if runner._load_from is not None:
+            check_named(str(runner._load_from))
+        elif runner._resume:
+            work_dir = Path(runner.work_dir)
+            folder = work_dir
+            if self.out_dir is not None and Path(self.out_dir) != work_dir:
+                folder = Path(self.out_dir) / work_dir.name  # as mmengine will have it
+            if is_main_process():
+                pointer = work_dir / "last_checkpoint"
+                own_log = work_dir / runner.timestamp
+                choose_checkpoint(pointer, folder, self.filename_tmpl, runner.logger, own_log)
+            barrier()  # the others read last_checkpoint after it has been put right
+        if isinstance(runner._train_loop, BaseLoop):  # not when only testing
+            run = runner._train_loop.run
+            runner._train_loop.run = functools.partial(_run_until_full, run, runner.work_dir)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember what is told of validation; only before_train can tell if training resumes."""
+        self._resumed_meta = checkpoint.get("meta") or {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Clear up after a killed process and do what it left undone."""
+        super().before_train(runner)
+        if self.max_keep_ckpts > 0:
+            # mmengine's is limited in length: it would drop a number before the file is removed
+            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
+        self._find_best_here()
+        self._remove_outdated_best(runner)
+        if is_main_process():
+            for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+                for path in remove_unfinished(folder):
+                    runner.logger.info(f"Removed {path}, which a killed process had not finished.")
+        if runner.iter > 0:
+            # mmengine forgets it, and then does not store which checkpoint is the best
+            self.last_ckpt = runner.message_hub.get_info("last_ckpt")
+            if self._resumed_meta.get("iter") == runner.iter and self._owes_validation(runner):
+                runner.logger.info("The validation after this checkpoint was not finished.")
+                runner.val_loop.run()
+
+    def _find_best_here(self) -> None:
+        """Of a run that was moved or copied, leave the best checkpoint at the old place alone."""
+        for name in ("best_ckpt_path", "best_ckpt_path_dict"):
+            best = getattr(self, name, None)
+            if isinstance(best, dict):
+                setattr(self, name, {key: self._here(path) for key, path in best.items()})
+            elif best is not None:
+                setattr(self, name, self._here(best))
+
+    def _here(self, path: str | None) -> str | None:
+        if path is None:
+            return None
+        here = self.file_backend.join_path(self.out_dir, Path(path).name)
+        return here if self.file_backend.exists(here) else None
+
+    def _owes_validation(self, runner: Runner) -> bool:
+        loop = runner.train_loop
+        due = self._resumed_meta.get("validation_due")
+        if runner.val_loop is None:
+            return False
+        if due == "epoch" and isinstance(loop, EpochBasedTrainLoop):
+            done, end = loop.epoch, loop.max_epochs
+        elif due == "iter" and isinstance(loop, IterBasedTrainLoop):
+            done, end = loop.iter, loop.max_iters
+        else:  # of a checkpoint within an epoch, or an older one, which does not tell
+            return False
+        loop._decide_current_val_interval()
+        return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+
+    # ----------------------------------------------------------------------------------------------
+    # Saving
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Save the best, and what validation changed: schedulers may go by its metrics."""
+        if not hasattr(self, "file_backend"):
+            return  # validation alone, without training
+        self._validated_at = runner.iter
+        super().after_val_epoch(runner, metrics or {})
+        if self._saved_at == (runner.iter, "before validation"):
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Write the checkpoint, then its name, then remove what is too much."""
+        outdated = []
+        if self.max_keep_ckpts > 0:
+            if step not in self.keep_ckpt_ids:
+                self.keep_ckpt_ids.append(step)
+            # All that exist at this moment: what a kill prevents from being removed below, resuming
+            # removes.
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+            while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
+                outdated.append(self.keep_ckpt_ids.popleft())
+        iterations = meta["iter"]  # mmengine's FlexibleRunner changes it
+        validated = iterations == self._validated_at
+        meta["validation_due"] = None if validated else "epoch" if self.by_epoch else "iter"
+
+        before = self.last_ckpt
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        self._meta = dict(meta)
+        with whole_files(), _told_in_a_sentence(before):
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                point_to(self.last_ckpt, Path(runner.work_dir) / "last_checkpoint")
+        self._meta = {}
+        self._saved_at = (iterations, "after validation" if validated else "before validation")
+        if is_main_process():
+            for number in outdated:
+                path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(number))
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+                elif self.file_backend.isdir(path):
+                    self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """Leave the removal of the former best, which mmengine begins with, for the end."""
+        backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
+        # As above: what a kill prevents from being removed is listed in the checkpoint.
+        runner.message_hub.update_info("outdated_best", outdated.paths)
+        self.file_backend = outdated
+        try:
+            with whole_files(), _told_in_a_sentence(self.last_ckpt):
+                super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        self._remove_outdated_best(runner)
+
+    def _remove_outdated_best(self, runner: Runner) -> None:
+        best = [getattr(self, "best_ckpt_path", None)]
+        best += getattr(self, "best_ckpt_path_dict", {}).values()
+        for path in runner.message_hub.get_info("outdated_best", []):
+            here = self._here(path)
+            if here is not None and here not in best and is_main_process():
+                self.file_backend.remove(here)
+        runner.message_hub.update_info("outdated_best", [])
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put right what mmengine's FlexibleRunner tells of a checkpoint after validation."""
+        checkpoint["meta"].update(self._meta)
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish what published_keys names."""
+        with whole_files(), _told_in_a_sentence(self.last_ckpt):
+            super().after_train(runner)
+
+
+class _RemovesLater:
+    """A file backend that only notes which files are to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.paths: list[str] = []
+
+    def remove(self, path: str) -> None:
+        self.paths.append(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+@contextmanager
+def _told_in_a_sentence(last_good: str | None) -> Iterator[None]:
+    """Turn an error of writing into a sentence that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if last_good is None:
+            rest = "no checkpoint was saved before"
+        else:
+            rest = f"the one before it, {last_good}, is whole"
+        file = error.filename or "The checkpoint"
+        raise RuntimeError(
+            f"{file} could not be written ({error.strerror}); {rest}. "
+            "Training has ended: make room, or keep fewer checkpoints "
+            "(default_hooks.checkpoint.max_keep_ckpts), and continue with --resume."
+        ) from error
+
+
+def _run_until_full(run: Callable[[], Any], work_dir: str) -> Any:
+    """Run a training loop; a log that no longer fits onto the disk ends it in a sentence too."""
+    try:
+        return run()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise RuntimeError(
+            f"Training has ended, because {error.filename or 'a file'} could not be written "
+            f"({error.strerror}; {free_space(Path(work_dir))} free in {work_dir}). Its checkpoints "
+            "are whole: make room and continue with --resume."
+        ) from error

@@ -1,0 +1,99 @@
+"""Contact sheets of a run's validation images, in TensorBoard, W&B or wherever it logs to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from mmcv.image import imresize
+from mmdet.registry import HOOKS
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class AttentionVisualizationHook(Hook):
+    """Shows where the detector looks, every few validation epochs, on the same few images.
+
+    Paper: none.
+
+    The pictures are those of ``python -m fastdetr_mmdet.visualize`` (docs/visualization.md) and go
+    to all of the visualizer's ``vis_backends`` as ``attention_0``, ``attention_1``, ... with the
+    epoch as step. The model is the one that was validated (with ``EMAHook`` the averaged one) and
+    is left as it was; the image is drawn as the model's pipeline handed it over. With several
+    processes the first one draws.
+
+    Args:
+        interval: Every how many validation epochs; the first one is drawn in any case.
+        num_images: How many images, from the beginning of the validation set.
+        top_k: How many queries per image, those with the surest class first.
+        layer: Decoder layer whose attention is shown, counted from 1; None: the last.
+
+    Raises:
+        ValueError: if interval, num_images or top_k is below 1; before training, if the model has
+            no such layer.
+        TypeError: before training, if the model is no FastDETR.
+    """
+
+    # before EMAHook (NORMAL) puts the weights of the training back
+    priority = "ABOVE_NORMAL"
+
+    def __init__(
+        self, interval: int = 1, num_images: int = 4, top_k: int = 5, layer: int | None = None
+    ) -> None:
+        for name, value in (("interval", interval), ("num_images", num_images), ("top_k", top_k)):
+            if value < 1:
+                raise ValueError(f"AttentionVisualizationHook: {name}={value} must be at least 1.")
+        self.interval, self.num_images = interval, num_images
+        self.top_k, self.layer = top_k, layer
+        self._epochs = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a model without such a layer before an epoch has been spent on it."""
+        from ...visualization.recording import find_decoder
+
+        count = len(find_decoder(_unwrapped(runner.model)).layers)
+        if self.layer is not None and not 1 <= self.layer <= count:
+            raise ValueError(
+                f"AttentionVisualizationHook: layer={self.layer}, but the model's decoder has "
+                f"layers 1 to {count}."
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Draw, if it is time."""
+        due = self._epochs % self.interval == 0
+        self._epochs += 1
+        if due:
+            self._draw(runner)
+
+    @master_only
+    def _draw(self, runner: Runner) -> None:
+        from ...visualization import draw_contact_sheet, inspect_batch
+
+        model: Any = _unwrapped(runner.model)
+        dataset = runner.val_dataloader.dataset
+        classes = tuple(getattr(dataset, "metainfo", {}).get("classes") or ())
+        for index in range(min(self.num_images, len(dataset))):
+            data = dataset[index]
+            batch = pseudo_collate([data])
+            (inspected,) = inspect_batch(model, batch, [_picture(data)], self.top_k)
+            # The model of a training is not told the classes' names; the data set knows them.
+            inspected = replace(inspected, classes=inspected.classes or classes)
+            sheet = draw_contact_sheet(inspected, self.layer)
+            runner.visualizer.add_image(f"attention_{index}", sheet, step=runner.epoch)
+
+
+def _picture(data: dict) -> np.ndarray:
+    """What the pipeline packed, (h, w, 3) uint8 RGB in the size of the original image."""
+    packed = data["inputs"].permute(1, 2, 0).cpu().numpy()[..., ::-1]  # BGR before normalisation
+    pixels = np.ascontiguousarray(packed.clip(0, 255).astype(np.uint8))
+    h, w = data["data_samples"].metainfo.get("ori_shape", pixels.shape)[:2]
+    return imresize(pixels, (w, h))
+
+
+def _unwrapped(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model

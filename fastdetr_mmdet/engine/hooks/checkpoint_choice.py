@@ -1,0 +1,129 @@
+"""Which checkpoint a training resumes from."""
+
+from __future__ import annotations
+
+import re
+from logging import Logger
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, get_file_backend
+
+from ...checkpoints.integrity import load_meta, numbered_checkpoints, what_is_broken
+from ...utils.files import write_atomically
+
+# How a log of mmengine tells how far training is
+_PROGRESS = re.compile(r"\b(Epoch|Iter)\(train\)\s+\[\s*(\d+)")
+
+
+def choose_checkpoint(
+    pointer: Path, folder: Path, template: str, logger: Logger, own_log: Path | None = None
+) -> None:
+    """Make last_checkpoint, which mmengine resumes from, name a whole file, or not exist.
+
+    Args:
+        pointer: The file last_checkpoint of the work directory.
+        folder: Where checkpoints lie.
+        template: Their names, such as 'epoch_{}.pth'.
+        logger: Is told when another file is taken than last_checkpoint names.
+        own_log: The folder of the log of the training that is to resume.
+    """
+    text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    if text and (not is_local(text) or Path(text).is_dir()):
+        return  # on another machine, or DeepSpeed's
+    saved = numbered_checkpoints(folder, template)
+    named = Path(text) if text else None
+    if named is not None and (folder / named.name).is_file():
+        here = folder / named.name
+        if not (named.is_file() and named.samefile(here)):
+            named = here  # the folder was moved, or copied
+    reason = None if named is None else what_is_broken(named)
+    if named is not None and reason is None:
+        chosen = _saved_after(pointer, named, saved) or named
+        if str(chosen) != text:
+            point_to(chosen, pointer)
+            logger.warning(f"{pointer} named {text}; resuming from {chosen} instead.")
+        return
+
+    problem = "is empty or missing" if named is None else f"names {named}, which {reason}"
+    numbers = [number for number, path in saved.items() if path == named]
+    # Those with a higher number than the broken one are of a former run in the same folder.
+    candidates = [path for number, path in saved.items() if not numbers or number < numbers[0]]
+    for chosen in candidates:
+        reason = what_is_broken(chosen)
+        if reason is None:
+            point_to(chosen, pointer)
+            logger.warning(f"{pointer} {problem}; resuming from {chosen} instead.")
+            return
+        logger.warning(f"{chosen} {reason}; it is not used.")
+    pointer.unlink(missing_ok=True)
+    sentence = (
+        f"There is nothing to resume from: {pointer} {problem}, and {folder} has no whole "
+        f"checkpoint named {template.format('*')}. "
+    )
+    earlier = _earlier_training(pointer.parent, own_log)
+    if earlier:
+        sentence += (
+            f"But {earlier}. Training starts from the beginning all the same. That is right if the "
+            "earlier one ended before its first checkpoint. If it did save some, end this training "
+            f"and put the last one back into {folder}, or give its path: --resume FILE. If you "
+            "wanted a new training, give it a --work-dir of its own."
+        )
+    else:
+        sentence += "Training starts from the beginning."
+    logger.warning(sentence)
+
+
+def _earlier_training(work_dir: Path, own_log: Path | None) -> str:
+    """In words the last other training that has left a log; "" if none had taken a step."""
+    logs = (path for path in work_dir.glob("*/*.log") if path.parent != own_log)
+    for path in sorted(logs, reverse=True):  # a folder is named after the time
+        steps = _PROGRESS.findall(path.read_text(errors="replace"))
+        if steps:
+            kind, number = steps[-1]
+            reached = f"{'epoch' if kind == 'Epoch' else 'iteration'} {number}"
+            return f"{path} is the log of an earlier training, which had come to {reached}"
+    return ""
+
+
+def _saved_after(pointer: Path, named: Path, saved: dict[int, Path]) -> Path | None:
+    """A whole checkpoint whose process was killed before it could write last_checkpoint."""
+    # Whoever sets last_checkpoint back to an earlier file by hand writes it after all of them.
+    written = pointer.stat().st_mtime_ns
+    unnamed = [p for p in saved.values() if p != named and p.stat().st_mtime_ns > written]
+    unnamed = [path for path in unnamed if what_is_broken(path) is None]
+    if not unnamed:
+        return None
+    known = load_meta(named)
+    for path in unnamed:
+        meta = load_meta(path)
+        # The time tells it from one of a former run in the same folder that was copied here.
+        if meta.get("iter", 0) > known.get("iter", 0) and meta.get("time", "") >= known["time"]:
+            return path
+    return None
+
+
+def point_to(checkpoint: str | Path, pointer: Path) -> None:
+    """Write last_checkpoint."""
+    write_atomically(pointer, str(checkpoint).encode())
+
+
+def check_named(path: str) -> None:
+    """Refuse a broken file that somebody chose; a URL and the like is left to mmengine.
+
+    Raises:
+        ValueError: if it is a file of this machine, or none, and broken.
+    """
+    local = Path(path).expanduser()
+    if not is_local(path) or local.is_dir():
+        return
+    reason = what_is_broken(local)
+    if reason is not None:
+        raise ValueError(
+            f"The checkpoint {path} {reason}. Name another one, or, to resume from the newest "
+            "whole one of the work directory, give --resume without a path."
+        )
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is one of this machine's file system."""
+    return "://" not in path and isinstance(get_file_backend(path), LocalBackend)

@@ -1,0 +1,186 @@
+"""Makes a resumed training the same as one that was never interrupted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from .data_order import EndlessBatches, NumberedBatches, can_take_over, inner_sampler, take_over
+from .random_states import seed_generators
+
+KEY = "exact_resume"  # in the checkpoint
+# What a seed is for; the first of the numbers that follow the seed and the process's number.
+_DATA, _EPOCH, _ITERATION = range(3)
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Lets training continue from a checkpoint with the batches and random numbers it would have.
+
+    mmengine stores weights, optimizer, loss scaler, schedulers and log. This hook adds the rest:
+
+    - Random numbers in the training process: all generators are seeded anew for every epoch and
+      every iteration, from the run's seed and the number of the epoch or iteration.
+    - Random numbers of the augmentation: seeded anew for every image, from the run's seed and the
+      position at which it is drawn; the number of workers does not matter.
+    - The order of the images: the sampler gets the seed that it had, also if the config has none.
+    - The position: an epoch, or an iteration-based training, continues with the next batch, and the
+      images of those before are not loaded again.
+    - Gradients that wait for an optimizer with accumulative_counts (of one process only).
+
+    Transforms that keep a random generator of their own are beyond it.
+    """
+
+    # Before all hooks that may draw random numbers or look at the data loader.
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] | None = None
+        self._batches: NumberedBatches | None = None
+        self._endless: EndlessBatches | None = None
+        self._seed = (0, 0)  # of the run, and the number of this process
+        self._sampler_seed: int | None = None
+        self._position = (0, 0)  # passes through the data, batches of the current one
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember what the checkpoint says; only before_train can tell if training resumes."""
+        self._loaded = checkpoint.get(KEY)
+
+    def before_train(self, runner: Runner) -> None:
+        """Bring the data loader to where the checkpoint was made."""
+        loop = runner.train_loop
+        loaded = (self._loaded or {}) if runner.iter > 0 else {}  # load_from starts at 0
+        # The first process's, for all: diff_rank_seed may give each another one.
+        seeds = [loaded.get("seed", runner.seed)]
+        broadcast_object_list(seeds)
+        self._seed = (seeds[0], runner.rank)
+        if not can_take_over(loop.dataloader):
+            runner.logger.warning(
+                "train_dataloader does not make batches by a batch sampler, so a resumed training "
+                "will see other data than an uninterrupted one."
+            )
+            return
+        self._sampler_seed = loaded.get("sampler_seed", self._present_sampler_seed(runner))
+        self._batches = take_over(
+            loop.dataloader,
+            runner.cfg.get("train_dataloader"),
+            (*self._seed, _DATA),
+            self._sampler_seed,
+        )
+        self._position = self._resumed_position(runner, loaded)
+        self._batches.passes, self._batches.skip = self._position
+        if hasattr(loop, "dataloader_iterator"):
+            can_skip = hasattr(type(loop.dataloader_iterator), "skip_iter")
+            discard = 0 if can_skip else loop.iter
+            self._endless = EndlessBatches(loop.dataloader, self._batches, discard)
+            loop.dataloader_iterator = self._endless
+        elif self._batches.skip:
+            # The loop counts the batches that it gets; hooks, the logger first, go by that number.
+            loop.run_iter = functools.partial(_run_later_iter, loop.run_iter, self._batches.skip)
+        parameters = dict(_bare(runner.model).named_parameters())
+        for name, gradient in loaded.get("gradients", {}).items():
+            parameters[name].grad = gradient.to(parameters[name].device)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed what is drawn between here and the first iteration, and number the pass."""
+        seed_generators(*self._seed, _EPOCH, runner.epoch, 0, 0)
+        if self._batches is not None and self._endless is None:
+            self._batches.passes = runner.epoch
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed what the iteration draws, such as dropout."""
+        seed_generators(*self._seed, _ITERATION, runner.iter, 0, 0)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the batch; before the checkpoint hook, which comes last."""
+        if self._endless is not None:
+            self._position = self._endless.position
+        else:
+            self._position = (runner.epoch, batch_idx + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """A new pass comes next."""
+        if self._endless is None:
+            self._position = (runner.epoch + 1, 0)
+            vars(runner.train_loop).pop("run_iter", None)  # the method of its class again
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the position, in plain numbers, which load everywhere."""
+        if self._batches is None:
+            return
+        passes, batches = self._position
+        checkpoint[KEY] = dict(
+            passes=passes,
+            batches=batches,
+            batch_size=self._batches.batch_size,
+            world_size=runner.world_size,
+            images=len(runner.train_dataloader.dataset),
+            seed=self._seed[0],
+            sampler_seed=self._sampler_seed,
+        )
+        optimizer = runner.optim_wrapper
+        if isinstance(optimizer, OptimWrapper) and not optimizer.should_update():
+            gradients = {
+                name: parameter.grad.cpu()
+                for name, parameter in _bare(runner.model).named_parameters()
+                if parameter.grad is not None
+            }
+            if all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
+                checkpoint[KEY]["gradients"] = gradients
+            else:
+                runner.logger.warning(
+                    "The gradients that wait for their update are not finite. They are not in the "
+                    "checkpoint, so that training can be resumed from it."
+                )
+
+    def _present_sampler_seed(self, runner: Runner) -> int:
+        sampler = inner_sampler(runner.train_dataloader.batch_sampler)
+        return getattr(sampler, "seed", runner.seed)
+
+    def _resumed_position(self, runner: Runner, loaded: dict[str, Any]) -> tuple[int, int]:
+        loop, length = runner.train_loop, len(runner.train_dataloader)
+        if not loaded:  # the start, or a checkpoint that was made without this hook
+            if isinstance(loop, EpochBasedTrainLoop):
+                return loop.epoch, max(0, loop.iter - loop.epoch * length)
+            sampler = inner_sampler(runner.train_dataloader.batch_sampler)
+            infinite = isinstance(sampler, InfiniteSampler)
+            return (0, loop.iter) if infinite else divmod(loop.iter, length)
+        present = dict(
+            batch_size=self._batches.batch_size,  # type: ignore[union-attr]
+            world_size=runner.world_size,
+            images=len(runner.train_dataloader.dataset),
+        )
+        changed = [
+            f"{name} was {loaded[name]} and is {value}"
+            for name, value in present.items()
+            if loaded[name] != value
+        ]
+        if not changed:
+            return loaded["passes"], loaded["batches"]
+        runner.logger.warning(
+            f"The checkpoint was made by another set-up ({', '.join(changed)}): training resumes "
+            "at the same share of the data, but not as the uninterrupted run would have gone on."
+        )
+        seen = loaded["batches"] * loaded["batch_size"] * loaded["world_size"]
+        share = present["batch_size"] * present["world_size"]
+        return loaded["passes"], round(seen / share)
+
+
+def _run_later_iter(run_iter: Callable, skipped: int, idx: int, data_batch: Any) -> None:
+    run_iter(idx + skipped, data_batch)
+
+
+def _bare(model: Any) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

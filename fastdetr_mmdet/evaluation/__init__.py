@@ -1,0 +1,1 @@
+"""Evaluation of a run: detections beside ground truth, COCO figures, types of errors."""

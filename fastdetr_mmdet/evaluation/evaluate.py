@@ -1,0 +1,173 @@
+"""What a run's checkpoint finds on the run's own validation set."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from ..checkpoints.files import CheckpointError
+from ..checkpoints.loading import fill, read_content
+from .coco_table import CocoTable, coco_table
+from .image_paths import check_image_paths
+from .results import ImageResult
+
+Progress = Callable[[str], None]
+
+
+_EVERY = 5.0  # seconds between two words on how far it is
+
+
+class EvaluationError(ValueError):
+    """A run whose checkpoint cannot be evaluated; the message is a sentence that says why."""
+
+
+@dataclass
+class Evaluation:
+    """Results of a run.
+
+    Args:
+        checkpoint: The file.
+        dataset: Name of the annotations, by which runs on the same images are told.
+        classes: Names of the classes.
+        images: Results, in the order of the data set.
+        of_images: How many images the data set has.
+        metrics: What the config's own evaluator gives.
+        table: pycocotools's figures, or None if the evaluator is not COCO's.
+        parameters: Number of the model's parameters.
+        model: With its weights, until the report has drawn its attention.
+    """
+
+    checkpoint: Path
+    dataset: str
+    classes: tuple[str, ...]
+    images: list[ImageResult]
+    of_images: int
+    metrics: dict[str, float]
+    table: CocoTable | None
+    parameters: int
+    model: nn.Module | None = field(default=None, repr=False)
+
+
+def evaluate(
+    config: Config,
+    checkpoint: Path,
+    max_images: int | None = None,
+    device: str | None = None,
+    progress: Progress = lambda text: None,
+) -> Evaluation:
+    """Run a checkpoint on the validation set of a config, with the config's own evaluator.
+
+    Args:
+        config: Of mmdet.
+        checkpoint: Read as data only; a file that would run code is refused.
+        max_images: Only the first so many.
+        device: Default: a GPU if there is one.
+        progress: Is told how far it is.
+
+    Raises:
+        CheckpointRefusedError: if the checkpoint is not plain data.
+        EvaluationError: if there is no validation set, an image lies outside of the data set's
+            folder or is missing, or weights and config do not fit.
+    """
+    init_default_scope(config.get("default_scope", "mmdet"))
+    split = next((s for s in ("val", "test") if config.get(f"{s}_dataloader")), None)
+    if split is None or not config.get(f"{split}_evaluator"):
+        raise EvaluationError("its config has no validation set with an evaluator")
+    with redirect_stdout(io.StringIO()):  # pycocotools prints
+        loader = _build_loader(config[f"{split}_dataloader"])
+        evaluator = Evaluator(config[f"{split}_evaluator"])
+    dataset = loader.dataset
+    model: Any = _load_model(config, checkpoint, device)
+    model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
+    infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
+    check_image_paths(dataset, [info["img_path"] for info in infos.values()])
+    evaluator.dataset_meta = dataset.metainfo
+
+    images: list[ImageResult] = []
+    told = time.monotonic()
+    wanted = min(max_images or len(dataset), len(dataset))
+    for batch in loader:
+        with torch.no_grad():
+            samples = model.test_step(batch)
+        samples = samples[: wanted - len(images)]
+        evaluator.process(data_samples=samples, data_batch=batch)
+        for sample in samples:
+            images.append(_result(sample, infos[sample.img_id]))
+        if len(images) == wanted or time.monotonic() - told > _EVERY:
+            told = time.monotonic()
+            progress(f"{len(images)} of {wanted} images")
+        if len(images) == wanted:
+            break
+    chosen = None if wanted == len(dataset) else [image.image_id for image in images]
+    for metric in evaluator.metrics:
+        if chosen is not None and hasattr(metric, "img_ids"):
+            metric.img_ids = chosen
+    with redirect_stdout(io.StringIO()):
+        measured = evaluator.evaluate(len(images))
+    numbers = (int, float, np.number)
+    metrics = {name: float(v) for name, v in measured.items() if isinstance(v, numbers)}
+    classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
+    tables = (coco_table(metric, images, classes) for metric in evaluator.metrics)
+    return Evaluation(
+        checkpoint=checkpoint,
+        dataset=str(getattr(dataset, "ann_file", type(dataset).__name__)),
+        classes=classes,
+        images=images,
+        of_images=len(dataset),
+        metrics=metrics,
+        table=next((table for table in tables if table is not None), None),
+        parameters=sum(p.numel() for p in model.parameters()),
+        model=model,
+    )
+
+
+def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Module:
+    model: Any = revert_sync_batchnorm(MODELS.build(config.model))
+    try:
+        content = read_content(checkpoint)
+    except CheckpointError as error:
+        raise EvaluationError(str(error).rstrip(".")) from error
+    # strict: figures of half a model would be wrong without anybody noticing
+    found = fill(model, content, unknown=True)
+    if found:
+        raise EvaluationError(f"the weights of {checkpoint.name} do not fit its config ({found})")
+    model.cfg = config  # where mmdet's inferencers look for it
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def _build_loader(settings: dict) -> Any:
+    loader = dict(settings, num_workers=0, persistent_workers=False)
+    for key in ("prefetch_factor", "timeout"):  # which only worker processes have
+        loader.pop(key, None)
+    return Runner.build_dataloader(loader, seed=0)
+
+
+def _result(sample: Any, info: dict) -> ImageResult:
+    found = sample.pred_instances.cpu()
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    objects = info.get("instances", ())
+    return ImageResult(
+        image_id=info["img_id"],
+        path=info["img_path"],
+        true_boxes=np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4),
+        true_labels=np.array([o["bbox_label"] for o in objects], dtype=int),
+        crowd=np.array([bool(o.get("ignore_flag", 0)) for o in objects], dtype=bool),
+        boxes=found.bboxes[order].numpy().astype(float),
+        labels=found.labels[order].numpy(),
+        scores=found.scores[order].numpy().astype(float),
+    )

@@ -1,0 +1,70 @@
+"""Models: one folder per role; importing this registers every part."""
+
+from .aligners import SAMSemanticAligner
+from .backbones import DilatedResNet, FoldedResNet
+from .cross_attention import (
+    ConditionalAttention,
+    DeformableAttention,
+    MultiheadCrossAttention,
+    SAMAttention,
+    SMCAAttention,
+)
+from .decoders import ConditionalDecoder, DetrDecoder
+from .detectors import FastDETR
+from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
+from .heads import FastDETRHead
+from .layers import SAMSinePositionalEncoding, TorchDefaultInit
+from .matchers import HungarianMatcher
+from .parts import (
+    Aligner,
+    CrossAttention,
+    Decoder,
+    Encoder,
+    Part,
+    QueryInitialiser,
+    SelfAttention,
+    SpatialPrior,
+)
+from .queries import LearnedBoxQueries, LearnedQueries, TwoStageQueries
+from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
+from .spatial_priors import GaussianPrior, SalientGaussianPrior
+from .transformers import DeformableDetrTransformer, DetrTransformer
+
+__all__ = [
+    "Aligner",
+    "ConditionalAttention",
+    "ConditionalDecoder",
+    "ConditionalSelfAttention",
+    "CrossAttention",
+    "Decoder",
+    "DeformableAttention",
+    "DeformableDetrEncoder",
+    "DeformableDetrTransformer",
+    "DetrDecoder",
+    "DetrEncoder",
+    "DetrTransformer",
+    "DilatedResNet",
+    "Encoder",
+    "FastDETR",
+    "FastDETRHead",
+    "FoldedResNet",
+    "GaussianPrior",
+    "HungarianMatcher",
+    "LearnedBoxQueries",
+    "LearnedQueries",
+    "MultiheadCrossAttention",
+    "MultiheadSelfAttention",
+    "Part",
+    "QueryInitialiser",
+    "SAMAttention",
+    "SAMSemanticAligner",
+    "SAMSinePositionalEncoding",
+    "SMCAAttention",
+    "SMCAConvEncoder",
+    "SMCAEncoder",
+    "SalientGaussianPrior",
+    "SelfAttention",
+    "SpatialPrior",
+    "TorchDefaultInit",
+    "TwoStageQueries",
+]

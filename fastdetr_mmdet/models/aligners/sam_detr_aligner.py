@@ -1,0 +1,138 @@
+"""Semantic aligner of SAM-DETR (Zhang et al. 2022, arXiv 2203.06883)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...ops import align_regions
+from ...structures import Memory, Queries, SalientPoints
+from ...structures.boxes import cxcywh_to_xyxy
+from ..layers import check_heads, init_xavier
+from ..layers.positions import sine_embedding
+from ..parts import Aligner
+
+
+@MODELS.register_module()
+class SAMSemanticAligner(Aligner):
+    """Re-samples every query from the image features that it is going to be matched with.
+
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 to 3.4, Eq. 3 to 7.
+
+    RoIAlign cuts the features of the query's reference box out of the memory (Eq. 3); a small
+    network finds one salient point per head in them (Eq. 4); features and sine embedding of these
+    points become the query of the cross-attention (Eq. 5, 6), each re-weighted by a gate made from
+    the previous content (Eq. 7).
+
+    As in the official code boxes are not clipped and may read outside of the image: zeros outside
+    of the map, and on padding what the encoder left there, so that the padding of a batch changes
+    the result slightly (``ignore_padding`` avoids that). Boxes and embeddings get no gradient.
+    RoIAlign runs once (twice, for the same result, in the official code). Of a memory of several
+    levels, which the paper does not have, it takes the mean over the levels.
+
+    Args:
+        embed_dims: Width; divisible by 4.
+        num_heads: Heads, that is salient points per query.
+        roi_size: Cells per side of the features cut out.
+        ignore_padding: False, the official code, whose weights expect it: padding is read like
+            image. True: each image ends where its padding begins, so that it gives the same result
+            in every batch; one RoIAlign per image.
+        predict_scales: Whether two more values per head are predicted, for a Gaussian prior at the
+            points; the decoder layer sets it when its spatial prior asks for them.
+        layer_index: Not used; every aligner is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    needs_boxes = True
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        roi_size: int = 7,
+        ignore_padding: bool = False,
+        predict_scales: bool = False,
+        layer_index: int = 0,
+    ) -> None:
+        super().__init__()
+        check_heads("SAMSemanticAligner", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.roi_size = roi_size
+        self.ignore_padding = ignore_padding
+        self.predict_scales = predict_scales
+        squeezed = embed_dims // 4
+        self.squeeze = nn.Conv2d(embed_dims, squeezed, 1)
+        self.point_branch = nn.Sequential(
+            nn.Linear(squeezed * roi_size**2, embed_dims),
+            nn.ReLU(),
+            nn.Linear(embed_dims, 2 * embed_dims),
+            nn.ReLU(),
+            nn.Linear(2 * embed_dims, 2 * embed_dims),
+            nn.ReLU(),
+            nn.Linear(2 * embed_dims, num_heads * (4 if predict_scales else 2)),
+        )
+        self.content_gate = nn.Linear(embed_dims, num_heads * embed_dims)
+        self.pos_gate = nn.Linear(embed_dims, num_heads * embed_dims)
+        init_xavier(self)
+        # The official code zeroes this weight too, but its transformer draws it anew afterwards.
+        last = self.point_branch[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, queries: Queries, memory: Memory) -> Queries:
+        """Find the salient points of each query.
+
+        Shape:
+            returns: the queries with ``salient`` set
+        """
+        assert queries.reference is not None
+        bs, num_queries, embed_dims = queries.content.shape
+        reference = queries.reference.detach()
+        regions = self.cut_out(reference, memory.level(0))
+        for level in range(1, memory.num_levels):
+            regions = regions + self.cut_out(reference, memory.level(level))
+        if memory.num_levels > 1:
+            regions = regions / memory.num_levels
+        hidden = F.relu(self.squeeze(regions)).flatten(1)
+        predicted = self.point_branch(hidden).float()
+        inside = predicted[:, : 2 * self.num_heads].tanh().unflatten(1, (1, self.num_heads, 2))
+        content = F.grid_sample(
+            regions.float(), inside, padding_mode="zeros", align_corners=False
+        )  # (bs * num_queries, embed_dims, 1, num_heads)
+        content = content[:, :, 0].transpose(1, 2).unflatten(0, (bs, num_queries))
+
+        centre, size = queries.reference.unsqueeze(2).split(2, dim=-1)
+        points = centre + 0.5 * size * inside[:, 0].unflatten(0, (bs, num_queries))
+        pos = sine_embedding(points.detach(), num_feats=embed_dims // 2)
+        per_head = (self.num_heads, embed_dims)
+        content = content * self.content_gate(queries.content).unflatten(-1, per_head).sigmoid()
+        pos = pos * self.pos_gate(queries.content).unflatten(-1, per_head).sigmoid()
+        scales = None
+        if self.predict_scales:
+            scales = predicted[:, 2 * self.num_heads :].unflatten(1, (self.num_heads, 2))
+            scales = scales.unflatten(0, (bs, num_queries))
+        return queries.with_salient(SalientPoints(content, pos, points, scales))
+
+    def cut_out(self, reference: Tensor, memory: Memory) -> Tensor:
+        """Features of the reference boxes.
+
+        Shape:
+            reference: (bs, num_queries, 4), normalised (cx, cy, w, h)
+            memory: of one level
+            returns: (bs * num_queries, embed_dims, roi_size, roi_size) float32
+        """
+        (h, w), ratios = memory.spatial_shapes[0], memory.valid_ratios[:, 0]
+        x1, y1, x2, y2 = cxcywh_to_xyxy(reference).unbind(-1)
+        boxes = torch.stack([x1 * w, y1 * h, x2 * w, y2 * h], dim=-1)
+        boxes = boxes * ratios.repeat(1, 2)[:, None]
+        features = memory.maps()[0].float()
+        if not self.ignore_padding or memory.valid_shapes is None:
+            return align_regions(features, boxes, self.roi_size)
+        valid = zip(features, boxes, memory.valid_shapes[0], strict=True)
+        return torch.cat(
+            [align_regions(x[None, :, :h, :w], b[None], self.roi_size) for x, b, (h, w) in valid]
+        )

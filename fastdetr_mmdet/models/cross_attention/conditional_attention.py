@@ -1,0 +1,103 @@
+"""Conditional cross-attention (Meng et al. 2021, arXiv 2108.06152)."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures import Memory, Queries
+from ..layers import OutProjection, attend, attention_weights, check_heads, init_xavier, project
+from ..parts import CrossAttention
+from .attention_bias import attention_bias
+from .explanation import Explanation
+
+
+@MODELS.register_module()
+class ConditionalAttention(CrossAttention):
+    """Cross-attention whose score is a content part plus a spatial part.
+
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.2, Eq. 2.
+
+    Query and key are, per head, the concatenation of content and spatial part, so the score is
+    ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial query p_q
+    comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
+
+    Where an aligner has found salient points, head h asks with the features at its point as
+    content, and with T times the point's embedding as spatial query.
+
+    As in the official code, and unlike the paper, the first decoder layer also adds the projected
+    positions to the content parts, because its content queries are still zero.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Decoder layer this module sits in; 0 has the extra query projection.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    needs_spatial = True
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("ConditionalAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_pos_proj = nn.Linear(embed_dims, embed_dims) if layer_index == 0 else None
+        self.q_spatial_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_pos_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        init_xavier(self)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        query, key = self._query_and_key(queries, memory)
+        value = self.v_proj(memory.tokens)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        query, key = self._query_and_key(queries, memory)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+
+    def _query_and_key(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(bs, num_queries, 2 * embed_dims) and (bs, num_tokens, 2 * embed_dims)."""
+        content, spatial = queries.content, queries.spatial
+        if queries.salient is not None:
+            content, spatial = queries.salient.content, queries.salient.pos
+            if queries.spatial_scale is not None:
+                spatial = spatial * queries.spatial_scale.unsqueeze(2)
+        assert spatial is not None  # a decoder that makes none refuses this part
+        query = project(self.q_content_proj, content, self.num_heads)
+        key = self.k_content_proj(memory.tokens)
+        key_pos = self.k_pos_proj(memory.pos)
+        if self.q_pos_proj is not None:
+            query = query + self.q_pos_proj(queries.pos)
+            key = key + key_pos
+        spatial = project(self.q_spatial_proj, spatial, self.num_heads)
+        return self._join(query, spatial), self._join(key, key_pos)
+
+    def _join(self, content: Tensor, spatial: Tensor) -> Tensor:
+        """Concatenate per head: (bs, tokens, embed_dims) twice -> (bs, tokens, 2 * embed_dims)."""
+        parts = [x.unflatten(-1, (self.num_heads, -1)) for x in (content, spatial)]
+        return torch.cat(parts, dim=-1).flatten(2)

@@ -1,0 +1,66 @@
+"""Plain cross-attention of DETR (Carion et al. 2020, arXiv 2005.12872)."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ...structures import Memory, Queries
+from ..layers import InProjection, OutProjection, attend, attention_weights, check_heads
+from ..parts import CrossAttention
+from .attention_bias import attention_bias
+from .explanation import Explanation
+
+
+@MODELS.register_module()
+class MultiheadCrossAttention(CrossAttention):
+    """Dense attention from queries to memory, positions added to query and key.
+
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.1. No difference.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("MultiheadCrossAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        query, key, value = self._project(queries, memory)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        query, key, _ = self._project(queries, memory)
+        bias = attention_bias(memory.attend_mask, spatial_prior)
+        return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        return self.in_proj(
+            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
+        )

@@ -1,0 +1,90 @@
+"""Cross-attention of SAM-DETR (Zhang et al. 2022, arXiv 2203.06883)."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...ops.dropout import drop_and_mix
+from ...structures import Memory, Queries
+from ..layers import MLP, OutProjection, biased, check_heads, init_xavier
+from ..parts import CrossAttention
+from .attention_bias import attention_bias
+from .explanation import Explanation
+
+
+@MODELS.register_module()
+class SAMAttention(CrossAttention):
+    """Every head asks with a query of its own, as wide as the keys, which all heads share.
+
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.3.
+
+    A query is the concatenation of the features at the salient points of all heads. Score of head
+    h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values are split between heads
+    as usual. Keys are not copied per head, as the official code does. Without an aligner all heads
+    ask with the query's own content and position.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("SAMAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_pos_proj = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+        self.k_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_pos_proj = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        init_xavier(self)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        weights = self._weights(queries, memory, spatial_prior)
+        value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        if self.training and self.dropout:
+            attended = drop_and_mix(weights, value, self.dropout)
+        else:
+            attended = weights.to(value.dtype) @ value
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights that ``forward`` attends with; see ``Explanation``."""
+        weights = self._weights(queries, memory, spatial_prior).float()
+        return Explanation(weights=weights.expand(-1, self.num_heads, -1, -1))
+
+    def _weights(self, queries: Queries, memory: Memory, spatial_prior: Tensor | None) -> Tensor:
+        """(bs, num_heads, num_queries, num_tokens), or 1 instead of num_heads where all agree."""
+        if queries.salient is not None:
+            content, pos = queries.salient.content, queries.salient.pos
+        else:
+            assert queries.pos is not None  # the decoder makes one where there is none
+            content, pos = queries.content.unsqueeze(2), queries.pos.unsqueeze(2)
+        query = self.q_content_proj(content) + self.q_pos_proj(pos)
+        groups = query.shape[2]  # num_heads, or 1: the same query for all heads
+        key = self.k_content_proj(memory.tokens) + self.k_pos_proj(memory.pos)
+        # (bs, groups * num_queries, embed_dims) against shared keys: one multiplication
+        query = query.transpose(1, 2).flatten(1, 2) * query.shape[-1] ** -0.5
+        scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (groups, -1))
+        return biased(scores, attention_bias(memory.attend_mask, spatial_prior)).softmax(-1)

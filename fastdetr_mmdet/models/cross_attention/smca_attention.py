@@ -1,0 +1,132 @@
+"""Co-attention of SMCA (Gao et al. 2021, arXiv 2101.07448), with scale selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures import Memory, Queries
+from ..layers import (
+    InProjection,
+    OutProjection,
+    attend,
+    attention_weights,
+    check_heads,
+    init_xavier,
+)
+from ..parts import CrossAttention
+from .attention_bias import attention_bias
+from .explanation import Explanation
+
+
+@MODELS.register_module()
+class SMCAAttention(CrossAttention):
+    """Dense attention within each scale; every query weighs the scales.
+
+    Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 6 with a prior.
+
+    On one level it is DETR's cross-attention. With a ``GaussianPrior`` it is the paper's spatially
+    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 6). On several levels each
+    is attended to by itself, and the results are summed with ``softmax(FC(query))`` as weights. The
+    weights are each image's own; the official code uses those of a batch's first image for all.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        num_levels: Levels of the memory that a layer sees.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
+            memory has another number of levels.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        num_levels: int = 1,
+        dropout: float = 0.1,
+        layer_index: int = 0,
+    ) -> None:
+        super().__init__()
+        check_heads("SMCAAttention", embed_dims, num_heads)
+        self.num_heads, self.num_levels = num_heads, num_levels
+        self.dropout = dropout
+        self.reads_embedded = num_levels > 1
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
+        self.scale_selection: nn.Linear | None = None
+        if num_levels > 1:
+            self.scale_selection = nn.Linear(embed_dims, num_levels)
+            init_xavier(self.scale_selection)
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        query, key, value = self._project(queries, memory)
+        dropout = self.dropout if self.training else 0.0
+        if self.scale_selection is None:
+            bias = attention_bias(memory.attend_mask, spatial_prior)
+            return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
+
+        selection = self._select(queries)
+        attended: Tensor | None = None
+        for level, (own, bias) in enumerate(_levels(memory, spatial_prior)):
+            found = attend(query, key[:, own], value[:, own], self.num_heads, bias, dropout)
+            weighted = found * selection[..., level : level + 1]
+            attended = weighted if attended is None else attended + weighted
+        return self.out_proj(attended)
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """The weights, over all levels, that ``forward`` attends with; see ``Explanation``."""
+        query, key, _ = self._project(queries, memory)
+        if self.scale_selection is None:
+            bias = attention_bias(memory.attend_mask, spatial_prior)
+            return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+        selection = self._select(queries).float()
+        weights = [
+            attention_weights(query, key[:, own], self.num_heads, bias)
+            * selection[:, None, :, level : level + 1]
+            for level, (own, bias) in enumerate(_levels(memory, spatial_prior))
+        ]
+        return Explanation(weights=torch.cat(weights, dim=-1), level_weights=selection)
+
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        return self.in_proj(
+            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
+        )
+
+    def _select(self, queries: Queries) -> Tensor:
+        """Share of each level, (bs, num_queries, num_levels)."""
+        assert self.scale_selection is not None
+        assert queries.embedded is not None  # the decoder layer makes it
+        return self.scale_selection(queries.embedded).softmax(-1)
+
+
+def _levels(memory: Memory, spatial_prior: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
+    """Per level: which tokens are its, and their bias."""
+    start = 0
+    for size in memory.level_sizes:
+        own = slice(start, start + size)
+        start += size
+        mask = memory.attend_mask
+        yield (
+            own,
+            attention_bias(
+                None if mask is None else mask[..., own],
+                None if spatial_prior is None else spatial_prior[..., own],
+            ),
+        )

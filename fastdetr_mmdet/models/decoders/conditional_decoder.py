@@ -1,0 +1,71 @@
+"""Decoder of Conditional DETR: a spatial query conditioned on each layer's content."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ...structures import Queries
+from ..layers import MLP, init_xavier
+from ..layers.positions import sine_embedding
+from .detr_decoder import DetrDecoder
+
+
+@MODELS.register_module()
+class ConditionalDecoder(DetrDecoder):
+    """Hands each layer the spatial query ``p_q = T p_s``.
+
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, Eq. 3.
+
+    p_s is the sine embedding of the reference point, T the diagonal transformation ``FFN(content)``
+    that all layers share; the first layer, whose content is still empty, uses the identity, as the
+    official code does. The transformation reads the content before the decoder's norm.
+
+    Args:
+        embed_dims: Width; even, half of it embeds x and half y.
+        self_attn: Default ``ConditionalSelfAttention``.
+        cross_attn: Default ``ConditionalAttention``.
+        **kwargs: As for ``DetrDecoder``.
+
+    Raises:
+        ValueError: if the cross-attention does not read the spatial query.
+    """
+
+    needs_reference = True
+    gives_spatial = True
+
+    def __init__(
+        self,
+        embed_dims: int,
+        self_attn: dict | None = None,
+        cross_attn: dict | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            embed_dims,
+            self_attn=self_attn or dict(type="ConditionalSelfAttention"),
+            cross_attn=cross_attn or dict(type="ConditionalAttention"),
+            **kwargs,
+        )
+        for layer in self.layers:
+            if not getattr(layer.cross_attn, "needs_spatial", False):
+                raise ValueError(
+                    f"ConditionalDecoder makes a conditional spatial query that "
+                    f"{type(layer.cross_attn).__name__} does not read; use decoder type "
+                    "'DetrDecoder'."
+                )
+        self.query_scale: MLP | None = None
+        if self.num_layers > 1:  # the first layer uses the identity
+            self.query_scale = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
+            init_xavier(self.query_scale)
+
+    def embed_reference(self, queries: Queries) -> Tensor:
+        """Sine embedding of the reference centres, (bs, num_queries, embed_dims) float32."""
+        assert queries.reference is not None
+        return sine_embedding(queries.reference[..., :2], num_feats=self.embed_dims // 2)
+
+    def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
+        """T of Eq. 3: the content through an MLP; in the first layer the identity, None."""
+        if index == 0 or self.query_scale is None:
+            return None
+        return self.query_scale(content)

@@ -1,0 +1,264 @@
+"""The one detector: backbone, neck, transformer and head, each chosen by the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ...structures import DecoderOutput, Memory
+from ...structures.padding import host_shapes, level_masks
+
+
+@MODELS.register_module()
+class FastDETR(BaseDetector):
+    """A DETR whose parts are registered modules.
+
+    Paper: none; what is a paper's is in its parts.
+
+    images - backbone - neck - ``Memory`` - transformer - ``DecoderOutput`` - head.
+
+    Args:
+        backbone: mmdet backbone config.
+        transformer: ``DetrTransformer`` config.
+        bbox_head: ``FastDETRHead`` config.
+        neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
+        positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
+            of the transformer's width.
+        mask_from: Per level, which level's padding mask its own is interpolated from; None, as a
+            whole or for a level: from the image's, as in all papers. The SMCA authors' multi-scale
+            code takes its last level's from the third.
+        num_queries: Queries per image; None leaves it to ``transformer.queries``.
+        train_cfg: Handed to the head: ``assigner``.
+        test_cfg: Handed to the head: ``max_per_img``. ``separate_sizes``: False, the official
+            codes: images of different sizes are padded to one batch, which changes their results
+            a little (the backbone's convolutions see the padding, and some parts do). True: in
+            ``predict`` images of one size are a batch of their own, without padding, so that an
+            image gives the same result in every batch.
+        data_preprocessor: ``DetDataPreprocessor`` config.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: if the parts' widths, levels or query numbers disagree.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        transformer: dict,
+        bbox_head: dict,
+        neck: dict | None = None,
+        positional_encoding: dict | None = None,
+        mask_from: Sequence[int | None] | None = None,
+        num_queries: int | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        transformer = dict(transformer)
+        if not transformer.get("queries") or not transformer.get("decoder"):
+            raise ValueError(
+                "transformer needs 'queries' and 'decoder', for example "
+                "queries=dict(type='LearnedQueries') and decoder=dict(type='DetrDecoder')."
+            )
+        if num_queries is not None:
+            transformer["queries"] = _with_num_queries(transformer["queries"], num_queries)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck) if neck is not None else None
+        self.transformer = MODELS.build(transformer)
+        embed_dims = self.transformer.embed_dims
+        self.positional_encoding = MODELS.build(
+            positional_encoding or dict(type="SinePositionalEncoding", normalize=True),
+            default_args=dict(num_feats=embed_dims // 2),
+        )
+        self.mask_from = mask_from
+        self.separate_sizes = bool((test_cfg or {}).get("separate_sizes", False))
+        decoder = self.transformer.decoder
+        queries = self.transformer.queries
+        # What follows from other parts is not the config's to say, so it comes after the config's.
+        decided = dict(
+            num_pred_layer=decoder.num_layers + int(queries.makes_proposals),
+            as_two_stage=queries.makes_proposals,
+            class_aware_proposals=getattr(queries, "class_aware", False),
+        )
+        self.bbox_head = MODELS.build(
+            dict(bbox_head, **decided),
+            default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),
+        )
+        self._check_widths(neck)
+        num_levels = _num_levels(backbone, neck)
+        if num_levels is not None:
+            self.transformer.check_levels(num_levels)
+
+    def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
+        embed_dims = self.transformer.embed_dims
+        if self.bbox_head.embed_dims != embed_dims:
+            raise ValueError(
+                f"bbox_head.embed_dims={self.bbox_head.embed_dims} differs from "
+                f"transformer.embed_dims={embed_dims}; leave it out of bbox_head, it is taken over."
+            )
+        last = neck if neck is None or isinstance(neck, dict) else neck[-1]
+        neck_dims = (last or {}).get("out_channels", embed_dims)
+        if neck_dims != embed_dims:
+            raise ValueError(
+                f"neck.out_channels={neck_dims} differs from transformer.embed_dims={embed_dims}; "
+                "set both to the same width."
+            )
+        pos_dims = 2 * getattr(self.positional_encoding, "num_feats", embed_dims // 2)
+        if pos_dims != embed_dims:
+            raise ValueError(
+                f"positional_encoding.num_feats={pos_dims // 2} makes {pos_dims} features, but "
+                f"transformer.embed_dims={embed_dims}; set num_feats to {embed_dims // 2} or leave "
+                "it out."
+            )
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W), normalised and padded
+            returns: per level (bs, embed_dims, h, w), finest first
+        """
+        features = self.backbone(batch_inputs)
+        return features if self.neck is None else self.neck(features)
+
+    def make_memory(
+        self, features: Sequence[Tensor], batch_inputs: Tensor, batch_data_samples: Any
+    ) -> Memory:
+        """Flatten feature maps, with masks and positional encodings.
+
+        Without data samples, or where they do not say otherwise, every image fills its input.
+        """
+        batch_size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
+        if batch_data_samples is None:
+            image_sizes = [batch_size] * len(batch_inputs)
+        else:
+            metas = [sample.metainfo for sample in batch_data_samples]
+            image_sizes = [tuple(meta.get("img_shape", batch_size))[:2] for meta in metas]
+        level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        device = batch_inputs.device
+        masks, valid_ratios = level_masks(
+            image_sizes, batch_size, level_sizes, mask_from=self.mask_from
+        )
+        valid_shapes = None
+        if masks is not None:
+            valid_shapes = host_shapes(valid_ratios, level_sizes)
+            masks = [mask.to(device, non_blocking=True) for mask in masks]
+        valid_ratios = valid_ratios.to(device, non_blocking=True)
+        pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
+        pos_maps = []
+        for level, feature in enumerate(features):
+            if masks is None:  # all images alike: encode one, share it
+                whole = torch.zeros(1, *level_sizes[level], dtype=torch.bool, device=feature.device)
+                pos = self.positional_encoding(whole)
+                pos_maps.append(pos.expand(len(feature), -1, -1, -1))
+            else:
+                pos_maps.append(self.positional_encoding(masks[level]))
+        pixels = pixels.to(device, non_blocking=True)
+        return Memory.from_maps(list(features), pos_maps, valid_ratios, masks, pixels, valid_shapes)
+
+    def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: Any) -> DecoderOutput:
+        """From images to decoder outputs."""
+        features = self.extract_feat(batch_inputs)
+        memory = self.make_memory(features, batch_inputs, batch_data_samples)
+        return self.transformer(
+            memory, self.bbox_head.box_branches, self.bbox_head.proposal_branches
+        )
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
+        """Losses of a batch, by mmdet's names; see ``FastDETRHead.loss``.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+        """
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        proposals: dict[str, Tensor] = {}
+        if output.proposals is not None:
+            proposals = dict(
+                enc_outputs_class=output.proposals.cls_scores,
+                enc_outputs_coord=output.proposals.box_logits.sigmoid(),
+            )
+        return self.bbox_head.loss(
+            hidden_states=output.hidden_states,
+            reference_logits=output.reference_logits,
+            batch_data_samples=batch_data_samples,
+            **proposals,
+        )
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool = True
+    ) -> Sequence:
+        """The data samples with ``pred_instances``; see ``FastDETRHead.predict``.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+        """
+        if self.separate_sizes:
+            for images, samples in _by_size(batch_inputs, batch_data_samples):
+                self._predict(images, samples, rescale)
+            return batch_data_samples
+        return self._predict(batch_inputs, batch_data_samples, rescale)
+
+    def _predict(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool
+    ) -> Sequence:
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        results = self.bbox_head.predict(
+            hidden_states=output.hidden_states,
+            reference_logits=output.reference_logits,
+            batch_data_samples=batch_data_samples,
+            rescale=rescale,
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Raw outputs of all layers.
+
+        Shape:
+            batch_inputs: (bs, 3, H, W)
+            returns: all_layers_cls_scores (num_layers, bs, num_queries, num_classes) logits and
+                all_layers_bbox_preds (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
+        """
+        output = self.forward_transformer(batch_inputs, batch_data_samples)
+        return self.bbox_head(output.hidden_states, reference_logits=output.reference_logits)
+
+
+def _by_size(
+    batch_inputs: Tensor, batch_data_samples: Sequence
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """The images of each size, cut to it, with their data samples."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, sample in enumerate(batch_data_samples):
+        h, w = sample.metainfo.get("img_shape", batch_inputs.shape[-2:])[:2]
+        groups.setdefault((h, w), []).append(index)
+    for (h, w), images in groups.items():
+        yield batch_inputs[images, :, :h, :w], [batch_data_samples[index] for index in images]
+
+
+def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | None:
+    """Feature levels that the configs promise; None where they do not say."""
+    if neck is not None:
+        last = neck if isinstance(neck, dict) else neck[-1]
+        channels = last.get("in_channels")  # a number where a neck keeps the levels it is given
+        return last.get("num_outs") or (
+            len(channels) if isinstance(channels, (list, tuple)) else None
+        )
+    return len(backbone["out_indices"]) if "out_indices" in backbone else None
+
+
+def _with_num_queries(queries: dict, num_queries: int) -> dict:
+    own = queries.get("num_queries", num_queries)
+    if own != num_queries:
+        raise ValueError(
+            f"model.num_queries={num_queries} and model.transformer.queries.num_queries={own} "
+            "disagree; set model.num_queries only."
+        )
+    return dict(queries, num_queries=num_queries)

@@ -1,0 +1,8 @@
+"""Encoders: ``(Memory) -> Memory``."""
+
+from .deformable_detr_encoder import DeformableDetrEncoder
+from .detr_encoder import DetrEncoder
+from .smca_conv_encoder import SMCAConvEncoder
+from .smca_encoder import SMCAEncoder
+
+__all__ = ["DeformableDetrEncoder", "DetrEncoder", "SMCAConvEncoder", "SMCAEncoder"]

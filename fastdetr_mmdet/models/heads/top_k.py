@@ -1,0 +1,30 @@
+"""From logits and boxes of all queries to the best detections."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...structures.boxes import cxcywh_to_xyxy
+
+
+def top_k(cls_scores: Tensor, boxes: Tensor, max_per_img: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (query, class) pairs of each image.
+
+    Args:
+        cls_scores: Logits.
+        boxes: Normalised (cx, cy, w, h).
+        max_per_img: How many; there are at most num_queries * num_classes.
+
+    Shape:
+        cls_scores: (bs, num_queries, num_classes)
+        boxes: (bs, num_queries, 4)
+        returns: scores (bs, k) in [0, 1], descending; labels (bs, k) int64; normalised corners
+            (x1, y1, x2, y2), (bs, k, 4)
+    """
+    num_classes = cls_scores.shape[-1]
+    scores = cls_scores.float().sigmoid().flatten(1)
+    scores, index = scores.topk(min(max_per_img, scores.shape[1]), dim=1)
+    query = torch.div(index, num_classes, rounding_mode="floor")
+    corners = cxcywh_to_xyxy(boxes).gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
+    return scores, index % num_classes, corners

@@ -1,0 +1,272 @@
+"""Batched bipartite matching of queries and objects (DETR, Carion et al. 2020, Eq. 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ...structures.targets import Targets, name_image
+from .match_costs import cost_terms
+
+DETR_COSTS = (
+    dict(type="FocalLossCost", weight=2.0),
+    dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
+    dict(type="IoUCost", iou_mode="giou", weight=2.0),
+)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matched pairs of all layers and images, ordered by layer, then image, then query.
+
+    Every layer has the same number of pairs, min(num_queries, objects) summed over the images.
+
+    Shape:
+        query_index: (num_pairs,) long, into (num_layers, bs, num_queries) flattened.
+        object_index: (num_pairs,) long, into the batch's concatenated objects.
+    """
+
+    query_index: Tensor
+    object_index: Tensor
+
+
+@TASK_UTILS.register_module()
+class HungarianMatcher(BaseAssigner):
+    """One-to-one matching of least total cost.
+
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
+
+    ``match`` takes all decoder layers and all images at once: each cost term is computed in one
+    go on the device, and one copy brings what is needed to the host, where scipy solves. Costs
+    are in float32 whatever the precision of the model. When an image has more objects than there
+    are queries, the cheapest subset is matched and the other objects stay unmatched.
+
+    ``assign`` does the same for one image, so that mmdet's DETR heads take this class as their
+    ``train_cfg.assigner``.
+
+    Args:
+        match_costs: mmdet match-cost configs; None: the costs 2 / 5 / 2 of focal class cost, L1 on
+            normalised (cx, cy, w, h) and GIoU that Deformable DETR and its successors use.
+    """
+
+    def __init__(self, match_costs: Sequence[dict] | dict | None = None) -> None:
+        if isinstance(match_costs, dict):
+            match_costs = [match_costs]
+        configs = DETR_COSTS if match_costs is None else match_costs
+        if not configs:
+            raise ValueError("HungarianMatcher: match_costs is empty; name at least one cost.")
+        self.match_costs = [TASK_UTILS.build(dict(cost)) for cost in configs]
+
+    def match(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
+    ) -> Matches:
+        """Match every layer's queries of every image with the image's objects.
+
+        Args:
+            cls_scores, boxes: Predictions of all layers.
+            targets: Objects of all images.
+            what: What a layer is called in messages.
+
+        Shape:
+            cls_scores: (num_layers, bs, num_queries, num_classes) logits
+            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
+
+        Raises:
+            ValueError: if a class index is out of range or a cost is not finite; names the image,
+                the decoder layer and the cost term.
+        """
+        return self.match_all([(cls_scores, boxes, targets, what)])[0]
+
+    @torch.no_grad()
+    def match_all(self, calls: Sequence[tuple[Tensor, Tensor, Targets, str]]) -> list[Matches]:
+        """What ``match`` gives for each of several argument lists, with one copy for all of them.
+
+        Two-stage models match encoder proposals and decoder layers in every step.
+        """
+        pending = [self._pack(*call) for call in calls]
+        host = torch.cat([one.packed for one in pending]).cpu().numpy()
+        spans = _spans([len(one.packed) for one in pending])
+        return [
+            self._unpack(one, host[start : start + size]).to(one.packed.device)
+            for one, (start, size) in zip(pending, spans, strict=True)
+        ]
+
+    def _pack(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> _Pending:
+        # An image without objects has no cost in which a NaN could show: ask the outputs.
+        finite = (_is_finite(cls_scores) & _is_finite(boxes)).flatten().float()
+        if targets.num_objects == 0:
+            return _Pending(finite, [], targets, tuple(cls_scores.shape), what)
+        with torch.autocast(cls_scores.device.type, enabled=False):
+            terms = cost_terms(self.match_costs, cls_scores, boxes, targets)
+        cost = sum(terms[1:], terms[0])  # (num_layers, bs, num_queries, most objects)
+        blocks = [cost[:, image, :, :count] for image, count in enumerate(targets.counts)]
+        # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
+        parts = [finite, targets.labels.float(), *(block.flatten() for block in blocks)]
+        return _Pending(torch.cat(parts), terms, targets, tuple(cls_scores.shape), what)
+
+    def _unpack(self, one: _Pending, host: np.ndarray) -> _HostMatches:
+        num_layers, bs, num_queries, num_classes = one.shape
+        targets, what = one.targets, one.what
+        flags, labels, costs = np.split(host, np.cumsum([num_layers * bs, targets.num_objects]))
+        self._check_labels(labels, targets, num_classes)
+        shapes = [(num_layers, num_queries, count) for count in targets.counts]
+        host_blocks = [
+            costs[start : start + size].reshape(shape)
+            for (start, size), shape in zip(
+                _spans([int(np.prod(shape)) for shape in shapes]), shapes, strict=True
+            )
+        ]
+        for image, block in enumerate(host_blocks):
+            if not np.isfinite(block).all():
+                layer = int(np.argmax(~np.isfinite(block).all(axis=(1, 2))))
+                parts = [term[layer, image, :, : targets.counts[image]] for term in one.terms]
+                self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
+        self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
+        return self._solve(host_blocks, targets.counts, num_layers, num_queries)
+
+    def _solve(
+        self,
+        host_blocks: list[np.ndarray],
+        counts: Sequence[int],
+        num_layers: int,
+        num_queries: int,
+    ) -> _HostMatches:
+        nothing = np.zeros(0, dtype=np.int64)
+        query_index, object_index = [nothing], [nothing]
+        bs = len(host_blocks)
+        for layer in range(num_layers):
+            for image, (start, count) in enumerate(_spans(counts)):
+                if count == 0:
+                    continue
+                rows, columns = linear_sum_assignment(host_blocks[image][layer])
+                query_index.append(rows + (layer * bs + image) * num_queries)
+                object_index.append(columns + start)
+        return _HostMatches(np.concatenate(query_index), np.concatenate(object_index))
+
+    def _check_labels(self, labels: np.ndarray, targets: Targets, num_classes: int) -> None:
+        wrong = (labels < 0) | (labels >= num_classes)
+        if wrong.any():
+            position = int(np.argmax(wrong))
+            image = int(np.searchsorted(np.cumsum(targets.counts), position, side="right"))
+            raise ValueError(
+                f"Class index {int(labels[position])} of image ({targets.image_ids[image]}) is out "
+                f"of range for {num_classes} classes; set model.bbox_head.num_classes to the "
+                "number of classes in the data set's metainfo."
+            )
+
+    def _check_outputs(self, finite: np.ndarray, image_ids: Sequence[str], what: str) -> None:
+        if not finite.all():
+            layer, image = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"The network's outputs are not finite for image ({image_ids[image]}), {what} "
+                f"{layer}; lower the learning rate or clip gradients (optim_wrapper.clip_grad), "
+                "and check that image."
+            )
+
+    def _raise_not_finite(self, parts: list[Tensor], layer: str, image_id: str) -> None:
+        names = [
+            type(cost).__name__
+            for cost, part in zip(self.match_costs, parts, strict=True)
+            if not torch.isfinite(part).all()
+        ]
+        raise ValueError(
+            f"Matching cost is not finite for image ({image_id}), {layer}, cost term "
+            f"{' and '.join(names) or 'sum of all'}: the network's outputs or the image's boxes "
+            "hold NaN or infinite values; lower the learning rate or clip gradients "
+            "(optim_wrapper.clip_grad), and check the boxes of that image."
+        )
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        img_meta: dict | None = None,
+        **kwargs,
+    ) -> AssignResult:
+        """Match one image, in the form that mmdet's heads ask for.
+
+        Args:
+            pred_instances: ``scores`` (num_queries, num_classes) logits and ``bboxes``
+                (num_queries, 4) pixel xyxy.
+            gt_instances: ``labels`` and ``bboxes``, pixel xyxy.
+            img_meta: Must hold ``img_shape``, (h, w).
+
+        Raises:
+            ValueError: as for ``match``.
+        """
+        meta = img_meta or {}
+        num_objects, num_queries = len(gt_instances), len(pred_instances)
+        labels = gt_instances.labels
+        assigned = labels.new_zeros(num_queries)  # 0 = background, i + 1 = object i
+        assigned_labels = labels.new_full((num_queries,), -1)
+        if num_objects and num_queries:
+            scores = _spread_infinity(pred_instances.scores.float())
+            predictions = InstanceData(scores=scores, bboxes=pred_instances.bboxes.float())
+            objects = InstanceData(
+                labels=labels.clamp(0, scores.shape[-1] - 1), bboxes=gt_instances.bboxes
+            )
+            with torch.autocast(scores.device.type, enabled=False):
+                terms = [cost(predictions, objects, img_meta) for cost in self.match_costs]
+            cost = torch.stack(terms).sum(0)
+            host = torch.cat([cost.flatten(), labels.float()]).cpu().numpy()
+            target = Targets(labels, labels, (num_objects,), labels, (name_image(meta),))
+            self._check_labels(host[-num_objects:], target, scores.shape[-1])
+            host = host[:-num_objects].reshape(num_queries, num_objects)
+            if not np.isfinite(host).all():
+                self._raise_not_finite(terms, "one decoder layer", name_image(meta))
+            rows, columns = (torch.from_numpy(x) for x in linear_sum_assignment(host))
+            rows, columns = rows.to(labels.device), columns.to(labels.device)
+            assigned[rows] = columns + 1
+            assigned_labels[rows] = labels[columns]
+        return AssignResult(num_objects, assigned, None, labels=assigned_labels)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A call whose costs are still on the device: flags, labels and costs in one row of floats."""
+
+    packed: Tensor
+    terms: list[Tensor]
+    targets: Targets
+    shape: tuple[int, ...]
+    what: str
+
+
+@dataclass(frozen=True)
+class _HostMatches:
+    query_index: np.ndarray
+    object_index: np.ndarray
+
+    def to(self, device: torch.device) -> Matches:
+        """Both index arrays in one copy."""
+        pairs = torch.from_numpy(np.stack([self.query_index, self.object_index]))
+        query_index, object_index = pairs.to(device, non_blocking=True)
+        return Matches(query_index, object_index)
+
+
+def _is_finite(x: Tensor) -> Tensor:
+    """Per layer and image, in one pass less than ``isfinite`` needs: (num_layers, bs) bool."""
+    return (x.float() * 0).flatten(2).sum(-1) == 0
+
+
+def _spread_infinity(logits: Tensor) -> Tensor:
+    """Make a query's logits NaN if one is infinite.
+
+    Its costs would be finite, and the loss that follows NaN; so the matcher is where it shows.
+    """
+    return logits + (logits * 0).sum(-1, keepdim=True)
+
+
+def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """(start, count) of every run in a concatenation."""
+    starts = np.cumsum([0, *counts[:-1]])
+    return [(int(start), int(count)) for start, count in zip(starts, counts, strict=True)]

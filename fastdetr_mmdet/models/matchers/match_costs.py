@@ -1,0 +1,146 @@
+"""Match costs of all decoder layers and all images of a batch, each term in a few operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost, FocalLossCost, IoUCost
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ...structures.boxes import cxcywh_to_xyxy
+from ...structures.targets import Targets
+
+# Side, in pixels, of the image that mmdet's own costs are given boxes in. They divide by the
+# image's size, and boxes of images that are all of one size are the same thing. A power of two, so
+# that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
+COMMON_SIZE = 2**12
+_LEAST_AREA = 1e-6 / COMMON_SIZE**2
+
+
+@dataclass(frozen=True)
+class PaddedObjects:
+    """The objects of every image in a row of its own, filled up with others to equal length.
+
+    Shape:
+        labels: (bs, most) long
+        boxes: (bs, most, 4) normalised (cx, cy, w, h), float32
+    """
+
+    labels: Tensor
+    boxes: Tensor
+
+    @classmethod
+    def from_targets(cls, targets: Targets, num_classes: int) -> PaddedObjects:
+        """``targets`` with at least one object; labels out of range are taken into it."""
+        counts, most = targets.counts, max(targets.counts)
+        labels = targets.labels.clamp(0, num_classes - 1)
+        boxes = targets.boxes.float()
+        if min(counts) == most:  # nothing to fill up: views
+            return cls(labels.view(len(counts), most), boxes.view(len(counts), most, 4))
+        rows, start = [], 0
+        for count in counts:
+            rows.append([start + i if i < count else 0 for i in range(most)])
+            start += count
+        index = torch.tensor(rows).to(labels.device, non_blocking=True)
+        return cls(labels[index], boxes[index])
+
+
+def cost_terms(
+    costs: Sequence[Any], cls_scores: Tensor, boxes: Tensor, targets: Targets
+) -> list[Tensor]:
+    """Every cost of every query with every object of its own image.
+
+    mmdet's focal, L1 and IoU costs are computed for the whole batch at once, and for the classes
+    that occur only; another cost is asked image by image. A query with an infinite logit costs NaN.
+
+    Args:
+        costs: Match costs, mmdet's or registered ones of their kind.
+        cls_scores, boxes: Predictions of all layers.
+        targets: At least one object.
+
+    Shape:
+        cls_scores: (num_layers, bs, num_queries, num_classes) logits
+        boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
+        returns: per cost (num_layers, bs, num_queries, most), float32, most = objects of the image
+            that has most; an image's columns beyond its own objects mean nothing.
+    """
+    cls_scores, boxes = cls_scores.float(), boxes.float()
+    objects = PaddedObjects.from_targets(targets, cls_scores.shape[-1])
+    # NaN where a logit is not finite: such a query's cost would be, and the loss that follows not.
+    spoiled = (cls_scores * 0).sum(-1, keepdim=True)
+    terms = []
+    for cost in costs:
+        batched = _BATCHED.get(type(cost))
+        if batched is None or getattr(cost, "binary_input", False):
+            terms.append(_image_by_image(cost, cls_scores + spoiled, boxes, targets))
+        else:
+            term = batched(cost, cls_scores, boxes, objects) * cost.weight
+            terms.append(term + spoiled if type(cost) is FocalLossCost else term)
+    return terms
+
+
+def _focal(
+    cost: FocalLossCost, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects
+) -> Tensor:
+    """Focal loss as an object less that as background (arXiv 2010.04159, A.3), of its class."""
+    labels = objects.labels[None, :, None].expand(*cls_scores.shape[:3], -1)
+    scores = cls_scores.gather(3, labels).sigmoid_()
+    background = 1 - scores
+    as_object = (scores + cost.eps).log_().mul_(background.pow(cost.gamma)).mul_(-cost.alpha)
+    as_background = (background + cost.eps).log_().mul_(scores.pow_(cost.gamma))
+    return as_object.add_(as_background, alpha=1 - cost.alpha)
+
+
+def _l1(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -> Tensor:
+    if cost.box_format == "xyxy":
+        boxes, wanted = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(objects.boxes)
+    else:
+        wanted = objects.boxes
+    return torch.cdist(boxes, wanted.expand(len(boxes), -1, -1, -1), p=1)
+
+
+def _iou(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -> Tensor:
+    """Negative IoU or GIoU (arXiv 1902.09630), coordinate by coordinate."""
+    x1, y1, x2, y2 = cxcywh_to_xyxy(boxes).unsqueeze(-1).unbind(-2)  # (..., num_queries, 1)
+    a1, b1, a2, b2 = cxcywh_to_xyxy(objects.boxes).unsqueeze(1).unbind(-1)  # (bs, 1, most)
+    width = torch.minimum(x2, a2).sub_(torch.maximum(x1, a1))
+    height = torch.minimum(y2, b2).sub_(torch.maximum(y1, b1))
+    overlap = width.clamp(min=0) * height.clamp(min=0)
+    union = ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1)).sub_(overlap).clamp_(min=_LEAST_AREA)
+    iou = overlap.div_(union)
+    if cost.iou_mode == "iou":
+        return iou.neg_()
+    # The sides of the smallest box around both: max - min = (sum of the sides) - (min - max).
+    around = ((x2 - x1) + (a2 - a1)).sub_(width)
+    around = around.mul_(((y2 - y1) + (b2 - b1)).sub_(height)).clamp_(min=_LEAST_AREA)
+    return around.sub(union).div_(around).sub_(iou)
+
+
+_BATCHED: dict[type, Callable[..., Tensor]] = {
+    FocalLossCost: _focal,
+    BBoxL1Cost: _l1,
+    IoUCost: _iou,
+}
+
+
+def _image_by_image(cost: Any, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
+    num_layers, _, num_queries, num_classes = cls_scores.shape
+    corners = cxcywh_to_xyxy(boxes) * COMMON_SIZE
+    wanted = cxcywh_to_xyxy(targets.boxes.float()) * COMMON_SIZE
+    labels = targets.labels.clamp(0, num_classes - 1)
+    meta = dict(img_shape=(COMMON_SIZE, COMMON_SIZE))
+    most, start, images = max(targets.counts), 0, []
+    for image, count in enumerate(targets.counts):
+        own = slice(start, start + count)
+        start += count
+        predictions = InstanceData(
+            scores=cls_scores[:, image].flatten(0, 1), bboxes=corners[:, image].flatten(0, 1)
+        )
+        term = cost(predictions, InstanceData(labels=labels[own], bboxes=wanted[own]), meta)
+        term = term.view(num_layers, num_queries, count)
+        images.append(torch.nn.functional.pad(term, (0, most - count)))
+    return torch.stack(images, dim=1)

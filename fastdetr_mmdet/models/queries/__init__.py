@@ -1,0 +1,7 @@
+"""Query initialisers: ``(Memory, proposal branches) -> (Queries, Proposals or None)``."""
+
+from .learned_box_queries import LearnedBoxQueries
+from .learned_queries import LearnedQueries
+from .two_stage_queries import TwoStageQueries
+
+__all__ = ["LearnedBoxQueries", "LearnedQueries", "TwoStageQueries"]

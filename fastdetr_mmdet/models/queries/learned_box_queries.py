@@ -1,0 +1,53 @@
+"""Learned reference boxes in the place of learned object queries (SAM-DETR, DAB-DETR)."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures import Memory, Proposals, Queries
+from ..parts import QueryInitialiser
+
+
+@MODELS.register_module()
+class LearnedBoxQueries(QueryInitialiser):
+    """One learned box per query, the same for every image; the content starts at zero.
+
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 (the idea of DAB-DETR, arXiv
+    2201.12329). The queries have no position of their own: the decoder embeds the boxes' centres
+    anew in each layer.
+
+    Args:
+        embed_dims: Width.
+        num_queries: Queries per image.
+
+    Raises:
+        ValueError: if num_queries is below 1.
+    """
+
+    reference_dims = 4
+    makes_proposals = False
+
+    def __init__(self, embed_dims: int, num_queries: int = 300) -> None:
+        super().__init__()
+        if num_queries < 1:
+            raise ValueError(f"num_queries={num_queries} must be at least 1.")
+        self.num_queries = num_queries
+        self.embed_dims = embed_dims
+        self.reference = nn.Embedding(num_queries, 4)
+
+    def forward(
+        self, memory: Memory, proposal_branches: tuple[nn.Module, nn.Module] | None = None
+    ) -> tuple[Queries, Proposals | None]:
+        """Queries for every image of the memory; no proposals, so the branches are not used.
+
+        Shape:
+            returns: content (bs, num_queries, embed_dims) zeros, pos None, reference
+                (bs, num_queries, 4).
+        """
+        bs = memory.tokens.shape[0]
+        boxes: Tensor = self.reference.weight
+        content = torch.zeros(1, len(boxes), self.embed_dims, device=boxes.device)
+        queries = Queries(content=content.expand(bs, -1, -1))
+        return queries.with_reference(boxes.unsqueeze(0).expand(bs, -1, -1)), None

@@ -1,0 +1,57 @@
+"""Self-attention of Conditional DETR: content and position projected apart."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures import Queries
+from ..layers import OutProjection, attend, check_heads, init_xavier
+from ..parts import SelfAttention
+
+
+@MODELS.register_module()
+class ConditionalSelfAttention(SelfAttention):
+    """Self-attention whose content and positional parts have projections of their own, summed.
+
+    Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3 (the paper keeps DETR's
+    self-attention; the separate projections are the official code's). Values come from the content
+    alone.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every self-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("ConditionalSelfAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_pos_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_pos_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        init_xavier(self)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(self, queries: Queries) -> Tensor:
+        """Attend among the queries of each image.
+
+        Shape:
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        content, pos = queries.content, queries.pos
+        query = self.q_content_proj(content) + self.q_pos_proj(pos)
+        key = self.k_content_proj(content) + self.k_pos_proj(pos)
+        value = self.v_proj(content)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, dropout=dropout))

@@ -1,0 +1,50 @@
+"""Plain self-attention of DETR (Carion et al. 2020, arXiv 2005.12872)."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ...structures import Queries
+from ..layers import InProjection, OutProjection, attend, check_heads
+from ..parts import SelfAttention
+
+
+@MODELS.register_module()
+class MultiheadSelfAttention(SelfAttention):
+    """Self-attention with the positional part added to query and key before one projection.
+
+    Paper: Transformer, Vaswani et al. 2017, arXiv 1706.03762, Sec. 3.2.2, as DETR uses it. No
+    difference.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of the attention weights.
+        layer_index: Not used; every self-attention is told which decoder layer it sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        check_heads("MultiheadSelfAttention", embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
+
+    def forward(self, queries: Queries) -> Tensor:
+        """Attend among the queries of each image.
+
+        Shape:
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        content = queries.content
+        located = content if queries.pos is None else content + queries.pos
+        query, key, value = self.in_proj(located, located, content)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, self.num_heads, dropout=dropout))

@@ -1,0 +1,51 @@
+"""Gaussian prior at the salient points of SAM-DETR ("SAM-DETR w/ SMCA")."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from ...structures import Memory, Queries
+from ..parts import SpatialPrior
+from .gaussian_prior import gaussian_scores
+
+
+@MODELS.register_module()
+class SalientGaussianPrior(SpatialPrior):
+    """Each head expects its object around the salient point that the aligner found for it.
+
+    Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.5, with the Gaussian of SMCA, Gao
+    et al. 2021, arXiv 2101.07448, Eq. 5. Centres and scales come from the aligner; this part has no
+    parameters. As in the official code a scale of 0 is a flat prior.
+
+    Args:
+        embed_dims, num_heads, layer_index: Not used; every part is told.
+        smooth: SMCA's beta, how wide the Gaussian is at scale 1, in squared cells.
+    """
+
+    # The aligner has to find points, and to predict scales with them.
+    needs_salient = True
+
+    def __init__(
+        self, embed_dims: int, num_heads: int = 8, smooth: float = 8.0, layer_index: int = 0
+    ) -> None:
+        super().__init__()
+        self.smooth = smooth
+
+    def forward(self, queries: Queries, memory: Memory) -> Tensor:
+        """Scores to add to those of the attention.
+
+        Shape:
+            returns: (bs, num_heads, num_queries, num_tokens) float32, <= 0
+        """
+        salient = queries.salient
+        assert salient is not None and salient.scales is not None  # the layer sees to it
+        scales = salient.scales.float().square()
+        scores = []
+        for level, (h, w) in enumerate(memory.spatial_shapes):
+            x, y = salient.points.unbind(-1)
+            centres = torch.stack([x * w, y * h], dim=-1)
+            centres = centres * memory.valid_ratios[:, level, None, None]
+            scores.append(gaussian_scores(centres, scales, (h, w), 0.5, self.smooth))
+        return torch.cat(scores, dim=-1)

@@ -1,0 +1,65 @@
+"""Transformer whose levels are told apart by a learned embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from ...structures import DecoderOutput, Memory
+from .detr_transformer import DetrTransformer
+
+
+@MODELS.register_module()
+class DeformableDetrTransformer(DetrTransformer):
+    """``DetrTransformer`` that adds a learned vector per level to the positional encoding.
+
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, scale-level embedding. As
+    in the official code it is there for one level too. Where no part reads positions (deformable
+    cross-attention behind no encoder) there is none.
+
+    Args:
+        num_levels: Feature levels.
+        **kwargs: As for ``DetrTransformer``.
+
+    Raises:
+        ValueError: as ``DetrTransformer``; when the model is built, if the neck gives another
+            number of levels.
+    """
+
+    def __init__(self, num_levels: int = 4, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_levels = num_levels
+        # what nothing reads would get no gradient, which DistributedDataParallel refuses
+        self.level_embed: nn.Parameter | None = None
+        if not isinstance(self.encoder, nn.Identity) or self.decoder.reads_pos:
+            self.level_embed = nn.Parameter(torch.randn(num_levels, self.embed_dims))
+
+    def check_levels(self, num_levels: int) -> None:
+        """Raise ValueError if a part cannot work on that many feature levels."""
+        if num_levels != self.num_levels:
+            raise ValueError(
+                f"DeformableDetrTransformer has num_levels={self.num_levels}, but the neck gives "
+                f"{num_levels}; set num_levels={num_levels} in transformer."
+            )
+        super().check_levels(num_levels)
+
+    def forward(
+        self,
+        memory: Memory,
+        box_branches: Sequence[nn.Module] | None = None,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+    ) -> DecoderOutput:
+        """As ``DetrTransformer``, after adding the level embedding."""
+        return super().forward(self.embed_levels(memory), box_branches, proposal_branches)
+
+    def embed_levels(self, memory: Memory) -> Memory:
+        """The memory with each level's vector added to its positional encoding."""
+        if self.level_embed is None:
+            return memory
+        parts = memory.pos.split(memory.level_sizes, dim=1)
+        pos = [part + embed for part, embed in zip(parts, self.level_embed, strict=True)]
+        return replace(memory, pos=torch.cat(pos, dim=1))

@@ -1,0 +1,10 @@
+"""What flows between parts: memory, queries, proposals, decoder output and targets.
+
+A part gets everything it needs through these and never reaches into another part's attributes.
+"""
+
+from .memory import Memory
+from .queries import DecoderOutput, Proposals, Queries, SalientPoints
+from .targets import Targets
+
+__all__ = ["DecoderOutput", "Memory", "Proposals", "Queries", "SalientPoints", "Targets"]

@@ -1,0 +1,139 @@
+"""Feature maps of one or more levels as one sequence of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Feature maps of one or more levels as one sequence of tokens.
+
+    Shape:
+        tokens: (bs, num_tokens, embed_dims); num_tokens is the sum of h * w over levels,
+            row-major within a level, finest level first.
+        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only.
+        spatial_shapes: one (h, w) of Python ints per level; host data, so that no part has to
+            read a device tensor to learn a shape.
+        valid_ratios: (bs, num_levels, 2), (w, h) share of the padded map that is image, (0, 1].
+        padding_mask: (bs, num_tokens) bool, True on padding (ignored); None when nothing in the
+            batch is padded, and then masks cost nothing.
+        image_sizes: (bs, 2) float32, (w, h) of each un-padded image in pixels; None where nobody
+            told.
+        valid_shapes: per level and image the (h, w) of the part of the map that is image, host
+            data; None when nothing is padded, or nobody told.
+    """
+
+    tokens: Tensor
+    pos: Tensor
+    spatial_shapes: tuple[tuple[int, int], ...]
+    valid_ratios: Tensor
+    padding_mask: Tensor | None = None
+    image_sizes: Tensor | None = None
+    valid_shapes: tuple[tuple[tuple[int, int], ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        expected = sum(h * w for h, w in self.spatial_shapes)
+        if self.tokens.shape[1] != expected:
+            raise ValueError(
+                f"Memory holds {self.tokens.shape[1]} tokens but its spatial_shapes "
+                f"{self.spatial_shapes} add up to {expected}; pass the (h, w) of every level."
+            )
+
+    @classmethod
+    def from_maps(
+        cls,
+        maps: tuple[Tensor, ...] | list[Tensor],
+        pos_maps: tuple[Tensor, ...] | list[Tensor],
+        valid_ratios: Tensor,
+        masks: list[Tensor] | None = None,
+        image_sizes: Tensor | None = None,
+        valid_shapes: tuple[tuple[tuple[int, int], ...], ...] | None = None,
+    ) -> Memory:
+        """Flatten feature maps into a memory.
+
+        Shape:
+            maps, pos_maps: per level (bs, embed_dims, h, w).
+            valid_ratios: (bs, num_levels, 2), (w, h).
+            masks: per level (bs, h, w) bool, True on padding, or None when nothing is padded.
+            image_sizes: (bs, 2), (w, h) in pixels.
+            valid_shapes: per level and image (h, w) in cells.
+        """
+        return cls(
+            tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
+            pos=torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1),
+            spatial_shapes=tuple((m.shape[-2], m.shape[-1]) for m in maps),
+            valid_ratios=valid_ratios,
+            padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
+            image_sizes=image_sizes,
+            valid_shapes=valid_shapes,
+        )
+
+    @property
+    def num_levels(self) -> int:
+        """Number of feature levels."""
+        return len(self.spatial_shapes)
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Number of tokens of each level."""
+        return [h * w for h, w in self.spatial_shapes]
+
+    @property
+    def attend_mask(self) -> Tensor | None:
+        """(bs, 1, 1, num_tokens) bool, True where attention may look; None when nothing is padded.
+
+        The polarity is the one of ``scaled_dot_product_attention``, opposite to ``padding_mask``.
+        """
+        return None if self.padding_mask is None else ~self.padding_mask[:, None, None, :]
+
+    def level(self, index: int) -> Memory:
+        """One level as a memory of its own: views, no copy."""
+        index = range(self.num_levels)[index]  # counts from the end when negative
+        start = sum(self.level_sizes[:index])
+        stop = start + self.level_sizes[index]
+        mask = self.padding_mask
+        return Memory(
+            tokens=self.tokens[:, start:stop],
+            pos=self.pos[:, start:stop],
+            spatial_shapes=(self.spatial_shapes[index],),
+            valid_ratios=self.valid_ratios[:, index : index + 1],
+            padding_mask=None if mask is None else mask[:, start:stop],
+            image_sizes=self.image_sizes,
+            valid_shapes=self.valid_shapes and self.valid_shapes[index : index + 1],
+        )
+
+    def maps(self) -> list[Tensor]:
+        """The tokens as feature maps, per level (bs, embed_dims, h, w)."""
+        levels = self.tokens.split(self.level_sizes, dim=1)
+        return [
+            tokens.transpose(1, 2).unflatten(2, shape)
+            for tokens, shape in zip(levels, self.spatial_shapes, strict=True)
+        ]
+
+    def grid(self) -> Tensor:
+        """Cell centres, normalised to the un-padded image; above 1 on padding.
+
+        Shape:
+            returns: (bs, num_tokens, 2) float32, (x, y) = (column + 0.5, row + 0.5) over the
+                valid width and height of the level.
+        """
+        centres = []
+        for level, (h, w) in enumerate(self.spatial_shapes):
+            rows = torch.arange(h, dtype=torch.float32, device=self.tokens.device) + 0.5
+            columns = torch.arange(w, dtype=torch.float32, device=self.tokens.device) + 0.5
+            # Over the count of valid cells, an integer: a share of the padded map is an ulp off,
+            # and two-stage proposals ask on which side of 0.01 and 0.99 a centre lies.
+            ratio_w, ratio_h = self.valid_ratios[:, level].unbind(-1)
+            x = columns / (ratio_w * w).round()[:, None]  # (bs, w)
+            y = rows / (ratio_h * h).round()[:, None]
+            x, y = x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)
+            centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))
+        return torch.cat(centres, dim=1)
+
+    def with_tokens(self, tokens: Tensor) -> Memory:
+        """The same memory with other tokens."""
+        return replace(self, tokens=tokens)

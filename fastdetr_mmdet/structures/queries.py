@@ -1,0 +1,109 @@
+"""Object queries, what parts attach to them, and what a decoder returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SalientPoints:
+    """What an aligner found for each query and head (SAM-DETR).
+
+    Shape:
+        content: (bs, num_queries, num_heads, embed_dims), features at the points, re-weighted.
+        pos: (bs, num_queries, num_heads, embed_dims), embedding of the points, re-weighted.
+        points: (bs, num_queries, num_heads, 2) (x, y), normalised to the un-padded image.
+        scales: (bs, num_queries, num_heads, 2), how fast a Gaussian at the point falls off along x
+            and y, before squaring; or None where the aligner was not asked for them.
+    """
+
+    content: Tensor
+    pos: Tensor
+    points: Tensor
+    scales: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Object queries on their way through a decoder.
+
+    Shape:
+        content: (bs, num_queries, embed_dims).
+        pos: (bs, num_queries, embed_dims), positional part, added inside attention only; or None.
+        reference_logits: (bs, num_queries, 2 or 4), (cx, cy[, w, h]) before the sigmoid; or None.
+            Kept beside ``reference`` so that refinement never goes through sigmoid and back.
+        reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
+        spatial: (bs, num_queries, embed_dims), the conditional spatial query
+            (Conditional DETR, Eq. 3), set by ``ConditionalDecoder``; or None.
+        spatial_scale: (bs, num_queries, embed_dims), the transformation T of Eq. 3 that ``spatial``
+            contains; or None where it is the identity.
+        embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
+            input, from which spatial prior and scale selection are predicted (SMCA); or None.
+        salient: what the aligner found, set by it; or None.
+    """
+
+    content: Tensor
+    pos: Tensor | None = None
+    reference_logits: Tensor | None = None
+    reference: Tensor | None = None
+    spatial: Tensor | None = None
+    spatial_scale: Tensor | None = None
+    embedded: Tensor | None = None
+    salient: SalientPoints | None = None
+
+    @property
+    def located(self) -> Tensor:
+        """What an attention asks with: content plus position.
+
+        Shape:
+            returns: (bs, num_queries, embed_dims), or, where an aligner has found salient points,
+                one per head: (bs, num_queries, num_heads, embed_dims).
+        """
+        if self.salient is not None:
+            return self.salient.content + self.salient.pos
+        return self.content if self.pos is None else self.content + self.pos
+
+    def with_reference(self, reference_logits: Tensor) -> Queries:
+        """The same queries at other references; the sigmoid is taken in float32."""
+        logits = reference_logits.float()
+        return replace(self, reference_logits=logits, reference=logits.sigmoid())
+
+    def with_content(self, content: Tensor) -> Queries:
+        """The same queries with other content."""
+        return replace(self, content=content)
+
+    def with_salient(self, salient: SalientPoints) -> Queries:
+        """The same queries with what an aligner found."""
+        return replace(self, salient=salient)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Encoder proposals of a two-stage model, supervised like one more decoder layer.
+
+    Shape:
+        cls_scores: (bs, num_tokens, num_classes) logits.
+        box_logits: (bs, num_tokens, 4), (cx, cy, w, h) before the sigmoid; inf where a token is
+            no valid proposal.
+    """
+
+    cls_scores: Tensor
+    box_logits: Tensor
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """What a transformer hands to the head.
+
+    Shape:
+        hidden_states: (num_decoder_layers, bs, num_queries, embed_dims), normed if the decoder is.
+        reference_logits: per decoder layer the reference that ENTERED it,
+            (bs, num_queries, 2 or 4) before the sigmoid; or None (plain DETR).
+        proposals: of the encoder, in two-stage models; else None.
+    """
+
+    hidden_states: Tensor
+    reference_logits: tuple[Tensor, ...] | None = None
+    proposals: Proposals | None = None

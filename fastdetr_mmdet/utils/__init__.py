@@ -1,0 +1,1 @@
+"""Helpers without a model: environment, files, configs, command lines."""

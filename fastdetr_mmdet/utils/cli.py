@@ -1,0 +1,79 @@
+"""What all command lines share: exit statuses, errors for users, argument types."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .files import would_overwrite
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class UserError(ValueError):
+    """An error that a command prints without a traceback: what failed, its value, and the fix."""
+
+    status = 1
+
+
+class UsageError(UserError):
+    """Arguments that do not go together or name nothing that exists."""
+
+    status = 2
+
+
+def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
+    """Decorate the main function of a command line.
+
+    The exit status is 0 if all went well, 1 if the command found something or failed, and 2 if it
+    was used wrongly (argparse's own status). Errors for users and of the system are printed on
+    stderr, without a traceback.
+    """
+
+    @functools.wraps(main)
+    def wrapped(arguments: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal may lack letters that names have
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return main(arguments) or 0
+        except (UserError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.status if isinstance(error, UserError) else 1
+
+    return wrapped
+
+
+def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
+    """Raise UsageError if an output is the same file as a source, under any name or link."""
+    path = would_overwrite(outputs, sources)
+    if path is not None:
+        raise UsageError(f"Refusing to overwrite {path}: it is an input. Name another output.")
+
+
+def positive_int(text: str) -> int:
+    """Argument type: an integer of at least 1."""
+    return _at_least(1, text)
+
+
+def natural_int(text: str) -> int:
+    """Argument type: an integer of at least 0."""
+    return _at_least(0, text)
+
+
+def _at_least(lowest: int, text: str) -> int:
+    value = int(text)
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"{value} must be at least {lowest}")
+    return value
+
+
+def unit_float(text: str) -> float:
+    """Argument type: a number in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} must be between 0 and 1")
+    return value

@@ -1,0 +1,140 @@
+"""Checks at import that the packages below this one can carry it, and mends what can be mended.
+
+Two families of distributions install the import names mmengine, mmcv and mmdet: OpenMMLab's own and
+the maintained onedl forks. This package runs on both and so can declare neither as a dependency;
+instead each lack is reported in one sentence with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from importlib import metadata
+from types import ModuleType
+from typing import NoReturn
+
+from packaging.version import Version
+
+# Import name -> lowest version, and the first that is too new.
+SUPPORTED = {
+    "mmengine": ("0.10.0", "1"),
+    "mmcv": ("2.0.0", "3"),
+    "mmdet": ("3.3", "4"),
+}
+
+
+# What to install for each import name; the extras in pyproject.toml say the same (tested).
+REQUIREMENTS = {
+    "onedl": {
+        "mmengine": "onedl-mmengine>=0.10.10,<1",
+        "mmcv": "onedl-mmcv>=2.3,<3",
+        "mmdet": "onedl-mmdetection>=3.5,<4",
+    },
+    "openmmlab": {
+        "mmengine": "mmengine>=0.10.0,<1",
+        "mmcv": "mmcv>=2.0.0,<2.2",  # mmdet 3.3 refuses 2.2
+        "mmdet": "mmdet>=3.3,<4",
+    },
+}
+
+
+# mmcv is compiled against the torch that is installed, hence without pip's build isolation.
+COMPILE = (
+    "pip install 'setuptools>=80,<81' wheel ninja packaging && "
+    "MMCV_WITH_OPS=1 pip install --no-build-isolation"
+)
+
+
+def check_environment() -> None:
+    """Import torch, mmengine, mmcv with its compiled ops and mmdet, or say what is wrong.
+
+    Raises:
+        ImportError: in one sentence, if one of them is missing, of a version this package does not
+            work with, or (mmcv) without compiled ops; the sentence names the command to run.
+    """
+    _import("torch")
+    for name, (lowest, too_new) in SUPPORTED.items():
+        module = _import(name)
+        version = Version(module.__version__)
+        if not Version(lowest) <= version < Version(too_new):
+            _fail(
+                f"fastdetr_mmdet needs {name} >= {lowest} and < {too_new}, "
+                f"but {name} {version} is installed",
+                _install(name),
+            )
+        if name == "mmcv":
+            _check_mmcv_ops(version)
+
+
+def _check_mmcv_ops(version: Version) -> None:
+    try:
+        importlib.import_module("mmcv._ext")
+    except ImportError as error:
+        # A lite mmcv, a wheel built while torch was absent, or one built for another torch.
+        remove = "pip uninstall -y mmcv-lite && " if _is_installed("mmcv-lite") else ""
+        distribution = "onedl-mmcv" if _family() == "onedl" else "mmcv"
+        _fail(
+            f"mmcv {version} has no compiled ops that work with this torch ({error})",
+            f"{remove}{COMPILE} --no-cache-dir --force-reinstall --no-deps "
+            f"{distribution}=={version}",
+            error,
+        )
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            _fail(f"fastdetr_mmdet needs {name}, which is not installed", _install(name), error)
+        if error.name == "pkg_resources":  # mmengine 0.10.7 under setuptools >= 82
+            _fail(
+                f"{name} needs pkg_resources, which setuptools dropped in version 82",
+                "pip install 'setuptools<81'",
+                error,
+            )
+        raise
+    except ImportError as error:
+        if "libGL" in str(error):
+            _fail(
+                f"{name} cannot load OpenCV, because this machine has no GUI libraries ({error})",
+                "pip install --force-reinstall --no-deps 'opencv-python-headless<4.13'",
+                error,
+            )
+        raise
+    except AssertionError as error:  # mmdet 3.3 refuses an mmcv or mmengine it was not made for
+        reason = str(error).strip().rstrip(".")
+        culprit = "mmcv" if "mmcv" in reason.lower() else "mmengine"
+        _fail(f"{name} refuses to load ({reason})", _install(culprit), error)
+
+
+def _install(name: str) -> str:
+    """Return the command that installs one of the packages below this one."""
+    if name == "torch":
+        return "pip install torch==2.13.0"
+    wanted = REQUIREMENTS[_family()][name]
+    return f"{COMPILE} '{wanted}'" if name == "mmcv" else f"pip install -U '{wanted}'"
+
+
+def _fail(problem: str, mend: str, cause: Exception | None = None) -> NoReturn:
+    raise ImportError(
+        f"{problem}: run `{mend}`, or, for a tested environment, `make setup` in a clone of "
+        "fastdetr_mmdet."
+    ) from cause
+
+
+def _family() -> str:
+    """Return the stack whose distributions are (in part) installed here; onedl when neither is."""
+    onedl, openmmlab = (
+        any(_is_installed(re.split(r"[<>=]", requirement)[0]) for requirement in stack.values())
+        for stack in REQUIREMENTS.values()
+    )
+    return "openmmlab" if openmmlab and not onedl else "onedl"
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
