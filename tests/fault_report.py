@@ -27,22 +27,22 @@ KINDS = {
         "test_faults/test_exact_resume.py::test_(at|by|in|gradients|loss|two|flexible)",
     ],
     "checkpoints cut off, changed, missing or moved": [
-        "test_hooks/test_checkpoint_files.py::test_(a_changed|every_truncation|zeros|torch_s|no_file)",
-        "test_hooks/test_checkpoint_choice.py::test_(a_broken|a_missing|a_moved|a_copied|a_newer|no_w|two)",
-        "test_hooks/test_checkpoint_hook.py::test_a_broken",
+        "test_engine/test_hooks/test_checkpoint_files.py::test_(a_changed|every_truncation|zeros|torch_s|no_file)",
+        "test_engine/test_hooks/test_checkpoint_choice.py::test_(a_broken|a_missing|a_moved|a_copied|a_newer|no_w|two)",
+        "test_engine/test_hooks/test_checkpoint_hook.py::test_a_broken",
         "test_checkpoints/test_bad_files.py::test_truncated",
     ],
     "writes that fail, disks that are full": [
         "test_faults/test_full_disk.py::",
         "test_faults/test_numbers.py::test_full_disk",
-        "test_hooks/test_checkpoint_files.py::test_an_(error|interrupt)",
-        "test_hooks/test_checkpoint_hook.py::test_a_log_that",
+        "test_engine/test_hooks/test_checkpoint_files.py::test_an_(error|interrupt)",
+        "test_engine/test_hooks/test_checkpoint_hook.py::test_a_log_that",
         "test_checkpoints/test_bad_files.py::test_disk_full",
         "test_datasets/test_check_command.py::test_(a_write|outputs)",
     ],
     "losses, gradients and weights that are not finite": [
         "test_faults/test_numbers.py::test_(acc|bf|check|grad|image|loss|many|norm|one|over|run|skip)",
-        "test_distributed/test_bad_numbers.py::",
+        "test_engine/test_distributed/test_bad_numbers.py::",
         "test_checkpoints/test_bad_files.py::test_numbers",
     ],
     "faults in annotations and images": [

@@ -224,7 +224,7 @@ def test_page_names_every_attribute_that_is_read():
     """Of parts, by the packages that put them together."""
     names = set()
     for folder in ("decoders", "transformers"):
-        for path in (ROOT / "fastdetr_mmdet" / folder).glob("*.py"):
+        for path in (ROOT / "fastdetr_mmdet" / "models" / folder).glob("*.py"):
             names.update(re.findall(r'getattr\([\w.]+, "(\w+)"', path.read_text()))
     assert {"needs_reference", "takes_spatial_prior", "num_levels"} <= names
     assert "`check_levels(num_levels)`" in TEXT

@@ -10,7 +10,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from fastdetr_mmdet.utils import mmdet_tools
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

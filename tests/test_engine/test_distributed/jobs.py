@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
 from fastdetr_mmdet.engine.hooks.numbers_check import NotFiniteError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
 
 register_all_modules(init_default_scope=True)
