@@ -15,18 +15,14 @@ num_heads = 8
 feedforward_channels = 384
 dropout = 0.0
 
+_base_ = ['./models/detr_r50.py', './default_runtime.py']
+num_classes = len(classes)
 model = dict(
-    type='fastdetr_mmdet.FastDETR',
     num_queries=50,
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=1),
     # Three stages of a narrow ResNet-18: one map of stride 16, 15 x 12 cells for 240 x 180 pixels.
     # Of stride 32 it would have 48, fewer than there are queries.
     backbone=dict(
+        _delete_=True,
         type='ResNet',
         depth=18,
         base_channels=16,
@@ -39,20 +35,10 @@ model = dict(
         norm_cfg=dict(type='BN'),
         norm_eval=False,
         style='pytorch'),
-    neck=dict(
-        type='ChannelMapper',
-        in_channels=[64],
-        kernel_size=1,
-        out_channels=embed_dims,
-        act_cfg=None,
-        num_outs=1,
-        init_cfg=dict(type='TorchDefault', layer='Conv2d')),
-    positional_encoding=dict(type='SinePositionalEncoding', normalize=True),
+    neck=dict(in_channels=[64], out_channels=embed_dims),
     transformer=dict(
-        type='DetrTransformer',
         embed_dims=embed_dims,
         encoder=dict(
-            type='DetrEncoder',
             num_layers=2,
             num_heads=num_heads,
             feedforward_channels=feedforward_channels,
@@ -64,21 +50,7 @@ model = dict(
             num_heads=num_heads,
             feedforward_channels=feedforward_channels,
             dropout=dropout)),
-    bbox_head=dict(
-        type='FastDETRHead',
-        num_classes=len(classes),
-        loss_cls=dict(
-            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
-        loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-        loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
-    train_cfg=dict(
-        assigner=dict(
-            type='HungarianMatcher',
-            match_costs=[
-                dict(type='FocalLossCost', weight=2.0),
-                dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-                dict(type='IoUCost', iou_mode='giou', weight=2.0),
-            ])),
+    bbox_head=dict(num_classes=num_classes),
     test_cfg=dict(max_per_img=50))
 
 train_pipeline = [
@@ -146,7 +118,6 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=2)
 
-_base_ = ['./default_runtime.py']
 default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
@@ -154,6 +125,7 @@ randomness = dict(seed=0)
 # What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
+    'num_classes': '{#classes}',
     'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',
     'train_dataloader.dataset.ann_file': '{train_ann}',

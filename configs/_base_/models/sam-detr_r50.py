@@ -1,76 +1,16 @@
-# SAM-DETR (arXiv 2203.06883), ResNet-50, last level only.
-num_classes = 80
-embed_dims = 256
-num_heads = 8
+# SAM-DETR (arXiv 2203.06883): queries re-sampled from the image by an aligner, boxes refined.
+_base_ = './detr_r50.py'
 
 model = dict(
-    type='fastdetr_mmdet.FastDETR',
-    num_queries=300,
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=1),
-    backbone=dict(
-        type='FoldedResNet',
-        depth=50,
-        num_stages=4,
-        out_indices=(3, ),
-        frozen_stages=1,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
-        style='pytorch',
-        # ImageNet weights by address: 'torchvision://resnet50' would need torchvision
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
-    neck=dict(
-        type='ChannelMapper',
-        in_channels=[2048],
-        kernel_size=1,
-        out_channels=embed_dims,
-        act_cfg=None,
-        num_outs=1,
-        # as the official code has it; mmcv would draw other weights and no biases
-        init_cfg=dict(type='TorchDefault', layer='Conv2d')),
-    # as the official code has it on padding too, where the aligner may read
-    positional_encoding=dict(type='SAMSinePositionalEncoding'),
+    # as in the official code on padding too, where the aligner may read
+    positional_encoding=dict(_delete_=True, type='SAMSinePositionalEncoding'),
     transformer=dict(
-        type='DetrTransformer',
-        embed_dims=embed_dims,
-        encoder=dict(
-            type='DetrEncoder',
-            num_layers=6,
-            num_heads=num_heads,
-            feedforward_channels=2048,
-            dropout=0.1),
         queries=dict(type='LearnedBoxQueries'),
         decoder=dict(
             type='DetrDecoder',
-            num_layers=6,
-            num_heads=num_heads,
-            feedforward_channels=2048,
-            dropout=0.1,
             refine=True,
             post_norm=False,
             self_attn=dict(type='ConditionalSelfAttention'),
             aligner=dict(type='SAMSemanticAligner'),
             cross_attn=dict(type='SAMAttention'))),
-    bbox_head=dict(
-        type='FastDETRHead',
-        num_classes=num_classes,
-        share_pred_layer=False,
-        loss_cls=dict(
-            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
-        loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-        loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
-    train_cfg=dict(
-        assigner=dict(
-            type='HungarianMatcher',
-            match_costs=[
-                dict(type='FocalLossCost', weight=2.0),
-                dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-                dict(type='IoUCost', iou_mode='giou', weight=2.0),
-            ])),
-    test_cfg=dict(max_per_img=100))
+    bbox_head=dict(share_pred_layer=False))
