@@ -139,7 +139,9 @@ def test_combines_as_it_is(queries, aligner, prior):
 
 
 @pytest.mark.parametrize(
-    "base", sorted((ROOT / "configs/_base_/models").glob("*.py")), ids=lambda path: path.stem
+    "base",
+    sorted((ROOT / "configs/_base_/models").glob("*-detr_r*.py")),
+    ids=lambda path: path.stem,
 )
 def test_every_other_config_serves_as_well(base):
     transformer = Config.fromfile(base).model.transformer

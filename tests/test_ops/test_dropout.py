@@ -5,7 +5,7 @@ import torch
 from support.models import make_batch, tiny_model
 from torch import nn
 
-from fastdetr_mmdet import layers
+from fastdetr_mmdet.models.layers import attention as layers
 from fastdetr_mmdet.ops.dropout import Dropout, ReLUDropout, drop_and_mix
 
 # Per encoder layer: two residual branches and the inside of the feed-forward block; per decoder

@@ -10,8 +10,8 @@ import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 
 from fastdetr_mmdet.checkpoints.integrity import numbered_checkpoints, what_is_broken
-from fastdetr_mmdet.engine.hooks import atomic_backend as checkpoint_files
 from fastdetr_mmdet.engine.hooks.atomic_backend import AtomicBackend, whole_files
+from fastdetr_mmdet.utils import files
 from fastdetr_mmdet.utils.files import UNFINISHED, remove_unfinished, write_atomically
 
 
@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(checkpoint_files.os, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     write_atomically(tmp_path / "file", b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
 

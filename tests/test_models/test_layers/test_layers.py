@@ -6,8 +6,7 @@ from mmdet.registry import MODELS
 from support.tolerances import BY_DTYPE, assert_near
 from torch import nn
 
-from fastdetr_mmdet import layers
-from fastdetr_mmdet.models.layers import MLP, FeedForward, InProjection, attend, check_heads
+from fastdetr_mmdet.models.layers import MLP, FeedForward, InProjection, attend, check_heads, mlp
 from fastdetr_mmdet.structures import Memory
 
 BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7
@@ -137,7 +136,7 @@ def test_tokens_apart_are_tokens_together(monkeypatch, encoder):
         valid_ratios=torch.ones(2, 1, 2),
     )
     together = module(memory).tokens.detach()
-    monkeypatch.setattr(layers, "_TOKENS", 16)
+    monkeypatch.setattr(mlp, "_TOKENS", 16)
     parts = []
     norm = module.layers[0].norm2
     norm.register_forward_hook(lambda *args: parts.append(args[1][0].shape[0]))

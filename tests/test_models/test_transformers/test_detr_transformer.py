@@ -94,23 +94,23 @@ def test_widths_reach_every_part():
 
 
 @pytest.mark.parametrize(
-    "overrides, sentence",
+    "overrides, named",
     [
         (
             dict(transformer__decoder__aligner=dict(type="SAMAttention")),
-            r"transformer\.decoder\.aligner is SAMAttention, which is a cross-attention, not an",
+            r"decoder\.aligner .*SAMAttention",
         ),
         (
             dict(transformer__decoder__spatial_prior=dict(type="SAMSemanticAligner")),
-            r"decoder\.spatial_prior is SAMSemanticAligner, which is an aligner, not a spatial",
+            r"decoder\.spatial_prior .*SAMSemanticAligner",
         ),
         (
             dict(transformer__decoder__self_attn=dict(type="SAMAttention")),
-            r"decoder\.self_attn is SAMAttention, which is a cross-attention, not a self-attention",
+            r"decoder\.self_attn .*SAMAttention",
         ),
-        (dict(transformer__queries=None), r"transformer needs 'queries' and 'decoder'"),
+        (dict(transformer__queries=None), "queries"),
     ],
 )
-def test_refuses_a_part_in_the_slot_of_another(overrides, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_refuses_a_part_in_the_slot_of_another(overrides, named):
+    with pytest.raises(ValueError, match=named):
         MODELS.build(tiny_config(**overrides))
