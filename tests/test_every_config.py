@@ -85,7 +85,7 @@ def test_has_the_official_parameters(config):
     model.bbox_head.num_classes = case.num_classes
     with torch.device("meta"):
         ours = MODELS.build(model).state_dict()
-        official = {name: torch.empty(shape) for name, shape, *_ in case.manifest["state_dict"]}
+    official = {name: torch.zeros(shape) for name, shape, *_ in case.manifest["state_dict"]}
     converted = convert_state_dict(official, case.method)
     counters = {name for name in ours if name.endswith("num_batches_tracked")}  # frozen: unused
     assert {k: v.shape for k, v in converted.items()} == {
