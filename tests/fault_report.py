@@ -47,8 +47,8 @@ KINDS = {
     ],
     "faults in annotations and images": [
         "test_datasets/test_check.py::test_(found|not_)",
-        "test_datasets/test_check_files.py::test_(broken|paths|a_file|damage|no_file)",
-        "test_faults/test_bad_data.py::test_(skips|stops|trains|unreadable|all_proc|no_file|images_of|paths)",
+        "test_datasets/test_check_files.py::test_(sound|paths|damage|all_kinds|images)",
+        "test_faults/test_bad_data.py::test_(skips|stops|trains|unread|all_proc|no_file|image|paths|voc)",
     ],
     "data made up by hypothesis (annotations, boxes and scores)": [
         "test_faults/test_fuzz_",

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..datasets.check.paths import locate
-from ..datasets.check.sets import sets_of_dataset
+from ..datasets.check.files import locate
+from ..datasets.check.sets import checked_sets
 
 
 class ImagePathError(ValueError):
@@ -26,7 +26,7 @@ def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         ImagePathError: names the first image that is outside or missing, and how many there are.
     """
     folders = []
-    for checked, _ in sets_of_dataset(dataset, evaluated=True):
+    for checked in checked_sets(dataset, evaluated=True):
         if checked.images is None:
             return
         folders += [checked.images, *([checked.root] if checked.root else [])]
@@ -39,10 +39,11 @@ def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     wrong: dict[int, str] = {}
     for index, folder in enumerate(folders):
-        found = {}
-        for number, place in enumerate(locate(absolute, folder)):
-            if place is not None and place.problem:
-                found[number] = f"{paths[number]}: {place.note}"
+        found = {
+            number: f"{paths[number]}: {note}"
+            for number, (problem, note) in enumerate(locate(absolute, folder))
+            if problem
+        }
         # outside of one folder, an image may lie in another
         wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
     if wrong:

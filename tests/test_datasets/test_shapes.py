@@ -1,6 +1,7 @@
-"""The shapes data set: files, command line and annotations."""
+"""The shapes data set: files, command line, annotations, scenes and placement rules."""
 
 import ast
+import hashlib
 import json
 import os
 import subprocess
@@ -13,9 +14,12 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from fastdetr_mmdet.datasets import shapes, shapes_coco
-from fastdetr_mmdet.datasets.shapes import CLASSES, main, summary, write_shapes
-from fastdetr_mmdet.datasets.shapes_scene import compose
+from fastdetr_mmdet.datasets.shapes import CLASSES, coco, outlines, paint, summary, write_shapes
+from fastdetr_mmdet.datasets.shapes import write as write_module
+from fastdetr_mmdet.datasets.shapes.__main__ import main
+from fastdetr_mmdet.datasets.shapes.scene import Item, Stage, compose
+
+ROOT = Path(__file__).parents[2]
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
@@ -35,32 +39,37 @@ def written(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def scenes() -> list:
+    return [compose(0, "train", index) for index in range(200)]
+
+
 # Files
 
 
-def test_same_arguments_give_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_shapes(tmp_path / name, train=3, val=2, seed=7)
-    first, second = read_all(tmp_path / "a"), read_all(tmp_path / "b")
-    assert len(first) == 3 + 2 + 2 + 1
-    assert first == second
+def test_annotations_never_change(written):
+    """Figures of the docs are of this data set; annotations are the same on all machines."""
+    digests = {
+        split: hashlib.sha256((written / f"annotations/{split}.json").read_bytes()).hexdigest()
+        for split in ("train", "val")
+    }
+    assert digests == {
+        "train": "d8090dc4886ec124416cf7c9f611ef3e93fccc6119771244c9573484a1802f83",
+        "val": "a6e0e9b7a089fd265621e692400dfd5091c98755bd676d5aa821c272cd3b7f4c",
+    }
 
 
-def test_an_image_does_not_depend_on_how_many_are_asked_for(tmp_path):
+def test_an_image_depends_on_seed_split_and_number_alone(written, tmp_path):
     write_shapes(tmp_path / "few", train=2, val=1)
-    write_shapes(tmp_path / "many", train=4, val=3)
-    few, many = read_all(tmp_path / "few"), read_all(tmp_path / "many")
+    few, many = read_all(tmp_path / "few"), read_all(written)
     for name in ("train/000001.jpg", "train/000002.jpg", "val/000001.jpg"):
         assert few[name] == many[name]
     few, many = (json.loads(f["annotations/train.json"]) for f in (few, many))
-    assert few["images"] == many["images"][:2]
     assert few["annotations"] == many["annotations"][: len(few["annotations"])]
-
-
-def test_seed_split_and_number_each_change_the_image():
-    images = [compose(*key).image for key in ((0, "train", 0), (1, "train", 0), (0, "val", 0))]
-    images.append(compose(0, "train", 1).image)
-    assert len({image.tobytes() for image in images}) == 4
+    keys = ((0, "train", 0), (1, "train", 0), (0, "val", 0), (0, "train", 1))
+    assert len({compose(*key).image.tobytes() for key in keys}) == 4
+    with pytest.raises(ValueError):
+        compose(0, "test", 0)
 
 
 def test_opencv_threads_are_left_as_they_were(tmp_path):
@@ -74,40 +83,36 @@ def test_opencv_threads_are_left_as_they_were(tmp_path):
         cv2.setNumThreads(before)
 
 
-def test_the_second_call_writes_nothing(tmp_path):
-    write_shapes(tmp_path, train=2, val=1)
-    files = [p for p in tmp_path.rglob("*") if p.is_file()]
-    before = {p: p.stat().st_mtime_ns for p in files}
-    write_shapes(tmp_path, train=2, val=1)
-    assert before == {p: p.stat().st_mtime_ns for p in files}
-
-
-@pytest.mark.parametrize("change", [{"train": 3}, {"val": 2}, {"seed": 1}])
-def test_a_different_data_set_is_not_overwritten(tmp_path, change):
+@pytest.mark.parametrize("change", [{"train": 3}, {"val": 2}, {"seed": 1}, {}])
+def test_a_different_data_set_is_not_overwritten(tmp_path, monkeypatch, change):
+    """Of other numbers, or of another version of the generator."""
     arguments = {"train": 2, "val": 1, "seed": 0}
     write_shapes(tmp_path, **arguments)
-    before = read_all(tmp_path)
-    with pytest.raises(FileExistsError, match=r"different data set.*choose another"):
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+    write_shapes(tmp_path, **arguments)  # the same one: nothing to write
+    if not change:
+        monkeypatch.setattr(write_module, "GENERATOR_VERSION", write_module.GENERATOR_VERSION + 1)
+    with pytest.raises(FileExistsError, match=str(tmp_path)):
         write_shapes(tmp_path, **(arguments | change))
-    assert read_all(tmp_path) == before
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files} == before
 
 
-def test_a_data_set_of_another_generator_version_is_not_taken_for_ours(tmp_path, monkeypatch):
-    write_shapes(tmp_path, train=1, val=0)
-    monkeypatch.setattr(shapes, "GENERATOR_VERSION", shapes.GENERATOR_VERSION + 1)
-    with pytest.raises(FileExistsError, match="different data set"):
-        write_shapes(tmp_path, train=1, val=0)
-
-
-def test_foreign_files_are_refused_and_kept(tmp_path):
+def test_foreign_files_are_refused_and_kept(tmp_path, capsys):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "000001.jpg").write_bytes(b"a holiday")
-    with pytest.raises(FileExistsError, match="empty folder"):
+    with pytest.raises(FileExistsError, match=str(tmp_path)):
         write_shapes(tmp_path, train=1, val=0)
     assert read_all(tmp_path) == {"train/000001.jpg": b"a holiday"}
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file"):
+        write_shapes(tmp_path / "file")
+    assert main([str(tmp_path / "file")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_interrupted_run_is_not_complete_and_is_made_again(tmp_path, monkeypatch):
+def test_unfinished_data_sets_are_made_again(tmp_path, monkeypatch):
     out, whole = tmp_path / "out", tmp_path / "whole"
     write_shapes(whole, train=3, val=1)
 
@@ -116,71 +121,41 @@ def test_an_interrupted_run_is_not_complete_and_is_made_again(tmp_path, monkeypa
             raise KeyboardInterrupt
         return compose(seed, split, index)
 
-    monkeypatch.setattr(shapes, "compose", interrupted)
+    monkeypatch.setattr(write_module, "compose", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_shapes(out, train=3, val=1)
     monkeypatch.undo()
     assert not (out / "dataset.json").exists()
-    with pytest.raises(FileExistsError, match="different data set"):
+    with pytest.raises(FileExistsError):
         write_shapes(out, train=2, val=1)
+    write_shapes(out, train=3, val=1)
+    assert read_all(out) == read_all(whole)
+    (out / "train" / "000002.jpg").unlink()
     write_shapes(out, train=3, val=1)
     assert read_all(out) == read_all(whole)
 
 
-def test_a_lost_image_is_made_again(tmp_path):
-    write_shapes(tmp_path, train=2, val=1)
-    before = read_all(tmp_path)
-    (tmp_path / "train" / "000002.jpg").unlink()
-    write_shapes(tmp_path, train=2, val=1)
-    assert read_all(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [({"train": -1}, "0 or more"), ({"val": -2}, "0 or more"), ({"seed": -1}, "seed must be")],
-)
-def test_numbers_out_of_range_are_refused(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("arguments", [{"train": -1}, {"val": -2}, {"seed": -1}, {"seed": 2**32}])
+def test_numbers_out_of_range_are_refused(tmp_path, arguments):
+    with pytest.raises(ValueError, match=str(*arguments.values())):
         write_shapes(tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="is a file; give a folder"):
-        write_shapes(tmp_path / "file")
-    assert main([str(tmp_path / "file")]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert (tmp_path / "file").read_text() == "mine"
-
-
 def test_command_line(tmp_path):
-    out, root = tmp_path / "out", Path(shapes.__file__).parents[2]
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "fastdetr_mmdet.datasets.shapes", str(out)]
     done = subprocess.run(
-        [*command, "--train", "2", "--val", "1", "--seed", "3"],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        [*command, "--train", "2", "--val", "0", "--seed", "3"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "train: 2 images" in done.stdout and "val: 1 images" in done.stdout
-    write_shapes(tmp_path / "same", train=2, val=1, seed=3)
+    assert "train: 2 images" in done.stdout and "val: 0 images (0 empty), 0 boxes" in done.stdout
+    write_shapes(tmp_path / "same", train=2, val=0, seed=3)
     assert read_all(out) == read_all(tmp_path / "same")
-
-
-def test_only_numpy_and_opencv_are_imported():
-    allowed = {"numpy", "cv2", "fastdetr_mmdet"} | set(sys.stdlib_module_names)
-    files = sorted(Path(shapes.__file__).parent.glob("shapes*.py"))
-    assert len(files) == 5
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            assert {name.split(".")[0] for name in names} <= allowed
-            ours = [name for name in names if name.startswith("fastdetr_mmdet")]
-            assert all(name.startswith("fastdetr_mmdet.datasets") for name in ours)
 
 
 # Annotations
@@ -215,17 +190,11 @@ def test_summary_counts_what_is_there(written):
     assert f"small {sum(a['area'] < 1024 for a in boxes)}," in text
 
 
-def test_summary_of_no_images(tmp_path):
-    write_shapes(tmp_path, train=0, val=0)
-    assert "0 images (0 empty), 0 boxes" in summary(tmp_path, "val")
-
-
 @pytest.mark.parametrize("corner", [False, True])
 def test_rle_is_exact(corner):
     mask = np.random.default_rng(0).random((13, 17)) < 0.4
     mask[0, 0] = corner
-    rle = shapes_coco.mask_to_rle(mask)
-    assert np.array_equal(decode([rle], 13, 17), mask)
+    assert np.array_equal(decode([coco.mask_to_rle(mask)], 13, 17), mask)
 
 
 def test_polygons_keep_holes_and_parts():
@@ -234,16 +203,151 @@ def test_polygons_keep_holes_and_parts():
     mask[15:25, 20:30] = False
     mask[28:36, 33:45] = False
     mask[50:58, 60:80] = True
-    polygons = shapes_coco.mask_to_polygons(mask)
+    polygons = coco.mask_to_polygons(mask)
     assert len(polygons) == 2
     # Corners of holes may be cut by the tolerance of the polygons; a lost hole has 80 pixels.
     assert (decode(polygons, 60, 80) != mask).sum() <= 8
 
 
-def test_polygons_follow_the_masks():
-    objects = [o for index in range(40) for o in compose(0, "val", index).objects]
-    ious = []
-    for item in objects:
-        drawn = decode(shapes_coco.mask_to_polygons(item.mask), *item.mask.shape)
-        ious.append((drawn & item.mask).sum() / (drawn | item.mask).sum())
-    assert np.mean(ious) > 0.96 and min(ious) > 0.75
+# Scenes
+
+
+def test_classes_sizes_and_formats_occur_as_often_as_promised(scenes):
+    objects = [o for scene in scenes for o in scene.objects if not o.is_crowd]
+    labels = np.bincount([o.label for o in objects], minlength=len(CLASSES))
+    assert labels.min() > 0.6 * labels.mean()
+    areas = np.array([o.mask.sum() for o in objects])
+    small, large = (areas < 32**2).mean(), (areas > 96**2).mean()
+    assert 0.12 < small < 0.28 and 0.10 < large < 0.28
+    for label in range(len(CLASSES)):
+        own = areas[[o.label == label for o in objects]]
+        assert own.min() < 32**2 and own.max() > 96**2
+    counts = [sum(not o.is_crowd for o in scene.objects) for scene in scenes]
+    assert max(counts) <= 10 and 3.5 < np.mean(counts) < 5
+    assert 0.01 < np.mean([not scene.objects for scene in scenes]) < 0.09
+    crowds = [o for scene in scenes for o in scene.objects if o.is_crowd]
+    assert 0.005 < len(crowds) / len(scenes) < 0.08
+    assert all(o.mask.sum() >= 0.9 * o.full_area for o in crowds)
+    height, width = np.array([scene.image.shape[:2] for scene in scenes]).T
+    assert min(*height, *width) >= 160 and max(*height, *width) <= 320
+    assert (height > width).any() and (height < width).any() and (height == width).any()
+
+
+def test_every_object_is_readable(scenes):
+    hidden = 0
+    for scene in scenes:
+        claimed = np.zeros(scene.image.shape[:2], int)
+        for item in scene.objects:
+            claimed += item.mask
+            if item.is_crowd:
+                continue
+            assert item.mask.sum() >= max(40, 0.45 * item.full_area)
+            assert np.ptp(np.argwhere(item.mask), axis=0).min() >= 3
+            hidden += item.mask.sum() < item.full_area
+        assert claimed.max() <= 1
+    assert hidden > 50  # occlusion does happen
+
+
+def test_colour_shows_the_object_but_not_its_class(scenes):
+    colours = {label: [] for label in range(len(CLASSES))}
+    differences = []
+    for scene in scenes[:100]:
+        for item in scene.objects:
+            grown = cv2.dilate(item.mask.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+            inside = scene.image[item.mask].mean(axis=0)
+            colours[item.label].append(inside)
+            around = scene.image[grown & ~item.mask].mean(axis=0)
+            differences.append(np.abs(inside - around).max())
+    assert np.median(differences) > 45
+    assert np.mean(np.array(differences) < 12) < 0.03
+    means = np.stack([np.mean(c, axis=0) for c in colours.values()])
+    spread = np.mean([np.std(c, axis=0) for c in colours.values()])
+    assert np.ptp(means, axis=0).max() < 0.75 * spread
+
+
+# Placement
+
+
+def stage_with_square(keep: float = 0.45) -> Stage:
+    """100 x 100 image with one 40 x 40 item at (30, 30)."""
+    stage = Stage(np.full((100, 100, 3), 90, np.uint8), np.random.default_rng(0))
+    stage.owner[30:70, 30:70] = 1
+    stage.items.append(Item(0, 40 * 40, keep, np.zeros((1, 3))))
+    return stage
+
+
+@pytest.mark.parametrize(
+    "keep, size, place, max_overlap, allowed",
+    [
+        # no object hides more than 55 % of another: 22 of 40 rows
+        (0.45, (22, 40), (30, 30), 1.0, True),
+        (0.45, (23, 40), (30, 30), 1.0, False),
+        # distractors may be hidden, crowds may not
+        (0.0, (30, 40), (30, 30), 1.0, True),
+        (0.9, (5, 40), (30, 30), 1.0, False),
+        # the image border leaves at least 45 %
+        (0.45, (20, 40), (5, -22), 1.0, True),
+        (0.45, (20, 40), (5, -23), 1.0, False),
+        (0.45, (20, 40), (5, 83), 1.0, False),
+        # 36 pixels, and 3 pixels of height, are too few
+        (0.45, (6, 6), (0, 0), 1.0, False),
+        (0.45, (3, 30), (0, 0), 1.0, False),
+        (0.45, (7, 7), (0, 0), 1.0, True),
+        # overlap of the new object: half of it, and 8 of 20 columns
+        (0.45, (20, 20), (30, 20), 0.4, False),
+        (0.45, (20, 20), (30, 18), 0.4, True),
+    ],
+)
+def test_where_a_shape_fits(keep, size, place, max_overlap, allowed):
+    assert stage_with_square(keep).fits(np.ones(size), *place, max_overlap) == allowed
+
+
+def test_a_second_object_may_not_finish_what_a_first_began():
+    stage = stage_with_square()
+    stage.owner[30:45, 30:70] = 2
+    stage.items.append(Item(1, 15 * 40, 0.45, np.zeros((1, 3))))
+    assert not stage.fits(np.ones((10, 40)), 60, 30, max_overlap=1.0)
+    assert stage.fits(np.ones((5, 40)), 65, 30, max_overlap=1.0)
+
+
+def test_an_object_without_room_is_not_drawn():
+    stage = stage_with_square(keep=0.9)
+    stage.owner[:] = 1
+    stage.items[0] = Item(0, 100 * 100, 1.0, np.zeros((1, 3)))
+    before = stage.image.copy()
+    stage.add(1, 30.0)
+    assert len(stage.items) == 1
+    assert np.array_equal(stage.image, before)
+
+
+@pytest.mark.parametrize("label", range(len(CLASSES)), ids=CLASSES)
+def test_side_is_the_root_of_the_area(label):
+    rng = np.random.default_rng(label)
+    outline = outlines.class_outline(label, rng)
+    cover = outlines.rasterise(outlines.view(outline, 60, (300, 300), rng), rng)
+    assert cover.sum() == pytest.approx(60**2, rel=0.03)
+    assert cover[[0, -1]].max() == 0 and cover[:, [0, -1]].max() == 0
+    assert ((cover > 0.1) & (cover < 0.9)).any()  # smooth edges
+    middle = cover[tuple(np.array(cover.shape) // 2)]
+    assert (middle == 0) == (CLASSES[label] == "ring")
+    width, height = np.ptp(outlines.view(outline, 100, (50, 30), rng)[0], axis=0)
+    assert width <= 50.001 and height <= 30.001  # made smaller to fit
+
+
+def test_chosen_colours_contrast_with_all_references():
+    references = np.array([[20.0, 20, 20], [200, 180, 40]])
+    for seed in range(20):
+        colours = paint.contrasting_colours(np.random.default_rng(seed), references, 50)
+        gaps = np.sqrt(((colours[:, None] - references) ** 2) @ paint._EYE)
+        assert gaps.min() >= 50
+
+
+def test_only_numpy_and_opencv_are_imported():
+    """The command needs nothing else, so that the data set can be written before torch loads."""
+    allowed = {"numpy", "cv2"} | set(sys.stdlib_module_names)
+    for file in Path(write_module.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level != 1:
+                names.append("." * node.level + (node.module or ""))
+            assert {name.split(".")[0] for name in names} <= allowed

@@ -5,7 +5,7 @@ Usage:
     python -m fastdetr_mmdet.datasets.check --config CONFIG
 """
 
-from .check import check_annotations
+from .annotations import check_annotations
 from .clean import CannotCleanError, clean
 from .files import check_files
 from .kinds import KINDS, Kind

@@ -1,24 +1,31 @@
-"""The part of the check that looks for image files and into them."""
+"""Image files: where they are, and whether the pipeline reads them at the annotated size."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, BinaryIO
 
-import cv2
-import numpy as np
-
-from .columns import column, is_file_name, numbers
-from .paths import locate
-from .pixels import Look, look_at
+from .annotations import MOST_PIXELS as MOST_SIDE
+from .read import is_file_name, number
 from .report import Report
 
-# Images of one task of the pool, and tasks that wait for each of its processes.
-_CHUNK, _AHEAD = 64, 2
+# OpenCV refuses more; this check decodes no more than Pillow thinks safe.
+MOST_PIXELS, MOST_DECODED = 2**30, 178_956_970
+# What marks the end of a file; padding may follow it.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 4096
+_ORIENTATION = 0x0112
 # What EXIF's orientations 5 to 8 do: they exchange width and height.
-_EXCHANGES = 5
+_EXCHANGES = range(5, 9)
+_BATCH = 4096  # images that wait for a thread
 
 
 def check_files(
@@ -28,8 +35,10 @@ def check_files(
     find: bool = True,
     look: bool = True,
     decode: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    pipeline: Sequence[Any] | None = None,
+    most: int | None = None,
 ) -> dict[int, tuple[int, int]]:
     """Add to a report what is wrong with the files of its images.
 
@@ -37,49 +46,59 @@ def check_files(
         report: Of the annotations.
         images: The folder that file names are relative to.
         root: The data set's folder, below which files may lie too.
-        find: Whether to look for the files; otherwise at their folders' places alone.
+        find: Whether to look for the files; otherwise only where their folders are.
         look: Whether to look into the files, not only for them.
         decode: Whether to decode every image, which finds damage in the middle of a file.
-        workers: Processes that look into files; 1: this one.
+        workers: Threads that look into files; None: some more than there are cores.
         progress: Called with the number of images that are done and of all.
+        pipeline: The data set's transforms; None: OpenCV reads the images.
+        most: So many images at most are read by a loader of unknown behaviour; None: all.
 
     Returns:
         (width, height) by position in the file's list, as far as it was looked at.
     """
     report.images = images
-    entries = report.coco["images"]
-    positions = [
-        p
-        for p, entry in enumerate(entries)
+    named = [
+        (position, entry)
+        for position, entry in enumerate(report.coco["images"])
         if isinstance(entry, dict) and is_file_name(entry.get("file_name"))
     ]
-    places = locate([entries[p]["file_name"] for p in positions], images, root, find)
-    there: list[tuple[int, str]] = []
-    for position, place in zip(positions, places, strict=True):
-        assert place is not None  # every name is one
-        if place.problem:
-            report.add(place.problem, "images", [position], [place.note])
+    there = []
+    places = locate([entry["file_name"] for _, entry in named], images, root, find)
+    for (position, entry), (problem, note) in zip(named, places, strict=True):
+        if problem:
+            report.add(problem, "images", position, note)
         else:
-            there.append((position, place.path))
+            there.append((position, entry, os.path.join(images, entry["file_name"])))
     if not look:
         return {}
 
-    said = np.column_stack(
-        [numbers(column((entries[p] for p, _ in there), key)) for key in ("width", "height")]
-    )
-    sizes = {}
-    looks = _look_at_all([path for _, path in there], decode, workers)
-    for done, ((position, _), wanted, found) in enumerate(
-        zip(there, said.tolist(), looks, strict=True), start=1
-    ):
-        problem, note = found.problem, found.note
-        if found.size is not None:
-            sizes[position] = found.size
-            problem, note = (problem, note) if problem else _compare(wanted, found)
-        if problem:
-            report.add(problem, "images", [position], [note])
-        if progress:
-            progress(done, len(there))
+    loader = Loader(pipeline)
+    if most and not loader.known:
+        there = there[:: -(-len(there) // most) or 1]
+    sizes: dict[int, tuple[int, int]] = {}
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore")  # Pillow's about large images and odd EXIF
+        for start in range(0, len(there), _BATCH):
+            batch = there[start : start + _BATCH]
+            looks = pool.map(lambda one: look_at(one[2], loader, one[1], decode), batch)
+            for done, ((position, entry, _), found) in enumerate(
+                zip(batch, looks, strict=True), start + 1
+            ):
+                problem, note = found.problem, found.note
+                if found.size is not None:
+                    sizes[position] = found.size
+                    if not problem:
+                        problem, note = _compare(entry, found.size, found.orientation, loader)
+                if problem:
+                    report.add(problem, "images", position, note)
+                if progress:
+                    progress(done, len(there))
+    thin = set(report.positions("image-aspect")) & sizes.keys()
+    for position, entry, path in there if thin and pipeline else ():
+        note = _run(pipeline or (), path, entry) if position in thin else ""
+        if note:
+            report.add("image-too-thin", "images", position, note)
     return sizes
 
 
@@ -87,92 +106,279 @@ def check_names(report: Report) -> None:
     """Add the images whose name leads out of any folder that it may be relative to."""
     for position, entry in enumerate(report.coco["images"]):
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not is_file_name(name):
-            continue  # reported by itself
-        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
-            report.add("path-outside", "images", [position], ["as it is written"])
+        if is_file_name(name) and os.path.normpath(name).split(os.sep)[0] in ("", os.pardir):
+            report.add("path-outside", "images", position, "as it is written")
 
 
-def _compare(wanted: Sequence[float], look: Look) -> tuple[str, str]:
-    """Kind of problem and note for an image whose annotations speak of `wanted`."""
-    size, stored = look.size, look.stored
-    if size is None or stored is None or not np.isfinite(wanted).all():
-        return "", ""  # a missing size is reported by itself
-    turned = f"EXIF orientation {look.orientation}"
-    if tuple(wanted) == size:
-        exchanged = look.orientation >= _EXCHANGES and size[0] != size[1]
-        return ("", "") if look.orientation == 1 or exchanged else ("file-orientation", turned)
-    words = f"annotations {wanted[0]:g} x {wanted[1]:g}, file {size[0]} x {size[1]}"
-    if tuple(wanted) == stored:
-        return "file-turned", f"{words} by {turned}"
-    return "file-size", words
+# --------------------------------------------------------------------------------------------------
+# Where files are
 
 
-def _look_at_all(paths: list[str], decode: bool, workers: int) -> Iterator[Look]:
-    """Look at files in order, quietly."""
-    level, threads = _set_log_level(0), cv2.getNumThreads()
-    try:
-        if workers <= 1 or len(paths) <= _CHUNK:
-            yield from (look_at(path, decode) for path in paths)
-        else:
-            # a forked process would wait for OpenCV's threads, which are not forked with it
-            cv2.setNumThreads(0)
-            yield from _look_in_pool(paths, decode, workers)
-    finally:
-        cv2.setNumThreads(threads)
-        _set_log_level(level)
+def locate(
+    names: Sequence[str], images: str, root: str | None = None, find: bool = True
+) -> list[tuple[str, str]]:
+    """Find the files of images, with one listing of each folder and no look into files.
 
+    Args:
+        names: File names as the annotations have them.
+        images: The folder that they are relative to.
+        root: Folder of the data set, below which files may lie too; default: `images` alone.
+        find: Whether to list the folders; otherwise only where these are is looked at.
 
-def _look_in_pool(paths: list[str], decode: bool, workers: int) -> Iterator[Look]:
-    """Look at files in order, in processes that may die of one."""
-    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-    waiting = workers * _AHEAD
-    start = 0
-    while start < len(chunks):
-        with ProcessPoolExecutor(workers, initializer=_set_log_level, initargs=(0,)) as pool:
-            futures = {
-                n: pool.submit(_look_at_chunk, chunks[n], decode)
-                for n in range(start, min(start + waiting, len(chunks)))
-            }
-            try:
-                while start < len(chunks):
-                    yield from futures.pop(start).result()
-                    start += 1
-                    following = start + waiting - 1
-                    if following < len(chunks):
-                        futures[following] = pool.submit(_look_at_chunk, chunks[following], decode)
-            except BrokenProcessPool:
-                pass  # some file killed a process; not necessarily one of this chunk
-        if start < len(chunks):
-            yield from (_look_alone(path, decode) for path in chunks[start])
-            start += 1
+    Returns:
+        Kind of problem, or "", and what is wrong, for each name.
+    """
+    allowed = [images, root or images]
+    roots = tuple(os.path.join(os.path.abspath(folder), "") for folder in allowed)
+    real_roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in allowed)
 
+    def leaves(path: str, by_link: bool) -> tuple[str, str]:
+        real = os.path.realpath(path)
+        if os.path.join(real, "").startswith(real_roots):
+            return "", ""
+        return "path-symlink" if by_link else "path-outside", f"it leads to {real}"
 
-def _look_alone(path: str, decode: bool) -> Look:
-    """Look at one file in a process of its own."""
-    with ProcessPoolExecutor(1, initializer=_set_log_level, initargs=(0,)) as pool:
+    @cache
+    def listing(parent: str) -> tuple[str, str, dict[str, os.DirEntry]]:
+        folder = os.path.join(images, parent)
+        # links that the path passes, or what the annotation file says
+        by_link = os.path.join(os.path.abspath(folder), "").startswith(roots)
+        problem, note = leaves(folder, by_link)
+        if problem or not find:
+            return problem, note, {}
         try:
-            return pool.submit(look_at, path, decode).result()
-        except BrokenProcessPool:
-            return Look(problem="file-unreadable", note="reading it killed the process")
+            with os.scandir(folder) as entries:
+                return "", "", {entry.name: entry for entry in entries}
+        except OSError as error:
+            return "file-missing", f"its folder: {error.strerror}", {}
+
+    @cache
+    def files_by_key() -> dict[str, str]:
+        found: dict[str, str] = {}
+        for folder, _, files in os.walk(images):
+            for file in files:
+                path = os.path.relpath(os.path.join(folder, file), images)
+                for key in (path, file, os.path.splitext(file)[0]):
+                    found.setdefault(_comparable(key), path)
+        return found
+
+    def place(name: str) -> tuple[str, str]:
+        parent, base = os.path.split(name)
+        problem, note, entries = listing(parent)
+        if not problem and find:
+            path, entry = os.path.join(images, name), entries.get(base)
+            if entry and entry.is_symlink():
+                problem, note = leaves(path, by_link=True)
+            # the system may find what is not listed
+            if not problem and not (entry.is_file() if entry else os.path.isfile(path)):
+                problem, note = "file-missing", "it is not a file" if entry else "no such file"
+        if problem in ("file-missing", "path-outside") and find:
+            note += _similar_name(name, images, files_by_key())
+        return problem, note
+
+    return [place(name) for name in names]
 
 
-def _look_at_chunk(paths: list[str], decode: bool) -> list[Look]:
-    return [look_at(path, decode) for path in paths]
+def _comparable(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
 
 
-def _set_log_level(level: int) -> int:
-    """OpenCV's own messages go to the terminal and name no file; returns the level before."""
+def _similar_name(name: str, images: str, files: dict[str, str]) -> str:
+    """Which file of the image folder a name may mean, and how to fix the name."""
+    plain = name.replace("\\", "/")
+    parts = plain.split("/")
+    keys = ["/".join(parts[n:]) for n in range(len(parts))] + [os.path.splitext(parts[-1])[0]]
+    file = next((files[key] for key in map(_comparable, keys) if key in files), None)
+    if file is None:
+        return ""
+    front = plain.removesuffix(f"/{file}")
+    folder = os.path.normpath(images)
+    if plain == file:
+        fix = "write / instead of \\ in file_name"
+    elif front != plain:
+        fix = f"remove {front}/ from file_name"
+        if folder.endswith(front):
+            fix += f", or set --images (data_prefix.img) to {folder.removesuffix(front) or './'}"
+    elif _comparable(plain) == _comparable(file):
+        fix = "write file_name in the same letters"
+    else:
+        fix = "correct file_name if that is the image"
+    return f", but there is {file}: {fix}"
+
+
+# --------------------------------------------------------------------------------------------------
+# What is in them
+
+
+class Loader:
+    """The transforms of a pipeline up to the one that loads the image.
+
+    Args:
+        transforms: Of the pipeline; None: ``LoadImageFromFile`` of mmcv with its defaults.
+    """
+
+    def __init__(self, transforms: Sequence[Any] | None = None) -> None:
+        from mmcv.transforms import LoadImageFromFile
+
+        self.transforms: Sequence[Any] = [LoadImageFromFile()] if transforms is None else transforms
+        first: Any = self.transforms[0] if self.transforms else None
+        # OpenCV's behaviour is known, so that a header tells what it will make of most files
+        self.known = (
+            type(first) is LoadImageFromFile
+            and first.imdecode_backend == "cv2"
+            and (first.backend_args or {}).get("backend", "local") == "local"
+        )
+        self.turns = not self.known or first.color_type in ("color", "grayscale")
+
+    def load(self, path: str, entry: dict) -> tuple[int, int]:
+        """Load an image; returns its (width, height)."""
+        results = _results(path, entry)
+        for transform in self.transforms:
+            results = transform(results)
+            if "img" in results:
+                height, width = results.get("ori_shape", results["img"].shape)[:2]
+                return int(width), int(height)
+        raise ValueError("no transform of the pipeline makes 'img'")
+
+
+def _results(path: str, entry: dict) -> dict:
+    """What mmdet's CocoDataset gives to its pipeline, without boxes."""
+    sides = {key: entry.get(key) for key in ("height", "width")}
+    return dict(img_path=path, img_id=entry.get("id"), seg_map_path=None, instances=[], **sides)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an image file is.
+
+    Args:
+        size: (width, height) as training sees it; None if unreadable.
+        orientation: EXIF's; 1 if there is none.
+        problem: Kind of problem, or "".
+        note: What is wrong.
+    """
+
+    size: tuple[int, int] | None = None
+    orientation: int = 1
+    problem: str = ""
+    note: str = ""
+
+
+def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Look:
+    """Find out an image's size and whether training can read it; raises nothing.
+
+    Where the loader is known, the header and the end of a file are read, and a whole file only if
+    they leave a doubt: the end is missing, EXIF turns the image, or it is neither JPEG nor PNG.
+    Otherwise the loader is asked.
+
+    Args:
+        path: The file.
+        loader: Of the data set.
+        entry: Of the image, in the annotations.
+        decode: Whether to read whole files in any case.
+    """
     try:
-        before = cv2.getLogLevel()
-        cv2.setLogLevel(level)
-    except AttributeError:  # OpenCV before 4.5
-        return 0
-    return before
+        if not os.path.isfile(path):  # opening a pipe would wait for ever
+            return Look(problem="file-missing", note="no regular file")
+        if not os.path.getsize(path):
+            return Look(problem="file-unreadable", note="it is empty")
+        if not loader.known:
+            return Look(loader.load(path, entry))
+        with open(path, "rb") as file:
+            return _look(path, file, loader, entry, decode)
+    except Exception as error:  # an own loader, or a broken file, can raise anything
+        return Look(problem="file-unreadable", note=reason(error))
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) -> Look:
+    """The header by Pillow; what it cannot tell by decoding."""
+    from PIL import Image
+
+    try:
+        image = Image.open(file)
+    except Image.DecompressionBombError as error:  # tells the number of pixels, but no size
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        problem = "file-unreadable" if pixels > MOST_PIXELS else "file-huge"
+        return Look(problem=problem, note=f"{pixels} pixels")
+    except Exception:  # formats unknown to Pillow, and all that a broken header can raise
+        return Look(loader.load(path, entry))
+    stored, orientation = image.size, _orientation(image)
+    pixels, note = stored[0] * stored[1], f"{stored[0]} x {stored[1]} pixels"
+    if max(stored) > MOST_SIDE or pixels > MOST_PIXELS:
+        return Look(problem="file-unreadable", note=f"{note} are more than OpenCV reads")
+    if pixels > MOST_DECODED:
+        return Look(stored, orientation, "file-huge", note)
+    complete = _is_complete(file, image.format)
+    if complete and not decode and (orientation == 1 or not loader.turns):
+        return Look(stored, orientation)
+    strict, size = "", None
+    try:
+        image.load()  # OpenCV before 4.12 fills what is missing with grey
+    except Exception as error:
+        strict = str(error)
+    try:
+        size = loader.load(path, entry)
+    except Exception as error:
+        note = reason(error)
+    if "truncated" in strict.lower() or (size is None and complete is False):
+        return Look(size, orientation, "file-truncated", strict or note)
+    return Look(size, orientation) if size else Look(problem="file-unreadable", note=note)
+
+
+def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
+    """Whether the mark at the end is there; None for formats without one."""
+    mark = _ENDS.get(kind or "")
+    if mark is None:
+        return None
+    position = file.tell()
+    file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+    tail = file.read().rstrip(b"\0\r\n ")
+    file.seek(position)
+    return mark in tail[-12:]  # PNG's is followed by a checksum
+
+
+def _orientation(image: Any) -> int:
+    """EXIF's orientation, where it can be had without decoding."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the image to look for it at the end
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken EXIF; OpenCV then turns nothing
+        return 1
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _compare(
+    entry: dict, size: tuple[int, int], orientation: int, loader: Loader
+) -> tuple[str, str]:
+    """Kind of problem and note for the sizes of an image in the annotations and as loaded."""
+    wanted = number(entry.get("width")), number(entry.get("height"))
+    exchanges = orientation in _EXCHANGES and size[0] != size[1]
+    if wanted == size:
+        flips = orientation != 1 and loader.turns and not exchanges
+        return ("file-orientation", f"EXIF orientation {orientation}") if flips else ("", "")
+    if not all(map(math.isfinite, wanted)):
+        return "", ""  # a missing size is reported by itself
+    note = f"annotations {wanted[0]:g} x {wanted[1]:g}, as loaded {size[0]} x {size[1]}"
+    if exchanges and wanted == size[::-1]:
+        return "file-turned", f"{note}, EXIF orientation {orientation}"
+    return "file-size", note
+
+
+def _run(pipeline: Sequence[Any], path: str, entry: dict) -> str:
+    """The transform that fails on an image and why; '' if none does."""
+    results: Any = _results(path, entry)
+    for transform in pipeline:
+        try:
+            results = transform(results)
+        except Exception as error:
+            return f"{type(transform).__name__}: {reason(error)}"
+        if results is None:
+            break
+    return ""
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says most."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return getattr(error, "strerror", None) or lines[-1]

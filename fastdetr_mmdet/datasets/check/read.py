@@ -1,95 +1,101 @@
-"""Reading annotation files, whatever is in them."""
+"""Reading annotation files and single values, whatever is in them."""
 
 from __future__ import annotations
 
-import gc
 import json
+import math
 import os
-import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from ...utils.cli import UsageError
 
 LISTS = ("images", "annotations", "categories")
-
-# Outlines are most of a COCO file and no business of boxes. They are lists of nothing but numbers;
-# a string that contains this text would have its quotes escaped.
-_OUTLINES = re.compile(r'("segmentation"\s*:\s*)\[[\[\]\d.,\s+\-eE]*\]')
+_INT64 = 2**63
 
 
-class NotCocoError(ValueError):
-    """The file is no COCO annotation file; the message says in a sentence what is missing."""
+class NotCocoError(UsageError):
+    """The file is not a COCO annotation file."""
 
 
-def read_coco(
-    path: str | os.PathLike, outlines: bool = True, needs_boxes: bool = True
-) -> dict[str, Any]:
+def read_coco(path: str | os.PathLike, needs_boxes: bool = True) -> dict[str, Any]:
     """Read a COCO annotation file.
 
     Args:
         path: The file.
-        outlines: False leaves polygons out, which takes a third of the time; only for files that
-            are known to be JSON.
-        needs_boxes: False takes a file without annotations for one of no annotation.
+        needs_boxes: False accepts a file without the list of annotations.
 
     Raises:
-        NotCocoError: if it cannot be read, is no JSON, or lacks one of COCO's three lists.
+        NotCocoError: if it cannot be read, is not JSON, or lacks one of COCO's three lists.
     """
-    name = os.fspath(path)
     try:
-        raw = Path(name).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotCocoError(f"{name} cannot be read: {reason}.") from error
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise NotCocoError(
-            f"{name} begins with a byte order mark, at which mmdet fails; "
-            "save it as UTF-8 without one."
-        )
-    try:
-        text = raw.decode()
-        del raw
-        coco = _parse(text if outlines else _OUTLINES.sub(r"\1[]", text))
-    except UnicodeDecodeError as error:
-        raise NotCocoError(f"{name} is no JSON in UTF-8: {error}.") from error
-    except RecursionError as error:
-        raise NotCocoError(f"{name} is nested too deeply for an annotation file.") from error
-    except ValueError as error:  # also whole numbers of more than 4300 digits
-        raise NotCocoError(f"{name} is no JSON: {error}.") from error
+        coco = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise NotCocoError(f"{path} cannot be read as JSON: {error}.") from error
     if not needs_boxes and isinstance(coco, dict):
         coco.setdefault("annotations", [])
-    missing = missing_lists(coco)
-    if missing:
-        raise NotCocoError(f"{name} is no COCO annotation file: {missing}.")
+    require_lists(coco, os.fspath(path))
     return coco
 
 
-def _parse(text: str) -> Any:
-    """Parse JSON without the garbage collector, which would walk millions of objects in vain."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return json.loads(text)
-    finally:
-        if enabled:
-            gc.enable()
+def require_lists(coco: Any, source: str) -> None:
+    """Refuse parsed JSON that is not an object with COCO's three lists.
 
-
-def missing_lists(coco: Any) -> str:
-    """What keeps a parsed JSON file from being COCO's, in words; '' if nothing does."""
-    if isinstance(coco, list):
-        first = coco[0] if coco else None
-        if isinstance(first, dict) and "score" in first:
-            return "it is a list of detections, as evaluation writes them"
-        return "it is a list, not an object with 'images', 'annotations' and 'categories'"
+    Raises:
+        NotCocoError: says what it is instead.
+    """
     if not isinstance(coco, dict):
-        return f"it is {coco!r:.40}, not an object with 'images', 'annotations' and 'categories'"
-    lacks = [key for key in LISTS if key not in coco]
-    if lacks:
-        return f"it has no list {_quoted(lacks)} (it has {_quoted(list(coco)) or 'nothing'})"
-    wrong = [key for key in LISTS if not isinstance(coco[key], list)]
-    return f"its {_quoted(wrong)} must be a list" if wrong else ""
+        detections = isinstance(coco, list) and coco and isinstance(coco[0], dict)
+        found = "detections" if detections and "score" in coco[0] else type(coco).__name__
+    elif not all(isinstance(coco.get(key), list) for key in LISTS):
+        keys = [shown(key, 40) for key in list(coco)[:8]]
+        found = f"an object of {', '.join(keys) or 'nothing'}"
+    else:
+        return
+    raise NotCocoError(
+        f"{source} is not a COCO annotation file: it holds {found}, not an object with the lists "
+        "'images', 'annotations' and 'categories'."
+    )
 
 
-def _quoted(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(repr(str(name)[:40]) for name in names[:most])
-    return shown + (", ..." if len(names) > most else "")
+def as_id(value: Any, letters: bool = False) -> int | str | None:
+    """An id as mmdet compares it; None where it is none.
+
+    Args:
+        value: Integers pass, and floats of whole numbers, which Python takes for the same.
+        letters: Whether strings pass too.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if (type(value) is int and -_INT64 <= value < _INT64) or (letters and type(value) is str):
+        return value
+    return None
+
+
+def number(value: Any) -> float:
+    """A number as float, infinite where it is too large for one; NaN for anything else."""
+    if type(value) not in (int, float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def is_file_name(value: Any) -> TypeGuard[str]:
+    """Whether a file can have this name."""
+    try:
+        return type(value) is str and value != "" and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def shown(value: Any, most: int = 80, to_text: Callable[[Any], str] = str) -> str:
+    """Text from a file, fit for a terminal: no control characters, not too long."""
+    try:
+        text = to_text(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
+        text = f"a {type(value).__name__}"
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,20 +1,24 @@
-"""The annotation files, image folders and classes that a config or a runner's data sets name."""
+"""The data sets of a config or a runner: what to check of them, and errors that name the file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, XMLDataset
+from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.fileio import get_local_path
-from mmengine.utils import is_abs
+from mmengine.dataset import Compose
+from mmengine.fileio import get_local_path, list_from_file
+from mmengine.registry import init_default_scope
 
-from .check import MAX_ASPECT, check_annotations
-from .read import read_coco
+from .annotations import MAX_ASPECT, check_annotations, missing_class, similar_name
+from .files import reason
+from .read import LISTS, NotCocoError, read_coco, require_lists, shown
 from .report import Report
 
 
@@ -30,6 +34,7 @@ class CheckedSet:
         evaluated: Whether it is for validation or test.
         needs_boxes: Whether the file must have annotations.
         backend_args: As the data set has them, to read the annotation file by.
+        pipeline: Its transforms; None: OpenCV reads the images.
     """
 
     annotations: str
@@ -39,23 +44,60 @@ class CheckedSet:
     evaluated: bool = True
     needs_boxes: bool = True
     backend_args: Any = field(default=None, compare=False)
+    pipeline: Sequence[Callable] | None = field(default=None, compare=False)
 
 
-def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, outlines: bool = True) -> Report:
-    """Read and check the annotations of one data set; its images are left alone.
+def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = None) -> Report:
+    """Check the annotations of one data set; its images are left alone.
+
+    Args:
+        checked: The data set.
+        max_aspect: Longest side over shortest from which on a box or an image is extreme.
+        coco: Content of its file; None: the file is read.
 
     Raises:
         NotCocoError: if there is no COCO annotation file.
     """
-    with get_local_path(checked.annotations, backend_args=checked.backend_args) as local:
-        coco = read_coco(local, outlines, checked.needs_boxes)
+    if coco is None:
+        with get_local_path(checked.annotations, backend_args=checked.backend_args) as local:
+            coco = read_coco(local, checked.needs_boxes)
     return check_annotations(
         coco, checked.annotations, checked.classes, checked.evaluated, max_aspect
     )
 
 
+def sets_of_config(config: Config, splits: Sequence[str] = ("train", "val")) -> list[CheckedSet]:
+    """The COCO-style data sets of a config's dataloaders, each once."""
+    init_default_scope(config.get("default_scope") or "mmdet")
+    found = []
+    for split in splits:
+        for dataset in _configs((config.get(f"{split}_dataloader") or {}).get("dataset")):
+            name = dataset.get("type")
+            cls = DATASETS.get(name) if isinstance(name, str) else name
+            if is_coco(cls) and isinstance(dataset.get("ann_file"), str):
+                built = DATASETS.build({**dataset, "lazy_init": True})
+                found += checked_sets(built, split != "train", split != "test")
+    return list(dict.fromkeys(found))
+
+
+def _configs(dataset: Any) -> Iterator[dict]:
+    if isinstance(dataset, dict):
+        yield dataset
+        for part in [*(dataset.get("datasets") or ()), dataset.get("dataset")]:
+            yield from _configs(part)
+
+
+def leaves(dataset: Any) -> Iterator[Any]:
+    """The data sets in wrappers such as ConcatDataset and RepeatDataset."""
+    while "_wrapped" in getattr(dataset, "__dict__", ()):  # ExactResumeHook's SeededDataset
+        dataset = dataset._wrapped
+    parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    for part in parts:
+        yield from [dataset] if part is None else leaves(part)
+
+
 def is_coco(cls: Any) -> bool:
-    """Whether a class of data sets reads its file as CocoDataset does (LVIS's, say, does not)."""
+    """Whether a class of data sets reads its file as CocoDataset does (LVIS's does not)."""
     return (
         isinstance(cls, type)
         and issubclass(cls, CocoDataset)
@@ -66,96 +108,166 @@ def is_coco(cls: Any) -> bool:
     )
 
 
-def sets_of_config(config: Config, splits: Sequence[str] = ("train", "val")) -> list[CheckedSet]:
-    """The COCO-style data sets of a config's dataloaders, each once."""
-    found = []
-    for split in splits:
-        loader = config.get(f"{split}_dataloader") or {}
-        for dataset in _unwrap_config(loader.get("dataset")):
-            name = dataset.get("type")
-            cls = DATASETS.get(name) if isinstance(name, str) else name
-            if is_coco(cls) and isinstance(dataset.get("ann_file"), str):
-                found.append(_from_config(dataset, cls, split))
-    return list(dict.fromkeys(found))
+def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> list[CheckedSet]:
+    """The COCO-style data sets in a data set and its wrappers."""
+    return [
+        to_check(leaf, evaluated, needs_boxes)
+        for leaf in leaves(dataset)
+        if is_coco(type(leaf)) and isinstance(leaf.ann_file, str)
+    ]
 
 
-def sets_of_dataset(
-    dataset: Any, evaluated: bool, needs_boxes: bool = True
-) -> list[tuple[CheckedSet, Any]]:
-    """The COCO-style data sets in a data set and its wrappers, with the objects themselves."""
-    found = []
-    for leaf in _unwrap(dataset):
-        annotations = getattr(leaf, "ann_file", None)
-        if not is_coco(type(leaf)) or not isinstance(annotations, str):
-            continue
-        classes = leaf.metainfo.get("classes")
-        checked = _make(
-            annotations,
-            (leaf.data_prefix or {}).get("img"),
-            leaf.data_root,
-            None if isinstance(classes, str) else classes,
-            evaluated,
-            leaf.backend_args,
-            needs_boxes,
-        )
-        found.append((checked, leaf))
-    return found
-
-
-def _unwrap(dataset: Any) -> Iterator[Any]:
-    while "_wrapped" in getattr(dataset, "__dict__", ()):  # hooks/data_order.py's SeededDataset
-        dataset = dataset._wrapped
-    for part in getattr(dataset, "datasets", ()):  # ConcatDataset
-        yield from _unwrap(part)
-    if hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
-        yield from _unwrap(dataset.dataset)
-    else:
-        yield dataset
-
-
-def _unwrap_config(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, dict):
-        parts = [*(dataset.get("datasets") or ()), dataset.get("dataset")]
-        for part in parts:
-            yield from _unwrap_config(part)
-        yield dataset
-
-
-def _from_config(dataset: Any, cls: Any, split: str) -> CheckedSet:
-    root = dataset.get("data_root") or ""
-    prefix = dataset.get("data_prefix") or {}
-    classes = (dataset.get("metainfo") or {}).get("classes", cls.METAINFO.get("classes"))
-    return _make(
-        _join(root, dataset["ann_file"]),
-        _join(root, prefix.get("img") or ""),
-        root,
-        None if isinstance(classes, str) else classes,
-        split != "train",
-        dataset.get("backend_args"),
-        split != "test",
-    )
-
-
-def _join(root: str, path: str) -> str:
-    return path if not root or is_abs(path) else os.path.join(root, path)
-
-
-def _make(
-    annotations: str,
-    images: str | None,
-    root: str | None,
-    classes: Sequence[str] | None,
-    evaluated: bool,
-    backend_args: Any,
-    needs_boxes: bool,
-) -> CheckedSet:
-    local = "://" not in (images or "") and (backend_args or {}).get("backend", "local") == "local"
+def to_check(leaf: CocoDataset, evaluated: bool, needs_boxes: bool = True) -> CheckedSet:
+    """What to check of a COCO-style data set."""
+    images, classes = (leaf.data_prefix or {}).get("img"), leaf.metainfo.get("classes")
+    backend = (leaf.backend_args or {}).get("backend", "local")
+    local = "://" not in (images or "") and backend == "local"
     return CheckedSet(
-        annotations,
+        leaf.ann_file,
         (images or os.curdir) if local else None,
-        root or None,
-        None if classes is None else tuple(classes),
+        leaf.data_root or None,
+        None if classes is None or isinstance(classes, str) else tuple(classes),
         evaluated,
         needs_boxes,
-        backend_args,
+        leaf.backend_args,
+        leaf.pipeline.transforms,
     )
+
+
+def check_voc(dataset: XMLDataset) -> Report:
+    """Look for classes that the XML files spell otherwise, of which mmdet says nothing.
+
+    A class without any object is all right, unless objects have a similar name that is not a class,
+    or none has the name of any class.
+    """
+    report = Report(dataset.ann_file, {key: [] for key in LISTS})
+    names: set[str] = set()
+    for number in list_from_file(dataset.ann_file, backend_args=dataset.backend_args):
+        path = os.path.join(dataset.sub_data_root, dataset.ann_subdir, f"{number}.xml")
+        with get_local_path(path, backend_args=dataset.backend_args) as local:
+            names |= {str(name.text) for name in ET.parse(local).iterfind("object/name")}
+    classes = dataset.metainfo["classes"]
+    others = sorted(names.difference(classes))
+    for name in classes if others else ():
+        if name not in names and (names.isdisjoint(classes) or similar_name(name, others)):
+            report.add("class-without-category", note=missing_class(name, others))
+    return report
+
+
+# --------------------------------------------------------------------------------------------------
+# Errors of mmdet with the file's name
+
+
+class NamedPipeline(Compose):
+    """A data set's pipeline; names the image if a transform fails.
+
+    Errors of OpenCV name none, and with worker processes nothing else in the traceback does.
+
+    Args:
+        pipeline: The data set's own.
+
+    Raises:
+        OSError: if the image cannot be loaded.
+        ValueError: if a transform fails on it.
+    """
+
+    def __init__(self, pipeline: Compose) -> None:
+        self.original = pipeline
+        self.transforms = pipeline.transforms
+
+    def __call__(self, data: dict) -> dict | None:
+        """Transform the image of `data`."""
+        results: Any = data
+        named = f"{shown(data.get('img_path'), 300)} (image id {shown(data.get('img_id'))})"
+        for transform in self.transforms:
+            loaded = "img" in results
+            try:
+                results = transform(results)
+            except Exception as error:
+                if loaded:
+                    raise ValueError(
+                        f"{type(transform).__name__} fails on image file {named}: {reason(error)}. "
+                        "Remove the image, or change the transform."
+                    ) from error
+                raise OSError(
+                    f"Image file {named} cannot be read: {reason(error)}. Fix or replace the file; "
+                    "python -m fastdetr_mmdet.datasets.check finds all such files, and writes "
+                    "annotations without them."
+                ) from error
+            if results is None:
+                break
+        return results
+
+
+def watch_loading(keep: bool) -> Callable[[], None]:
+    """Let mmdet's data sets say what is wrong with an annotation file on which they fail.
+
+    The runner builds data sets before it calls any hook, so a hook comes too late for files on
+    which mmdet ends in ``KeyError: 'bbox'``.
+
+    Args:
+        keep: Whether COCO-style data sets keep what they parse, for `loaded`.
+
+    Returns:
+        Takes that back.
+    """
+    full_init = BaseDetDataset.full_init
+    if getattr(full_init, "watched", False):
+        return lambda: None
+
+    def watched(self: Any) -> None:
+        parsed: list = []
+        if is_coco(type(self)):
+            self.COCOAPI = _remembering(self.COCOAPI, parsed)
+        try:
+            full_init(self)
+        except Exception as error:
+            stop()  # no hook will be called
+            text = "" if isinstance(error, OSError) else _explain(self, *parsed)
+            if text:
+                raise ValueError(text) from error
+            raise
+        finally:
+            vars(self).pop("COCOAPI", None)
+        if keep and parsed:
+            self.parsed_annotations = parsed[0]
+
+    def stop() -> None:
+        BaseDetDataset.full_init = full_init
+
+    watched.watched = True  # type: ignore[attr-defined]
+    BaseDetDataset.full_init = watched
+    return stop
+
+
+def loaded(leaf: Any) -> Any:
+    """What a data set has parsed while it was watched; None if nothing. It is given up."""
+    return getattr(leaf, "__dict__", {}).pop("parsed_annotations", None)
+
+
+def _remembering(api: type, parsed: list) -> type:
+    class Remembering(api):
+        def createIndex(self) -> None:
+            parsed.append(self.dataset)
+            super().createIndex()
+
+    return Remembering
+
+
+def _explain(dataset: Any, coco: Any = None) -> str:
+    """What the check says of the file of a data set that failed to load; '' if nothing."""
+    try:
+        if isinstance(dataset, XMLDataset):
+            return check_voc(dataset).refusal()
+        if not is_coco(type(dataset)):
+            return ""
+        if coco is not None:
+            require_lists(coco, dataset.ann_file)
+        report = check_set(to_check(dataset, bool(dataset.test_mode)), coco=coco)
+        report.images = to_check(dataset, True).images
+        refusal = report.refusal()
+        return refusal and f"{refusal}\nImages and their paths have not been looked at yet."
+    except NotCocoError as error:
+        return str(error)
+    except Exception:  # then the error that is there is the better one
+        return ""

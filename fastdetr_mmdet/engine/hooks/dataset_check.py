@@ -6,36 +6,53 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mmdet.datasets import XMLDataset
 from mmdet.registry import HOOKS
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dataset import Compose
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...datasets.check import NotCocoError, check_files
-from ...datasets.check.files import usable_cores
+from ...datasets.check.files import check_files
 from ...datasets.check.kinds import check_kind_names
-from ...datasets.check.loading import explain_failed_loading, name_unreadable_images
-from ...datasets.check.sets import CheckedSet, check_set, sets_of_dataset
+from ...datasets.check.read import NotCocoError
+from ...datasets.check.report import Report
+from ...datasets.check.sets import (
+    CheckedSet,
+    NamedPipeline,
+    check_set,
+    check_voc,
+    is_coco,
+    leaves,
+    loaded,
+    to_check,
+    watch_loading,
+)
+
+# Images that a loader of unknown behaviour reads before the first step
+_MOST_LOADED = 1000
 
 
 @HOOKS.register_module()
 class DatasetCheckHook(Hook):
     """Checks the annotation files of training and validation, or of test, before the first step.
 
-    It reads the annotations again, lists the folders of the images (so that missing files are
-    found), reads the headers and ends of the files, and writes one line to the log: what is wrong
-    and how many boxes mmdet will skip. It stops where training would fail or learn wrong things in
-    silence; ``docs/data_check.md`` lists when. Damage in the middle of a file is found only when
-    the run comes to it; the image is then named. Data sets that do not load their file as mmdet's
-    ``CocoDataset`` does are left alone.
+    It checks what mmdet has read of the annotations, lists the folders of the images (so that
+    missing files are found), reads the headers and ends of the files, and writes one line to the
+    log: what is wrong and how many boxes mmdet will skip. It stops where training would fail or
+    learn wrong things silently; ``docs/data_check.md`` lists when. Damage in the middle of a file
+    is found only when the run comes to it; the image is then named. Of ``VOCDataset`` and others of
+    XML files only the names of classes are checked, and of other data sets that do not load their
+    file as mmdet's ``CocoDataset`` does nothing.
 
     Args:
         enabled: False turns all of it off.
-        allow: Kinds of problems to run with all the same, as ``('path-symlink',)``.
+        allow: Kinds of problems to run with anyway, as ``('path-symlink',)``.
         find_images: Whether to look if the image files are there. That no folder lies outside of
             the data set is looked at in any case.
-        read_images: Whether to look into them too, at some 10,000 a second for each core from a
-            local disk; over a slow network it may take minutes.
+        read_images: Whether to look into them too, at some 5,000 a second from a local disk; over a
+            slow network it may take minutes. None: if there is one process, because others would
+            wait for it.
 
     Raises:
         ValueError: before the first step; on all processes, though only the first one checks.
@@ -46,18 +63,26 @@ class DatasetCheckHook(Hook):
         enabled: bool = True,
         allow: Sequence[str] = (),
         find_images: bool = True,
-        read_images: bool = True,
+        read_images: bool | None = None,
     ) -> None:
-        if isinstance(allow, str):
-            allow = (allow,)
-        check_kind_names(tuple(allow))
         self.enabled = enabled
-        self.allow = tuple(allow)
+        self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
+        check_kind_names(self.allow)
         self.find_images = find_images
         self.read_images = read_images
         self._checked: set[CheckedSet] = set()
-        if enabled:
-            explain_failed_loading()
+        self._pipelines: list[tuple[Any, Compose]] = []
+        self._stop_watching = watch_loading(is_main_process()) if enabled else lambda: None
+
+    def before_run(self, runner: Runner) -> None:
+        """All data sets are loaded by now."""
+        self._stop_watching()
+
+    def after_run(self, runner: Runner) -> None:
+        """Give the data sets their pipelines back."""
+        for dataset, pipeline in self._pipelines:
+            if isinstance(dataset.pipeline, NamedPipeline):
+                dataset.pipeline = pipeline
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one."""
@@ -78,53 +103,66 @@ class DatasetCheckHook(Hook):
     def _check(
         self, runner: Runner, datasets: list[tuple[Any, bool]], needs_boxes: bool = True
     ) -> None:
-        if not self.enabled:
-            return
-        found: list[CheckedSet] = []
-        for dataset, evaluated in datasets:
-            for checked, leaf in sets_of_dataset(dataset, evaluated, needs_boxes):
-                name_unreadable_images(leaf)
+        found = []
+        for dataset, evaluated in datasets if self.enabled else ():
+            for leaf in leaves(dataset):
+                pipeline = getattr(leaf, "pipeline", None)
+                if isinstance(pipeline, Compose) and not isinstance(pipeline, NamedPipeline):
+                    self._pipelines.append((leaf, pipeline))
+                    leaf.pipeline = NamedPipeline(pipeline)
+                parsed = loaded(leaf)
+                if isinstance(leaf, XMLDataset):
+                    checked = CheckedSet(leaf.ann_file, None)
+                elif is_coco(type(leaf)) and isinstance(leaf.ann_file, str):
+                    checked = to_check(leaf, evaluated, needs_boxes)
+                else:
+                    continue
                 if checked not in self._checked:
                     self._checked.add(checked)
-                    found.append(checked)
+                    found.append((checked, leaf, parsed))
         if not found:
             return
         # a problem that only one process knew of would leave the others waiting for it
-        refusals = [self._refusal(runner, found) if is_main_process() else None]
+        refusals: list[str] = [""]
+        if is_main_process():
+            texts = [self._refusal(runner, *one) for one in found]
+            refusals = ["\n".join(filter(None, texts))]
         broadcast_object_list(refusals)
         if refusals[0]:
             raise ValueError(refusals[0])
 
-    def _refusal(self, runner: Runner, found: list[CheckedSet]) -> str | None:
-        """Log what is found; returns why the run must stop, or None."""
-        refusals = []
-        for checked in found:
-            started = time.perf_counter()
-            try:
-                # mmdet has read this file: it is JSON
-                report = check_set(checked, outlines=False)
-                if checked.images is not None:
-                    check_files(
-                        report,
-                        checked.images,
-                        checked.root,
-                        find=self.find_images,
-                        look=self.find_images and self.read_images,
-                        workers=usable_cores(),
-                    )
-            except NotCocoError as error:
-                refusals.append(str(error))
-                continue
-            except Exception as error:
-                # a file on which the check fails must not get past it
-                refusals.append(
-                    f"The data check of {checked.annotations} failed itself: {error!r}. Please "
-                    "report that with the file; DatasetCheckHook(enabled=False) runs without it."
-                )
-                continue
-            refusals.append(report.refusal(self.allow))
-            if not refusals[-1]:
-                lost = report.skipped or report.errors()
-                log = runner.logger.warning if lost else runner.logger.info
-                log(f"{report.paragraph()} ({time.perf_counter() - started:.1f} s)")
-        return "\n".join(filter(None, refusals)) or None
+    def _refusal(self, runner: Runner, checked: CheckedSet, leaf: Any, parsed: Any) -> str:
+        """Log what is found; returns why the run must stop, or ''."""
+        started = time.perf_counter()
+        try:
+            report = self._report(checked, leaf, parsed)
+        except NotCocoError as error:
+            return str(error)
+        except Exception as error:
+            # a file on which the check fails must not get past it
+            return (
+                f"The data check of {checked.annotations} failed: {error!r}. Please report that "
+                "with the file. DatasetCheckHook(enabled=False) runs without the check."
+            )
+        refusal = report.refusal(self.allow)
+        if not refusal and report.coco["images"]:
+            log = runner.logger.warning if report.skipped or report.errors() else runner.logger.info
+            log(f"{report.paragraph()} ({time.perf_counter() - started:.1f} s)")
+        return refusal
+
+    def _report(self, checked: CheckedSet, leaf: Any, parsed: Any) -> Report:
+        if isinstance(leaf, XMLDataset):
+            return check_voc(leaf)
+        report = check_set(checked, coco=parsed)
+        read = get_world_size() == 1 if self.read_images is None else self.read_images
+        if checked.images is not None:
+            check_files(
+                report,
+                checked.images,
+                checked.root,
+                find=self.find_images,
+                look=self.find_images and read,
+                pipeline=checked.pipeline,
+                most=_MOST_LOADED,
+            )
+        return report

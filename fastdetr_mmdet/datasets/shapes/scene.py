@@ -4,8 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import shapes_paint as paint
-from .shapes_outlines import CLASSES, class_outline, no_class_outline, rasterise, view
+from . import paint
+from .outlines import (
+    CLASSES,
+    class_outline,
+    no_class_outline,
+    rasterise,
+    view,
+)
 
 SPLITS = ("train", "val")
 

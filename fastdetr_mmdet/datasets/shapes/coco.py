@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .shapes_scene import SceneObject, mask_box
+from .scene import SceneObject, mask_box
 
 # How far a polygon may leave the exact pixel border, in pixels. A slanted border is a staircase; at
 # 0.75 it becomes straight lines, a seventh of the points for a mask IoU of 0.98.

@@ -1,28 +1,15 @@
-"""The shapes data set: a small COCO-style detection data set that is drawn, not downloaded.
+"""Files of the shapes data set: images, annotations and the stamp of a complete data set."""
 
-Six classes that differ in shape alone, on cluttered backgrounds, with occlusion, crowds and empty
-images. Each image depends only on the seed, its split and its number; for the same versions of
-numpy and OpenCV on the same kind of processor every file is the same to the byte. (On another kind
-OpenCV may round a few pixels by a grey level; the annotations stay the same.)
-
-Usage:
-    python -m fastdetr_mmdet.datasets.shapes data/shapes --train 1024 --val 128 --seed 0
-"""
-
-import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .shapes_coco import annotation
-from .shapes_outlines import CLASSES
-from .shapes_scene import SPLITS, compose
-
-__all__ = ["CLASSES", "summary", "write_shapes"]
+from .coco import annotation
+from .outlines import CLASSES
+from .scene import SPLITS, compose
 
 # Raise it with every change that alters a pixel or an annotation.
 GENERATOR_VERSION = 1
@@ -178,27 +165,3 @@ def summary(out: str | Path, split: str) -> str:
         f"  small {small}, medium {len(boxes) - small - large}, large {large}\n"
         f"  {per_class}"
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fastdetr_mmdet.datasets.shapes", description="Write the shapes data set."
-    )
-    parser.add_argument("out", help="new or empty folder for the data set")
-    parser.add_argument("--train", type=int, default=1024, help="training images (%(default)s)")
-    parser.add_argument("--val", type=int, default=128, help="validation images (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed, 0 or more (%(default)s)")
-    args = parser.parse_args(arguments)
-    try:
-        write_shapes(args.out, args.train, args.val, args.seed, quiet=False)
-    except (ValueError, OSError) as error:
-        print(f"shapes: {error}", file=sys.stderr)
-        return 1
-    for split in SPLITS:
-        print(summary(args.out, split))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
