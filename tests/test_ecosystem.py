@@ -31,7 +31,7 @@ from support.runs import (
 
 from fastdetr_mmdet import FastDETR
 from fastdetr_mmdet.utils.mmdet_tools import find_script
-from fastdetr_mmdet.visualization import read_run_log
+from fastdetr_mmdet.utils.run_history import RunHistory
 
 # A user's own data set by options alone: two of the six classes.
 OWN_CLASSES = ("disc", "star")
@@ -73,9 +73,10 @@ def test_mim_trains(tiny_run):
 def test_mim_tests(tiny_run):
     """`mim test` measures on the last checkpoint what validation measured after the last epoch."""
     tested = newest_metrics(tiny_run.work_dir)
-    validated = read_run_log(tiny_run.work_dir).metrics
+    validated = RunHistory.read(tiny_run.work_dir).metrics
     for name in ("coco/bbox_mAP", "coco/bbox_mAP_50"):
-        assert validated[name][-1] == (2.0, tested[name])
+        last = validated[name][-1]
+        assert (last.progress, last.value) == (2.0, tested[name])
         assert 0 <= tested[name] <= 1
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from support.runs import BIN, ITERS, VAL_IMAGES, log_rows, newest_metrics
+from support.runs import BIN, VAL_IMAGES, newest_metrics
 
 from fastdetr_mmdet import __version__, demo
-from fastdetr_mmdet.visualization import read_run_log
+from fastdetr_mmdet.utils import plotting
+from fastdetr_mmdet.utils.cli import UserError
+from fastdetr_mmdet.utils.run_history import RunHistory
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def commands(tiny_run, monkeypatch) -> list[list[str]]:
 
 def test_steps_and_results(tiny_run, finished, commands, capsys):
     data_root = str(tiny_run.data_root)
-    demo.main(["--work-dir", str(finished), "--data-root", data_root])
+    assert demo.main(["--work-dir", str(finished), "--data-root", data_root]) == 0
     mim, config = str(BIN / "mim"), str(tiny_run.config)
     common = ["--work-dir", str(finished), "--cfg-options", f"data_root={data_root}/"]
     checkpoint = ["-C", str(tiny_run.checkpoint)]
@@ -72,21 +74,19 @@ def test_pictures_only(tiny_run, finished, commands):
     assert (finished / "predictions.png").is_file() and (finished / "curves.png").is_file()
 
 
-def test_pictures_only_without_a_run(tmp_path, monkeypatch):
+def test_pictures_only_without_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run", pytest.fail)
-    with pytest.raises(SystemExit, match="holds no finished demo run; run it without --pictures-o"):
-        demo.main(["--work-dir", str(tmp_path), "--pictures-only"])
+    assert demo.main(["--work-dir", str(tmp_path), "--pictures-only"]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_step_ends_the_demo(capfd):
     demo.run([sys.executable, "-c", "print('fine')"])
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(UserError, match="3"):
         demo.run([sys.executable, "-c", "import sys; sys.exit(3)"])
-    assert stopped.value.code == 3
-    out, err = capfd.readouterr()
+    out, _ = capfd.readouterr()
     assert f"$ {sys.executable} -c" in out and "fine" in out
-    assert "the command above ended with exit status 3" in err
 
 
 def test_a_failed_training_is_not_tested(tmp_path, monkeypatch):
@@ -95,23 +95,19 @@ def test_a_failed_training_is_not_tested(tmp_path, monkeypatch):
     def run(command):
         ran.append(command[1])
         if command[1] == "train":
-            sys.exit(1)
+            raise UserError("failed")
 
     monkeypatch.setattr(demo, "run", run)
-    with pytest.raises(SystemExit):
-        demo.main(["--work-dir", str(tmp_path), "--data-root", str(tmp_path / "data")])
+    assert demo.main(["--work-dir", str(tmp_path), "--data-root", str(tmp_path / "data")]) == 1
     assert ran == ["-m", "train"]
     assert not (tmp_path / "train_seconds.txt").exists()
 
 
-def test_config_is_found_and_a_missing_one_is_named():
+def test_config_is_found_and_a_missing_one_is_named(tmp_path):
     assert demo.find_config(demo.CONFIG).is_file()
-    with pytest.raises(SystemExit, match=r"config demo/none\.py is missing; install"):
+    with pytest.raises(UserError, match=r"demo/none\.py"):
         demo.find_config("demo/none.py")
-
-
-def test_a_run_that_was_not_tested(tmp_path):
-    with pytest.raises(SystemExit, match="holds no test result; run: mim test fastdetr_mmdet"):
+    with pytest.raises(UserError, match=str(tmp_path)):  # a run that was not tested
         demo.test_metrics(tmp_path)
 
 
@@ -133,32 +129,14 @@ def test_pictures_hold_ground_truth_and_predictions(tiny_run):
     assert len(pictures[0].boxes) == len(pictures[0].scores) == 60
 
 
-def test_run_log(tiny_run):
-    """Epochs grow along a curve, end at the last epoch, and values are the logged ones."""
-    log = read_run_log(tiny_run.work_dir)
-    assert {"loss", "loss_cls", "loss_bbox", "loss_iou"} <= set(log.losses)
-    rows = log_rows(tiny_run.work_dir)
-    for name, curve in log.losses.items():
-        epochs, values = zip(*curve, strict=True)
-        assert list(values) == [row[name] for row in rows]
-        assert len(epochs) == 2 * ITERS and sorted(set(epochs)) == list(epochs)
-        assert 0 < epochs[0] and epochs[ITERS - 1] == 1 and epochs[-1] == 2
-    for name in ("coco/bbox_mAP", "coco/bbox_mAP_50"):
-        assert [epoch for epoch, _ in log.metrics[name]] == [1, 2]
-
-
-def test_run_log_is_of_the_newest_training(tmp_path):
-    for name, epoch, loss in (("1", 1, 5.0), ("2", 7, 3.0)):
-        folder = tmp_path / name / "vis_data"
-        folder.mkdir(parents=True)
-        row = dict(epoch=epoch, iter=4, loss=loss)
-        (folder / "scalars.json").write_text(json.dumps(row) + "\n")
-    folder = tmp_path / "3" / "vis_data"  # a test run
-    folder.mkdir(parents=True)
-    (folder / "scalars.json").write_text(json.dumps({"coco/bbox_mAP": 0.5, "step": 7}) + "\n")
-    assert read_run_log(tmp_path).losses == {"loss": [(7.0, 3.0)]}
-
-
-def test_run_log_of_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No training log .* train first: mim train"):
-        read_run_log(tmp_path)
+def test_curves_are_those_of_the_log(tiny_run, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(plotting, "save_charts", lambda charts, *_: saved.extend(charts))
+    history = RunHistory.read(tiny_run.work_dir)
+    demo.plot_curves(history, tmp_path / "a.png", "")
+    losses, metrics = saved
+    assert [list(line.y) for line in losses.lines] == [
+        [point.value for point in history.losses[name]] for name in demo.LOSSES
+    ]
+    last = history.metrics["coco/bbox_mAP"][-1].value
+    assert metrics.lines[0].name == f"AP ({last:.3f})" and list(metrics.lines[0].x) == [1, 2]

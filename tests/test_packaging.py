@@ -196,11 +196,11 @@ def test_version_is_said_once():
 
 
 def test_core_dependencies_change_nothing_of_a_working_environment():
-    """Each is unbounded, and is asked for by mmdet or mmcv already."""
+    """Each is unbounded, and is asked for by torch, mmdet or mmcv already."""
     core = [Requirement(text) for text in project()["dependencies"]]
     assert [str(r) for r in core if r.specifier or r.marker or r.extras] == []
     asked = set()
-    for name in stack_names("onedl") + stack_names("openmmlab"):
+    for name in ["torch", *stack_names("onedl"), *stack_names("openmmlab")]:
         try:
             asked |= {canonicalize_name(Requirement(r).name) for r in metadata.requires(name) or []}
         except metadata.PackageNotFoundError:

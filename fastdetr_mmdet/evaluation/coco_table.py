@@ -6,13 +6,12 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-if TYPE_CHECKING:
-    from .results import ImageResult
+from .results import ImageResult
 
 COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 METRICS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")  # mmdet's names, same order
@@ -33,26 +32,31 @@ class CocoTable:
     objects: dict[str, int]
 
 
+def evaluates_coco_boxes(metric: Any) -> bool:
+    """Whether a metric is mmdet's CocoMetric with an annotation file, and evaluates boxes."""
+    return getattr(metric, "_coco_api", None) is not None and "bbox" in getattr(
+        metric, "metrics", ()
+    )
+
+
 def coco_table(
-    metric: Any, images: Sequence[ImageResult], classes: Sequence[str]
-) -> CocoTable | None:
-    """Figures as mmdet's CocoMetric computes them, with its IoU thresholds, images and limits.
+    metric: Any,
+    images: Sequence[ImageResult],
+    classes: Sequence[str],
+    image_ids: Sequence[Any] | None = None,
+) -> CocoTable:
+    """Compute the figures as the metric does, with its IoU thresholds and limits.
 
     Args:
-        metric: An evaluated metric.
-        images: The results that it was given.
+        metric: One that ``evaluates_coco_boxes``; it needs no results of its own.
+        images: Detections and ground truth.
         classes: Names of the classes, by label.
-
-    Returns:
-        The table, or None if the metric is not CocoMetric or does not evaluate boxes.
+        image_ids: Count the objects of these images only; None: of all.
     """
-    coco = getattr(metric, "_coco_api", None)
-    if coco is None or "bbox" not in getattr(metric, "metrics", ()):
-        return None
+    coco = metric._coco_api
+    ids = coco.get_cat_ids(cat_names=list(classes))  # by label, in the order of the file
     detections = [
-        dict(
-            image_id=image.image_id, bbox=_xywh(box), score=score, category_id=metric.cat_ids[label]
-        )
+        dict(image_id=image.image_id, bbox=_xywh(box), score=score, category_id=ids[label])
         for image in images
         for box, label, score in zip(
             image.boxes.tolist(), image.labels.tolist(), image.scores.tolist(), strict=True
@@ -65,23 +69,22 @@ def coco_table(
         return CocoTable(nothing, per_class, objects)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(coco, coco.loadRes(detections), "bbox")
-        evaluation.params.catIds = metric.cat_ids
-        evaluation.params.imgIds = metric.img_ids
+        evaluation.params.catIds = ids
+        evaluation.params.imgIds = coco.get_img_ids() if image_ids is None else list(image_ids)
         evaluation.params.maxDets = list(metric.proposal_nums)
         evaluation.params.iouThrs = metric.iou_thrs
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
-    # which of COCO's limits each figure is at: 100 detections for AP, the largest for the others,
-    # as in pycocotools's summary
+    position = {identity: n for n, identity in enumerate(evaluation.params.catIds)}  # sorted
     return CocoTable(
         overall={
             name: _figure(value) for name, value in zip(COLUMNS, evaluation.stats[:6], strict=True)
         },
         classes={
-            name: _class_figures(precision[:, :, index], evaluation.params)
-            for index, name in enumerate(classes)
+            name: _class_figures(precision[:, :, position[identity]], evaluation.params)
+            for name, identity in zip(classes, ids, strict=True)
         },
         objects=objects,
     )
@@ -89,6 +92,8 @@ def coco_table(
 
 def _class_figures(precision: np.ndarray, params: Any) -> dict[str, float | None]:
     """Figures of one class, by the rules of pycocotools's summary.
+
+    AP is taken at 100 detections, the other figures at the largest limit.
 
     Shape:
         precision: (iou, recall, area, limit), -1 where there are no objects

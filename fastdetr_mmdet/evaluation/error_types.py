@@ -1,16 +1,16 @@
-"""What kind of error each box and each missed object is."""
+"""Sort detections and missed objects into types of errors."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
+from .results import ImageResult
+
 PLACED = 0.5  # IoU from which on a box is at the object
-NEAR = 0.1  # IoU from which on a box is meant for the object
+NEAR = 0.1  # IoU from which on a box belongs to the object
 
 
 class Kind(Enum):
@@ -26,25 +26,28 @@ class Kind(Enum):
 
 
 EXPLANATIONS = {
-    Kind.CORRECT: f"IoU of at least {PLACED} with an object of its class that no surer box took.",
-    Kind.DUPLICATE: f"IoU of at least {PLACED} with an object of its class that a surer box took.",
+    Kind.CORRECT: f"IoU of at least {PLACED} with an object of its class; no box with a higher "
+    "score has taken the object.",
+    Kind.DUPLICATE: f"IoU of at least {PLACED} with an object of its class that a box with a "
+    "higher score has taken.",
     Kind.WRONG_CLASS: f"IoU of at least {PLACED} with an object, but of another class.",
     Kind.BADLY_PLACED: f"IoU between {NEAR} and {PLACED} with an object of its class.",
-    Kind.BOTH: f"IoU between {NEAR} and {PLACED} with an object, of another class only.",
+    Kind.BOTH: f"IoU between {NEAR} and {PLACED} with an object, but of another class.",
     Kind.BACKGROUND: f"IoU below {NEAR} with every object.",
-    Kind.MISSED: "An object that no box took and that no box of wrong class or place is meant for.",
+    Kind.MISSED: "An object that no box has taken, and for which there is no badly placed box and "
+    "none of a wrong class.",
 }
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one box or, for missed ones, one object.
+    """The result for one box or for one missed object.
 
     Args:
         kind: Its group.
         box: Index of the box, or None for a missed object.
-        target: Index of the object that it is judged by, or None on background.
-        iou: Of the two; 0 where there is only one.
+        target: Index of the object that the box is compared with, or None on background.
+        iou: Of the two; 0 if there is only one.
     """
 
     kind: Kind
@@ -53,31 +56,19 @@ class Verdict:
     iou: float = 0.0
 
 
-def judge(
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    true_boxes: np.ndarray,
-    true_labels: np.ndarray,
-    crowd: np.ndarray | None = None,
-    min_score: float = 0.3,
-) -> list[Verdict]:
+def judge(image: ImageResult, min_score: float = 0.3) -> list[Verdict]:
     """Sort the boxes of an image into groups, and find the objects that were missed.
 
-    Boxes of ``min_score`` and up take objects of their class, the surest first, each the one with
-    the highest IoU of those that are left. A box that got none is tried as duplicate, wrong class,
-    badly placed, both, background, in this order. The groups are those of TIDE (Bolya et al. 2020,
-    arXiv:2008.08115), counted at one score threshold instead of weighed by AP.
+    Boxes of ``min_score`` and up take objects of their class in the order of their scores, each
+    the remaining object with the highest IoU. A box that got none is tried as duplicate, wrong
+    class, badly placed, both, background, in this order. The groups are those of TIDE (Bolya et
+    al. 2020, arXiv:2008.08115), counted at one score threshold instead of weighed by AP.
 
-    Shape:
-        boxes, true_boxes: (n, 4) and (m, 4) pixel xyxy
-        labels, true_labels: (n,) and (m,) class indices
-        scores: (n,) in [0, 1]
-        crowd: (m,) bool, True on groups of objects: never missed, and a box that has half of its
-            area in one gets no verdict unless it is correct
+    A crowd is never missed, and a box that has half of its area in one gets no verdict unless it
+    is correct.
     """
-    if crowd is None:
-        crowd = np.zeros(len(true_boxes), dtype=bool)
+    boxes, labels, scores = image.boxes, image.labels, image.scores
+    true_boxes, true_labels, crowd = image.true_boxes, image.true_labels, image.crowd
     kept = np.flatnonzero(scores >= min_score)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     overlaps = iou_matrix(boxes, true_boxes)
@@ -102,11 +93,6 @@ def judge(
         verdicts.append(verdict)
     missed = np.flatnonzero(~meant & ~crowd)
     return verdicts + [Verdict(Kind.MISSED, None, int(target)) for target in missed]
-
-
-def count(verdicts: Iterable[Verdict]) -> Counter[Kind]:
-    """How many there are of each group."""
-    return Counter(verdict.kind for verdict in verdicts)
 
 
 def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

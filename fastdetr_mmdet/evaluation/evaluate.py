@@ -1,4 +1,4 @@
-"""What a run's checkpoint finds on the run's own validation set."""
+"""Run a checkpoint on the validation set of its own config."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoints.files import CheckpointError
 from ..checkpoints.loading import fill, read_content
-from .coco_table import CocoTable, coco_table
+from ..utils.cli import UserError
+from .coco_table import CocoTable, coco_table, evaluates_coco_boxes
 from .image_paths import check_image_paths
 from .results import ImageResult
 
 Progress = Callable[[str], None]
-
-
-_EVERY = 5.0  # seconds between two words on how far it is
-
-
-class EvaluationError(ValueError):
-    """A run whose checkpoint cannot be evaluated; the message is a sentence that says why."""
+_EVERY = 5.0  # seconds between two progress messages
 
 
 @dataclass
@@ -42,11 +36,11 @@ class Evaluation:
 
     Args:
         checkpoint: The file.
-        dataset: Name of the annotations, by which runs on the same images are told.
+        dataset: Name of the annotations; runs with the same name have the same images.
         classes: Names of the classes.
         images: Results, in the order of the data set.
         of_images: How many images the data set has.
-        metrics: What the config's own evaluator gives.
+        metrics: Figures of the config's own evaluator; empty if there is a table.
         table: pycocotools's figures, or None if the evaluator is not COCO's.
         parameters: Number of the model's parameters.
         model: With its weights, until the report has drawn its attention.
@@ -77,17 +71,17 @@ def evaluate(
         checkpoint: Read as data only; a file that would run code is refused.
         max_images: Only the first so many.
         device: Default: a GPU if there is one.
-        progress: Is told how far it is.
+        progress: Called with a text on how far it is.
 
     Raises:
         CheckpointRefusedError: if the checkpoint is not plain data.
-        EvaluationError: if there is no validation set, an image lies outside of the data set's
-            folder or is missing, or weights and config do not fit.
+        UserError: if there is no validation set, an image lies outside of the data set's folder or
+            is missing, or the checkpoint is damaged or does not fit the config.
     """
     init_default_scope(config.get("default_scope", "mmdet"))
     split = next((s for s in ("val", "test") if config.get(f"{s}_dataloader")), None)
     if split is None or not config.get(f"{split}_evaluator"):
-        raise EvaluationError("its config has no validation set with an evaluator")
+        raise UserError("The config has no validation set with an evaluator.")
     with redirect_stdout(io.StringIO()):  # pycocotools prints
         loader = _build_loader(config[f"{split}_dataloader"])
         evaluator = Evaluator(config[f"{split}_evaluator"])
@@ -97,6 +91,7 @@ def evaluate(
     infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
     check_image_paths(dataset, [info["img_path"] for info in infos.values()])
     evaluator.dataset_meta = dataset.metainfo
+    coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)
 
     images: list[ImageResult] = []
     told = time.monotonic()
@@ -105,24 +100,22 @@ def evaluate(
         with torch.no_grad():
             samples = model.test_step(batch)
         samples = samples[: wanted - len(images)]
-        evaluator.process(data_samples=samples, data_batch=batch)
-        for sample in samples:
-            images.append(_result(sample, infos[sample.img_id]))
+        images += [_result(sample, infos[sample.img_id]) for sample in samples]
+        if coco is None:
+            evaluator.process(data_samples=samples, data_batch=batch)
         if len(images) == wanted or time.monotonic() - told > _EVERY:
             told = time.monotonic()
             progress(f"{len(images)} of {wanted} images")
         if len(images) == wanted:
             break
-    chosen = None if wanted == len(dataset) else [image.image_id for image in images]
-    for metric in evaluator.metrics:
-        if chosen is not None and hasattr(metric, "img_ids"):
-            metric.img_ids = chosen
-    with redirect_stdout(io.StringIO()):
-        measured = evaluator.evaluate(len(images))
-    numbers = (int, float, np.number)
-    metrics = {name: float(v) for name, v in measured.items() if isinstance(v, numbers)}
     classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
-    tables = (coco_table(metric, images, classes) for metric in evaluator.metrics)
+    chosen = None if wanted == len(dataset) else [image.image_id for image in images]
+    metrics, table = {}, None
+    if coco is None:
+        metrics = _run_evaluator(evaluator, chosen, len(images))
+        coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)  # without ann_file
+    if coco is not None:
+        metrics, table = {}, coco_table(coco, images, classes, chosen)
     return Evaluation(
         checkpoint=checkpoint,
         dataset=str(getattr(dataset, "ann_file", type(dataset).__name__)),
@@ -130,22 +123,28 @@ def evaluate(
         images=images,
         of_images=len(dataset),
         metrics=metrics,
-        table=next((table for table in tables if table is not None), None),
+        table=table,
         parameters=sum(p.numel() for p in model.parameters()),
         model=model,
     )
 
 
+def _run_evaluator(evaluator: Evaluator, chosen: list[Any] | None, size: int) -> dict[str, float]:
+    for metric in evaluator.metrics:
+        if chosen is not None and hasattr(metric, "img_ids"):
+            metric.img_ids = chosen
+    with redirect_stdout(io.StringIO()):
+        measured = evaluator.evaluate(size)
+    numbers = (int, float, np.number)
+    return {name: float(value) for name, value in measured.items() if isinstance(value, numbers)}
+
+
 def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Module:
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
-    try:
-        content = read_content(checkpoint)
-    except CheckpointError as error:
-        raise EvaluationError(str(error).rstrip(".")) from error
     # strict: figures of half a model would be wrong without anybody noticing
-    found = fill(model, content, unknown=True)
+    found = fill(model, read_content(checkpoint), unknown=True)
     if found:
-        raise EvaluationError(f"the weights of {checkpoint.name} do not fit its config ({found})")
+        raise UserError(f"The weights of {checkpoint.name} do not fit its config: {found}.")
     model.cfg = config  # where mmdet's inferencers look for it
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 

@@ -1,4 +1,4 @@
-"""Images that a report opens lie in the folder of their data set."""
+"""Refuse data sets whose images lie outside of their folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 
 from ..datasets.check.files import locate
 from ..datasets.check.sets import checked_sets
-
-
-class ImagePathError(ValueError):
-    """An image outside of its data set, or none; the message is a sentence."""
+from ..utils.cli import UserError
 
 
 def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
@@ -23,7 +20,7 @@ def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         paths: Of the images, as the data set opens them.
 
     Raises:
-        ImagePathError: names the first image that is outside or missing, and how many there are.
+        UserError: names the first image that is outside or missing, and how many there are.
     """
     folders = []
     for checked in checked_sets(dataset, evaluated=True):
@@ -47,12 +44,9 @@ def check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         # outside of one folder, an image may lie in another
         wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
     if wrong:
-        first = next(iter(wrong.values()))
-        which = "1 image" if len(wrong) == 1 else f"{len(wrong)} images"
-        verb = "is" if len(wrong) == 1 else "are"
-        raise ImagePathError(
-            f"{which} of the validation set {verb} outside of the data set's folder or missing, so "
-            f"none was opened ({first}). "
-            "Say where the data is with --cfg-options data_root=...; "
-            "python -m fastdetr_mmdet.datasets.check finds all such images"
+        count = "1 image is" if len(wrong) == 1 else f"{len(wrong)} images are"
+        raise UserError(
+            f"{count} missing or outside of the folder of the validation set; none was opened "
+            f"({next(iter(wrong.values()))}). Say where the data is: --cfg-options data_root=... "
+            "(python -m fastdetr_mmdet.datasets.check finds all such images)."
         )

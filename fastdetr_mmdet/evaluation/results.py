@@ -1,4 +1,4 @@
-"""What a detector found on one image, beside its ground truth."""
+"""Detections on one image beside its ground truth."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ class ImageResult:
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+
+    @property
+    def file(self) -> str:
+        """The name of the image's file, without its folder."""
+        return self.path.replace("\\", "/").rpartition("/")[2]

@@ -1,6 +1,5 @@
 """One HTML file about training runs: ``python -m fastdetr_mmdet.report``."""
 
-from .build import make_report
-from .settings import Settings
+from .build import Settings, make_report
 
 __all__ = ["Settings", "make_report"]

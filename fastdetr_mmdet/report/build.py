@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,53 @@ from typing import Any
 from mmengine.config import Config
 
 from ..checkpoints.embedded_config import ForeignConfigError, check_config
+from ..checkpoints.files import CheckpointError
 from ..checkpoints.safe_loading import CheckpointRefusedError
-from ..evaluation.evaluate import EvaluationError, evaluate
-from ..evaluation.image_paths import ImagePathError
-from ..utils.files import would_overwrite, write_atomically
-from .attention import contact_sheets
-from .checkpoint_of_run import NoCheckpointError, find_checkpoint
+from ..evaluation.evaluate import evaluate
+from ..utils.cli import UsageError, UserError, refuse_to_overwrite
+from ..utils.files import write_atomically
 from .page import make_page
-from .run import Run, find_work_dirs, read_runs
+from .pictures import contact_sheets
+from .runs import Run, find_checkpoint, find_work_dirs, read_runs
 from .samples import spread
-from .settings import Settings
 
 Progress = Callable[[str], None]
-# What is read of a work directory
+# The files of a work directory that are read
 _SOURCES = ("*.pth", "*.py", "*/*.log", "*/vis_data/*.json", "*/vis_data/*.py")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much a report shows.
+
+    Args:
+        predictions: Whether checkpoints are run at all.
+        max_images: Evaluate only the first so many; None: the whole validation set.
+        images: Sample images per data set.
+        sheets: Attention contact sheets per run.
+        examples: Of each group of errors and run.
+        queries: Detections in a contact sheet.
+        min_score: Boxes below are neither drawn nor counted as errors.
+        checkpoint: ``best`` (if the training kept one, else the last) or ``last``.
+        device: As torch names it; None: a GPU if there is one.
+    """
+
+    predictions: bool = True
+    max_images: int | None = None
+    images: int = 8
+    sheets: int = 2
+    examples: int = 6
+    queries: int = 4
+    min_score: float = 0.3
+    checkpoint: str = "best"
+    device: str | None = None
+
+    def for_runs(self, number: int) -> Settings:
+        """Fewer pictures of each run if there are many, so that the file stays small."""
+        if number <= 3:
+            return self
+        most = dict(images=4, sheets=1, examples=3)
+        return replace(self, **{key: min(getattr(self, key), n) for key, n in most.items()})
 
 
 def make_report(
@@ -34,50 +68,52 @@ def make_report(
     cfg_options: Mapping[str, Any] | None = None,
     progress: Progress = print,
 ) -> list[Run]:
-    """Write a report of training runs to one HTML file; the file is there whole or not at all.
+    """Write a report of training runs to one HTML file, as a whole or not at all.
 
-    What is missing for a run, or cannot be read, is said in the report and stops nothing.
+    If something is missing for a run or cannot be read, the report says so and goes on.
 
     Args:
         work_dirs: Of mmengine's runner; a folder that holds several stands for all of them.
-        out: The file to write; one that is there is replaced if it is HTML by its name.
+        out: The file to write; an existing one is overwritten if its name ends in .html.
         settings: What to show, and how much.
         cfg_options: Changes to every run's config, as for mmdet: where its data is now.
-        progress: Is told what is being done.
+        progress: Called with a text on what is being done.
 
     Returns:
         The runs, with what was found.
 
     Raises:
-        FileNotFoundError: if a work directory, or the folder of `out`, does not exist, or if no
-            work directory holds anything of a run.
-        IsADirectoryError: if `out` is a folder.
-        FileExistsError: if `out` is there and is no HTML file, or is one that the report reads.
+        UsageError: if a work directory or the folder of `out` does not exist, if `out` is a folder,
+            a file that the report reads or one that is not HTML, or if there is no run at all.
         OSError: if the file cannot be written.
     """
     out = Path(out)
     if out.is_dir():
-        raise IsADirectoryError(f"{out} is a folder; name the file to write, {out}/report.html.")
+        raise UsageError(f"{out} is a folder. Name the file to write: {out}/report.html.")
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{out} cannot be written: make the folder {out.parent} first.")
+        raise UsageError(f"{out} cannot be written: make the folder {out.parent} first.")
     folders = find_work_dirs([Path(path) for path in work_dirs])
-    sources = (path for folder in folders for name in _SOURCES for path in folder.glob(name))
-    is_html = out.suffix.lower() in (".html", ".htm")
-    if out.exists() and (not is_html or would_overwrite([out], sources)):
-        raise FileExistsError(
-            f"{out} is there and is no report to replace; name another file to write, one that "
-            "ends in .html."
+    refuse_to_overwrite(
+        [out], (path for folder in folders for name in _SOURCES for path in folder.glob(name))
+    )
+    if out.exists() and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"Refusing to overwrite {out}: not an HTML report. Choose another --out that ends in "
+            ".html."
         )
     runs = read_runs(folders)
     settings = (settings or Settings()).for_runs(len(runs))
     for number, run in enumerate(runs, 1):
-        progress(f"[{number}/{len(runs)}] {run.name}: {_what_was_read(run)}")
+        progress(f"[{number}/{len(runs)}] {run.name}: {_summary(run)}")
         known = len(run.notes)
         if settings.predictions:
-            _evaluate(run, settings, cfg_options or {}, progress)
+            _evaluate(run, settings, cfg_options or {}, lambda text: progress(f"    {text}"))
         for note in run.notes[known:]:
             progress(f"    {note}")
-    page = make_page(runs, settings, datetime.now())
+    page = make_page(
+        runs, datetime.now(), settings.predictions, settings.images, settings.examples,
+        settings.min_score,
+    )  # fmt: skip
     content = page.encode("utf-8", "replace")
     write_atomically(out, content)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -85,48 +121,34 @@ def make_report(
     return runs
 
 
-def _what_was_read(run: Run) -> str:
+def _summary(run: Run) -> str:
     history = run.history
     if not history.progress:
         return " ".join(run.notes)
     sessions = f" in {history.sessions} sessions" if history.sessions > 1 else ""
-    notes = "".join(f" {note}" for note in run.notes)
-    return f"{history.progress:.4g} {history.unit}s{sessions}.{notes}"
+    return " ".join([f"{history.progress:.4g} {history.unit}s{sessions}.", *run.notes])
 
 
 def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress: Progress) -> None:
-    """Run the checkpoint of a run; what stops that becomes a note."""
+    """Run the checkpoint of a run; a failure becomes a note."""
     try:
         checkpoint = find_checkpoint(run.work_dir, settings.checkpoint)
-        if run.config_file is None or run.config is None:
-            raise EvaluationError(f"without a config {checkpoint.name} cannot be run")
         config = _load_config(run, options)
-        progress(f"    {checkpoint.name} on its validation set ...")
+        progress(f"{checkpoint.name} on its validation set ...")
         run.evaluation = evaluate(
-            config,
-            checkpoint,
-            settings.max_images,
-            settings.device,
-            lambda text: progress(f"    {text}"),
+            config, checkpoint, settings.max_images, settings.device, progress
         )
-    except NoCheckpointError as error:
-        run.notes.append(f"{error} No boxes, errors or attention are shown.")
-    except (EvaluationError, ImagePathError) as error:
-        run.notes.append(f"No boxes, errors or attention are shown: {error}.")
+    except (UserError, CheckpointError, CheckpointRefusedError) as error:
+        run.notes.append(f"No boxes, errors or attention are shown. {error}")
     except ForeignConfigError as error:
-        run.notes.append(
-            f"Its checkpoint was not run, because its config was refused: {error.why}."
-        )
-    except CheckpointRefusedError as error:
-        run.notes.append(f"Its checkpoint was not run. {error}")
+        run.notes.append(f"Its checkpoint was not run. Its config was refused: {error.why}.")
     except FileNotFoundError as error:
         run.notes.append(
             f"Its checkpoint could not be run: {error.strerror or error}: {error.filename}. If the "
-            "data is elsewhere now, say where: --cfg-options data_root=..."
+            "data has been moved, say where it is: --cfg-options data_root=..."
         )
     except Exception as error:  # other people's data sets, models and files fail in any way
-        first = " ".join(str(error).split())[:300]
-        run.notes.append(f"Its checkpoint could not be run: {type(error).__name__}: {first}")
+        run.notes.append(f"Its checkpoint could not be run: {_in_one_line(error)}")
     if run.evaluation is not None:
         _draw_attention(run, settings, progress)
         run.evaluation.model = None  # one model at a time
@@ -138,24 +160,30 @@ def _draw_attention(run: Run, settings: Settings, progress: Progress) -> None:
     shown = spread(evaluation.images, settings.sheets)
     if not shown:
         return
-    progress("    attention ...")
+    progress("attention ...")
     try:
-        run.sheets, run.why_no_sheets = contact_sheets(evaluation.model, shown, settings.queries)
+        run.sheets = contact_sheets(evaluation.model, shown, settings.queries)
+    except UserError as error:
+        run.why_no_sheets = str(error)
     except Exception as error:  # a pipeline of the user's that the viewer cannot feed
-        first = " ".join(str(error).split())[:300]
-        run.why_no_sheets = f"The attention could not be drawn: {type(error).__name__}: {first}"
-        progress(f"    {run.why_no_sheets}")
+        run.why_no_sheets = f"The attention could not be drawn: {_in_one_line(error)}"
+        progress(run.why_no_sheets)
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _load_config(run: Run, options: Mapping[str, Any]) -> Config:
     """The dumped config, which has to be plain data; the user's own modules are imported for it."""
-    assert run.config_file is not None and run.config is not None
+    if run.config_file is None or run.config is None:
+        raise UserError("A checkpoint cannot be run without its config.")
     imports = (run.config.get("custom_imports") or {}).get("imports") or ()
     for name in [imports] if isinstance(imports, str) else imports:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise EvaluationError(f"its config imports {name}, which fails: {error}") from error
+            raise UserError(f"Its config imports {name}, which fails: {error}.") from error
     text = run.config_file.read_text(encoding="utf-8")
     check_config(text)
     config = Config.fromstring(text, ".py")

@@ -1,130 +1,239 @@
-"""The page as a whole: its head, its sections and its looks."""
+"""The page: what its templates need, in the order of the sections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
+import jinja2
+from markupsafe import Markup
+
+from ..evaluation.coco_table import COLUMNS, METRICS
+from ..evaluation.error_types import EXPLANATIONS, Kind
+from ..utils.config import flatten
+from ..utils.plotting import COLOURS, Chart, Line, chart_svg, printable
+from ..utils.run_history import Point, RunHistory
 from ..version import __version__
-from .chart import look_of
-from .error_section import error_section
-from .markup import Html, el, join
-from .overview import learning_curves, overview
-from .run import Run
-from .samples import sample_section
-from .settings import Settings
-from .tables import coco_section, config_section
+from .runs import Run
+from .samples import ERRORS, find_errors, make_samples, score_hint
 
-# The page may load nothing and run nothing, whatever a text in it says
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+SECTIONS = {
+    "runs": "Runs",
+    "curves": "How they learned",
+    "coco": "COCO figures",
+    "config": "What differs in the configs",
+    "samples": "Boxes beside ground truth",
+    "errors": "Errors",
+    "attention": "Where the detectors looked",
+}
+MAIN_METRIC = "coco/bbox_mAP"
+# Curves of their own: logged name -> what it is called
+_CURVES = {MAIN_METRIC: "AP", "coco/bbox_mAP_50": "AP50"}
+_LOSSES = {
+    "loss_cls": "Class loss, last layer",
+    "loss_bbox": "L1 loss of boxes, last layer",
+    "loss_iou": "IoU loss of boxes, last layer",
+}
+_LONGEST = 160  # letters of a config's value
+# Where a run's files are, and templates whose values are compared anyway
+_IGNORED = ("work_dir", "derived_keys")
+
+Captioned = list[tuple[str, Markup]]
 
 
-def make_page(runs: Sequence[Run], settings: Settings, written: datetime) -> str:
+def make_page(
+    runs: Sequence[Run],
+    written: datetime,
+    predictions: bool,
+    images: int,
+    examples: int,
+    min_score: float,
+) -> str:
     """The report as one HTML file that needs no other.
 
     Args:
         runs: What to report, in the order of the colours.
-        settings: How many pictures, and the score from which on boxes count.
         written: Printed at the top.
+        predictions: Whether checkpoints were to be run; else there are no sections of pictures.
+        images: Samples per data set.
+        examples: Of each group of errors and run.
+        min_score: Boxes below are neither drawn nor counted.
     """
-    sections = [
-        ("runs", "Runs", join([overview(runs), None if settings.predictions else _nothing_run()])),
-        ("curves", "How they learned", learning_curves(runs)),
-        ("coco", "COCO figures", coco_section(runs)),
+    evaluated = [run for run in runs if run.evaluation is not None]
+    datasets: dict[str, list[Run]] = {}
+    for run in evaluated:
+        assert run.evaluation is not None
+        datasets.setdefault(run.evaluation.dataset, []).append(run)
+    left_out = {"config"} if len(runs) < 2 else set()
+    if not predictions:
+        left_out |= {"samples", "errors", "attention"}
+    errors = [find_errors(run, examples, min_score) for run in evaluated]
+    return _environment().get_template("page.html").render(
+        sections={key: title for key, title in SECTIONS.items() if key not in left_out},
+        runs=runs,
+        written=written,
+        version=__version__,
+        predictions=predictions,
+        min_score=min_score,
+        evaluated=evaluated,
+        charts=list(_learning_curves(runs)),
+        columns=COLUMNS,
+        metric_names={f"coco/bbox_{key}": n for key, n in zip(METRICS, COLUMNS, strict=True)},
+        objects=_objects(evaluated),
+        configured=[run for run in runs if run.config is not None],
+        differences=config_differences([run.config for run in runs if run.config is not None]),
+        datasets={
+            name: (own, list(make_samples(own, images, min_score)))
+            for name, own in datasets.items()
+        },
+        hints=[hint for run in evaluated if (hint := score_hint(run, min_score))],
+        errors=errors,
+        most_errors=max((found.total for found in errors), default=0) or 1,
+        kinds=list(Kind),
+        error_kinds=ERRORS,
+        explanations=EXPLANATIONS,
+    )  # fmt: skip
+
+
+def config_differences(
+    configs: Sequence[Mapping[str, Any]],
+) -> list[tuple[list[str], list[str]]]:
+    """List the keys in which configs differ.
+
+    Returns:
+        (keys, values): one value per config, a dash if a config has no such key. Keys that end
+        alike and have the same values in every config, such as a variable and the places it goes
+        to, share an entry.
+    """
+    flats = [
+        flatten({key: value for key, value in config.items() if key not in _IGNORED})
+        for config in configs
     ]
-    if settings.predictions:
-        sections += [
-            ("samples", "Boxes beside ground truth",
-             sample_section(runs, settings.images, settings.min_score)),
-            ("errors", "Errors", error_section(runs, settings.examples, settings.min_score)),
-            ("attention", "Where the detectors looked", _attention(runs)),
-        ]  # fmt: skip
-    if len(runs) > 1:
-        config = ("config", "What differs in the configs", config_section(runs))
-        sections.insert(3, config)
-    names = ", ".join(run.name for run in runs)
-    title = (
-        f"Detection report: {names}" if len(names) < 80 else f"Detection report: {len(runs)} runs"
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for key in dict.fromkeys(key for flat in flats for key in flat):
+        values = tuple(flat.get(key, "—") for flat in flats)
+        if len(set(values)) > 1:
+            rows.setdefault((key.rpartition(".")[2], values), []).append(key)
+    return [(names, list(map(_cut, values))) for (_, values), names in rows.items()]
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…"
+
+
+def _environment() -> jinja2.Environment:
+    """Every text is escaped; a name that a template misspells is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fastdetr_mmdet.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="referrer", content="no-referrer"),
-        el("title", title),
-        el("style", Html(_style())),
-    )
-    count = f"{len(runs)} runs" if len(runs) > 1 else "1 run"
-    header = el(
-        "header",
-        el("h1", "Detection report"),
-        el("p", f"{count} · {written:%d %B %Y, %H:%M} · fastdetr_mmdet {__version__}"),
-        el("nav", [el("a", text, href=f"#{name}") for name, text, _ in sections]),
-    )
-    body = [
-        el("section", el("h2", text), content, id=name, cls="part")
-        for name, text, content in sections
-    ]
-    footer = el(
-        "footer",
-        "Written by ",
-        el("code", "python -m fastdetr_mmdet.report"),
-        ". This file holds all that it shows and loads nothing.",
-    )
-    page = el("html", head, el("body", header, el("main", body), footer), lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    environment.filters |= dict(
+        figure=_figure, duration=_duration, count=_count, headline=_headline,
+        best=lambda curve: max(curve, key=lambda point: point.value),
+    )  # fmt: skip
+    environment.globals["colours"] = len(COLOURS)
+    return environment
 
 
-def _nothing_run() -> Html:
-    return el(
-        "p",
-        "No checkpoint was run, as was asked for (--no-predictions): figures are those of the "
-        "logs, and there are no boxes, errors or attention.",
-        cls="note after",
-    )
+def _finalize(value: Any) -> Any:
+    return value if isinstance(value, Markup) else printable(str(value))
 
 
-def _style() -> str:
-    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+def _figure(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3f}"
 
 
-def _attention(runs: Sequence[Run]) -> Html:
-    """Contact sheets of each run, or why there are none."""
-    parts = []
-    for number, run in enumerate(runs):
-        name = el("h3", el("span", "", cls=f"swatch {look_of(number)}"), run.name)
-        sheets = [
-            el(
-                "figure",
-                el(
-                    "div",
-                    el(
-                        "img",
-                        src=sheet.data,
-                        width=sheet.size[0],
-                        height=sheet.size[1],
-                        alt=f"Attention of {run.name} in {sheet.file}",
-                    ),
-                    cls="scroll sheet",
-                    tabindex="0",
-                ),
-                el("figcaption", sheet.file),
-            )
-            for sheet in run.sheets
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1.5:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _headline(run: Run) -> tuple[str, str]:
+    """The AP of a run, measured now or as it was logged last, and which of the two."""
+    evaluation = run.evaluation
+    if evaluation is not None and evaluation.table is not None:
+        part = len(evaluation.images) < evaluation.of_images
+        which = f"first {len(evaluation.images)} images" if part else "measured now"
+        return _figure(evaluation.table.overall["AP"]), f"AP, {which}"
+    if evaluation is not None and evaluation.metrics:
+        name, value = next(iter(evaluation.metrics.items()))
+        return _figure(value), name
+    logged = _main_metric(run.history)
+    if logged is None:
+        return "—", "no AP"
+    last = run.history.metrics[logged][-1]
+    at = f"{run.history.unit} {last.progress:.4g}"
+    return _figure(last.value), f"{_CURVES.get(logged, logged)}, as logged at {at}"
+
+
+def _main_metric(history: RunHistory) -> str | None:
+    """COCO's AP if it was logged, else the first metric that was."""
+    return MAIN_METRIC if MAIN_METRIC in history.metrics else next(iter(history.metrics), None)
+
+
+def _objects(evaluated: Sequence[Run]) -> dict[str, int]:
+    """Number of objects of each class of all runs' tables."""
+    objects: dict[str, int] = {}
+    for run in evaluated:
+        assert run.evaluation is not None
+        if run.evaluation.table is not None:
+            objects = objects | run.evaluation.table.objects | objects
+    return objects
+
+
+def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[Captioned, Captioned]]:
+    """Charts of AP and loss and charts of the loss's parts, of runs that count epochs or not."""
+    names = (f"chart{number}" for number in itertools.count())
+    for unit in ("epoch", "iteration"):
+        own = [run for run in runs if run.history.unit == unit and run.history.progress]
+
+        def draw(
+            kind: str, name: str, label: str, by_time: bool = False, **options: Any
+        ) -> tuple[str, Markup]:
+            lines = [
+                Line(
+                    run.name, run.number, [_x(p, by_time) for p in curve], [p.value for p in curve]
+                )
+                for run in own  # noqa: B023 (called within this turn of the loop)
+                if (curve := getattr(run.history, kind).get(name))
+            ]
+            x, by = ("minutes", "time") if by_time else (unit, f"{unit}s")  # noqa: B023
+            svg = chart_svg(Chart(lines, x, **options), next(names))
+            return f"{label}, by {by}", Markup(svg)
+
+        logged = {name for run in own for name in run.history.metrics}
+        curves = {name: label for name, label in _CURVES.items() if name in logged}
+        if MAIN_METRIC not in logged:
+            others = filter(None, (_main_metric(run.history) for run in own))
+            curves = {name: name for name in itertools.islice(others, 1)}
+        main = [
+            draw("metrics", name, label, by_time, y_range=(0, None))
+            for name, label in curves.items()
+            for by_time in (False, True)
         ]
-        if sheets:
-            parts.append(el("section", name, el("div", sheets, cls="sheets")))
-        elif run.why_no_sheets:
-            parts.append(el("section", name, el("p", run.why_no_sheets, cls="empty")))
-    if not parts:
-        return el("p", "No checkpoint was run, so there is no attention to show.", cls="empty")
-    note = el(
-        "p",
-        "The surest detections of an image, and for each what its query attended to. "
-        "docs/visualization.md explains the panels.",
-        cls="note",
-    )
-    return join([note, *parts])
+        losses = {name for run in own for name in run.history.losses}
+        if losses:
+            main += [
+                draw(
+                    "losses", "loss", "Training loss of all layers, log scale", by_time, log_y=True
+                )
+                for by_time in (False, True)
+            ]
+        parts = [draw("losses", n, label) for n, label in _LOSSES.items() if n in losses]
+        if main:
+            yield main, parts
+
+
+def _x(point: Point, by_time: bool) -> float:
+    return point.minutes if by_time else point.progress

@@ -1,4 +1,4 @@
-"""Photographs in a page: small JPEGs, with boxes drawn over them as SVG."""
+"""Pictures in a page: small JPEGs, boxes to draw over them as SVG, and contact sheets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,33 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine import fileio
+from torch import nn
 
-from .markup import Html, el
+from ..evaluation.results import ImageResult
+from ..models.detectors import FastDETR
+from ..utils.cli import UserError
 
-QUALITY = 78
-_CROWDED = 12  # from more names on they are written smaller
+_CROWDED = 12  # more names than that are written smaller
+_SHEET_WIDTH = 1500  # pixels
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A JPEG of an image or of a part of it.
+
+    Args:
+        data: As a data URI.
+        region: (x1, y1, x2, y2) of the original image that it shows, in pixels.
+    """
+
+    data: str
+    region: tuple[float, float, float, float]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """(width, height) of the region."""
+        x1, y1, x2, y2 = self.region
+        return x2 - x1, y2 - y1
 
 
 @dataclass(frozen=True)
@@ -25,40 +47,67 @@ class Box:
     Args:
         xyxy: Pixels of the original image.
         text: Beside it, or "".
-        cls: Its look, a class of style.css.
+        look: A class of style.css.
     """
 
-    xyxy: Sequence[float]
+    xyxy: Sequence[float] | np.ndarray
     text: str
-    cls: str
+    look: str
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A JPEG of an image or of a part of it.
+class Drawing:
+    """A photo with boxes.
 
     Args:
-        data: As an address that holds the content.
-        region: (x1, y1, x2, y2) of the original image that it shows, in pixels.
+        photo: Several drawings may share one.
+        boxes: Later ones on top.
+        label: Read to people who do not see it.
+        thickness: Width of the boxes' lines, as a share of the picture's.
     """
 
-    data: str
-    region: tuple[float, float, float, float]
+    photo: Photo
+    boxes: Sequence[Box]
+    label: str
+    thickness: float = 0.008
+
+    @property
+    def line(self) -> float:
+        """Width of the boxes' lines in pixels of the original."""
+        return self.photo.size[0] * self.thickness
+
+    @property
+    def text_size(self) -> float:
+        """Height of the letters in pixels of the original; pictures are shown equally wide."""
+        crowded = sum(bool(box.text) for box in self.boxes) > _CROWDED
+        return self.photo.size[0] * (0.034 if crowded else 0.05)
+
+    def text_place(self, box: Box) -> tuple[float, float]:
+        """(x, y) of a box's text: above the box, or within it where the picture ends."""
+        left, top, right, _ = self.photo.region
+        x, y, size = float(box.xyxy[0]), float(box.xyxy[1]), self.text_size
+        above = y - size * 0.3
+        widest = right - size * 0.63 * len(box.text)
+        x = max(min(max(x, left + self.line), widest), left)
+        return x, above if above - size > top else y + size * 1.05
 
 
 def read_image(path: str, backend_args: Any = None) -> np.ndarray | None:
-    """An image as mmdet's loader reads it, (h, w, 3) uint8 BGR, or None if it is none."""
+    """An image as mmdet's loader reads it, (h, w, 3) uint8 BGR, or None if it is not readable."""
     try:
         return mmcv.imfrombytes(fileio.get(path, backend_args), flag="color", backend="cv2")
     except (OSError, cv2.error):
         return None
 
 
-def photo(image: np.ndarray, region: Sequence[float] | None = None, longest: int = 360) -> Photo:
-    """Cut a region out of an image and make it so small that its longest side fits.
+def make_photo(
+    image: np.ndarray, region: Sequence[float] | None = None, longest: int = 360, quality: int = 78
+) -> Photo:
+    """Cut a region out of an image and shrink it until its longest side fits.
 
     Shape:
         image: (h, w, 3) uint8 BGR
+        region: (4,) pixel xyxy; None: all
     """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = region if region is not None else (0, 0, width, height)
@@ -70,98 +119,27 @@ def photo(image: np.ndarray, region: Sequence[float] | None = None, longest: int
     if scale < 1:
         size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    return Photo(jpeg(part), (left, top, right, bottom))
+    encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    data = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+    return Photo(data, (left, top, right, bottom))
 
 
-def jpeg(image: np.ndarray, quality: int = QUALITY) -> str:
-    """An image as an address that holds its content.
+def contact_sheets(
+    model: nn.Module, images: Sequence[ImageResult], top_k: int
+) -> list[tuple[str, Photo]]:
+    """Draw attention sheets of the top-scoring detections of images, each with its file name.
 
-    Shape:
-        image: (h, w, 3) uint8 BGR
+    Raises:
+        UserError: if the viewer cannot see into the model.
     """
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+    if not isinstance(model, FastDETR):
+        raise UserError(f"The attention of {type(model).__name__} cannot be shown: no FastDETR.")
+    from ..visualization.contact_sheet import draw_contact_sheet
+    from ..visualization.inspection import inspect_image
 
-
-def symbol(name: str, shot: Photo) -> Html:
-    """The photograph, to be shown by any number of ``drawing``s of this name."""
-    x1, y1, x2, y2 = shot.region
-    image = el(
-        "image",
-        href=shot.data,
-        x=x1,
-        y=y1,
-        width=x2 - x1,
-        height=y2 - y1,
-        preserveAspectRatio="none",
-    )
-    hidden = el("defs", el("g", image, id=name))
-    return el("svg", hidden, width=0, height=0, cls="defs", aria_hidden="true")
-
-
-def drawing(
-    name: str, region: Sequence[float], boxes: Sequence[Box], label: str, line: float = 0.008
-) -> Html:
-    """A photograph with boxes.
-
-    Args:
-        name: Of its ``symbol``.
-        region: Of the photograph.
-        boxes: Later ones on top.
-        label: What it shows, for people who do not see it.
-        line: Width of the boxes' lines, as a share of the picture's.
-    """
-    x1, y1, x2, y2 = region
-    width, height = x2 - x1, y2 - y1
-    # pictures are shown equally wide
-    crowded = sum(bool(box.text) for box in boxes) > _CROWDED
-    text_size, line = width * (0.034 if crowded else 0.05), width * line
-    parts: list[Html] = []
-    for box in boxes:
-        parts += _box(box, region, text_size, line)
-    return el(
-        "svg",
-        el("use", href=f"#{name}"),
-        parts,
-        viewBox=f"{x1:g} {y1:g} {width:g} {height:g}",
-        role="img",
-        aria_label=label,
-        cls="photo",
-    )
-
-
-def _box(box: Box, region: Sequence[float], text_size: float, line: float) -> list[Html]:
-    x1, y1, x2, y2 = (float(value) for value in box.xyxy)
-    shape = dict(
-        x=f"{x1:.1f}",
-        y=f"{y1:.1f}",
-        width=f"{max(x2 - x1, 0):.1f}",
-        height=f"{max(y2 - y1, 0):.1f}",
-    )
-    parts = [
-        el("rect", **shape, cls="halo", stroke_width=f"{line * 2:.2f}"),
-        el(
-            "rect",
-            el("title", box.text) if box.text else None,
-            **shape,
-            cls=f"box {box.cls}",
-            stroke_width=f"{line:.2f}",
-        ),
-    ]
-    if box.text:
-        # above the box, or within it where the picture ends
-        above = y1 - text_size * 0.3
-        y = above if above - text_size > region[1] else y1 + text_size * 1.05
-        x = min(max(x1, region[0] + line), region[2] - text_size * 0.63 * len(box.text))
-        parts.append(
-            el(
-                "text",
-                box.text,
-                x=f"{max(x, region[0]):.1f}",
-                y=f"{y:.1f}",
-                font_size=f"{text_size:.1f}",
-                stroke_width=f"{text_size * 0.22:.2f}",
-                cls=f"tag {box.cls}",
-            )
-        )
-    return parts
+    sheets = []
+    for image in images:
+        sheet = draw_contact_sheet(inspect_image(model, image.path, top_k=top_k))[..., ::-1]
+        longest = round(max(1, sheet.shape[0] / sheet.shape[1]) * _SHEET_WIDTH)
+        sheets.append((image.file, make_photo(sheet, longest=longest, quality=72)))
+    return sheets

@@ -1,58 +1,60 @@
-"""Boxes beside ground truth, on the same images for all runs of a data set."""
+"""Boxes beside ground truth, and examples of every group of errors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.error_types import Kind, judge
+from ..evaluation.error_types import Kind, Verdict, judge
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.results import ImageResult
-from .chart import look_of
-from .markup import Html, el, join
-from .pictures import Box, drawing, photo, read_image, symbol
-from .run import Run
-from .score_hint import score_hints
+from .pictures import Box, Drawing, make_photo, read_image
+from .runs import Run
 
-_WIDTH = 400  # pixels of a photograph's longer side
-_TAG = 24  # characters of a class name
+ERRORS = [kind for kind in Kind if kind is not Kind.CORRECT]
+_TAG = 24  # letters of a class name
+_SAMPLE, _CROP = 400, 200  # pixels of a picture's longer side
+_MARGIN = 0.5  # of the boxes' size, on each side of a crop
+_SMALLEST = 0.2  # of the image's longer side, that a crop shows
+_SHARE = 0.8  # of the highest score: what to give so that more than one box is seen
 
 
-def sample_section(runs: Sequence[Run], number: int, min_score: float) -> Html:
-    """Images with ground truth and with each run's boxes.
+@dataclass(frozen=True)
+class Sample:
+    """One image: its ground truth, and each run's drawing with the number of errors.
+
+    A run that has not seen the image has None; without a readable image there is nothing.
+    """
+
+    file: str
+    truth: Drawing | None
+    runs: list[tuple[Run, Drawing | None, int]]
+
+
+@dataclass
+class Errors:
+    """The verdicts on one run, counted, with example pictures.
 
     Args:
-        runs: All; those that were not evaluated have no pictures.
-        number: Of images per data set.
-        min_score: Boxes below are not drawn.
+        run: Whose.
+        objects: Number of objects, without crowds.
+        counts: Of each group.
+        examples: By group: how many there are, and drawings with captions of some of them.
     """
-    groups: dict[str, list[tuple[int, Run]]] = {}
-    for index, run in enumerate(runs):
-        if run.evaluation is not None:
-            groups.setdefault(run.evaluation.dataset, []).append((index, run))
-    if not groups or not number:
-        return el("p", "No checkpoint was run, so there are no boxes to show.", cls="empty")
-    parts: list[Html] = [_legend(min_score), *score_hints(runs, min_score)]
-    for group, (dataset, members) in enumerate(groups.items()):
-        if len(groups) > 1:
-            parts.append(el("h3", dataset))
-        first = members[0][1].evaluation
-        assert first is not None
-        shown = spread(first.images, number)
-        rows = [_row(f"i{group}-{n}", image, members, min_score) for n, image in enumerate(shown)]
-        # as many samples beside each other as their pictures leave room for
-        narrow = f"--least:{230 * (1 + len(members))}px;--columns:{1 + len(members)}"
-        parts.append(el("div", rows, cls="samples", style=narrow))
-        parts.append(
-            el(
-                "p",
-                f"{_images(len(shown))}, spread evenly over the {len(first.images)} that were "
-                "evaluated and have objects; not chosen by how they came out.",
-                cls="note",
-            )
-        )
-    return join(parts)
+
+    run: Run
+    objects: int
+    counts: Counter[Kind]
+    examples: dict[Kind, list[tuple[Drawing, str]]]
+
+    @property
+    def total(self) -> int:
+        """Number of all errors."""
+        return sum(self.counts[kind] for kind in ERRORS)
 
 
 def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
@@ -62,88 +64,136 @@ def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
     return [with_objects[int(place)] for place in places.round()]
 
 
-def class_name(classes: Sequence[str], label: int) -> str:
-    """The name of a label, cut where it is very long."""
-    name = classes[label] if 0 <= label < len(classes) else f"class {label}"
+def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator[Sample]:
+    """Draw so many images, the same for all of these runs, which have one data set."""
+    evaluation = runs[0].evaluation
+    assert evaluation is not None
+    for image in spread(evaluation.images, number):
+        pixels = read_image(image.path)
+        if pixels is None:
+            yield Sample(image.file, None, [])
+            continue
+        photo = make_photo(pixels, longest=_SAMPLE)
+        truth = [
+            Box(box, _class_name(evaluation, label), "truth")
+            for box, label in zip(image.true_boxes, image.true_labels, strict=True)
+        ]
+        drawings: list[tuple[Run, Drawing | None, int]] = []
+        for run in runs:
+            found = _same_image(run, image)
+            if found is None:
+                drawings.append((run, None, 0))
+            else:
+                boxes, errors = _predicted_boxes(run, found, min_score)
+                drawings.append((run, Drawing(photo, boxes, f"{image.file}, {run.name}"), errors))
+        yield Sample(image.file, Drawing(photo, truth, f"{image.file}, ground truth"), drawings)
+
+
+def find_errors(run: Run, number: int, min_score: float) -> Errors:
+    """Sort all boxes of a run into groups, and draw so many examples of each."""
+    evaluation = run.evaluation
+    assert evaluation is not None
+    found = [(image, v) for image in evaluation.images for v in judge(image, min_score)]
+    examples: dict[Kind, list[tuple[Drawing, str]]] = {}
+    for kind in ERRORS:
+        members = sorted((f for f in found if f[1].kind is kind), key=lambda f: -_weight(*f))
+        for member in members:
+            if len(examples.get(kind, ())) == number:
+                break
+            crop = _crop(evaluation, *member)
+            if crop is not None:
+                examples.setdefault(kind, []).append(crop)
+    objects = sum(int((~image.crowd).sum()) for image in evaluation.images)
+    return Errors(run, objects, Counter(verdict.kind for _, verdict in found), examples)
+
+
+def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
+    """What to say of a run none of whose boxes counts, and the option to give; else None."""
+    assert run.evaluation is not None
+    scores = [float(image.scores.max(initial=0.0)) for image in run.evaluation.images]
+    highest = max(scores, default=0.0)
+    if highest == 0:
+        return f"{run.name} has found no box at all.", ""
+    if highest >= min_score:
+        return None
+    text = f"No box of {run.name} has a score of {min_score:g}; the highest is"
+    return f"{text} {_floor(highest, 2):g}.", f"--min-score {_floor(highest * _SHARE, 1):g}"
+
+
+def _floor(value: float, digits: int) -> float:
+    """Round down to significant digits: a score must not seem to reach what it does not."""
+    places = digits - 1 - math.floor(math.log10(value))
+    return round(math.floor(value * 10.0**places) / 10.0**places, max(places, 0))
+
+
+def _class_name(evaluation: Evaluation, label: int) -> str:
+    """The name of a label, cut if it is very long."""
+    names = evaluation.classes
+    name = names[label] if 0 <= label < len(names) else f"class {label}"
     return name if len(name) <= _TAG else name[: _TAG - 1] + "…"
 
 
-def predicted_boxes(
-    image: ImageResult, classes: Sequence[str], min_score: float
-) -> tuple[list[Box], int]:
-    """Boxes to draw, the surest on top, and how many errors there are among them."""
-    verdicts = judge(
-        image.boxes,
-        image.labels,
-        image.scores,
-        image.true_boxes,
-        image.true_labels,
-        image.crowd,
-        min_score,
-    )
+def _same_image(run: Run, image: ImageResult) -> ImageResult | None:
+    assert run.evaluation is not None
+    same = (other for other in run.evaluation.images if other.image_id == image.image_id)
+    return next((other for other in same if other.path == image.path), None)
+
+
+def _predicted_boxes(run: Run, image: ImageResult, min_score: float) -> tuple[list[Box], int]:
+    """Boxes to draw, the top-scoring ones on top, and how many errors there are."""
+    assert run.evaluation is not None
     boxes, errors = [], 0
-    for verdict in reversed(verdicts):
+    for verdict in reversed(judge(image, min_score)):
         errors += verdict.kind is not Kind.CORRECT
         if verdict.box is None:
-            assert verdict.target is not None
             boxes.append(Box(image.true_boxes[verdict.target], "", "missed"))
         else:
-            name = class_name(classes, int(image.labels[verdict.box]))
-            text = f"{name} {image.scores[verdict.box]:.2f}"
+            text = f"{_class_name(run.evaluation, image.labels[verdict.box])} "
+            text += f"{image.scores[verdict.box]:.2f}"
             look = "right" if verdict.kind is Kind.CORRECT else "wrong"
             boxes.append(Box(image.boxes[verdict.box], text, look))
     return boxes, errors
 
 
-def _images(number: int) -> str:
-    return "1 image" if number == 1 else f"{number} images"
+def _weight(image: ImageResult, verdict: Verdict) -> float:
+    """Boxes are shown by score, missed objects by area."""
+    if verdict.box is not None:
+        return float(image.scores[verdict.box])
+    x1, y1, x2, y2 = image.true_boxes[verdict.target]
+    return float((x2 - x1) * (y2 - y1))
 
 
-def _row(name: str, image: ImageResult, runs: list[tuple[int, Run]], min_score: float) -> Html:
-    file = image.path.replace("\\", "/").rpartition("/")[2]
+def _crop(
+    evaluation: Evaluation, image: ImageResult, verdict: Verdict
+) -> tuple[Drawing, str] | None:
     pixels = read_image(image.path)
     if pixels is None:
-        return el("p", f"{file} could not be read as an image.", cls="empty")
-    shot = photo(pixels, longest=_WIDTH)
-    first = runs[0][1].evaluation
-    assert first is not None
-    truth = [
-        Box(box, class_name(first.classes, int(label)), "truth")
-        for box, label in zip(image.true_boxes, image.true_labels, strict=True)
-    ]
-    caption = f"ground truth, {len(truth)} object{'' if len(truth) == 1 else 's'}"
-    cells = [_cell(drawing(name, shot.region, truth, f"{file}, ground truth"), caption)]
-    for number, run in runs:
-        assert run.evaluation is not None
-        found = _same_image(run.evaluation, image)
-        if found is None:
-            cells.append(_cell(el("p", "This run has not seen the image.", cls="empty"), run.name))
-            continue
-        boxes, errors = predicted_boxes(found, run.evaluation.classes, min_score)
-        swatch = el("span", "", cls=f"swatch {look_of(number)}")
-        label = join([swatch, run.name, f", {errors} error{'' if errors == 1 else 's'}"])
-        cells.append(_cell(drawing(name, shot.region, boxes, f"{file}, {run.name}"), label))
-    head = el("h4", file)
-    return el("section", head, symbol(name, shot), el("div", cells, cls="pictures"), cls="sample")
+        return None
+    boxes, words = [], []
+    if verdict.target is not None:
+        look = "missed" if verdict.box is None else "truth"
+        boxes.append(Box(image.true_boxes[verdict.target], "", look))
+        words.append(f"is {_class_name(evaluation, image.true_labels[verdict.target])}")
+    if verdict.box is not None:
+        boxes.append(Box(image.boxes[verdict.box], "", "wrong"))
+        name = _class_name(evaluation, image.labels[verdict.box])
+        words.insert(0, f"{name} {image.scores[verdict.box]:.2f}")
+        if verdict.target is not None:
+            # rounded down: an IoU below a threshold must not read as if it reached it
+            words.append(f"IoU {math.floor(verdict.iou * 100 + 1e-9) / 100:.2f}")
+    photo = make_photo(pixels, _surroundings(boxes, pixels.shape[:2]), longest=_CROP)
+    caption = ", ".join(words)
+    label = f"{verdict.kind.value}: {caption} ({image.file})"
+    return Drawing(photo, boxes, label, 0.016), caption
 
 
-def _same_image(evaluation: Evaluation, image: ImageResult) -> ImageResult | None:
-    same = (other for other in evaluation.images if other.image_id == image.image_id)
-    return next((other for other in same if other.path == image.path), None)
-
-
-def _cell(content: Html, caption: Html | str) -> Html:
-    return el("figure", content, el("figcaption", caption))
-
-
-def _legend(min_score: float) -> Html:
-    keys = [
-        ("truth", "ground truth"),
-        ("right", "correct box"),
-        ("wrong", "box in error"),
-        ("missed", "missed object"),
-    ]
-    entries = [el("span", el("span", "", cls=f"key {look}"), text) for look, text in keys]
-    return el(
-        "p", entries, el("span", f"Boxes with a score of {min_score:g} and up."), cls="legend"
-    )
+def _surroundings(boxes: Sequence[Box], shape: tuple[int, int]) -> tuple[float, ...]:
+    """The square around boxes, as far as it lies within the image."""
+    height, width = shape
+    corners = np.array([box.xyxy for box in boxes], dtype=float)
+    (x1, y1), (x2, y2) = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
+    side = max(x2 - x1, y2 - y1) * (1 + 2 * _MARGIN)
+    side = min(max(side, _SMALLEST * max(width, height)), max(width, height))
+    left = np.clip((x1 + x2 - side) / 2, 0, max(width - side, 0))
+    top = np.clip((y1 + y2 - side) / 2, 0, max(height - side, 0))
+    return (left, top, min(left + side, width), min(top + side, height))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .files import would_overwrite
 
-Main = Callable[[Sequence[str] | None], int]
+Main = Callable[..., int]  # arguments: Sequence[str] | None = None
 
 
 class UserError(ValueError):

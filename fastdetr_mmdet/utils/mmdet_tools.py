@@ -8,10 +8,11 @@ mmdet works as its documentation says.
 from __future__ import annotations
 
 import runpy
+import shutil
+import sys
 from pathlib import Path
 
-import mmdet
-from mmengine.config.utils import MODULE2PACKAGE
+from .cli import UserError
 
 
 def run(name: str) -> None:
@@ -21,6 +22,8 @@ def run(name: str) -> None:
         name: The script's path below mmdet's tools folder, such as "train.py" or
             "analysis_tools/get_flops.py".
     """
+    from mmengine.config.utils import MODULE2PACKAGE
+
     # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages that it knows by name.
     MODULE2PACKAGE.setdefault("fastdetr_mmdet", "fastdetr_mmdet")
     runpy.run_path(str(find_script(name)), run_name="__main__")
@@ -32,6 +35,8 @@ def find_script(name: str) -> Path:
     Raises:
         FileNotFoundError: if this mmdet came without its tools.
     """
+    import mmdet
+
     package = Path(mmdet.__file__).resolve().parent
     places = [package / ".mim" / "tools"]  # an installed wheel
     if (package.parent / "model-index.yml").is_file():
@@ -44,3 +49,16 @@ def find_script(name: str) -> Path:
         f"mmdet {mmdet.__version__} has no tools/{name} (looked in {looked_in}): install mmdet "
         "from a wheel, or run the script of a clone of mmdet by its path."
     )
+
+
+def find_mim() -> str:
+    """The ``mim`` of this environment.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    beside = Path(sys.executable).with_name("mim")
+    command = str(beside) if beside.exists() else shutil.which("mim")
+    if command is None:
+        raise UserError("mim is not installed. Run: pip install 'fastdetr_mmdet[mim]'")
+    return command

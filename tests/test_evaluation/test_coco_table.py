@@ -8,7 +8,12 @@ import torch
 from mmdet.evaluation import CocoMetric
 from support.runs import CLASSES
 
-from fastdetr_mmdet.evaluation.coco_table import COLUMNS, METRICS, coco_table
+from fastdetr_mmdet.evaluation.coco_table import (
+    COLUMNS,
+    METRICS,
+    coco_table,
+    evaluates_coco_boxes,
+)
 from fastdetr_mmdet.evaluation.results import ImageResult
 
 
@@ -87,9 +92,23 @@ def test_only_some_images(shapes, images):
         for i in some
     ]  # fmt: skip
     metric = CocoMetric(ann_file=str(shapes / "annotations/val.json"), metric="bbox")
-    metric.cat_ids = metric._coco_api.get_cat_ids(cat_names=CLASSES)
-    metric.img_ids = [image.image_id for image in some]
-    assert coco_table(metric, perfect, CLASSES).overall["AP"] == pytest.approx(1.0)
+    chosen = [image.image_id for image in some]
+    assert coco_table(metric, perfect, CLASSES, chosen).overall["AP"] == pytest.approx(1.0)
+    assert coco_table(metric, perfect, CLASSES).overall["AP"] < 0.9
+
+
+def test_classes_whose_ids_are_not_in_order(shapes, images, tmp_path):
+    """Labels follow the file's order of categories, pycocotools's arrays that of their ids."""
+    table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
+    coco = json.loads((shapes / "annotations/val.json").read_text())
+    for entry, key in [(c, "id") for c in coco["categories"]] + [
+        (a, "category_id") for a in coco["annotations"]
+    ]:
+        entry[key] = 100 - entry[key]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/val.json").write_text(json.dumps(coco))
+    metric = CocoMetric(ann_file=str(tmp_path / "annotations/val.json"), metric="bbox")
+    assert coco_table(metric, images, CLASSES).classes == table.classes
 
 
 def test_nothing_found(shapes, images):
@@ -103,5 +122,8 @@ def test_nothing_found(shapes, images):
     assert table.overall["AP"] == 0.0 and table.classes["disc"]["AP50"] == 0.0
 
 
-def test_other_metrics_have_no_table(images):
-    assert coco_table(object(), images, CLASSES) is None
+def test_other_metrics_have_no_table(shapes):
+    file = str(shapes / "annotations/val.json")
+    assert evaluates_coco_boxes(CocoMetric(ann_file=file, metric=["bbox", "segm"]))
+    assert not evaluates_coco_boxes(CocoMetric(ann_file=file, metric="segm"))
+    assert not evaluates_coco_boxes(object())

@@ -1,9 +1,12 @@
 """Each group of errors, by hand-made cases."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from fastdetr_mmdet.evaluation.error_types import EXPLANATIONS, Kind, count, iou_matrix, judge
+from fastdetr_mmdet.evaluation.error_types import EXPLANATIONS, Kind, iou_matrix, judge
+from fastdetr_mmdet.evaluation.results import ImageResult
 
 CAT, DOG = 0, 1
 OBJECT = (10, 10, 30, 30)  # 20 x 20
@@ -14,14 +17,17 @@ def shifted(box, dx):
     return (box[0] + dx, box[1], box[2] + dx, box[3])
 
 
-def kinds(found, objects, **options):
+def kinds(found, objects, crowd=None, **options):
     """Groups of (box, label, score) beside (box, label), missed objects last."""
-    boxes = np.array([box for box, *_ in found], dtype=float).reshape(-1, 4)
-    labels = np.array([label for _, label, _ in found], dtype=int)
+    boxes, true_boxes = (
+        np.array([box for box, *_ in entries], dtype=float).reshape(-1, 4)
+        for entries in (found, objects)
+    )
+    labels, true_labels = (np.array([e[1] for e in x], dtype=int) for x in (found, objects))
+    crowd = np.zeros(len(objects), dtype=bool) if crowd is None else crowd
     scores = np.array([score for *_, score in found], dtype=float)
-    true_boxes = np.array([box for box, _ in objects], dtype=float).reshape(-1, 4)
-    true_labels = np.array([label for _, label in objects], dtype=int)
-    return judge(boxes, labels, scores, true_boxes, true_labels, **options)
+    image = ImageResult(1, "", true_boxes, true_labels, crowd, boxes, labels, scores)
+    return judge(image, **options)
 
 
 CASES = {
@@ -68,10 +74,11 @@ def test_groups_exclude_each_other():
         boxes = np.hstack([corners, corners + generator.uniform(5, 30, (n + m, 2))])
         labels = generator.integers(0, 2, n + m)
         scores = generator.uniform(0, 1, n)
-        verdicts = judge(boxes[:n], labels[:n], scores, boxes[n:], labels[n:])
+        found = list(zip(boxes[:n], labels[:n], scores, strict=True))
+        verdicts = kinds(found, list(zip(boxes[n:], labels[n:], strict=True)))
         judged = [v.box for v in verdicts if v.box is not None]
         assert sorted(judged) == np.flatnonzero(scores >= 0.3).tolist()
-        counts = count(verdicts)
+        counts = Counter(verdict.kind for verdict in verdicts)
         missed = {v.target for v in verdicts if v.kind is Kind.MISSED}
         taken = {v.target for v in verdicts if v.kind is Kind.CORRECT}
         meant = {v.target for v in verdicts if v.kind in (Kind.WRONG_CLASS, Kind.BADLY_PLACED)}

@@ -22,7 +22,7 @@ def mmdet_at(monkeypatch, tmp_path):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)
         fake = SimpleNamespace(__file__=str(tmp_path / "mmdet" / "__init__.py"), __version__="3.9")
-        monkeypatch.setattr(mmdet_tools, "mmdet", fake)
+        monkeypatch.setitem(sys.modules, "mmdet", fake)
         return tmp_path.resolve()
 
     return place

@@ -15,19 +15,20 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-FILE = "progress.json"
+from ...utils.files import write_atomically
+from ...utils.run_history import PROGRESS, read_progress
 
 
 @HOOKS.register_module()
 class TrainingProgressHook(Hook):
     """Writes ``work_dir/progress.json``: per epoch seconds, CPU seconds and metrics.
 
-    ``{"parameters": n, "trained_parameters": n, "epochs": [{"epoch": 1, "train_seconds": s,
-    "train_cpu_seconds": s, "val_seconds": s, "val_cpu_seconds": s, "metrics": {...}}, ...]}``; an
-    epoch without validation has no ``val_...`` and no ``metrics``. Seconds are those of one pass
-    through the data and of one validation, without saving. CPU seconds are those of all threads of
-    this process and of its data loader's workers; on a busy machine they are the fairer measure,
-    and a process that is halted adds none.
+    ``{"parameters": n, "trained_parameters": n, "device": "cuda", "epochs": [{"epoch": 1,
+    "train_seconds": s, "train_cpu_seconds": s, "val_seconds": s, "val_cpu_seconds": s, "metrics":
+    {...}}, ...]}``; an epoch without validation has no ``val_...`` and no ``metrics``. Seconds are
+    those of one pass through the data and of one validation, without saving. CPU seconds are those
+    of all threads of this process and of its data loader's workers; on a busy machine they are the
+    fairer measure, and a process that is halted adds none.
 
     A resumed training goes on with the file. An epoch that an interruption cut short counts once,
     as it was when it was trained to its end.
@@ -51,13 +52,14 @@ class TrainingProgressHook(Hook):
                 "TrainingProgressHook counts epochs, but train_cfg trains by iteration "
                 f"({type(runner.train_loop).__name__}); set train_cfg.type='EpochBasedTrainLoop'."
             )
-        self._path = Path(runner.work_dir) / FILE
+        self._path = Path(runner.work_dir) / PROGRESS
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         epochs = read_progress(runner.work_dir)["epochs"]
         self._progress = {
             "parameters": sum(size for size, _ in sizes),
             "trained_parameters": sum(size for size, trained in sizes if trained),
+            "device": next((p.device.type for p in model.parameters()), "cpu"),
             "epochs": [entry for entry in epochs if entry["epoch"] <= runner.epoch],
         }
         self._write()
@@ -89,31 +91,9 @@ class TrainingProgressHook(Hook):
         self._write()
 
     def _write(self) -> None:
-        """Whole or not at all."""
         if is_main_process():
-            unfinished = self._path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(self._progress, indent=1) + "\n")
-            os.replace(unfinished, self._path)
-
-
-def read_progress(work_dir: str | Path) -> dict[str, Any]:
-    """What ``TrainingProgressHook`` wrote in a work directory; without epochs if nothing yet.
-
-    Raises:
-        ValueError: if the file is not what the hook writes.
-    """
-    path = Path(work_dir) / FILE
-    if not path.is_file():
-        return {"parameters": 0, "trained_parameters": 0, "epochs": []}
-    try:
-        progress = json.loads(path.read_text())
-        [entry["epoch"] for entry in progress["epochs"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not what TrainingProgressHook writes ({error}); remove the folder "
-            f"{path.parent} to train that run again."
-        ) from error
-    return progress
+            text = json.dumps(self._progress, indent=1) + "\n"
+            write_atomically(self._path, text.encode())
 
 
 def cpu_seconds() -> float:

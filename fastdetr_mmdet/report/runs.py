@@ -1,4 +1,4 @@
-"""The training runs that a report is about."""
+"""Discover training runs: work directories, their names, logs, configs and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.embedded_config import ForeignConfigError, read_plain_config
-from .history import History, read_history
+from ..checkpoints.integrity import what_is_broken
+from ..utils.cli import UsageError, UserError
+from ..utils.run_history import RunHistory
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
-    from .attention import Sheet
+    from .pictures import Photo
 
 _SESSION = re.compile(r"\d{8}_\d{6}")
+_NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 _SEPARATOR = re.compile(r"[-_./ ]+")
 _LETTERS = re.compile(r"^[^\W\d_]")  # what is left of a name begins with a letter
-WHAT_TO_GIVE = "Give the folder that --work-dir named at the training."
+_WHAT_TO_GIVE = "Give the folder that --work-dir named at the training."
 _DEPTH = 4  # of work directories below a folder that is given
 
 
@@ -32,26 +35,28 @@ class Run:
         name: Unique among the runs of a report.
         work_dir: The folder.
         history: Its curves.
+        number: Its place among the runs, which decides on its colour.
         config_file: The config as mmengine dumped it for the newest training, or None.
-        config: Its variables, or None if it is missing or no plain data.
-        evaluation: What the checkpoint finds on the validation set, or None.
-        sheets: Attention contact sheets.
-        why_no_sheets: In a sentence, where a checkpoint was run and there are none.
+        config: Its variables, or None if it is missing or not plain data.
+        evaluation: Results of the checkpoint on the validation set, or None.
+        sheets: Attention contact sheets, each with its image's file name.
+        why_no_sheets: A sentence, if a checkpoint was run and there are none.
         notes: What is missing, in sentences.
     """
 
     name: str
     work_dir: Path
-    history: History
+    history: RunHistory
+    number: int = 0
     config_file: Path | None = None
     config: dict[str, Any] | None = None
     evaluation: Evaluation | None = None
-    sheets: list[Sheet] = field(default_factory=list)
+    sheets: list[tuple[str, Photo]] = field(default_factory=list)
     why_no_sheets: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether the folder holds neither log, config nor checkpoint."""
         return not (self.history.progress or self.config_file or _is_work_dir(self.work_dir))
 
@@ -64,16 +69,16 @@ class Run:
 
 
 def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
-    """The work directories that are given, and those below a folder that is none itself.
+    """The given work directories, and those below a given folder that is not one itself.
 
     Raises:
-        FileNotFoundError: if a path is no folder; in a sentence.
+        UsageError: if a path is not a folder.
     """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             what = "is a file, not a work directory" if path.exists() else "does not exist"
-            raise FileNotFoundError(f"{path} {what}. {WHAT_TO_GIVE}")
+            raise UsageError(f"{path} {what}. {_WHAT_TO_GIVE}")
         found += [path] if _is_work_dir(path) else _below(path, _DEPTH) or [path]
     unique: dict[Path, Path] = {}
     for path in found:
@@ -82,18 +87,52 @@ def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
-    """Read logs and configs of work directories; checkpoints are not touched.
+    """Read logs and configs of work directories, but no checkpoints.
 
     Raises:
-        FileNotFoundError: if there is nothing of a run in any of them; in a sentence.
+        UsageError: if none of them holds anything of a run.
     """
-    names = _names(work_dirs)
-    runs = [_read_run(path, name) for path, name in zip(work_dirs, names, strict=True)]
-    if runs and all(run.is_nothing for run in runs):
+    runs = [_read_run(path, name) for path, name in zip(work_dirs, _names(work_dirs), strict=True)]
+    if runs and all(run.is_empty for run in runs):
         paths = ", ".join(map(str, work_dirs))
-        verb = "holds no run" if len(runs) == 1 else "hold no runs"
-        raise FileNotFoundError(f"{paths} {verb}: no log, config or checkpoint. {WHAT_TO_GIVE}")
+        raise UsageError(f"No log, config or checkpoint in {paths}. {_WHAT_TO_GIVE}")
+    for number, run in enumerate(runs):
+        run.number = number
     return runs
+
+
+def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
+    """The best checkpoint, if the training kept one, or the last; broken files are skipped.
+
+    Args:
+        work_dir: Of the run.
+        which: ``best`` or ``last``.
+
+    Raises:
+        UserError: if there is none, or all are broken.
+    """
+    best = sorted(work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
+    numbered = {path: found for path in work_dir.glob("*.pth") if (found := _number(path)) >= 0}
+    last = sorted(numbered, key=_number, reverse=True)
+    pointer = work_dir / "last_checkpoint"
+    text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    if text:  # the folder may have been moved since, so here comes first
+        last = [path for path in (work_dir / Path(text).name, Path(text)) if path.is_file()] + last
+    candidates = [*(best if which == "best" else []), *last, *best]
+    if not candidates:
+        raise UserError("There is no checkpoint, neither a numbered nor a best one.")
+    reasons = []
+    for path in dict.fromkeys(candidates):
+        reason = what_is_broken(path)
+        if reason is None:
+            return path
+        reasons.append(f"{path.name} {reason}")
+    raise UserError(f"All checkpoints are broken: {'; '.join(reasons)}.")
+
+
+def _number(path: Path) -> int:
+    found = _NUMBERED.fullmatch(path.name)
+    return int(found[1]) if found else -1
 
 
 def _is_work_dir(path: Path) -> bool:
@@ -115,46 +154,39 @@ def _below(path: Path, depth: int) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """As many of the last folder names as it takes to tell the runs apart, less what all share."""
+    """Shortest path suffixes that are unique, without their common prefix.
+
+    The prefix ends at a separator. A bare number is not a name: ``seed_0``, ``seed_1`` stay whole.
+    """
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             break
-    shared = _shared_prefix(names)
-    return [name[shared:] for name in names]
-
-
-def _shared_prefix(names: Sequence[str]) -> int:
-    """Letters that all names begin with, up to a separator, if what is left still says something.
-
-    ``seed_0`` and ``seed_1`` stay as they are: a bare number is no name.
-    """
     if len(names) < 2:
-        return 0
+        return names
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = sum(1 for _ in alike)
-    ends = [match.end() for match in _SEPARATOR.finditer(names[0], 0, shared)]
-    said = (end for end in reversed(ends) if all(_LETTERS.search(n[end:]) for n in names))
-    return next(said, 0)
+    ends = [match.end() for match in _SEPARATOR.finditer(names[0], 0, sum(1 for _ in alike))]
+    usable = (end for end in reversed(ends) if all(_LETTERS.search(name[end:]) for name in names))
+    start = next(usable, 0)
+    return [name[start:] for name in names]
 
 
 def _read_run(path: Path, name: str) -> Run:
-    run = Run(name, path, read_history(path))
-    run.notes += run.history.notes
+    history = RunHistory.read(path)
+    run = Run(name, path, history, notes=list(history.notes))
     dumped = sorted(path.glob("*/vis_data/config.py"))
     trained = [file for file in dumped if _has_losses(file.with_name("scalars.json"))]
     at_top = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
     candidates = [*at_top, *dumped, *trained]  # a test may have written a config of its own
     if not candidates:
         run.notes.append("There is no config: mmengine writes one when a training starts.")
-        if run.is_nothing:
-            run.notes.insert(0, f"This folder holds no run. {WHAT_TO_GIVE}")
+        if run.is_empty:
+            run.notes.insert(0, f"This folder holds no run. {_WHAT_TO_GIVE}")
         return run
     run.config_file = candidates[-1]
     try:
-        text = run.config_file.read_text(encoding="utf-8")
-        run.config = read_plain_config(text)
+        run.config = read_plain_config(run.config_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         run.notes.append(f"The config {run.config_file.name} cannot be read: {error}.")
     except ForeignConfigError as error:
@@ -162,11 +194,11 @@ def _read_run(path: Path, name: str) -> Run:
             f"The config {run.config_file.name} was not run: {error.why}. "
             "The configs that mmengine writes to a work directory are plain data."
         )
-    planned, reached = run.planned_epochs, run.history.progress
-    if planned is not None and 0 < reached and math.ceil(reached) < planned:
+    planned = run.planned_epochs
+    if planned is not None and 0 < history.progress and math.ceil(history.progress) < planned:
         run.notes.append(
-            f"The log ends at epoch {reached:.4g} of {planned}: the training was stopped or "
-            "killed, or is still running."
+            f"The log ends at epoch {history.progress:.4g} of {planned}: the training was stopped "
+            "or killed, or is still running."
         )
     return run
 

@@ -1,0 +1,223 @@
+"""Line charts with matplotlib: pictures on disk, and SVG for a page that may be light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+# Okabe and Ito's colours, darkened until they can be read on white, and marks: no two of the eight
+# look alike to anybody. Later lines have other dashes.
+COLOURS = (
+    "#0072b2", "#c04a00", "#00835f", "#a8558a", "#8a6d00", "#2f86b8", "#4b4f8f", "#6b6b6b",
+)  # fmt: skip
+MARKS = "os^Dv*PX"
+_DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (8, 2, 2, 2)))
+_INK, _GRID = "#5b636d", "#dfe0e2"
+# What a page's style sheet calls the colours
+_VARIABLES = {_INK: "--soft", _GRID: "--line"} | {c: f"--s{n}" for n, c in enumerate(COLOURS)}
+_POINTS = 400  # a line with more points is drawn through means of neighbours
+_LABEL_GAP = 0.065  # between names at the ends of lines, as a share of the axis
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Args:
+        name: Shown beside the line or in the legend.
+        look: A number; decides on colour, mark and dashes. Lines of one run have the same.
+        x, y: Its points, x rising. A line without points is left out.
+        band: Lowest and highest y at each x, shown as a shade; or None.
+        connected: Whether points are joined, or single marks.
+        faint: Whether it is drawn thinner than others.
+    """
+
+    name: str
+    look: int
+    x: Sequence[float]
+    y: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+    connected: bool = True
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines on common axes.
+
+    Args:
+        lines: In the order of the legend.
+        x_label, y_label, title: With units.
+        y_range: Ends of the y axis; None lets the data decide.
+        log_y: A logarithmic y axis, if all values are above zero and not nearly the same.
+        levels: Names and heights of horizontal lines; one above the axis is named only.
+        note: Small print in the lower left corner.
+    """
+
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str = ""
+    title: str = ""
+    y_range: tuple[float | None, float | None] = (None, None)
+    log_y: bool = False
+    levels: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def save_charts(charts: Sequence[Chart], path: str | Path, title: str = "") -> None:
+    """Write charts side by side to one picture, with a legend in each."""
+    figure = Figure(figsize=(5.3 * len(charts), 4.4), layout="constrained")
+    for axis, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        entries = [(handle, line.name) for handle, line in _draw(axis, chart)]
+        entries += _draw_levels(axis, chart)
+        axis.set_title(chart.title, fontsize=10.5, parse_math=False)
+        axis.set_ylabel(chart.y_label)
+        if entries:
+            # matplotlib hides labels that begin with an underscore, unless they are set later
+            legend = axis.legend([handle for handle, _ in entries], [""] * len(entries), fontsize=8)
+            for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
+                text.set(text=printable(name), parse_math=False)
+    figure.suptitle(title, parse_math=False)
+    figure.savefig(path, dpi=100)
+
+
+def chart_svg(chart: Chart, name: str) -> str:
+    """Draw a chart as an SVG element for an HTML page, with names at the ends of several lines.
+
+    The same chart gives the same text. Colours are variables of the page's style sheet (``--s0``
+    to ``--s7``, ``--soft``, ``--line``), letters are text, and nothing is loaded.
+
+    Args:
+        chart: Its titles are not drawn: they belong to the page.
+        name: Unique in the page; begins all ids.
+    """
+    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9, "axes.linewidth": 0.8}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        figure = Figure(figsize=(420 / 72, 270 / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        axis = figure.subplots()
+        axis.patch.set_visible(False)
+        lines = [line for _, line in _draw(axis, chart)]
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(length=0, colors=_INK)
+        axis.spines["bottom"].set_color(_INK)
+        axis.xaxis.label.set_color(_INK)
+        if len(lines) > 1:
+            _name_ends(axis, lines)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    svg = file.getvalue().partition("<svg")[2]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'^[^>]*?(viewBox="[^"]*")[^>]*>', r" \1>", svg.strip(), count=1)
+    svg = re.sub(r" font-family: [^;]*;", "", svg.replace("xlink:href", "href"))
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(f": {colour}", f": var({variable})")
+    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{svg}'
+
+
+def printable(text: str) -> str:
+    """Replace what no page and no picture can hold: control characters, and bytes of no letter."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(sign if sign.isprintable() or sign in "\n\t " else "\ufffd" for sign in text)
+
+
+def shorten(name: str, longest: int = 14) -> str:
+    """Leave out the middle of a name that is too long."""
+    if len(name) <= longest:
+        return name
+    head = longest // 2
+    return f"{name[:head]}…{name[-(longest - 1 - head) :]}"
+
+
+def _draw(axis: Any, chart: Chart) -> list[tuple[Any, Line]]:
+    """Draw all but titles, names and legend; return what was drawn of each line with points."""
+    drawn: list[tuple[Any, Line]] = []
+    for line in (_thin(line) for line in chart.lines if len(line.x)):
+        style: dict[str, Any] = dict(color=_colour(line), linewidth=1.0 if line.faint else 1.8)
+        style |= dict(marker=MARKS[line.look % len(MARKS)], markersize=4, clip_on=False)
+        style |= dict(markevery=max(len(line.x) // 8, 1), gid=f"line{len(drawn)}")
+        style["linestyle"] = _DASHES[line.look // len(COLOURS) % len(_DASHES)]
+        if not line.connected:
+            style["linestyle"] = "none"
+        drawn.append((*axis.plot(line.x, line.y, **style), line))
+        if line.band is not None:
+            axis.fill_between(line.x, *line.band, color=_colour(line), alpha=0.15, linewidth=0)
+    values = [y for _, line in drawn for y in line.y]
+    if chart.log_y and values and max(values) > 1.2 * min(values) > 0:
+        axis.set_yscale("log")
+        decades = max(values) / min(values)
+        subs = (1, 1.5, 2, 3, 4, 6, 8) if decades < 5 else (1, 2, 5) if decades < 300 else (1,)
+        axis.yaxis.set_major_locator(LogLocator(subs=subs))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+    else:
+        axis.set_ylim(*chart.y_range)
+    axis.set_xlim(0, None)
+    axis.set_xlabel(chart.x_label)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=chart.x_label == "epoch"))
+    axis.grid(color=_GRID, linewidth=0.8)
+    axis.set_axisbelow(True)
+    if chart.note:
+        note = "\n".join(textwrap.wrap(chart.note, 60))
+        axis.text(0.03, 0.03, note, transform=axis.transAxes, fontsize=7, color=_INK)
+    return drawn
+
+
+def _draw_levels(axis: Any, chart: Chart) -> list[tuple[Any, str]]:
+    """Draw horizontal lines, but none that would squeeze the curves; return their legend."""
+    drawn: list[tuple[Any, str]] = []
+    top = chart.y_range[1]
+    for name, height in chart.levels.items():
+        shown = top is None or height <= top
+        (handle,) = axis.plot(
+            [0, 1] if shown else [], [height] * 2 if shown else [], color="0.5", linewidth=0.8,
+            linestyle=":", transform=axis.get_yaxis_transform(),
+        )  # fmt: skip
+        drawn.append((handle, name if shown else f"{name}: above the picture"))
+    return drawn
+
+
+def _colour(line: Line) -> str:
+    return COLOURS[line.look % len(COLOURS)]
+
+
+def _thin(line: Line) -> Line:
+    """Replace points by means of as many neighbours as it takes; the last point stays."""
+    size = -(-len(line.x) // _POINTS)
+    if size == 1:
+        return line
+    parts = [slice(n, n + size) for n in range(0, len(line.x) - 1, size)]
+    x, y = ([*(fmean(values[part]) for part in parts), values[-1]] for values in (line.x, line.y))
+    return Line(line.name, line.look, x, y, None, line.connected, line.faint)
+
+
+def _name_ends(axis: Any, lines: Sequence[Line]) -> None:
+    """Write names beside the ends of lines, apart from each other where lines end close by."""
+    to_share = (axis.transScale + axis.transLimits).transform
+    ends = [(float(to_share((line.x[-1], line.y[-1]))[1]), line) for line in lines]
+    ends.sort(key=lambda end: end[0])
+    places = [height for height, _ in ends]
+    for index in range(1, len(places)):
+        places[index] = max(places[index], places[index - 1] + _LABEL_GAP)
+    places[-1] = min(places[-1], 1.0)
+    for index in reversed(range(len(places) - 1)):
+        places[index] = min(places[index], places[index + 1] - _LABEL_GAP)
+    for place, (_, line) in zip(places, ends, strict=True):
+        axis.annotate(
+            shorten(printable(line.name)), (line.x[-1], line.y[-1]), (1.02, place), va="center",
+            textcoords="axes fraction", color=_colour(line), weight="bold", parse_math=False,
+            arrowprops=dict(arrowstyle="-", color=_colour(line), alpha=0.4, linewidth=0.8),
+        )  # fmt: skip
