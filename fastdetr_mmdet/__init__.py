@@ -15,6 +15,7 @@ from .engine.hooks import (
     DatasetClassesCheckHook,
     ExactResumeHook,
     NumbersCheckHook,
+    ResumeCheckHook,
     TrainingProgressHook,
 )
 from .engine.optimizers import GroupedOptimWrapperConstructor
@@ -85,6 +86,7 @@ __all__ = [
     "NumbersCheckHook",
     "Proposals",
     "Queries",
+    "ResumeCheckHook",
     "SAMAttention",
     "SAMSemanticAligner",
     "SAMSinePositionalEncoding",

@@ -8,6 +8,7 @@ default_hooks = dict(
     # whole files or none, and training goes on from them as if never interrupted: docs/resume.md
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     exact_resume=dict(type='ExactResumeHook'),
+    resume_check=dict(type='ResumeCheckHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'))
 custom_hooks = [

@@ -67,7 +67,7 @@ test_evaluator = val_evaluator
 # What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
-    'param_scheduler.0.end': '{max_epochs}',
+    'param_scheduler.0.milestones': '[{max_epochs*0.8}]',
     'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',
     'train_dataloader.dataset.ann_file': '{train_ann}',

@@ -18,8 +18,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=384),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, begin=0, end=max_epochs,
-         convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
@@ -29,7 +29,4 @@ default_hooks = dict(
     checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
-derived_keys = {
-    'train_cfg.max_epochs': '{max_epochs}',
-    'param_scheduler.1.end': '{max_epochs}',
-}
+derived_keys = {'train_cfg.max_epochs': '{max_epochs}'}

@@ -21,8 +21,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..checkpoints.loading import fill, read_content
+from ..datasets.wrappers import use_first_metainfo
 from ..utils.cli import UserError
 from .coco_table import CocoTable, coco_table, evaluates_coco_boxes
+from .evaluator_check import check_evaluator
 from .image_paths import check_image_paths
 from .results import ImageResult
 
@@ -86,6 +88,13 @@ def evaluate(
         loader = _build_loader(config[f"{split}_dataloader"])
         evaluator = Evaluator(config[f"{split}_evaluator"])
     dataset = loader.dataset
+    use_first_metainfo(dataset)
+    try:
+        partial = check_evaluator(evaluator, config[f"{split}_evaluator"], dataset, split)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for warning in partial:
+        progress(warning)
     model: Any = _load_model(config, checkpoint, device)
     model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
     infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
@@ -109,7 +118,8 @@ def evaluate(
         if len(images) == wanted:
             break
     classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
-    chosen = None if wanted == len(dataset) else [image.image_id for image in images]
+    whole = wanted == len(dataset) and not partial
+    chosen = None if whole else [image.image_id for image in images]
     metrics, table = {}, None
     if coco is None:
         metrics = _run_evaluator(evaluator, chosen, len(images))

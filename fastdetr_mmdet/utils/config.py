@@ -15,15 +15,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-_VARIABLE = re.compile(r"\{(#?)(\w+)\}")
+_VARIABLE = re.compile(r"\{(#?)(\w+)(?:\*([\d.]+))?\}")
 
 
 def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
     """What a merge of options into a config has to change besides.
 
     ``cfg.derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
-    ``'{data_root}/{val_ann}'`` joins paths, ``'{#classes}'`` is the number of entries. A key
-    that the options set themselves, or that lies within a list they set, is not touched.
+    ``'{data_root}/{val_ann}'`` joins paths, ``'{#classes}'`` is the number of entries and
+    ``'[{max_epochs*0.8}]'`` a list of one rounded share. What is made from None is None. A key that
+    the options set themselves, or that lies within a list they set, is not touched.
 
     Args:
         cfg: A config with the options merged already.
@@ -37,9 +38,14 @@ def update_derived_keys(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
     """
     derived = {}
     for key, template in cfg.get("derived_keys", {}).items():
-        variables = _VARIABLE.findall(template)
-        if any(name in options for _, name in variables) and not _is_set(options, key):
-            derived[key] = _evaluate(cfg, key, template, variables)
+        names = [match[2] for match in _VARIABLE.finditer(template)]
+        if any(name in options for name in names) and not _is_set(options, key):
+            missing = [name for name in names if name not in cfg]
+            if missing:
+                raise KeyError(
+                    f"derived_keys[{key!r}] uses {missing[0]!r}, which the config does not have."
+                )
+            derived[key] = _evaluate(cfg, template)
     return derived
 
 
@@ -53,18 +59,25 @@ def _is_set(options: dict[str, Any], key: str) -> bool:
     return False
 
 
-def _evaluate(cfg: Config, key: str, template: str, variables: list[tuple[str, str]]) -> Any:
-    for _, name in variables:
-        if name not in cfg:
-            raise KeyError(f"derived_keys[{key!r}] uses {name!r}, which the config does not have.")
-    values = {mark + name: len(cfg[name]) if mark else cfg[name] for mark, name in variables}
-    only = values.get(template[1:-1])
-    if only is not None:
+def _evaluate(cfg: Config, template: str) -> Any:
+    if template.startswith("["):
+        return [_evaluate(cfg, template[1:-1])]
+    only = _VARIABLE.fullmatch(template)
+    if only:
+        value = _value(cfg, only)
         # --cfg-options image_scale=320,240 is a list, for which mmdet's transforms want a tuple
-        return tuple(only) if isinstance(only, list) else only
-    text = [_VARIABLE.sub(lambda m: str(values[m[1] + m[2]]), part) for part in template.split("/")]
+        return tuple(value) if isinstance(value, list) else value
+    if any(_value(cfg, match) is None for match in _VARIABLE.finditer(template)):
+        return None
+    text = [_VARIABLE.sub(lambda m: str(_value(cfg, m)), part) for part in template.split("/")]
     # as data sets join data_root and ann_file: with one slash, and not at all if absolute
     return os.path.join(*text)
+
+
+def _value(cfg: Config, variable: re.Match) -> Any:
+    count, name, factor = variable.groups()
+    value = len(cfg[name]) if count else cfg[name]
+    return round(value * float(factor)) if factor else value
 
 
 def install() -> None:

@@ -15,12 +15,12 @@ def test_epochs_stretch_the_schedule():
     cfg = apply_budget(path, epochs=6, seed=3, val_interval=2)
     assert cfg.train_cfg.max_epochs == cfg.max_epochs == 6
     assert cfg.train_cfg.val_interval == 2
-    assert (cfg.param_scheduler[0].end, cfg.param_scheduler[0].milestones) == (6, [5])
+    assert cfg.param_scheduler[0].milestones == [5] and "end" not in cfg.param_scheduler[0]
     assert cfg.randomness.seed == 3
 
     cfg = apply_budget(CONFIGS / "demo/fast-detr_r18_shapes.py", epochs=52, seed=0)
     warmup, cosine = cfg.param_scheduler
-    assert (warmup.end, cosine.begin, cosine.end) == (384, 0, 52)
+    assert warmup.end == 384 and "end" not in cosine  # it ends with the training
 
 
 def test_same_epochs_leave_the_schedule_alone():

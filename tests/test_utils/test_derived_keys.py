@@ -13,6 +13,7 @@ TEMPLATES = sorted(
     for folder in ("_base_/datasets", "conditional_detr", "custom", "demo")
     for path in (ROOT / "configs" / folder).glob("*.py")
 )
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
 
 
 def example(**derived) -> Config:
@@ -97,6 +98,18 @@ def test_below_a_list_that_an_option_replaces_nothing_is_set():
     assert config.loader.pipeline == [dict(type="B")]
 
 
+def test_a_share():
+    config = merged(example(**{"head.num_classes": "[{classes_count*0.8}]"}), classes_count=12)
+    assert config.head.num_classes == [10]
+
+
+@pytest.mark.parametrize("template", ["{file}", "{root}/{file}", "[{file}]"])
+def test_none_stays_none(template):
+    """It became the text 'None' within a path."""
+    path = merged(example(**{"loader.path": template}), file=None).loader.path
+    assert path in (None, [None])
+
+
 def test_unknown_variable():
     config = example(**{"loader.path": "{root}{fiel}"})
     with pytest.raises(KeyError, match=r"derived_keys\['loader.path'\] uses 'fiel', which the con"):
@@ -138,14 +151,30 @@ def lookup(config: Config, key: str):
 def test_shipped_templates_say_what_the_config_says(path):
     """Evaluating the templates with the config's own variables changes nothing."""
     config = Config.fromfile(path)
-    names = re.findall(r"\{#?(\w+)\}", " ".join(config.derived_keys.values()))
-    variables = {name: config[name] for name in names}
-    derived = derived_keys.update_derived_keys(config, variables)
-    assert set(derived) == set(config.derived_keys)
-    if "model" not in config:  # a part: the model comes from elsewhere
+    names = re.findall(r"\{#?(\w+)", " ".join(config.derived_keys.values()))
+    if "model" not in config:  # a part: the model and the schedule come from elsewhere
+        names = [name for name in names if name in config]
+    derived = derived_keys.update_derived_keys(config, {name: config[name] for name in names})
+    if "model" in config:
+        assert set(derived) == set(config.derived_keys)
+    else:
         derived.pop("model.bbox_head.num_classes", None)
     for key, value in derived.items():
         assert lookup(config, key) == value, key
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_schedules_follow_max_epochs(path):
+    """A milestone of 40 stayed for 20 epochs, and in the COCO configs so did their number."""
+    config = Config.fromfile(path, import_custom_modules=False)
+    before = [dict(scheduler) for scheduler in config.param_scheduler]
+    former = config.max_epochs
+    config.merge_from_dict(dict(max_epochs=20))
+    assert config.train_cfg.max_epochs == 20
+    for old, new in zip(before, config.param_scheduler, strict=True):
+        assert new.get("by_epoch", True) is False or "end" not in new
+        shares = [step / former for step in old.get("milestones", ())]
+        assert [step / 20 for step in new.get("milestones", ())] == pytest.approx(shares, abs=0.04)
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)

@@ -76,8 +76,10 @@ val_evaluator = dict(
     backend_args=None)
 test_evaluator = val_evaluator
 
-# What --cfg-options data_root=... changes besides
+# What --cfg-options data_root=... max_epochs=... changes besides, the latter in _base_/schedules/
 derived_keys = {
+    'train_cfg.max_epochs': '{max_epochs}',
+    'param_scheduler.0.milestones': '[{max_epochs*0.8}]',
     'train_dataloader.dataset.data_root': '{data_root}',
     'val_dataloader.dataset.data_root': '{data_root}',
     'test_dataloader.dataset.data_root': '{data_root}',

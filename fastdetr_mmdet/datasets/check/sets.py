@@ -16,6 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.fileio import get_local_path, list_from_file
 from mmengine.registry import init_default_scope
 
+from ..wrappers import leaf_datasets
 from .annotations import MAX_ASPECT, check_annotations, missing_class, similar_name
 from .files import reason
 from .read import LISTS, NotCocoError, read_coco, require_lists, shown
@@ -87,15 +88,6 @@ def _configs(dataset: Any) -> Iterator[dict]:
             yield from _configs(part)
 
 
-def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets in wrappers such as ConcatDataset and RepeatDataset."""
-    while "_wrapped" in getattr(dataset, "__dict__", ()):  # ExactResumeHook's SeededDataset
-        dataset = dataset._wrapped
-    parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    for part in parts:
-        yield from [dataset] if part is None else leaves(part)
-
-
 def is_coco(cls: Any) -> bool:
     """Whether a class of data sets reads its file as CocoDataset does (LVIS's does not)."""
     return (
@@ -112,7 +104,7 @@ def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> lis
     """The COCO-style data sets in a data set and its wrappers."""
     return [
         to_check(leaf, evaluated, needs_boxes)
-        for leaf in leaves(dataset)
+        for _, leaf in leaf_datasets(dataset)
         if is_coco(type(leaf)) and isinstance(leaf.ann_file, str)
     ]
 

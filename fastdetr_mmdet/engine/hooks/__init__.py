@@ -6,6 +6,7 @@ from .dataset_check import DatasetCheckHook
 from .dataset_classes_check import DatasetClassesCheckHook
 from .exact_resume import ExactResumeHook
 from .numbers_check import NumbersCheckHook
+from .resume_check import ResumeCheckHook
 from .training_progress import TrainingProgressHook
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "DatasetClassesCheckHook",
     "ExactResumeHook",
     "NumbersCheckHook",
+    "ResumeCheckHook",
     "TrainingProgressHook",
 ]

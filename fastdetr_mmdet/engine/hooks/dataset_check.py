@@ -23,11 +23,11 @@ from ...datasets.check.sets import (
     check_set,
     check_voc,
     is_coco,
-    leaves,
     loaded,
     to_check,
     watch_loading,
 )
+from ...datasets.wrappers import leaf_datasets
 
 # Images that a loader of unknown behaviour reads before the first step
 _MOST_LOADED = 1000
@@ -105,7 +105,7 @@ class DatasetCheckHook(Hook):
     ) -> None:
         found = []
         for dataset, evaluated in datasets if self.enabled else ():
-            for leaf in leaves(dataset):
+            for _, leaf in leaf_datasets(dataset):
                 pipeline = getattr(leaf, "pipeline", None)
                 if isinstance(pipeline, Compose) and not isinstance(pipeline, NamedPipeline):
                     self._pipelines.append((leaf, pipeline))

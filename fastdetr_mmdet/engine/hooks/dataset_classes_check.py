@@ -1,4 +1,4 @@
-"""Stops a run whose model and data set do not speak of the same classes."""
+"""Stops a run whose model, data sets, evaluators and checkpoint do not belong together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,27 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ...datasets.wrappers import leaf_datasets, use_first_metainfo
+from ...evaluation.evaluator_check import check_evaluator
+
 
 @HOOKS.register_module()
 class DatasetClassesCheckHook(Hook):
-    """Compares ``bbox_head.num_classes``, the data set's ``metainfo.classes`` and its annotations.
+    """Compares the model, the data sets, their annotation files and the evaluators.
 
-    Paper: none.
+    - ``bbox_head.num_classes`` and the ``metainfo.classes`` of every data set, also within
+      wrappers: a wrong number trains silently (too many) or ends in an index error (too few). Of
+      mmdet's ``NumClassCheckHook`` it differs in that it looks into wrappers, and at validation
+      and test before the first step.
+    - ``metainfo.classes`` and the annotation file's categories: mmdet drops the objects of a
+      misspelt class.
+    - The classes that a checkpoint was trained on and those that it is tested on.
+    - The images and objects of a data set and those of its ``CocoMetric``: the average precision is
+      wrong otherwise. See ``check_evaluator``.
 
-    Without it a wrong number of classes trains silently (too many) or ends in an index error (too
-    few), and a misspelt class name silently loses its objects.
+    Where the data sets of a ``ConcatDataset`` have the same classes but differ in other meta
+    information, such as the palette, the first one's counts. mmdet makes a list of all of them,
+    which its evaluators and visualizers cannot read.
 
     Raises:
         ValueError: before the first step of training, validation or test.
@@ -27,20 +39,24 @@ class DatasetClassesCheckHook(Hook):
 
     def __init__(self) -> None:
         self._checkpoint_classes: Sequence[str] | None = None
+        self._checked: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Check the training set."""
-        self._check(runner.model, runner.train_dataloader.dataset, "train_dataloader")
+        """Check the training set, and the validation set and its evaluator."""
+        self._check(runner, "train", runner.train_loop)
+        if runner.val_loop is not None:
+            self._check(runner, "val", runner.val_loop)
 
     def before_val(self, runner: Runner) -> None:
-        """Check the validation set."""
-        self._check(runner.model, runner.val_dataloader.dataset, "val_dataloader")
+        """Check the validation set and its evaluator, unless that was done before training."""
+        self._check(runner, "val", runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
         """Check the test set, also against the classes that the checkpoint was trained on."""
-        dataset = runner.test_dataloader.dataset
-        self._check(runner.model, dataset, "test_dataloader")
-        trained, classes = self._checkpoint_classes, dataset.metainfo.get("classes")
+        self._check(runner, "test", runner.test_loop)
+        trained = self._checkpoint_classes
+        _, first = next(leaf_datasets(runner.test_loop.dataloader.dataset))
+        classes = _classes(first)
         if trained is not None and classes is not None and list(trained) != list(classes):
             raise ValueError(
                 f"The checkpoint was trained on the classes {_shorten(trained)}, but "
@@ -50,49 +66,79 @@ class DatasetClassesCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the classes; mmengine loads what fits of a checkpoint and only logs the rest."""
-        meta = checkpoint.get("meta") or {}
-        self._checkpoint_classes = (meta.get("dataset_meta") or {}).get("classes")
+        meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+        first = meta[0] if isinstance(meta, list) else meta  # of an unlike ConcatDataset
+        self._checkpoint_classes = first.get("classes")
 
-    def _check(self, model: Any, dataset: Any, where: str) -> None:
-        model = model.module if is_model_wrapper(model) else model
-        classes = dataset.metainfo.get("classes")
+    def _check(self, runner: Runner, phase: str, loop: Any) -> None:
+        if any(loop is known for known in self._checked):
+            return
+        dataset = loop.dataloader.dataset
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_classes = getattr(getattr(model, "bbox_head", None), "num_classes", None)
-        if classes is None or num_classes is None:
-            return
-        if isinstance(classes, str):
-            raise ValueError(
-                f"{where}.dataset.metainfo.classes is the string {classes!r}; it must be a tuple: "
-                f"classes=({classes!r},), or classes={classes}, (with the comma) by --cfg-options."
-            )
-        if num_classes != len(classes):
-            raise ValueError(
-                f"model.bbox_head.num_classes={num_classes}, but {where}.dataset.metainfo.classes "
-                f"names {len(classes)} classes ({_shorten(classes)}); make them agree."
-            )
-        twice = [name for index, name in enumerate(classes) if name in classes[:index]]
-        if twice:
-            raise ValueError(
-                f"{where}.dataset.metainfo.classes names {_shorten(twice)} twice; name it once."
-            )
-        self._check_names(dataset, classes, where)
+        evaluator = getattr(loop, "evaluator", None)
+        if num_classes is not None:
+            leaves = dict(leaf_datasets(dataset, f"{phase}_dataloader.dataset"))
+            for key, leaf in leaves.items():
+                _check_classes(leaf, f"{key}.metainfo.classes", num_classes)
+            _check_order(leaves)
+            if isinstance(getattr(dataset, "metainfo", None), list):
+                use_first_metainfo(dataset)
+                runner.visualizer.dataset_meta = dataset.metainfo
+                if evaluator is not None:
+                    evaluator.dataset_meta = dataset.metainfo
+        if evaluator is not None:
+            config = runner.cfg.get(f"{phase}_evaluator")
+            for warning in check_evaluator(evaluator, config, dataset, phase):
+                runner.logger.warning(warning)
+        self._checked.append(loop)
 
-    def _check_names(self, dataset: Any, classes: Any, where: str) -> None:
-        for part in getattr(dataset, "datasets", ()):  # ConcatDataset
-            self._check_names(part, classes, where)
-        while hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, ...
-            dataset = dataset.dataset
-        found = getattr(dataset, "cat_ids", None)  # only COCO-style data sets have it
-        if found is None or len(found) == len(classes):
-            return
-        # mmdet's data set drops its annotations after loading; read the names again for the message
-        known = [category.get("name") for category in mmengine.load(dataset.ann_file)["categories"]]
-        missing = [name for name in classes if name not in known]
-        if not known or not missing or not all(isinstance(name, str) for name in known):
-            return  # the fault is in the file, of which DatasetCheckHook tells
+
+def _check_classes(dataset: Any, key: str, num_classes: int) -> None:
+    classes = _classes(dataset)
+    if classes is None:
+        return
+    if isinstance(classes, str):
         raise ValueError(
-            f"{where}.dataset.metainfo.classes names {_shorten(missing)}, which {dataset.ann_file} "
-            f"does not have; its categories are {_shorten(known)}."
+            f"{key} is the string {classes!r}; it must be a tuple: classes=({classes!r},), or "
+            f"classes={classes}, (with the comma) by --cfg-options."
         )
+    if num_classes != len(classes):
+        raise ValueError(
+            f"model.bbox_head.num_classes={num_classes}, but {key} names {len(classes)} classes "
+            f"({_shorten(classes)}); make them agree."
+        )
+    twice = [name for index, name in enumerate(classes) if name in classes[:index]]
+    if twice:
+        raise ValueError(f"{key} names {_shorten(twice)} twice; name it once.")
+    found = getattr(dataset, "cat_ids", None)  # only COCO-style data sets have it
+    if found is None or len(found) == len(classes):
+        return
+    # mmdet's data set drops its annotations after loading; read the names again for the message
+    known = [category.get("name") for category in mmengine.load(dataset.ann_file)["categories"]]
+    missing = [name for name in classes if name not in known]
+    if known and missing and all(isinstance(name, str) for name in known):
+        raise ValueError(  # else the fault is in the file, and DatasetCheckHook reports it
+            f"{key} names {_shorten(missing)}, which {dataset.ann_file} does not have; its "
+            f"categories are {_shorten(known)}."
+        )
+
+
+def _check_order(leaves: dict[str, Any]) -> None:
+    """All data sets of a wrapper must give a class the same number."""
+    named = [(key, _classes(leaf)) for key, leaf in leaves.items()]
+    named = [(key, list(classes)) for key, classes in named if classes is not None]
+    for key, classes in named[1:]:
+        first, expected = named[0]
+        if classes != expected:
+            raise ValueError(
+                f"{key}.metainfo.classes is {_shorten(classes)}, but {first}.metainfo.classes is "
+                f"{_shorten(expected)}; name the same classes in the same order."
+            )
+
+
+def _classes(dataset: Any) -> Sequence[str] | None:
+    return getattr(dataset, "metainfo", {}).get("classes")
 
 
 def _shorten(names: Any, most: int = 8) -> str:

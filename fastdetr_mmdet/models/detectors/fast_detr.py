@@ -139,8 +139,10 @@ class FastDETR(BaseDetector):
         if batch_data_samples is None:
             image_sizes = [batch_size] * len(batch_inputs)
         else:
-            metas = [sample.metainfo for sample in batch_data_samples]
-            image_sizes = [tuple(meta.get("img_shape", batch_size))[:2] for meta in metas]
+            for sample in batch_data_samples:
+                if "img_shape" not in sample.metainfo:  # made by hand; the head needs it too
+                    sample.set_metainfo(dict(img_shape=batch_size))
+            image_sizes = [tuple(s.metainfo["img_shape"][:2]) for s in batch_data_samples]
         level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         device = batch_inputs.device
         masks, valid_ratios = level_masks(

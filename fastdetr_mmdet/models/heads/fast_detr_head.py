@@ -359,7 +359,8 @@ class FastDETRHead(BaseModule):
 
         Args:
             hidden_states, references, reference_logits: As for ``forward``.
-            batch_data_samples: With ``img_shape`` and, to rescale, ``scale_factor`` (w, h).
+            batch_data_samples: With ``img_shape`` and, if the image was resized, ``scale_factor``
+                (w, h), by which boxes are rescaled.
             rescale: Whether boxes are in pixels of the original image or of the network's input.
 
         Returns:
@@ -394,6 +395,6 @@ class FastDETRHead(BaseModule):
             size = corners.new_tensor([w, h, w, h])
             bboxes = (corners[image] * size).clamp(min=corners.new_zeros(4), max=size)
             if rescale:
-                bboxes = bboxes / bboxes.new_tensor([*meta["scale_factor"]] * 2)
+                bboxes = bboxes / bboxes.new_tensor([*meta.get("scale_factor", (1.0, 1.0))] * 2)
             results.append(InstanceData(bboxes=bboxes, scores=scores[image], labels=labels[image]))
         return results

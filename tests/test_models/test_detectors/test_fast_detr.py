@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from support.models import (
     NUM_CLASSES,
     NUM_QUERIES,
@@ -170,6 +171,21 @@ def test_rescaled_boxes_are_in_pixels_of_the_original_image():
         assert_near(there, here * torch.tensor([2.0, 4.0, 2.0, 4.0]))
         h, w = sample.ori_shape
         assert (there <= torch.tensor([w, h, w, h])).all()
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_images_without_resize_keep_their_pixels(rescale):
+    """A test pipeline without Resize gives no scale factor; samples made by hand give nothing."""
+    model = tiny_model().eval()
+    inputs, samples = make_batch(sizes=[(64, 96)] * 2)
+    with torch.no_grad():
+        expected = [s.pred_instances.bboxes for s in model.predict(inputs, samples)]
+        for keys in (("img_shape", "ori_shape"), ("ori_shape",), ("img_shape",), ()):
+            given = [
+                DetDataSample(metainfo={key: sample.get(key) for key in keys}) for sample in samples
+            ]
+            for sample, boxes in zip(model.predict(inputs, given, rescale), expected, strict=True):
+                assert_near(sample.pred_instances.bboxes, boxes)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,0 +1,40 @@
+"""Look into data sets that wrap others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def leaf_datasets(dataset: Any, key: str = "dataset") -> Iterator[tuple[str, Any]]:
+    """Find the data sets within wrappers, which may be nested.
+
+    Args:
+        dataset: As built.
+        key: Its config key.
+
+    Yields:
+        The config key of each data set that is not a wrapper, and the data set.
+    """
+    while "_wrapped" in getattr(
+        dataset, "__dict__", ()
+    ):  # engine/hooks/data_order.py's SeededDataset
+        dataset = dataset._wrapped
+    if hasattr(dataset, "datasets"):  # ConcatDataset
+        for index, part in enumerate(dataset.datasets):
+            yield from leaf_datasets(part, f"{key}.datasets.{index}")
+    elif hasattr(dataset, "dataset"):  # RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
+        yield from leaf_datasets(dataset.dataset, f"{key}.dataset")
+    else:
+        yield key, dataset
+
+
+def use_first_metainfo(dataset: Any) -> None:
+    """Let a ConcatDataset, and wrappers around it, have the meta information of its first member.
+
+    mmdet's has a list instead where its members differ, even if only in the palette, and nothing
+    of mmdet that reads meta information expects a list. mmengine's always has the first one's.
+    """
+    while isinstance(getattr(dataset, "metainfo", None), list):
+        dataset._metainfo = dataset.metainfo[0]
+        dataset = getattr(dataset, "dataset", None)

@@ -1,0 +1,254 @@
+"""Compares the config with the checkpoint that a run starts from, and with the run's length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, _ParamScheduler
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from ...checkpoints.embedded_config import ForeignConfigError, read_plain_config
+
+# A scheduler's state; everything else are settings.
+_STATE = ("optimizer", "last_step", "_global_step", "_last_value", "verbose")
+# What an optimizer's state depends on; it stays as it was in the checkpoint.
+_LAYOUT = ("params", "foreach", "fused", "capturable", "differentiable", "maximize")
+
+
+@HOOKS.register_module()
+class ResumeCheckHook(Hook):
+    """Lets a resumed training follow the config, and says where schedules and weights do not fit.
+
+    - mmengine resumes learning rate, weight decay and schedulers with their former settings: a
+      training of 2 epochs that is resumed with ``max_epochs=6`` stays at its last rate, and a new
+      ``lr`` has no effect. Here weights, the optimizer's averages and the position come from the
+      checkpoint, and settings from the config. Where they differ a warning names both values.
+    - A warning says if a schedule ends before the training does, or would go on after it.
+    - A checkpoint of another optimizer, or of parameters of another shape, is not resumed.
+    - Weights that do not fit are named in the log; mmengine only prints them.
+
+    Schedulers that go by metrics (``ReduceOnPlateauLR``) resume as in mmengine.
+
+    Raises:
+        ValueError: before the first step.
+    """
+
+    def __init__(self) -> None:
+        # By the config, for each optimizer: settings of its groups, and schedulers before any step
+        self._wanted: dict[str, tuple[list[dict], list[_ParamScheduler]]] = {}
+        self._saved: Any = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Log which weights do not fit, and note what resuming will overwrite."""
+        has_weights = "state_dict" in checkpoint or "meta" not in checkpoint  # DeepSpeed: elsewhere
+        if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
+        if not (runner._resume and checkpoint.get("optimizer")):
+            return
+        wrappers = _optim_wrappers(runner)
+        if list(wrappers) == [""]:
+            _check_type(wrappers[""].optimizer, checkpoint.get("meta") or {})
+        self._saved = checkpoint.get("param_schedulers")
+        for name, wrapper in wrappers.items():
+            groups = [
+                {key: value for key, value in group.items() if key not in _LAYOUT}
+                for group in wrapper.param_groups
+            ]
+            fresh = [copy.copy(scheduler) for scheduler in _of(runner.param_schedulers, name)]
+            self._wanted[name] = groups, fresh
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the resumed training follow the config, then compare schedules with its length."""
+        loop, schedulers = runner.train_loop, runner.param_schedulers
+        wrappers = _optim_wrappers(runner)
+        for name, (groups, fresh) in self._wanted.items():
+            if runner.iter == 0:  # load_from
+                break
+            _check_shapes(runner.model, wrappers[name])
+            own = _of(schedulers, name)
+            kept = {prefix + s.param_name for s in fresh for prefix in ("", "initial_")}
+            if "momentum" in kept:  # also Adam's first beta
+                kept.add("betas")
+            changes = _differences(fresh, _of(self._saved, name))
+            if changes:
+                replay(fresh, groups, loop)
+                for scheduler, played in zip(own, fresh, strict=True):
+                    vars(scheduler).update({**vars(played), "optimizer": scheduler.optimizer})
+                kept = set()
+            changes += _set_groups(wrappers[name].param_groups, groups, kept)
+            if changes:
+                runner.logger.warning(
+                    "The config differs from the checkpoint (checkpoint -> config): "
+                    f"{'; '.join(changes)}. Training follows the config."
+                )
+        for name in wrappers:
+            for problem in find_unfit(_of(schedulers, name), loop):
+                runner.logger.warning(problem)
+
+
+def _optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
+    """By name, "" where there is only one; DeepSpeed's and ColossalAI's are left alone."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        return dict(wrapper.items())
+    return {"": wrapper} if isinstance(wrapper, OptimWrapper) else {}
+
+
+def _of(schedulers: Any, name: str) -> list:
+    """Those of one optimizer, of schedulers or of their states."""
+    return list((schedulers[name] if isinstance(schedulers, dict) else schedulers) or ())
+
+
+# --------------------------------------------------------------------------------------------------
+# Resuming
+
+
+def _check_type(optimizer: Any, meta: dict) -> None:
+    try:
+        config = read_plain_config(meta.get("config") or "")
+        saved = str(config["optim_wrapper"]["optimizer"]["type"]).rpartition(".")[2]
+    except (ForeignConfigError, KeyError, TypeError):
+        return  # a checkpoint that does not say by what it was trained
+    present = type(optimizer).__name__
+    if saved != present and {saved, present} != {"Adam", "AdamW"}:
+        raise ValueError(
+            f"The checkpoint was trained by {saved}, whose state {present} cannot continue. Set "
+            f"optim_wrapper.optimizer.type='{saved}', or start a new training from its weights: "
+            "load_from with resume=False."
+        )
+
+
+def _check_shapes(model: Any, wrapper: OptimWrapper) -> None:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    unlike = [
+        f"{names.get(parameter)} {tuple(state[key].shape)} -> {tuple(parameter.shape)}"
+        for parameter, state in wrapper.optimizer.state.items()
+        for key in ("exp_avg", "momentum_buffer")
+        if getattr(state.get(key), "shape", parameter.shape) != parameter.shape
+    ]
+    if unlike:
+        raise ValueError(
+            f"{len(unlike)} parameters have other shapes than in the checkpoint (checkpoint -> "
+            f"model): {', '.join(unlike[:5])}. Resume with the same model, or start a new training "
+            "from its weights: load_from with resume=False."
+        )
+
+
+def _differences(fresh: Sequence[_ParamScheduler], saved: Sequence[dict]) -> list[str]:
+    """The settings in which schedulers of the config and of the checkpoint differ."""
+    if any(hasattr(scheduler, "need_val_args") for scheduler in fresh):
+        return []
+    found = [
+        f"param_scheduler.{index} ({type(scheduler).__name__}) {key}: {state[key]} -> {value}"
+        for index, (scheduler, state) in enumerate(zip(fresh, saved, strict=False))
+        for key, value in vars(scheduler).items()
+        if key not in _STATE and not callable(value) and key in state and state[key] != value
+    ]
+    if len(fresh) != len(saved):
+        found.append(f"number of schedulers: {len(saved)} -> {len(fresh)}")
+    return found
+
+
+def replay(schedulers: Sequence[_ParamScheduler], groups: list[dict], loop: Any) -> None:
+    """Bring schedulers, and the groups' values, from the start to where a training stands.
+
+    Args:
+        schedulers: Before any step. Their optimizer is replaced.
+        groups: Settings before any step; they are changed in place.
+        loop: Of the training.
+    """
+    length, done = len(loop.dataloader), loop.iter
+    epochs = isinstance(loop, EpochBasedTrainLoop)
+    if epochs and done // length != loop.epoch:  # the batch size was another one before
+        done = loop.epoch * length
+    # `step` as it is on an optimizer of mmengine's schedulers, which warn otherwise
+    step = SimpleNamespace(_with_counter=True)
+    optimizer = SimpleNamespace(param_groups=groups, step=step, _global_step=0)
+    for scheduler in schedulers:
+        scheduler.optimizer = optimizer
+    for number in range(1, done + 1):
+        for scheduler in schedulers:
+            if not scheduler.by_epoch:
+                scheduler.step()
+        if epochs and number % length == 0:
+            for scheduler in schedulers:
+                if scheduler.by_epoch:
+                    scheduler.step()
+
+
+def _set_groups(groups: list[dict], wanted: list[dict], kept: set[str]) -> list[str]:
+    """Give an optimizer's groups their settings; returns what changes in the first that does."""
+    changes: list[str] = []
+    for group, settings in zip(groups, wanted, strict=True):
+        new = {k: v for k, v in settings.items() if k not in kept and group.get(k) != v}
+        changes = changes or [f"optimizer {k}: {group.get(k)} -> {v}" for k, v in new.items()]
+        group.update(new)
+    return changes
+
+
+# --------------------------------------------------------------------------------------------------
+# Any training
+
+
+def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str]:
+    """Say which schedules end before a training does, or would change something after it.
+
+    A schedule that ends with the rate that it started with, as a warm-up does, may end at any time,
+    and one with milestones after half of the training.
+    """
+    epochs = isinstance(loop, EpochBasedTrainLoop)
+    length = loop.max_iters / loop.max_epochs if epochs else None
+    last, name, decays, share = 0.0, "", False, 1.0
+    for index, scheduler in enumerate(schedulers):
+        own = f"param_scheduler.{index} ({type(scheduler).__name__})"
+        if scheduler.by_epoch and not epochs:
+            yield (
+                f"{own} never changes anything: it counts epochs, and {type(loop).__name__} has "
+                "none. Set by_epoch=False, and its numbers in iterations."
+            )
+            continue
+        key, ends = _last_step(scheduler)
+        ends *= length if scheduler.by_epoch and length else 1
+        if ends > loop.max_iters:
+            yield (
+                f"{own} would change {scheduler.param_name} up to {_where(ends, length)} ({key}), "
+                f"but training ends after {_where(loop.max_iters, length)}. Set {key} to fit "
+                "train_cfg, or leave end and T_max out: then they follow it."
+            )
+        constant = isinstance(scheduler, ConstantParamScheduler)
+        decays |= not constant and getattr(scheduler, "end_factor", 0) != 1
+        if ends > last:
+            last, name, share = ends, own, 0.5 if key.endswith("milestones") else 1.0
+    if decays and last < share * loop.max_iters:
+        yield (
+            f"{name} changes nothing after {_where(last, length)}, but training goes on to "
+            f"{_where(loop.max_iters, length)}. Set end, T_max or milestones to fit train_cfg, or "
+            "leave end and T_max out: then they follow it."
+        )
+
+
+def _last_step(scheduler: _ParamScheduler) -> tuple[str, float]:
+    """The setting that ends a schedule, and after how many of its steps that is."""
+    begin, end = scheduler.begin, scheduler.end
+    milestones = getattr(scheduler, "milestones", None)
+    if milestones:
+        return "milestones", begin + max(milestones) + 1
+    if hasattr(scheduler, "step_size") and begin + scheduler.step_size > end:
+        return "step_size", begin + scheduler.step_size
+    if hasattr(scheduler, "T_max") and begin + scheduler.T_max != end:
+        return "T_max", begin + scheduler.T_max
+    return "end", end
+
+
+def _where(iterations: float, length: float | None) -> str:
+    return f"{iterations:g} iterations" + (f" ({iterations / length:g} epochs)" if length else "")

@@ -1,0 +1,346 @@
+"""A resumed training follows its config, and schedules that do not fit are named."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from mmdet.registry import HOOKS, PARAM_SCHEDULERS
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
+
+LENGTH = 5  # iterations of an epoch
+ADAMW = dict(type="AdamW", lr=1e-3, weight_decay=1e-4)
+
+
+def cosine(**options):
+    return dict(type="CosineAnnealingLR", eta_min_ratio=0.01, convert_to_iter_based=True, **options)
+
+
+WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=7)
+SCHEDULES = {
+    "cosine": [cosine()],
+    "warm-up and cosine": [WARM_UP, cosine()],
+    "milestones": [WARM_UP, dict(type="MultiStepLR", milestones=[3])],
+    "poly by epoch": [dict(type="PolyLR", eta_min=1e-6)],
+}
+
+
+class Run:
+    """As much of a runner as the hook and mmengine's ParamSchedulerHook need.
+
+    Its model has two parameters in groups of their own, with learning rates of their own.
+    """
+
+    def __init__(self, epochs, schedulers, optimizer=ADAMW, size=3, kind=EpochBasedTrainLoop):
+        self.model = nn.Linear(size, 2)
+        self.optim_wrapper = self.build_optimizer(dict(optimizer))
+        self.train_loop = kind.__new__(kind)
+        total = epochs if kind is IterBasedTrainLoop else epochs * LENGTH
+        vars(self.train_loop).update(
+            dataloader=range(LENGTH), _max_epochs=epochs, _max_iters=total, _iter=0, _epoch=0
+        )
+        self.epoch_length = LENGTH
+        self.param_schedulers = [self.build(dict(config)) for config in schedulers]
+        self.config = f"optim_wrapper = dict(optimizer=dict(lr=0.1, type='{optimizer['type']}'))"
+        self.logger = logging.getLogger("resume")
+        self._resume = True
+
+    iter = property(lambda self: self.train_loop._iter)
+
+    def build_optimizer(self, config):
+        groups = [
+            dict(params=[self.model.weight], lr=config["lr"]),
+            dict(params=[self.model.bias], lr=config["lr"] / 10),
+        ]
+        return OptimWrapper(getattr(torch.optim, config.pop("type"))(groups, **config))
+
+    def build(self, config):
+        """As Runner does it: schedules end with the training unless they say otherwise."""
+        loop = self.train_loop
+        end = loop._max_epochs if config.get("by_epoch", True) else loop._max_iters
+        config.setdefault("end", end)
+        arguments = dict(optimizer=self.optim_wrapper, epoch_length=LENGTH)
+        return PARAM_SCHEDULERS.build(config, default_args=arguments)
+
+    def rates(self):
+        return [group["lr"] for group in self.optim_wrapper.optimizer.param_groups]
+
+    def train(self, iterations):
+        """Returns the learning rates of each iteration."""
+        rates, hook = [], ParamSchedulerHook()
+        for _ in range(iterations):
+            rates.append(self.rates())
+            self.optim_wrapper.update_params(
+                self.model(torch.ones(1, self.model.in_features)).sum()
+            )
+            hook.after_train_iter(self, 0)
+            self.train_loop._iter += 1
+            if self.iter % LENGTH == 0:
+                hook.after_train_epoch(self)
+                self.train_loop._epoch += 1
+        return rates
+
+    def save(self):
+        return copy.deepcopy(
+            dict(
+                meta=dict(config=self.config),
+                state_dict=self.model.state_dict(),
+                optimizer=self.optim_wrapper.state_dict(),
+                param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers],
+            )
+        )
+
+    def resume(self, checkpoint, iterations):
+        """What Runner does, with the hook's calls where it makes them."""
+        hook = HOOKS.build(dict(type="ResumeCheckHook"))
+        hook.after_load_checkpoint(self, checkpoint)
+        self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        states = checkpoint["param_schedulers"]
+        for scheduler, state in zip(self.param_schedulers, states, strict=False):
+            scheduler.load_state_dict(state)
+        self.train_loop._iter, self.train_loop._epoch = iterations, iterations // LENGTH
+        hook.before_train(self)
+        return self
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "resume"]
+
+
+def trained(epochs, schedulers, **options):
+    """A checkpoint of a training that came to its end."""
+    run = Run(epochs, schedulers, **options)
+    run.train(epochs * LENGTH)
+    return run.save()
+
+
+@pytest.mark.parametrize("done", [1, 7, 10, 13])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_same_config(name, done, caplog):
+    """Rates are to the bit those of an uninterrupted training, and nothing is said."""
+    run = Run(4, SCHEDULES[name])
+    run.train(done)
+    checkpoint = run.save()
+    rest = run.train(4 * LENGTH - done)
+    assert Run(4, SCHEDULES[name]).resume(checkpoint, done).train(4 * LENGTH - done) == rest
+    assert not warnings_of(caplog)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_more_epochs(name, caplog):
+    """2 of 2, then 6: as if it had been 6 from the beginning. It stayed at its last rate before."""
+    expected = Run(6, SCHEDULES[name]).train(6 * LENGTH)[2 * LENGTH :]
+    resumed = Run(6, SCHEDULES[name]).resume(trained(2, SCHEDULES[name]), 2 * LENGTH)
+    assert resumed.train(4 * LENGTH) == expected
+    (warning,) = warnings_of(caplog)
+    assert " end: " in warning
+    for scheduler in resumed.param_schedulers:
+        assert scheduler.optimizer is resumed.optim_wrapper
+
+
+def test_other_milestones_rate_and_weight_decay(caplog):
+    """mmengine resumes with the former ones in silence."""
+    before = [dict(type="MultiStepLR", milestones=[1])]
+    after = [dict(type="MultiStepLR", milestones=[3])]
+    run = Run(4, after, optimizer=dict(ADAMW, lr=2e-3, weight_decay=0.1))
+    resumed = run.resume(trained(2, before), 2 * LENGTH)
+    expected = [[2e-3, 2e-4]] * LENGTH + [[2e-4, 2e-5]] * LENGTH
+    assert resumed.train(2 * LENGTH) == list(map(pytest.approx, expected))
+    assert [g["weight_decay"] for g in run.optim_wrapper.optimizer.param_groups] == [0.1, 0.1]
+    for text in ("milestones", "lr: 0.0001 -> 0.002", "weight_decay: 0.0001 -> 0.1"):
+        assert text in warnings_of(caplog)[0]
+
+
+def test_schedulers_added_and_removed(caplog):
+    run = Run(4, [WARM_UP]).resume(trained(2, SCHEDULES["warm-up and cosine"]), 2 * LENGTH)
+    assert run.train(1) == [pytest.approx([1e-3, 1e-4])]
+    expected = Run(4, SCHEDULES["warm-up and cosine"]).train(11)[-1]
+    run = Run(4, SCHEDULES["warm-up and cosine"]).resume(trained(2, [WARM_UP]), 2 * LENGTH)
+    assert run.train(1) == [expected]
+    assert "1 -> 2" in warnings_of(caplog)[-1]
+
+
+def test_another_number_of_iterations_in_an_epoch(caplog):
+    """Half the batch size: the schedule goes on at the same epoch."""
+    expected = Run(4, [cosine()]).train(2 * LENGTH + 1)[-1]
+    checkpoint = trained(2, [cosine(end=4 * 2)])
+    run = Run(4, [cosine()]).resume(checkpoint, 2 * LENGTH)
+    assert run.train(1) == [expected]
+    run = Run(4, [cosine()])
+    run.train_loop._epoch = 2
+    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    hook.after_load_checkpoint(run, checkpoint)
+    run.train_loop._iter = 4 * LENGTH  # of epochs of twice as many
+    hook.before_train(run)
+    assert run.rates() == expected
+
+
+def test_schedulers_that_go_by_metrics(caplog):
+    """They resume as mmengine has it: their former values cannot be computed again."""
+    plateau = [dict(type="ReduceOnPlateauLR", monitor="loss")]
+    checkpoint = trained(1, plateau)
+    checkpoint["optimizer"]["param_groups"][0]["lr"] = 5e-5
+    run = Run(2, plateau).resume(checkpoint, LENGTH)
+    assert run.optim_wrapper.param_groups[0]["lr"] == 5e-5
+
+
+def test_load_from_follows_the_config_alone(caplog):
+    """Nothing of the optimizer is loaded, so there is nothing to compare."""
+    run = Run(4, [cosine()])
+    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    run._resume = False
+    hook.after_load_checkpoint(run, trained(2, [cosine()], optimizer=dict(type="SGD", lr=0.1)))
+    hook.before_train(run)
+    assert run.train(4 * LENGTH) == Run(4, [cosine()]).train(4 * LENGTH)
+    assert not warnings_of(caplog)
+
+
+def test_several_optimizers():
+    """Each has schedulers of its own, or a copy of the same."""
+
+    def build(epochs):
+        run = Run(epochs, [])
+        both = {"a": run.optim_wrapper, "b": run.build_optimizer(dict(ADAMW))}
+        run.param_schedulers = {}
+        for name, run.optim_wrapper in both.items():
+            run.param_schedulers[name] = [run.build(cosine())]
+        run.optim_wrapper = OptimWrapperDict(**both)
+        return run
+
+    short, long = build(2), build(6)
+    checkpoint = dict(
+        state_dict=short.model.state_dict(),
+        optimizer=short.optim_wrapper.state_dict(),
+        param_schedulers={
+            n: [s.state_dict() for s in v] for n, v in short.param_schedulers.items()
+        },
+    )
+    long.train_loop._iter = 1
+    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    hook.after_load_checkpoint(long, checkpoint)
+    for name, (scheduler,) in long.param_schedulers.items():
+        scheduler.load_state_dict(copy.deepcopy(checkpoint["param_schedulers"][name][0]))
+    hook.before_train(long)
+    for (scheduler,) in long.param_schedulers.values():
+        assert (scheduler.T_max, scheduler.last_step) == (6 * LENGTH, 1)
+    for name in "ab":
+        groups = long.optim_wrapper[name].optimizer.param_groups
+        assert [group["lr"] for group in groups] == Run(6, [cosine()]).train(2)[1]
+
+
+# --------------------------------------------------------------------------------------------------
+# Optimizers and weights
+
+
+OPTIMIZERS = {
+    "AdamW": ADAMW,
+    "Adam": dict(ADAMW, type="Adam"),
+    "SGD": dict(type="SGD", lr=1e-3, momentum=0.9),
+    "Adamax": dict(type="Adamax", lr=1e-3),
+    "RMSprop": dict(type="RMSprop", lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("present", OPTIMIZERS)
+@pytest.mark.parametrize("saved", OPTIMIZERS)
+def test_another_optimizer(saved, present):
+    """A KeyError: 'momentum' at the first step before, or a wrong state in silence."""
+    checkpoint = trained(1, [], optimizer=OPTIMIZERS[saved])
+    run = Run(2, [], optimizer=OPTIMIZERS[present])
+    if saved == present or {saved, present} == {"Adam", "AdamW"}:
+        run.resume(checkpoint, LENGTH).train(1)
+    else:
+        with pytest.raises(ValueError, match=rf"{saved}\b.*{present}.*optimizer\.type='{saved}'"):
+            run.resume(checkpoint, LENGTH)
+
+
+@pytest.mark.parametrize("config", [None, "import os", "model = dict()"])
+def test_checkpoint_that_does_not_name_its_optimizer(config):
+    checkpoint = trained(1, [])
+    checkpoint["meta"] = dict(config=config)
+    Run(2, []).resume(checkpoint, LENGTH).train(1)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+def test_parameters_of_another_shape(kind):
+    checkpoint = trained(1, [], optimizer=OPTIMIZERS[kind])
+    with pytest.raises(ValueError, match=r"weight \(2, 3\) -> \(2, 4\)"):
+        Run(2, [], optimizer=OPTIMIZERS[kind], size=4).resume(checkpoint, LENGTH)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_weights_that_do_not_fit_are_in_the_log(resume, caplog):
+    """mmengine prints them."""
+    run = Run(2, [], size=4)
+    run._resume = resume
+    checkpoint = trained(1, [])
+    checkpoint["state_dict"]["module.extra"] = torch.ones(2)
+    del checkpoint["state_dict"]["bias"]
+    HOOKS.build(dict(type="ResumeCheckHook")).after_load_checkpoint(run, checkpoint)
+    (warning,) = warnings_of(caplog)
+    for text in ("weight", "[2, 3]", "[2, 4]", "extra", "bias"):
+        assert text in warning
+
+
+# --------------------------------------------------------------------------------------------------
+# Schedules and the length of the training
+
+
+def before_train(epochs, *schedulers, **options):
+    HOOKS.build(dict(type="ResumeCheckHook")).before_train(Run(epochs, schedulers, **options))
+
+
+FITS = {
+    "nothing": (4,),
+    "warm-up alone": (4, WARM_UP),
+    "cosine to the end": (4, WARM_UP, cosine()),
+    "the second half": (4, cosine(begin=2)),
+    "milestone": (4, dict(type="MultiStepLR", milestones=[3])),
+    "constant to the end": (4, cosine(end=3), dict(type="ConstantLR", begin=3, factor=1)),
+    "steps": (4, dict(type="StepLR", step_size=2)),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_schedules_that_fit(name, caplog):
+    before_train(*FITS[name])
+    assert not warnings_of(caplog)
+
+
+UNFIT = {
+    "milestone at the end": ((4, dict(type="MultiStepLR", milestones=[4])), "milestones", "4 ep"),
+    "end after it": ((4, cosine(end=6)), "end", "20 iterations"),
+    "T_max after it": ((4, cosine(T_max=6)), "T_max", "20 iterations"),
+    "warm-up after it": ((1, WARM_UP), "7 iterations", "5 iterations"),
+    "step after it": ((4, dict(type="StepLR", step_size=9)), "step_size", "9 ep"),
+    "end before it": ((6, cosine(end=4)), "20 iterations", "30 iterations"),
+    "T_max before it": ((6, cosine(T_max=4)), "20 iterations", "30 iterations"),
+    "milestones long before it": (
+        (9, dict(type="MultiStepLR", milestones=[2])),
+        "milestones",
+        "9 epochs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_schedules_that_do_not_fit(name, caplog):
+    arguments, *expected = UNFIT[name]
+    before_train(*arguments)
+    (warning,) = warnings_of(caplog)
+    for text in (f"param_scheduler.{len(arguments) - 2} ({arguments[-1]['type']})", *expected):
+        assert text in warning
+
+
+def test_epochs_in_a_training_by_iterations(caplog):
+    before_train(100, dict(type="MultiStepLR", milestones=[60]), kind=IterBasedTrainLoop)
+    (warning,) = warnings_of(caplog)
+    assert "by_epoch=False" in warning
+    caplog.clear()
+    before_train(
+        100, dict(type="MultiStepLR", milestones=[60], by_epoch=False), kind=IterBasedTrainLoop
+    )
+    assert not warnings_of(caplog)
