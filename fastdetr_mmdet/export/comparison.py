@@ -131,10 +131,13 @@ def _run_torch(detector: Any, images: Tensor) -> Sequence[Detections]:
     size = tuple(images.shape[-2:])
     metainfo = dict(img_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
     samples = [DetDataSample(metainfo=metainfo) for _ in images]
-    training = detector.training
+    training, head = detector.training, detector.bbox_head
+    test_cfg = head.test_cfg
+    head.test_cfg = dict(test_cfg, score_thr=0.0)  # the file returns detections of any score
     try:
         results = detector.eval().predict(images, samples, rescale=False)
     finally:
         detector.train(training)
+        head.test_cfg = test_cfg
     found = [result.pred_instances for result in results]
     return [(f.bboxes.numpy(), f.scores.numpy(), f.labels.numpy()) for f in found]

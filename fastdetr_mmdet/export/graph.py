@@ -41,7 +41,7 @@ class DetectionGraph(nn.Module):
         output = detector.transformer(
             self._memory(images, size), head.box_branches, head.proposal_branches
         )
-        cls_scores, boxes = head.last_layer(output.hidden_states, output.reference_logits)
+        cls_scores, boxes = head.last_layer(output)
         scores, labels, corners = top_k(cls_scores, boxes, head.test_cfg.get("max_per_img", 100))
         extent = torch.cat([size, size])
         return torch.minimum((corners * extent).clamp(min=0), extent), scores, labels

@@ -1,72 +1,497 @@
-"""Base classes of the parts of a transformer: one for each role, which is a slot of the config."""
+"""Contracts of the parts of a transformer: one base class per role, and the check that they fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from ..structures import DecoderOutput, Memory, Proposals, Queries, Targets
+from .layers import check_heads
+
+
+class Field(Enum):
+    """What parts make for one another. The values name the fields in messages."""
+
+    POINT = "reference points"  # centre of Queries.reference
+    BOX = "reference boxes"  # with width and height; whoever makes boxes also makes points
+    SPATIAL = "the conditional spatial query"
+    SALIENT = "salient points"
+    PRIOR = "a spatial prior"
+    EMBEDDED = "the layer's normed input query"  # the decoder layer makes it where a part reads it
+    POS = "the memory's positions"  # always there
+    PROPOSALS = "encoder proposals"
+    CLASSES = "classes of encoder proposals"
 
 
 class Part(nn.Module):
-    """A part that a config names; ``role`` is the slot it belongs to."""
+    """A part that a config names; what it declares decides what it fits together with.
 
-    role: ClassVar[str]
+    Instances may replace what their class declares, if it depends on their arguments.
+
+    Attributes:
+        role: What the part is, for messages and lists.
+        reads: What the part needs. ``PRIOR`` and ``POS`` are used where they exist.
+        makes: What the part makes for others.
+        num_levels: Feature levels that the part works on; None: any number.
+        level_limit: Most feature levels, and the argument that decides it; None: any number.
+        num_heads: Attention heads; None: any number.
+    """
+
+    role: ClassVar[str] = "part"
+    reads: frozenset[Field] = frozenset()
+    makes: frozenset[Field] = frozenset()
+    num_levels: int | None = None
+    level_limit: tuple[int, str] | None = None
+    num_heads: int | None = None
+
+
+class Transformer(Part):
+    """Base class of transformers.
+
+    Attributes:
+        embed_dims: Width of all parts.
+        queries: The query initialiser.
+        decoder: The decoder.
+    """
+
+    role = "transformer"
+    embed_dims: int
+    queries: nn.Module
+    decoder: nn.Module
+
+    @property
+    def parts(self) -> list[Placed]:
+        """This and every part inside, with their keys in the config."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        memory: Memory,
+        box_branches: Sequence[nn.Module] | None = None,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
+    ) -> DecoderOutput:
+        """Encode, make queries, decode.
+
+        Args:
+            memory: Flattened feature maps.
+            box_branches: The head's box branch of each layer; needed when the decoder refines.
+            proposal_branches: Its class and box branch for encoder proposals, when two-stage.
+            targets: Objects of the batch, in training.
+        """
+        raise NotImplementedError
 
 
 class Encoder(Part):
-    """``(Memory) -> Memory``."""
+    """Base class of encoders."""
 
     role = "encoder"
+    reads = frozenset({Field.POS})
+
+    def forward(self, memory: Memory) -> Memory:
+        """Encode.
+
+        Shape:
+            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+        """
+        raise NotImplementedError
 
 
 class QueryInitialiser(Part):
-    """``(Memory, proposal branches) -> (Queries, Proposals or None)``."""
+    """Base class of query initialisers.
+
+    Args:
+        embed_dims: Width.
+        num_queries: Queries per image.
+
+    Raises:
+        ValueError: if num_queries is below 1.
+    """
 
     role = "query initialiser"
 
+    def __init__(self, embed_dims: int, num_queries: int = 300) -> None:
+        super().__init__()
+        if num_queries < 1:
+            raise ValueError(
+                f"{type(self).__name__}: num_queries={num_queries} must be at least 1."
+            )
+        self.embed_dims = embed_dims
+        self.num_queries = num_queries
+
+    def forward(
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
+    ) -> tuple[Queries, Proposals | None]:
+        """Queries for every image of the memory.
+
+        Args:
+            memory: What the encoder made.
+            proposal_branches: The head's class and box branch for encoder proposals; None where
+                this part does not declare ``PROPOSALS`` in ``makes``.
+            targets: Objects of the batch, in training.
+
+        Returns:
+            The queries; the proposals if there are any.
+        """
+        raise NotImplementedError
+
 
 class Decoder(Part):
-    """``(Queries, Memory, box branches) -> DecoderOutput``."""
+    """Base class of decoders.
+
+    Attributes:
+        num_layers: Decoder layers, each of which the head predicts from.
+        level_schedule: Per layer the index of the memory level that it sees; None: all levels.
+    """
 
     role = "decoder"
+    num_layers: int
+    level_schedule: Sequence[int] | None = None
+
+    @property
+    def parts(self) -> list[Placed]:
+        """The parts inside, of all layers, with their keys in the config."""
+        return []
+
+    def forward(
+        self, queries: Queries, memory: Memory, box_branches: Sequence[nn.Module] | None = None
+    ) -> DecoderOutput:
+        """Decode.
+
+        Args:
+            queries: What the query initialiser made.
+            memory: What the encoder made.
+            box_branches: One module per layer, (bs, num_queries, embed_dims) -> 4 box deltas;
+                needed when refining.
+        """
+        raise NotImplementedError
 
 
-class SelfAttention(Part):
-    """``(Queries) -> (bs, num_queries, embed_dims)``."""
+class LayerPart(Part):
+    """Base class of what sits in a decoder layer; the layer passes these arguments.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Heads; must divide embed_dims.
+        dropout: Dropout of attention weights; for self-attention and cross-attention only.
+        layer_index: Decoder layer that the part sits in.
+
+    Raises:
+        ValueError: if embed_dims is not divisible by num_heads.
+        TypeError: if there is another argument.
+    """
+
+    num_heads: int
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+        layer_index: int = 0,
+        **unknown,
+    ) -> None:
+        super().__init__()
+        if unknown:  # else Python would name this base class
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}.")
+        check_heads(type(self).__name__, embed_dims, num_heads)
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.layer_index = layer_index
+
+
+class SelfAttention(LayerPart):
+    """Base class of self-attentions."""
 
     role = "self-attention"
 
+    def forward(self, queries: Queries) -> Tensor:
+        """Attend among the queries of each image.
 
-class CrossAttention(Part):
-    """``(Queries, Memory, spatial prior) -> (bs, num_queries, embed_dims)``."""
-
-    role = "cross-attention"
-
-
-class Aligner(Part):
-    """``(Queries, Memory) -> Queries``, between self-attention and cross-attention."""
-
-    role = "aligner"
+        Shape:
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        raise NotImplementedError
 
 
-class SpatialPrior(Part):
-    """``(Queries, Memory) -> (bs, num_heads or 1, num_queries, num_tokens)``, added to scores."""
-
-    role = "spatial prior"
-
-
-def check_role(part: nn.Module, base: type[Part], key: str) -> None:
-    """Raise ValueError if a part stands in another role's slot of the config.
-
-    Modules that are not a ``Part`` may stand anywhere.
+class Aligner(LayerPart):
+    """Base class of aligners, which sit between self-attention and cross-attention.
 
     Args:
-        part: The part that was built.
-        base: Base class of the slot's role.
-        key: The slot in the config.
+        predict_scales: Whether ``SalientPoints.scales`` is needed, by a spatial prior.
+        **context: As for ``LayerPart``.
     """
-    if isinstance(part, Part) and not isinstance(part, base):
+
+    role = "aligner"
+    makes = frozenset({Field.SALIENT})
+
+    def __init__(self, embed_dims: int, predict_scales: bool = False, **context) -> None:
+        super().__init__(embed_dims, **context)
+        self.predict_scales = predict_scales
+
+    def forward(self, queries: Queries, memory: Memory) -> Queries:
+        """Find the salient points of each query.
+
+        Shape:
+            returns: the queries with ``salient`` set, ``content`` as it was.
+        """
+        raise NotImplementedError
+
+
+class SpatialPrior(LayerPart):
+    """Base class of spatial priors.
+
+    A prior that reads ``SALIENT`` is called after the aligner, any other with the layer's input.
+    A prior of the first layer that makes ``POINT`` is asked to ``locate`` before all else.
+    """
+
+    role = "spatial prior"
+    makes = frozenset({Field.PRIOR})
+
+    def locate(self, queries: Queries) -> Queries:
+        """The queries with reference points predicted for all layers."""
+        raise NotImplementedError
+
+    def forward(self, queries: Queries, memory: Memory) -> Tensor:
+        """Scores to add to those of the attention.
+
+        Shape:
+            returns: (bs, num_heads or 1, num_queries, num_tokens)
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a cross-attention looked, for everything that it was called with.
+
+    Shape:
+        weights: (bs, num_heads, num_queries, num_tokens), share of each token in what the head
+            reads, [0, 1], 0 on padding; they add up to 1 over the tokens of all levels.
+        level_weights: (bs, num_queries, num_levels), share of each level where the part chooses
+            between levels (scale selection); contained in ``weights``.
+        points: (bs, num_queries, num_heads, num_levels, num_points, 2), (x, y) of what is read
+            between the cells, normalised to the padded map, outside of [0, 1] possible.
+        point_weights: (bs, num_queries, num_heads, num_levels, num_points), share of each point,
+            [0, 1]; they add up to 1 over levels and points.
+    """
+
+    weights: Tensor | None = None
+    level_weights: Tensor | None = None
+    points: Tensor | None = None
+    point_weights: Tensor | None = None
+
+
+class CrossAttention(LayerPart):
+    """Base class of cross-attentions."""
+
+    role = "cross-attention"
+    reads = frozenset({Field.POS, Field.PRIOR})
+
+    def forward(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Shape:
+            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
+            returns: (bs, num_queries, embed_dims), without the residual.
+        """
+        raise NotImplementedError
+
+    def explain(
+        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
+    ) -> Explanation:
+        """What the attention viewer can show of ``forward`` with the same arguments.
+
+        The viewer calls this after the forward pass. What a part cannot show stays None.
+        """
+        return Explanation()
+
+
+# Key in the config, below ``model``, and a part that stands there.
+Placed = tuple[str, nn.Module]
+
+LAYER_SLOTS: dict[str, type[Part]] = {
+    "self_attn": SelfAttention,
+    "aligner": Aligner,
+    "spatial_prior": SpatialPrior,
+    "cross_attn": CrossAttention,
+}
+SLOTS: dict[str, type[Part]] = {
+    "transformer": Transformer,
+    "transformer.encoder": Encoder,
+    "transformer.queries": QueryInitialiser,
+    "transformer.decoder": Decoder,
+    **{f"transformer.decoder.{name}": base for name, base in LAYER_SLOTS.items()},
+}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a part declares, or, for a module that is not a ``Part``, what its role's base does."""
+
+    slot: str
+    part: nn.Module
+    reads: frozenset[Field]
+    makes: frozenset[Field]
+    num_levels: int | None
+    level_limit: tuple[int, str] | None
+    num_heads: int | None
+
+    @property
+    def name(self) -> str:
+        """Class of the part."""
+        return type(self.part).__name__
+
+
+def contract(slot: str, part: nn.Module) -> Contract:
+    """What a part declares; somebody's own ``nn.Module`` may leave out any of it."""
+    base = SLOTS[slot]
+    makes = frozenset(getattr(part, "makes", base.makes))
+    return Contract(
+        slot,
+        part,
+        reads=frozenset(getattr(part, "reads", base.reads)),
+        makes=makes | {Field.POINT} if Field.BOX in makes else makes,
+        **{name: getattr(part, name, None) for name in ("num_levels", "level_limit", "num_heads")},
+    )
+
+
+# What may be missing -> where it is made, and how to get it.
+_MISSING = {
+    Field.BOX: (
+        "transformer.queries",
+        "choose LearnedBoxQueries or TwoStageQueries in transformer.queries",
+    ),
+    Field.POINT: (
+        "transformer.queries",
+        "set reference='mlp' in transformer.queries or choose another query initialiser",
+    ),
+    Field.SPATIAL: (
+        "transformer.decoder",
+        "set transformer.decoder.type to 'ConditionalDecoder'",
+    ),
+    Field.SALIENT: (
+        "transformer.decoder.aligner",
+        "set transformer.decoder.aligner to dict(type='SAMSemanticAligner') or use GaussianPrior",
+    ),
+}
+# What every cross-attention must read if it is made, since it would not be trained otherwise.
+_UNREAD = {
+    Field.SPATIAL: "set transformer.decoder.type to 'DetrDecoder'",
+    Field.PRIOR: "drop transformer.decoder.spatial_prior or choose a dense cross-attention such as "
+    "ConditionalAttention",
+}
+_MADE_TWICE = (
+    "set predict_reference=False in transformer.decoder.spatial_prior, or choose LearnedQueries "
+    "with reference='none' in transformer.queries"
+)
+
+
+def check_flow(placed: Iterable[Placed], num_levels: int | None = None) -> None:
+    """Refuse parts that would fail, or would not be trained, in a forward pass.
+
+    Args:
+        placed: Every part of a transformer with its key in the config.
+        num_levels: Feature levels that the neck gives; None where that is not known.
+
+    Raises:
+        ValueError: if a part stands in another role's slot, reads what no part makes, makes what
+            none reads, or has another number of heads or levels; names the parts and the remedy.
+    """
+    contracts = [contract(slot, part) for slot, part in placed]
+    for one in contracts:
+        _check_role(one)
+    _check_fields(contracts)
+    _check_heads({one.slot: one for one in contracts})
+    if num_levels is not None:
+        _check_levels(contracts, num_levels)
+
+
+def _check_role(one: Contract) -> None:
+    base = SLOTS[one.slot]
+    if isinstance(one.part, Part) and not isinstance(one.part, base):
         raise ValueError(
-            f"{key} has type {type(part).__name__}, whose role is {part.role}, not {base.role}. "
+            f"{one.slot} has type {one.name}, whose role is {one.part.role}, not {base.role}. "
             "`python -m fastdetr_mmdet.parts` lists the parts of every role."
         )
+
+
+def _check_fields(contracts: Sequence[Contract]) -> None:
+    by_slot: dict[str, Contract] = {}
+    makers: dict[Field, dict[str, Contract]] = {}
+    for one in contracts:
+        by_slot.setdefault(one.slot, one)
+        for field in one.makes:
+            makers.setdefault(field, {}).setdefault(one.slot, one)
+    for field, by in makers.items():
+        if len(by) > 1:
+            names = " and ".join(one.name for one in by.values())
+            raise ValueError(f"{names} both make {field.value}; {_MADE_TWICE}.")
+    for one in contracts:
+        for field, (slot, remedy) in _MISSING.items():
+            if field in one.reads and field not in makers:
+                maker = by_slot[slot].name if slot in by_slot else f"{slot}=None"
+                raise ValueError(
+                    f"{one.name} reads {field.value}, which {maker} does not make; {remedy}."
+                )
+        if one.slot != "transformer.decoder.cross_attn":
+            continue
+        for field, remedy in _UNREAD.items():
+            if field in makers and field not in one.reads:
+                (maker,) = (made.name for made in makers[field].values())
+                raise ValueError(
+                    f"{maker} makes {field.value}, which {one.name} does not read; {remedy}."
+                )
+
+
+def _check_heads(by_slot: dict[str, Contract]) -> None:
+    attention = by_slot.get("transformer.decoder.cross_attn")
+    for name, others in (("aligner", ()), ("spatial_prior", (1,))):
+        one = by_slot.get(f"transformer.decoder.{name}")
+        if one is None or attention is None or None in (one.num_heads, attention.num_heads):
+            continue
+        if one.num_heads not in (attention.num_heads, *others):
+            raise ValueError(
+                f"{one.name} has num_heads={one.num_heads} and {attention.name} has "
+                f"num_heads={attention.num_heads}; leave both out, the decoder's num_heads is "
+                "taken over."
+            )
+
+
+def _check_levels(contracts: Sequence[Contract], num_levels: int) -> None:
+    schedule: Sequence[int] | None = None
+    for one in contracts:
+        if isinstance(one.part, Decoder):
+            schedule = one.part.level_schedule
+            if schedule and not -num_levels <= min(schedule) <= max(schedule) < num_levels:
+                raise ValueError(
+                    f"{one.name}: level_schedule={list(schedule)} names levels that the neck's "
+                    f"{num_levels} outputs do not have; count from 0."
+                )
+    for one in contracts:
+        seen, where, remedy = num_levels, f"the neck gives {num_levels}", ""
+        if one.slot.startswith("transformer.decoder."):
+            seen = num_levels if schedule is None else 1
+            where = f"its layer sees {seen} of the neck's outputs"
+            remedy = ", or transformer.decoder.level_schedule to show each layer one level"
+        if one.num_levels not in (None, seen):
+            raise ValueError(
+                f"{one.name} has num_levels={one.num_levels}, but {where}; set num_levels={seen} "
+                f"in {one.slot}{remedy}."
+            )
+        most, argument = one.level_limit or (seen, "")
+        if most < seen:
+            raise ValueError(
+                f"{one.name} works on at most {most} feature levels with this {argument}, but "
+                f"{where}; change {argument} in {one.slot}."
+            )

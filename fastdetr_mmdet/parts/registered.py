@@ -15,6 +15,8 @@ import mmdet.registry
 import mmengine.registry
 from mmengine.registry import Registry
 
+from ..models.parts import Field, Part, Transformer
+
 PACKAGE = __name__.split(".")[0]
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -39,6 +41,8 @@ SLOTS = {
     "initializers": "init_cfg",
     "grouped_constructor": "optim_wrapper.constructor",
 }
+# Arguments with which a part is built to read its declarations.
+_SMALL = dict(embed_dims=8, num_layers=1, num_heads=2, num_queries=2, feedforward_channels=4)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Part:
+class Registered:
     """A registered class of this package and what its docstring says.
 
     Args:
@@ -70,50 +74,25 @@ class Part:
     cls: type
 
     @cached_property
-    def _sections(self) -> dict[str, list[str]]:
-        """Section of the docstring -> its paragraphs; '' is what comes before the first."""
-        sections: dict[str, list[str]] = {"": []}
-        paragraphs = sections[""]
-        for paragraph in inspect.cleandoc(self.cls.__doc__ or "").split("\n\n"):
-            heading = re.match(r"(Args|Attributes|Raises|Returns|Shape):\n", paragraph)
-            if heading:
-                paragraphs = sections[heading[1]] = []
-                paragraph = paragraph[heading.end() :]
-            paragraphs.append(paragraph)
-        return sections
+    def paragraphs(self) -> list[str]:
+        """The docstring without the sections on arguments and shapes; lists point by point."""
+        text = inspect.cleandoc(self.cls.__doc__ or "")
+        text = re.sub(r"\n\n(Args|Attributes|Shape):\n(?:(?!\n\n\S).)*", "", text, flags=re.DOTALL)
+        return [_join(x) for part in text.split("\n\n") for x in re.split(r"\n(?=- )", part)]
 
     @property
     def summary(self) -> str:
         """First paragraph of the docstring."""
-        return _join(self._sections[""][0])
+        return self.paragraphs[0]
 
     @property
     def paper(self) -> str:
-        """The sentence after 'Paper:', without its full stop; '' where the docstring has none."""
-        return self._split_paper()[0]
-
-    @property
-    def notes(self) -> list[str]:
-        """What else the docstring says before its sections, as paragraphs."""
-        notes = [self._split_paper()[1]]
-        for paragraph in self._sections[""][1:]:
-            if not paragraph.startswith("Paper:"):
-                notes += map(_join, re.split(r"\n(?=- )", paragraph))  # a list, point by point
-        return [note for note in notes if note]
-
-    def _split_paper(self) -> tuple[str, str]:
-        for paragraph in self._sections[""]:
-            if paragraph.startswith("Paper:"):
-                text = _join(paragraph).removeprefix("Paper: ")
+        """The sentence after 'Paper:', without its full stop; 'none' where there is none."""
+        for paragraph in self.paragraphs:
+            if paragraph.startswith("Paper: "):
                 # A sentence ends before a capital; "et al. 2021", "Eq. 3" and "A.4" go on.
-                sentence, *rest = re.split(r"\.(?:\s+(?=[A-Z`])|$)", text, maxsplit=1)
-                return sentence, "".join(rest)
-        return "", ""
-
-    @property
-    def raises(self) -> str:
-        """What the constructor raises, as the docstring says it."""
-        return _join(" ".join(self._sections.get("Raises", [])))
+                return re.split(r"\.(?:\s+(?=[A-Z`])|$)", paragraph[len("Paper: ") :])[0]
+        return "none"
 
     @property
     def file(self) -> str:
@@ -121,56 +100,63 @@ class Part:
         return self.cls.__module__.replace(".", "/") + ".py"
 
     @property
-    def constructor(self) -> type | None:
-        """The class whose constructor this part has, if it is not one of this package."""
+    def foreign(self) -> str:
+        """Whose parameters these are, if the constructor is not one of this package; or ''."""
         owner = next(cls for cls in self.cls.__mro__ if "__init__" in vars(cls))
-        return None if _is_ours(owner) else owner
+        if _is_ours(owner):
+            return ""
+        return f"those of {owner.__module__.split('.')[0]}'s {owner.__name__}"
 
     @cached_property
     def described(self) -> dict[str, str]:
         """Parameter -> what the docstring's Args say of it."""
-        return _described(self._sections.get("Args", []))
+        return _described(self.cls)
 
     @cached_property
     def parameters(self) -> list[Parameter]:
         """Of the part's own constructor; '**kwargs' included."""
-        if "__init__" not in vars(self.cls):
-            return []
-        return [_parameter(p, self.described) for p in _signature(self.cls)]
+        return _parameters(self.cls) if "__init__" in vars(self.cls) else []
 
     @cached_property
     def inherited(self) -> list[Parameter]:
         """What '**kwargs' hands on to constructors of this package."""
-        found, own = [], {parameter.name for parameter in self.parameters}
-        for owner in list(_constructors(self.cls))[1:]:
-            if _is_ours(owner):
-                described = Part("", "", "", owner).described
-                found += [
-                    _parameter(p, described) for p in _signature(owner) if str(p.name) not in own
-                ]
-        return [p for p in found if not p.name.startswith("*")]
+        own = {parameter.name for parameter in self.parameters}
+        return [
+            parameter
+            for owner in list(_constructors(self.cls))[1:]
+            if _is_ours(owner)
+            for parameter in _parameters(owner)
+            if parameter.name not in own and not parameter.name.startswith("*")
+        ]
 
     @cached_property
-    def accepted(self) -> dict[str, inspect.Parameter]:
-        """Every parameter that a config can set, by name."""
-        found: dict[str, inspect.Parameter] = {}
+    def declares(self) -> dict[str, list[str]]:
+        """Fields that are read and made, each with the argument on which it depends, if any."""
+        if not issubclass(self.cls, Part) or issubclass(self.cls, Transformer):
+            return {}
+        choices: dict[str, tuple] = {}
         for owner in _constructors(self.cls):
-            for parameter in _signature(owner):
-                if parameter.kind not in _VARIADIC:
-                    found.setdefault(parameter.name, parameter)
-        return found
-
-    @cached_property
-    def choices(self) -> dict[str, tuple]:
-        """Parameters that take one of a few values (a Literal or a bool) -> these values."""
-        found: dict[str, tuple] = {}
-        for owner in filter(_is_ours, _constructors(self.cls)):
             for name, hint in typing.get_type_hints(owner.__init__).items():  # type: ignore[misc]
                 if hint is bool:
-                    found.setdefault(name, (False, True))
+                    choices.setdefault(name, (False, True))
                 elif typing.get_origin(hint) is Literal:
-                    found.setdefault(name, typing.get_args(hint))
-        return found
+                    choices.setdefault(name, typing.get_args(hint))
+        accepted = {p.name for owner in _constructors(self.cls) for p in _signature(owner)}
+        if "num_levels" in accepted:
+            choices["num_levels"] = (3,)
+        small = {name: value for name, value in _SMALL.items() if name in accepted}
+        plain = self.cls(**small)
+        names = {
+            "reads": [field.name for field in Field if field in plain.reads],
+            "makes": [field.name for field in Field if field in plain.makes],
+        }
+        for name, values in choices.items():
+            for value in values:
+                other = self.cls(**dict(small, **{name: value}))
+                what = f"{name}={value!r}"
+                names["reads"] += [f"{f.name} ({what})" for f in other.reads - plain.reads]
+                names["makes"] += [f"{f.name} ({what})" for f in other.makes - plain.makes]
+        return names
 
 
 @dataclass(frozen=True)
@@ -180,12 +166,12 @@ class Role:
     name: str
     text: str
     slot: str | None
-    parts: tuple[Part, ...]
+    parts: tuple[Registered, ...]
 
 
 def registered_roles() -> list[Role]:
     """All roles and their parts, in the order of ``SLOTS``, parts by name."""
-    by_role: dict[str, list[Part]] = {}
+    by_role: dict[str, list[Registered]] = {}
     for part in _registered():
         by_role.setdefault(part.role, []).append(part)
     order = [*(role for role in SLOTS if role in by_role), *sorted(set(by_role) - set(SLOTS))]
@@ -200,7 +186,7 @@ def registered_roles() -> list[Role]:
     ]
 
 
-def _registered() -> Iterator[Part]:
+def _registered() -> Iterator[Registered]:
     seen: set[int] = set()
     for module in (mmengine.registry, mmdet.registry):
         for attribute, registry in vars(module).items():
@@ -210,7 +196,7 @@ def _registered() -> Iterator[Part]:
             for name, cls in registry.module_dict.items():
                 if _is_ours(cls):
                     role = _room(cls).rpartition(".")[2]
-                    yield Part(name, role, f"{module.__name__}.{attribute}", cls)
+                    yield Registered(name, role, f"{module.__name__}.{attribute}", cls)
 
 
 def _room(cls: type) -> str:
@@ -236,17 +222,21 @@ def _signature(cls: type) -> list[inspect.Parameter]:
     return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
 
 
-def _parameter(parameter: inspect.Parameter, described: dict[str, str]) -> Parameter:
-    default = None if parameter.default is parameter.empty else repr(parameter.default)
-    stars = "*" * (parameter.kind in _VARIADIC) + "*" * (parameter.kind == parameter.VAR_KEYWORD)
-    name = stars + parameter.name
-    return Parameter(name, default, described.get(name, ""))
+def _parameters(cls: type) -> list[Parameter]:
+    described, found = _described(cls), []
+    for parameter in _signature(cls):
+        default = None if parameter.default is parameter.empty else repr(parameter.default)
+        stars = "*" * (parameter.kind in _VARIADIC) + "*" * (parameter.kind == _VARIADIC[1])
+        name = stars + parameter.name
+        found.append(Parameter(name, default, described.get(name, "")))
+    return found
 
 
-def _described(paragraphs: list[str]) -> dict[str, str]:
+def _described(cls: type) -> dict[str, str]:
     """'a, b: text' with indented continuation lines -> {'a': text, 'b': text}."""
     found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=\s{4}\S)", "\n" + "\n".join(paragraphs)):
+    args = re.search(r"\nArgs:\n((?:(?!\n\n\S).)*)", inspect.cleandoc(cls.__doc__ or ""), re.DOTALL)
+    for entry in re.split(r"\n(?=\s{4}\S)", "\n" + args[1]) if args else []:
         names, colon, text = entry.strip().partition(": ")
         if colon:
             found |= {name: _join(text) for name in names.split(", ")}

@@ -4,7 +4,15 @@ A part gets everything it needs through these and never reaches into another par
 """
 
 from .memory import Memory
-from .queries import DecoderOutput, Proposals, Queries, SalientPoints
+from .queries import ConditionalQuery, DecoderOutput, Proposals, Queries, SalientPoints
 from .targets import Targets
 
-__all__ = ["DecoderOutput", "Memory", "Proposals", "Queries", "SalientPoints", "Targets"]
+__all__ = [
+    "ConditionalQuery",
+    "DecoderOutput",
+    "Memory",
+    "Proposals",
+    "Queries",
+    "SalientPoints",
+    "Targets",
+]

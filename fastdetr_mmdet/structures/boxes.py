@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """In the precision that coordinates and costs need: float32, or float64 where x has it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """(..., 4) centre and size -> (..., 4) corners (x1, y1, x2, y2)."""
     centre, size = boxes.split(2, dim=-1)

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+class _once(Generic[T]):
+    """A property that is computed when it is first asked for, and kept.
+
+    Unlike ``functools.cached_property`` it has no lock, at which ``torch.compile`` would break.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        value = self.compute(instance)
+        if not torch.compiler.is_compiling():
+            instance.__dict__[self.compute.__name__] = value
+        return value
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,8 @@ class Memory:
             told.
         valid_shapes: per level and image the (h, w) of the part of the map that is image, host
             data; None when nothing is padded, or nobody told.
+
+    What follows from these is computed when it is first asked for, and kept.
     """
 
     tokens: Tensor
@@ -77,12 +101,23 @@ class Memory:
         """Number of feature levels."""
         return len(self.spatial_shapes)
 
-    @property
+    @_once
     def level_sizes(self) -> list[int]:
         """Number of tokens of each level."""
         return [h * w for h, w in self.spatial_shapes]
 
-    @property
+    @_once
+    def level_slices(self) -> list[slice]:
+        """Which tokens belong to each level."""
+        stops = list(accumulate(self.level_sizes))
+        return [slice(*ends) for ends in zip([0, *stops], stops, strict=False)]
+
+    @_once
+    def located(self) -> Tensor:
+        """Tokens plus positions, (bs, num_tokens, embed_dims)."""
+        return self.tokens + self.pos
+
+    @_once
     def attend_mask(self) -> Tensor | None:
         """(bs, 1, 1, num_tokens) bool, True where attention may look; None when nothing is padded.
 
@@ -92,19 +127,24 @@ class Memory:
 
     def level(self, index: int) -> Memory:
         """One level as a memory of its own: views, no copy."""
-        index = range(self.num_levels)[index]  # counts from the end when negative
-        start = sum(self.level_sizes[:index])
-        stop = start + self.level_sizes[index]
+        return self.levels[index]
+
+    @_once
+    def levels(self) -> list[Memory]:
+        """Every level as a memory of its own."""
         mask = self.padding_mask
-        return Memory(
-            tokens=self.tokens[:, start:stop],
-            pos=self.pos[:, start:stop],
-            spatial_shapes=(self.spatial_shapes[index],),
-            valid_ratios=self.valid_ratios[:, index : index + 1],
-            padding_mask=None if mask is None else mask[:, start:stop],
-            image_sizes=self.image_sizes,
-            valid_shapes=self.valid_shapes and self.valid_shapes[index : index + 1],
-        )
+        return [
+            Memory(
+                tokens=self.tokens[:, own],
+                pos=self.pos[:, own],
+                spatial_shapes=(self.spatial_shapes[index],),
+                valid_ratios=self.valid_ratios[:, index : index + 1],
+                padding_mask=None if mask is None else mask[:, own],
+                image_sizes=self.image_sizes,
+                valid_shapes=self.valid_shapes and self.valid_shapes[index : index + 1],
+            )
+            for index, own in enumerate(self.level_slices)
+        ]
 
     def maps(self) -> list[Tensor]:
         """The tokens as feature maps, per level (bs, embed_dims, h, w)."""

@@ -26,6 +26,20 @@ class SalientPoints:
 
 
 @dataclass(frozen=True)
+class ConditionalQuery:
+    """Spatial query of Conditional DETR, Eq. 3.
+
+    Shape:
+        spatial: (bs, num_queries, embed_dims), p_q = T p_s.
+        scale: (bs, num_queries, embed_dims), the transformation T that ``spatial`` contains; or
+            None where it is the identity.
+    """
+
+    spatial: Tensor
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Queries:
     """Object queries on their way through a decoder.
 
@@ -35,10 +49,7 @@ class Queries:
         reference_logits: (bs, num_queries, 2 or 4), (cx, cy[, w, h]) before the sigmoid; or None.
             Kept beside ``reference`` so that refinement never goes through sigmoid and back.
         reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
-        spatial: (bs, num_queries, embed_dims), the conditional spatial query
-            (Conditional DETR, Eq. 3), set by ``ConditionalDecoder``; or None.
-        spatial_scale: (bs, num_queries, embed_dims), the transformation T of Eq. 3 that ``spatial``
-            contains; or None where it is the identity.
+        conditional: the spatial query of Conditional DETR, set by ``ConditionalDecoder``; or None.
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
             input, from which spatial prior and scale selection are predicted (SMCA); or None.
         salient: what the aligner found, set by it; or None.
@@ -48,8 +59,7 @@ class Queries:
     pos: Tensor | None = None
     reference_logits: Tensor | None = None
     reference: Tensor | None = None
-    spatial: Tensor | None = None
-    spatial_scale: Tensor | None = None
+    conditional: ConditionalQuery | None = None
     embedded: Tensor | None = None
     salient: SalientPoints | None = None
 
@@ -85,12 +95,12 @@ class Proposals:
 
     Shape:
         cls_scores: (bs, num_tokens, num_classes) logits.
-        box_logits: (bs, num_tokens, 4), (cx, cy, w, h) before the sigmoid; inf where a token is
-            no valid proposal.
+        boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is no valid
+            proposal.
     """
 
     cls_scores: Tensor
-    box_logits: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,13 @@ class DecoderOutput:
         hidden_states: (num_decoder_layers, bs, num_queries, embed_dims), normed if the decoder is.
         reference_logits: per decoder layer the reference that ENTERED it,
             (bs, num_queries, 2 or 4) before the sigmoid; or None (plain DETR).
+        box_logits: of the first layers the boxes that the decoder computed from the head's box
+            branches to refine its references, (bs, num_queries, 4) before the sigmoid; empty where
+            it does not refine.
         proposals: of the encoder, in two-stage models; else None.
     """
 
     hidden_states: Tensor
     reference_logits: tuple[Tensor, ...] | None = None
+    box_logits: tuple[Tensor, ...] = ()
     proposals: Proposals | None = None

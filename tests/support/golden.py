@@ -254,7 +254,7 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
     errors["hidden states"] = _worst(decoded.hidden_states[..., ::9], golden["hs"])
     if proposals is not None:
         errors["references"] = max(
-            errors["references"], _worst(proposals.box_logits.sigmoid(), golden["enc_boxes"])
+            errors["references"], _worst(proposals.boxes, golden["enc_boxes"])
         )
         best = proposals.cls_scores[..., 0].topk(len(golden["enc_topk"][0])).indices
         assert np.array_equal(best.numpy(), golden["enc_topk"])
@@ -262,7 +262,7 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
         for sample, given in zip(as_objects, samples, strict=True):
             labels = torch.zeros_like(given.gt_instances.labels)
             sample.gt_instances = InstanceData(bboxes=given.gt_instances.bboxes, labels=labels)
-        scores, proposed = proposals.cls_scores[None], proposals.box_logits.sigmoid()[None]
+        scores, proposed = proposals.cls_scores[None], proposals.boxes[None]
         _matches(model.bbox_head.assigner, scores, proposed, as_objects, case, ["enc"])
         found = _worst(proposals.cls_scores[..., ::18], golden["enc_logits"])
         errors["hidden states"] = max(errors["hidden states"], found)

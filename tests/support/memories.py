@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from fastdetr_mmdet.structures import Memory, Queries, SalientPoints
+from fastdetr_mmdet.structures import ConditionalQuery, Memory, Queries, SalientPoints
 from fastdetr_mmdet.structures.padding import host_shapes, level_masks
 from support.models import EMBED_DIMS, NUM_QUERIES
 
 STRIDE = 8
 
-Structure = TypeVar("Structure", Memory, Queries, SalientPoints)
+Structure = TypeVar("Structure", Memory, Queries, SalientPoints, ConditionalQuery)
 
 
 def make_memory(
@@ -45,7 +45,7 @@ def make_queries(
     """Random queries with references and a spatial part."""
     generator = torch.Generator().manual_seed(seed)
     content, pos, spatial = torch.randn(3, bs, num_queries, embed_dims, generator=generator)
-    queries = Queries(content=content, pos=pos, spatial=spatial)
+    queries = Queries(content=content, pos=pos, conditional=ConditionalQuery(spatial))
     return queries.with_reference(torch.randn(bs, num_queries, reference_dims, generator=generator))
 
 
@@ -112,6 +112,6 @@ def _map(structure: Structure, function: Callable[[torch.Tensor], torch.Tensor])
         value = getattr(structure, field.name)
         if isinstance(value, torch.Tensor):
             changed[field.name] = function(value)
-        elif isinstance(value, SalientPoints):
+        elif isinstance(value, (SalientPoints, ConditionalQuery)):
             changed[field.name] = _map(value, function)
     return replace(structure, **changed)

@@ -100,7 +100,9 @@ def test_the_comparison_notices(dynamic):
     comparison = compare(path, other, (1, 96, 96))
     assert not comparison.agrees() and comparison.largest > 1e-2
     again = small_detector(SAM, **ONE_LAYER)
+    again.bbox_head.test_cfg["score_thr"] = 0.5  # an exported file knows none
     assert compare(path, again, (1, 96, 96)).agrees()
+    assert again.bbox_head.test_cfg["score_thr"] == 0.5
     with torch.no_grad():
         again.bbox_head.reg_branches[0][-1].bias[0] += 0.02
     moved = compare(path, again, (1, 96, 96))

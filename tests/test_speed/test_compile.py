@@ -25,7 +25,7 @@ def parts(model):
     def transformer_and_head(memory):
         head = model.bbox_head
         output = model.transformer(memory, head.box_branches, head.proposal_branches)
-        return head(output.hidden_states, reference_logits=output.reference_logits)
+        return head(output)
 
     return transformer_and_head, memory
 

@@ -98,3 +98,16 @@ def test_with_content_keeps_the_rest():
     assert changed.pos is queries.pos
     assert changed.reference is queries.reference
     assert changed.content.sum() == 48
+
+
+def test_what_follows_is_computed_once_and_again_for_other_tokens():
+    memory = make_memory(strides=(8, 16))
+    assert memory.located is memory.located
+    assert torch.equal(memory.located, memory.tokens + memory.pos)
+    assert memory.attend_mask is memory.attend_mask
+    assert memory.level(-1) is memory.levels[1]
+    other = memory.with_tokens(memory.tokens + 1)
+    assert_near(other.located, memory.located + 1)
+    assert_near(other.level(1).tokens, memory.level(1).tokens + 1)
+    starts = [(own.start, own.stop) for own in memory.level_slices]
+    assert starts == [(0, memory.level_sizes[0]), (memory.level_sizes[0], memory.tokens.shape[1])]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ...ops import align_regions
 from ...structures import Memory, Queries, SalientPoints
 from ...structures.boxes import cxcywh_to_xyxy
-from ..layers import check_heads, init_xavier
+from ..layers import init_xavier
 from ..layers.positions import sine_embedding
-from ..parts import Aligner
+from ..parts import Aligner, Field
 
 
 @MODELS.register_module()
@@ -34,36 +34,22 @@ class SAMSemanticAligner(Aligner):
 
     Args:
         embed_dims: Width; divisible by 4.
-        num_heads: Heads, that is salient points per query.
         roi_size: Cells per side of the features cut out.
         ignore_padding: False, the official code, whose weights expect it: padding is read like
             image. True: each image ends where its padding begins, so that it gives the same result
             in every batch; one RoIAlign per image.
-        predict_scales: Whether two more values per head are predicted, for a Gaussian prior at the
-            points; the decoder layer sets it when its spatial prior asks for them.
-        layer_index: Not used; every aligner is told which decoder layer it sits in.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads.
+        **context: As for ``Aligner``; every head has a salient point.
     """
 
-    needs_boxes = True
+    reads = frozenset({Field.BOX})
 
     def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int = 8,
-        roi_size: int = 7,
-        ignore_padding: bool = False,
-        predict_scales: bool = False,
-        layer_index: int = 0,
+        self, embed_dims: int, roi_size: int = 7, ignore_padding: bool = False, **context
     ) -> None:
-        super().__init__()
-        check_heads("SAMSemanticAligner", embed_dims, num_heads)
-        self.num_heads = num_heads
+        super().__init__(embed_dims, **context)
+        num_heads = self.num_heads
         self.roi_size = roi_size
         self.ignore_padding = ignore_padding
-        self.predict_scales = predict_scales
         squeezed = embed_dims // 4
         self.squeeze = nn.Conv2d(embed_dims, squeezed, 1)
         self.point_branch = nn.Sequential(
@@ -73,7 +59,7 @@ class SAMSemanticAligner(Aligner):
             nn.ReLU(),
             nn.Linear(2 * embed_dims, 2 * embed_dims),
             nn.ReLU(),
-            nn.Linear(2 * embed_dims, num_heads * (4 if predict_scales else 2)),
+            nn.Linear(2 * embed_dims, num_heads * (4 if self.predict_scales else 2)),
         )
         self.content_gate = nn.Linear(embed_dims, num_heads * embed_dims)
         self.pos_gate = nn.Linear(embed_dims, num_heads * embed_dims)

@@ -7,10 +7,15 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import Memory, Queries
-from ..layers import OutProjection, attend, attention_weights, check_heads, init_xavier, project
-from ..parts import CrossAttention
-from .attention_bias import attention_bias
-from .explanation import Explanation
+from ..layers import (
+    OutProjection,
+    attend,
+    attention_bias,
+    attention_weights,
+    init_xavier,
+    project,
+)
+from ..parts import CrossAttention, Explanation, Field
 
 
 @MODELS.register_module()
@@ -21,7 +26,7 @@ class ConditionalAttention(CrossAttention):
 
     Query and key are, per head, the concatenation of content and spatial part, so the score is
     ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial query p_q
-    comes with the queries (``Queries.spatial``, made by ``ConditionalDecoder``).
+    comes with the queries (``Queries.conditional``, made by ``ConditionalDecoder``).
 
     Where an aligner has found salient points, head h asks with the features at its point as
     content, and with T times the point's embedding as spatial query.
@@ -31,25 +36,15 @@ class ConditionalAttention(CrossAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
-        dropout: Dropout of the attention weights.
-        layer_index: Decoder layer this module sits in; 0 has the extra query projection.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads.
+        **context: As for ``LayerPart``.
     """
 
-    needs_spatial = True
+    reads = CrossAttention.reads | {Field.SPATIAL}
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
-    ) -> None:
-        super().__init__()
-        check_heads("ConditionalAttention", embed_dims, num_heads)
-        self.num_heads = num_heads
-        self.dropout = dropout
+    def __init__(self, embed_dims: int, **context) -> None:
+        super().__init__(embed_dims, **context)
         self.q_content_proj = nn.Linear(embed_dims, embed_dims)
-        self.q_pos_proj = nn.Linear(embed_dims, embed_dims) if layer_index == 0 else None
+        self.q_pos_proj = nn.Linear(embed_dims, embed_dims) if self.layer_index == 0 else None
         self.q_spatial_proj = nn.Linear(embed_dims, embed_dims)
         self.k_content_proj = nn.Linear(embed_dims, embed_dims)
         self.k_pos_proj = nn.Linear(embed_dims, embed_dims)
@@ -82,12 +77,13 @@ class ConditionalAttention(CrossAttention):
 
     def _query_and_key(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
         """(bs, num_queries, 2 * embed_dims) and (bs, num_tokens, 2 * embed_dims)."""
-        content, spatial = queries.content, queries.spatial
+        conditional = queries.conditional
+        assert conditional is not None  # check_flow sees to it
+        content, spatial = queries.content, conditional.spatial
         if queries.salient is not None:
             content, spatial = queries.salient.content, queries.salient.pos
-            if queries.spatial_scale is not None:
-                spatial = spatial * queries.spatial_scale.unsqueeze(2)
-        assert spatial is not None  # a decoder that makes none refuses this part
+            if conditional.scale is not None:
+                spatial = spatial * conditional.scale.unsqueeze(2)
         query = project(self.q_content_proj, content, self.num_heads)
         key = self.k_content_proj(memory.tokens)
         key_pos = self.k_pos_proj(memory.pos)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from ...ops import level_shapes, sample_and_sum
 from ...structures import Memory, Queries
-from ..layers import OutProjection, check_heads, project
-from ..parts import CrossAttention
-from .explanation import Explanation
+from ..layers import OutProjection, project
+from ..parts import CrossAttention, Explanation, Field
 
 
 @MODELS.register_module()
@@ -27,32 +26,22 @@ class DeformableAttention(CrossAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
         num_levels: Levels of the memory.
         num_points: Points per head and level.
-        dropout: Not used; there is no attention matrix to drop from.
-        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
+        **context: As for ``LayerPart``; without an attention matrix there is no dropout.
 
     Raises:
-        ValueError: if embed_dims is not divisible by num_heads, or the memory has not num_levels.
+        ValueError: in forward, if the memory has another number of levels.
     """
 
-    needs_reference = True
-    takes_spatial_prior = False
-    reads_pos = False
+    reads = frozenset({Field.POINT})
 
     def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int = 8,
-        num_levels: int = 4,
-        num_points: int = 4,
-        dropout: float = 0.1,
-        layer_index: int = 0,
+        self, embed_dims: int, num_levels: int = 4, num_points: int = 4, **context
     ) -> None:
-        super().__init__()
-        check_heads("DeformableAttention", embed_dims, num_heads)
-        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        super().__init__(embed_dims, **context)
+        num_heads = self.num_heads
+        self.num_levels, self.num_points = num_levels, num_points
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dims, samples * 2)
         self.attention_weights = nn.Linear(embed_dims, samples)
@@ -106,7 +95,7 @@ class DeformableAttention(CrossAttention):
         weights = project(self.attention_weights, query, self.num_heads)
         weights = weights.float().unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
-        assert queries.reference is not None  # the transformer refuses queries without
+        assert queries.reference is not None  # check_flow sees to it
         return self.sampling_locations(queries.reference, offsets, memory), weights
 
     def sampling_locations(self, reference: Tensor, offsets: Tensor, memory: Memory) -> Tensor:

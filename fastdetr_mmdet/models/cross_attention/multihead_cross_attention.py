@@ -6,10 +6,8 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...structures import Memory, Queries
-from ..layers import InProjection, OutProjection, attend, attention_weights, check_heads
-from ..parts import CrossAttention
-from .attention_bias import attention_bias
-from .explanation import Explanation
+from ..layers import InProjection, OutProjection, attend, attention_bias, attention_weights
+from ..parts import CrossAttention, Explanation
 
 
 @MODELS.register_module()
@@ -20,21 +18,11 @@ class MultiheadCrossAttention(CrossAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
-        dropout: Dropout of the attention weights.
-        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads.
+        **context: As for ``LayerPart``.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
-    ) -> None:
-        super().__init__()
-        check_heads("MultiheadCrossAttention", embed_dims, num_heads)
-        self.num_heads = num_heads
-        self.dropout = dropout
+    def __init__(self, embed_dims: int, **context) -> None:
+        super().__init__(embed_dims, **context)
         self.in_proj = InProjection(embed_dims)
         self.out_proj = OutProjection(embed_dims)
 
@@ -61,6 +49,4 @@ class MultiheadCrossAttention(CrossAttention):
         return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
 
     def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        return self.in_proj(
-            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
-        )
+        return self.in_proj(queries.located, memory.located, memory.tokens, self.num_heads)

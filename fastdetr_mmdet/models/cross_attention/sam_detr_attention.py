@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from ...ops.dropout import drop_and_mix
 from ...structures import Memory, Queries
-from ..layers import MLP, OutProjection, biased, check_heads, init_xavier
-from ..parts import CrossAttention
-from .attention_bias import attention_bias
-from .explanation import Explanation
+from ..layers import MLP, OutProjection, attention_bias, biased, init_xavier
+from ..parts import CrossAttention, Explanation
 
 
 @MODELS.register_module()
@@ -27,21 +25,11 @@ class SAMAttention(CrossAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
-        dropout: Dropout of the attention weights.
-        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads.
+        **context: As for ``LayerPart``.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
-    ) -> None:
-        super().__init__()
-        check_heads("SAMAttention", embed_dims, num_heads)
-        self.num_heads = num_heads
-        self.dropout = dropout
+    def __init__(self, embed_dims: int, **context) -> None:
+        super().__init__(embed_dims, **context)
         self.q_content_proj = nn.Linear(embed_dims, embed_dims)
         self.q_pos_proj = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)
         self.k_content_proj = nn.Linear(embed_dims, embed_dims)

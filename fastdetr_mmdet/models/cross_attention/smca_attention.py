@@ -13,13 +13,11 @@ from ..layers import (
     InProjection,
     OutProjection,
     attend,
+    attention_bias,
     attention_weights,
-    check_heads,
     init_xavier,
 )
-from ..parts import CrossAttention
-from .attention_bias import attention_bias
-from .explanation import Explanation
+from ..parts import CrossAttention, Explanation, Field
 
 
 @MODELS.register_module()
@@ -35,33 +33,18 @@ class SMCAAttention(CrossAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
         num_levels: Levels of the memory that a layer sees.
-        dropout: Dropout of the attention weights.
-        layer_index: Not used; every cross-attention is told which decoder layer it sits in.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
-            memory has another number of levels.
+        **context: As for ``LayerPart``.
     """
 
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int = 8,
-        num_levels: int = 1,
-        dropout: float = 0.1,
-        layer_index: int = 0,
-    ) -> None:
-        super().__init__()
-        check_heads("SMCAAttention", embed_dims, num_heads)
-        self.num_heads, self.num_levels = num_heads, num_levels
-        self.dropout = dropout
-        self.reads_embedded = num_levels > 1
+    def __init__(self, embed_dims: int, num_levels: int = 1, **context) -> None:
+        super().__init__(embed_dims, **context)
+        self.num_levels = num_levels
         self.in_proj = InProjection(embed_dims)
         self.out_proj = OutProjection(embed_dims)
         self.scale_selection: nn.Linear | None = None
         if num_levels > 1:
+            self.reads = self.reads | {Field.EMBEDDED}
             self.scale_selection = nn.Linear(embed_dims, num_levels)
             init_xavier(self.scale_selection)
 
@@ -105,9 +88,7 @@ class SMCAAttention(CrossAttention):
         return Explanation(weights=torch.cat(weights, dim=-1), level_weights=selection)
 
     def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        return self.in_proj(
-            queries.located, memory.tokens + memory.pos, memory.tokens, self.num_heads
-        )
+        return self.in_proj(queries.located, memory.located, memory.tokens, self.num_heads)
 
     def _select(self, queries: Queries) -> Tensor:
         """Share of each level, (bs, num_queries, num_levels)."""
@@ -118,11 +99,8 @@ class SMCAAttention(CrossAttention):
 
 def _levels(memory: Memory, spatial_prior: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
     """Per level: which tokens are its, and their bias."""
-    start = 0
-    for size in memory.level_sizes:
-        own = slice(start, start + size)
-        start += size
-        mask = memory.attend_mask
+    mask = memory.attend_mask
+    for own in memory.level_slices:
         yield (
             own,
             attention_bias(

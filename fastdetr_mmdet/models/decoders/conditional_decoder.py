@@ -8,6 +8,7 @@ from torch import Tensor
 from ...structures import Queries
 from ..layers import MLP, init_xavier
 from ..layers.positions import sine_embedding
+from ..parts import Field
 from .detr_decoder import DetrDecoder
 
 
@@ -26,13 +27,10 @@ class ConditionalDecoder(DetrDecoder):
         self_attn: Default ``ConditionalSelfAttention``.
         cross_attn: Default ``ConditionalAttention``.
         **kwargs: As for ``DetrDecoder``.
-
-    Raises:
-        ValueError: if the cross-attention does not read the spatial query.
     """
 
-    needs_reference = True
-    gives_spatial = True
+    reads = frozenset({Field.POINT})
+    makes = frozenset({Field.SPATIAL})
 
     def __init__(
         self,
@@ -47,13 +45,6 @@ class ConditionalDecoder(DetrDecoder):
             cross_attn=cross_attn or dict(type="ConditionalAttention"),
             **kwargs,
         )
-        for layer in self.layers:
-            if not getattr(layer.cross_attn, "needs_spatial", False):
-                raise ValueError(
-                    f"ConditionalDecoder makes a conditional spatial query that "
-                    f"{type(layer.cross_attn).__name__} does not read; use decoder type "
-                    "'DetrDecoder'."
-                )
         self.query_scale: MLP | None = None
         if self.num_layers > 1:  # the first layer uses the identity
             self.query_scale = MLP(embed_dims, embed_dims, embed_dims, num_layers=2)

@@ -10,11 +10,11 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import DecoderOutput, Memory, Queries
+from ...structures import ConditionalQuery, DecoderOutput, Memory, Queries
 from ...structures.boxes import add_reference
 from ..layers import call_layer
 from ..layers.positions import sine_embedding
-from ..parts import Decoder
+from ..parts import Decoder, Field, Placed, contract
 from .decoder_layer import DecoderLayer
 
 
@@ -48,15 +48,6 @@ class DetrDecoder(Decoder):
         ValueError: if there is no layer, or level_schedule has not one entry per layer; in forward,
             if it refines and is not given box_branches.
     """
-
-    # Whether a layer needs references, refined or not; also so if one of its parts does.
-    needs_reference = False
-    # Whether these have to be boxes; so if one of its parts needs them.
-    needs_boxes = False
-    # Whether the first layer predicts the references, and the query initialiser must not.
-    makes_reference = False
-    # Whether this decoder hands the cross-attention a conditional spatial query.
-    gives_spatial = False
 
     def __init__(
         self,
@@ -103,42 +94,29 @@ class DetrDecoder(Decoder):
         ]
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
-        self.makes_reference = any(
-            getattr(part, "reference_branch", None) is not None for part in layers[0].parts
-        )
-        # Whether a part reads the memory's positions.
-        self.reads_pos = any(getattr(layer.cross_attn, "reads_pos", True) for layer in layers)
-        for layer in layers:
-            if any(getattr(part, "needs_reference", False) for part in layer.parts):
-                self.needs_reference = True
-            if any(getattr(part, "needs_boxes", False) for part in layer.parts):
-                self.needs_reference = self.needs_boxes = True
-            if getattr(layer.cross_attn, "needs_spatial", False) and not self.gives_spatial:
-                raise ValueError(
-                    f"{type(layer.cross_attn).__name__} needs the conditional spatial query that "
-                    f"{type(self).__name__} does not make; use decoder type 'ConditionalDecoder'."
-                )
+        if refine:
+            self.reads = self.reads | {Field.POINT}
+        # Whether the first layer's prior predicts the references.
+        self.locates = any(Field.POINT in contract(*placed).makes for placed in layers[0].parts)
+
+    @property
+    def parts(self) -> list[Placed]:
+        """The parts of all layers, with their keys in the config."""
+        return [placed for layer in self.layers for placed in layer.parts]  # type: ignore
 
     def forward(
         self, queries: Queries, memory: Memory, box_branches: Sequence[nn.Module] | None = None
     ) -> DecoderOutput:
-        """Decode.
-
-        Args:
-            queries: What the query initialiser made.
-            memory: What the encoder made.
-            box_branches: One module per layer, (bs, num_queries, embed_dims) -> 4 box deltas;
-                needed when refining.
-        """
+        """Decode; see ``Decoder.forward``."""
         if self.refine and box_branches is None:
             raise ValueError(
                 f"{type(self).__name__} with refine=True needs the head's box branches; hand them "
                 "over as box_branches."
             )
-        hidden_states, references = [], []
+        hidden_states, references, boxes = [], [], []
         position: Tensor | None = None
         without_pos = queries.pos is None
-        if self.makes_reference:
+        if self.locates:
             first: Any = self.layers[0]
             queries = first.locate(queries)
         for index, layer in enumerate(self.layers):
@@ -146,45 +124,25 @@ class DetrDecoder(Decoder):
                 position = self.embed_reference(queries)
                 if without_pos and queries.reference is not None:
                     centre = queries.reference[..., :2].detach()
-                    queries = replace(queries, pos=sine_embedding(centre, self.embed_dims // 2))
+                    pos = sine_embedding(centre, self.embed_dims // 2)
+                    queries = replace(queries, pos=pos, embedded=None)
             if position is not None:
                 scale = self.spatial_scale(index, queries.content)
                 spatial = position if scale is None else position * scale
-                queries = replace(queries, spatial=spatial, spatial_scale=scale)
+                queries = replace(queries, conditional=ConditionalQuery(spatial, scale))
             if queries.reference_logits is not None:
                 references.append(queries.reference_logits)
             level = (
                 memory if self.level_schedule is None else memory.level(self.level_schedule[index])
             )
-            queries = queries.with_content(call_layer(layer, queries, level, with_cp=self.with_cp))
+            content = call_layer(layer, queries, level, with_cp=self.with_cp)
+            queries = replace(queries, content=content, embedded=None)
             hidden_states.append(self.norm(queries.content))
             if self.refine and index + 1 < self.num_layers:
                 delta = box_branches[index](hidden_states[-1])  # type: ignore[index]
-                refined = add_reference(delta, queries.reference_logits).detach()
-                queries = queries.with_reference(refined)
-        return DecoderOutput(torch.stack(hidden_states), tuple(references) or None)
-
-    def check_levels(self, num_levels: int) -> None:
-        """Raise ValueError if a layer cannot work on a memory of that many levels."""
-        if self.level_schedule is not None:
-            if max(self.level_schedule) >= num_levels or min(self.level_schedule) < -num_levels:
-                raise ValueError(
-                    f"{type(self).__name__}: level_schedule={list(self.level_schedule)} names "
-                    f"levels that the neck's {num_levels} outputs do not have; count from 0."
-                )
-            num_levels = 1
-        for part in self._parts():
-            expected = getattr(part, "num_levels", num_levels)
-            if expected != num_levels:
-                raise ValueError(
-                    f"{type(part).__name__} has num_levels={expected}, but its layer sees "
-                    f"{num_levels} of the neck's outputs; set its num_levels={num_levels}, or "
-                    "transformer.decoder.level_schedule to show each layer one level."
-                )
-
-    def _parts(self) -> list[nn.Module]:
-        layers: Any = self.layers
-        return [part for layer in layers for part in layer.parts]
+                boxes.append(add_reference(delta, queries.reference_logits))
+                queries = queries.with_reference(boxes[-1].detach())
+        return DecoderOutput(torch.stack(hidden_states), tuple(references) or None, tuple(boxes))
 
     def embed_reference(self, queries: Queries) -> Tensor | None:
         """Embedding of the references, made once and again after each refinement; none here."""

@@ -10,8 +10,9 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from ...structures import DecoderOutput, Memory
+from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
+from ..parts import Field, check_flow, contract
 
 
 @MODELS.register_module()
@@ -79,22 +80,20 @@ class FastDETR(BaseDetector):
         )
         self.mask_from = mask_from
         self.separate_sizes = bool((test_cfg or {}).get("separate_sizes", False))
-        decoder = self.transformer.decoder
-        queries = self.transformer.queries
+        makes = contract("transformer.queries", self.transformer.queries).makes
+        two_stage = Field.PROPOSALS in makes
         # What follows from other parts is not the config's to say, so it comes after the config's.
         decided = dict(
-            num_pred_layer=decoder.num_layers + int(queries.makes_proposals),
-            as_two_stage=queries.makes_proposals,
-            class_aware_proposals=getattr(queries, "class_aware", False),
+            num_pred_layer=self.transformer.decoder.num_layers + int(two_stage),
+            as_two_stage=two_stage,
+            class_aware_proposals=Field.CLASSES in makes,
         )
         self.bbox_head = MODELS.build(
             dict(bbox_head, **decided),
             default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),
         )
         self._check_widths(neck)
-        num_levels = _num_levels(backbone, neck)
-        if num_levels is not None:
-            self.transformer.check_levels(num_levels)
+        check_flow(self.transformer.parts, _num_levels(backbone, neck))
 
     def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
         embed_dims = self.transformer.embed_dims
@@ -110,12 +109,11 @@ class FastDETR(BaseDetector):
                 f"neck.out_channels={neck_dims} differs from transformer.embed_dims={embed_dims}; "
                 "set both to the same width."
             )
-        pos_dims = 2 * getattr(self.positional_encoding, "num_feats", embed_dims // 2)
+        pos_dims = self.positional_encoding(torch.zeros(1, 1, 1, dtype=torch.bool)).shape[1]
         if pos_dims != embed_dims:
             raise ValueError(
-                f"positional_encoding.num_feats={pos_dims // 2} makes {pos_dims} features, but "
-                f"transformer.embed_dims={embed_dims}; set num_feats to {embed_dims // 2} or leave "
-                "it out."
+                f"positional_encoding makes {pos_dims} features, but transformer.embed_dims="
+                f"{embed_dims}; set its num_feats to {embed_dims // 2} or leave it out."
             )
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -139,9 +137,7 @@ class FastDETR(BaseDetector):
         if batch_data_samples is None:
             image_sizes = [batch_size] * len(batch_inputs)
         else:
-            for sample in batch_data_samples:
-                if "img_shape" not in sample.metainfo:  # made by hand; the head needs it too
-                    sample.set_metainfo(dict(img_shape=batch_size))
+            _set_img_shapes(batch_inputs, batch_data_samples)
             image_sizes = [tuple(s.metainfo["img_shape"][:2]) for s in batch_data_samples]
         level_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         device = batch_inputs.device
@@ -165,13 +161,14 @@ class FastDETR(BaseDetector):
         pixels = pixels.to(device, non_blocking=True)
         return Memory.from_maps(list(features), pos_maps, valid_ratios, masks, pixels, valid_shapes)
 
-    def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: Any) -> DecoderOutput:
-        """From images to decoder outputs."""
+    def forward_transformer(
+        self, batch_inputs: Tensor, batch_data_samples: Any, targets: Targets | None = None
+    ) -> DecoderOutput:
+        """From images to decoder outputs; ``targets`` in training."""
         features = self.extract_feat(batch_inputs)
         memory = self.make_memory(features, batch_inputs, batch_data_samples)
-        return self.transformer(
-            memory, self.bbox_head.box_branches, self.bbox_head.proposal_branches
-        )
+        head = self.bbox_head
+        return self.transformer(memory, head.box_branches, head.proposal_branches, targets)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Losses of a batch, by mmdet's names; see ``FastDETRHead.loss``.
@@ -179,19 +176,10 @@ class FastDETR(BaseDetector):
         Shape:
             batch_inputs: (bs, 3, H, W)
         """
-        output = self.forward_transformer(batch_inputs, batch_data_samples)
-        proposals: dict[str, Tensor] = {}
-        if output.proposals is not None:
-            proposals = dict(
-                enc_outputs_class=output.proposals.cls_scores,
-                enc_outputs_coord=output.proposals.box_logits.sigmoid(),
-            )
-        return self.bbox_head.loss(
-            hidden_states=output.hidden_states,
-            reference_logits=output.reference_logits,
-            batch_data_samples=batch_data_samples,
-            **proposals,
-        )
+        _set_img_shapes(batch_inputs, batch_data_samples)
+        targets = Targets.from_data_samples(batch_data_samples, batch_inputs.device)
+        output = self.forward_transformer(batch_inputs, batch_data_samples, targets)
+        return self.bbox_head.loss(output, targets)
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool = True
@@ -211,12 +199,7 @@ class FastDETR(BaseDetector):
         self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool
     ) -> Sequence:
         output = self.forward_transformer(batch_inputs, batch_data_samples)
-        results = self.bbox_head.predict(
-            hidden_states=output.hidden_states,
-            reference_logits=output.reference_logits,
-            batch_data_samples=batch_data_samples,
-            rescale=rescale,
-        )
+        results = self.bbox_head.predict(output, batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(
@@ -229,8 +212,14 @@ class FastDETR(BaseDetector):
             returns: all_layers_cls_scores (num_layers, bs, num_queries, num_classes) logits and
                 all_layers_bbox_preds (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
         """
-        output = self.forward_transformer(batch_inputs, batch_data_samples)
-        return self.bbox_head(output.hidden_states, reference_logits=output.reference_logits)
+        return self.bbox_head(self.forward_transformer(batch_inputs, batch_data_samples))
+
+
+def _set_img_shapes(batch_inputs: Tensor, batch_data_samples: Sequence) -> None:
+    """Let images of samples made by hand, which do not say otherwise, fill their input."""
+    for sample in batch_data_samples:
+        if "img_shape" not in sample.metainfo:
+            sample.set_metainfo(dict(img_shape=tuple(batch_inputs.shape[-2:])))
 
 
 def _by_size(

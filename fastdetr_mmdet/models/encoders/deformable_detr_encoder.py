@@ -25,7 +25,9 @@ class DeformableDetrEncoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points)
+        self.self_attn = DeformableAttention(
+            embed_dims, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
         self.norm1 = nn.LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norm2 = nn.LayerNorm(embed_dims)
@@ -85,14 +87,6 @@ class DeformableDetrEncoder(Encoder):
             )
             for _ in range(num_layers)
         )
-
-    def check_levels(self, num_levels: int) -> None:
-        """Raise ValueError if the memory will have another number of levels."""
-        if num_levels != self.num_levels:
-            raise ValueError(
-                f"DeformableDetrEncoder has num_levels={self.num_levels}, but the neck gives "
-                f"{num_levels}; set num_levels={num_levels} in transformer.encoder."
-            )
 
     def forward(self, memory: Memory) -> Memory:
         """Encode.

@@ -52,7 +52,7 @@ class SMCAConvEncoderLayer(nn.Module):
 
     def forward(self, memory: Memory, valid_shapes: Shapes | None = None) -> Memory:
         """Update the tokens; each image by itself where ``valid_shapes`` says where it ends."""
-        located = memory.with_tokens(memory.tokens + memory.pos)
+        located = memory.with_tokens(memory.located)
         messages = per_image(self._mix, located.maps(), valid_shapes)
         mixed = torch.cat([m.flatten(2).transpose(1, 2) for m in messages], dim=1)
         tokens = self.norm1(memory.tokens + self.dropout(mixed))
@@ -175,14 +175,6 @@ class SMCAConvEncoder(Encoder):
         )
         # keeps torch's own initialisation, as in the official code
         self.reduce = nn.Conv2d(embed_dims, embed_dims, 3, 2, 1) if reduce_first else None
-
-    def check_levels(self, num_levels: int) -> None:
-        """Raise ValueError if the memory will have another number of levels."""
-        if num_levels != self.num_levels:
-            raise ValueError(
-                f"SMCAConvEncoder has num_levels={self.num_levels}, but the neck gives "
-                f"{num_levels}; set num_levels={num_levels} in transformer.encoder."
-            )
 
     def forward(self, memory: Memory) -> Memory:
         """Encode.

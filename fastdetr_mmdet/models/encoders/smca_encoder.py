@@ -74,7 +74,7 @@ class SMCAEncoder(Encoder):
         Shape:
             returns: tokens (bs, num_tokens, embed_dims), all else as given.
         """
-        levels = [memory.level(index) for index in range(memory.num_levels)]
+        levels = memory.levels  # for their positions and masks
         for kind, layer in zip(self.pattern, self.layers, strict=True):
             if kind == "multi":
                 whole = (memory.tokens, memory.pos, memory.attend_mask)

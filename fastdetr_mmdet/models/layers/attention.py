@@ -89,6 +89,21 @@ def biased(scores: Tensor, bias: Tensor | None) -> Tensor:
     return scores + bias
 
 
+def attention_bias(attend_mask: Tensor | None, spatial_prior: Tensor | None) -> Tensor | None:
+    """Combine what may be attended to with an additive prior.
+
+    Shape:
+        attend_mask: (bs, 1, 1, num_tokens) bool, True where attention may look; or None.
+        spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to the scores; or None.
+        returns: bool mask, float bias with -inf on padding, or None.
+    """
+    if spatial_prior is None:
+        return attend_mask
+    if attend_mask is None:
+        return spatial_prior
+    return spatial_prior.masked_fill(~attend_mask, float("-inf"))
+
+
 def project(linear: nn.Linear, x: Tensor, num_heads: int) -> Tensor:
     """Project queries that may be one per head, as an aligner's are.
 

@@ -28,5 +28,5 @@ class TorchDefaultInit(BaseInit):
         for child in module.modules():
             if type(child).__name__ in self.layer:
                 child.reset_parameters()  # type: ignore[operator]
-        if hasattr(module, "_params_init_info"):
+        if "_params_init_info" in vars(module):
             update_init_info(module, init_info="TorchDefaultInit")

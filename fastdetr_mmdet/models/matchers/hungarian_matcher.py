@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ...structures.targets import Targets, name_image
-from .match_costs import cost_terms
+from .match_costs import check_cost, cost_terms
+from .matcher import Call, Matcher, Matches
 
 DETR_COSTS = (
     dict(type="FocalLossCost", weight=2.0),
@@ -23,23 +24,8 @@ DETR_COSTS = (
 )
 
 
-@dataclass(frozen=True)
-class Matches:
-    """Matched pairs of all layers and images, ordered by layer, then image, then query.
-
-    Every layer has the same number of pairs, min(num_queries, objects) summed over the images.
-
-    Shape:
-        query_index: (num_pairs,) long, into (num_layers, bs, num_queries) flattened.
-        object_index: (num_pairs,) long, into the batch's concatenated objects.
-    """
-
-    query_index: Tensor
-    object_index: Tensor
-
-
 @TASK_UTILS.register_module()
-class HungarianMatcher(BaseAssigner):
+class HungarianMatcher(Matcher):
     """One-to-one matching of least total cost.
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
@@ -55,6 +41,9 @@ class HungarianMatcher(BaseAssigner):
     Args:
         match_costs: mmdet match-cost configs; None: the costs 2 / 5 / 2 of focal class cost, L1 on
             normalised (cx, cy, w, h) and GIoU that Deformable DETR and its successors use.
+
+    Raises:
+        ValueError: if there is no cost, or one needs more than classes and boxes, such as masks.
     """
 
     def __init__(self, match_costs: Sequence[dict] | dict | None = None) -> None:
@@ -64,33 +53,28 @@ class HungarianMatcher(BaseAssigner):
         if not configs:
             raise ValueError("HungarianMatcher: match_costs is empty; name at least one cost.")
         self.match_costs = [TASK_UTILS.build(dict(cost)) for cost in configs]
+        for cost in self.match_costs:
+            check_cost(cost)
 
     def match(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
     ) -> Matches:
-        """Match every layer's queries of every image with the image's objects.
-
-        Args:
-            cls_scores, boxes: Predictions of all layers.
-            targets: Objects of all images.
-            what: What a layer is called in messages.
-
-        Shape:
-            cls_scores: (num_layers, bs, num_queries, num_classes) logits
-            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
+        """See ``Matcher.match``.
 
         Raises:
             ValueError: if a class index is out of range or a cost is not finite; names the image,
                 the decoder layer and the cost term.
         """
-        return self.match_all([(cls_scores, boxes, targets, what)])[0]
+        return self._match_all([(cls_scores, boxes, targets, what)])[0]
+
+    def match_all(self, calls: Sequence[Call]) -> list[Matches]:
+        """What ``match`` gives for each of several argument lists, after one copy for all."""
+        if type(self).match is not HungarianMatcher.match:  # a subclass matches in its own way
+            return super().match_all(calls)
+        return self._match_all(calls)
 
     @torch.no_grad()
-    def match_all(self, calls: Sequence[tuple[Tensor, Tensor, Targets, str]]) -> list[Matches]:
-        """What ``match`` gives for each of several argument lists, with one copy for all of them.
-
-        Two-stage models match encoder proposals and decoder layers in every step.
-        """
+    def _match_all(self, calls: Sequence[Call]) -> list[Matches]:
         pending = [self._pack(*call) for call in calls]
         host = torch.cat([one.packed for one in pending]).cpu().numpy()
         spans = _spans([len(one.packed) for one in pending])

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost, FocalLossCost, IoUCost
+from mmdet.models.task_modules.assigners.match_cost import (
+    BBoxL1Cost,
+    CrossEntropyLossCost,
+    DiceCost,
+    FocalLossCost,
+    IoUCost,
+)
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -49,6 +55,15 @@ class PaddedObjects:
         return cls(labels[index], boxes[index])
 
 
+def check_cost(cost: Any) -> None:
+    """Raise ValueError if a match cost compares masks, which no head here predicts."""
+    if isinstance(cost, (CrossEntropyLossCost, DiceCost)):
+        raise ValueError(
+            f"HungarianMatcher: match_costs has {type(cost).__name__}, which compares masks, but "
+            "there are boxes and classes only; leave it out."
+        )
+
+
 def cost_terms(
     costs: Sequence[Any], cls_scores: Tensor, boxes: Tensor, targets: Targets
 ) -> list[Tensor]:
@@ -75,7 +90,7 @@ def cost_terms(
     terms = []
     for cost in costs:
         batched = _BATCHED.get(type(cost))
-        if batched is None or getattr(cost, "binary_input", False):
+        if batched is None or (type(cost) is FocalLossCost and cost.binary_input):
             terms.append(_image_by_image(cost, cls_scores + spoiled, boxes, targets))
         else:
             term = batched(cost, cls_scores, boxes, objects) * cost.weight

@@ -1,4 +1,4 @@
-"""Query initialisers: ``(Memory, proposal branches) -> (Queries, Proposals or None)``."""
+"""Query initialisers: ``(Memory, proposal branches, Targets) -> (Queries, Proposals or None)``."""
 
 from .learned_box_queries import LearnedBoxQueries
 from .learned_queries import LearnedQueries

@@ -6,8 +6,8 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Proposals, Queries
-from ..parts import QueryInitialiser
+from ...structures import Memory, Proposals, Queries, Targets
+from ..parts import Field, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -26,21 +26,19 @@ class LearnedBoxQueries(QueryInitialiser):
         ValueError: if num_queries is below 1.
     """
 
-    reference_dims = 4
-    makes_proposals = False
+    makes = frozenset({Field.BOX})
 
     def __init__(self, embed_dims: int, num_queries: int = 300) -> None:
-        super().__init__()
-        if num_queries < 1:
-            raise ValueError(f"num_queries={num_queries} must be at least 1.")
-        self.num_queries = num_queries
-        self.embed_dims = embed_dims
+        super().__init__(embed_dims, num_queries)
         self.reference = nn.Embedding(num_queries, 4)
 
     def forward(
-        self, memory: Memory, proposal_branches: tuple[nn.Module, nn.Module] | None = None
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
     ) -> tuple[Queries, Proposals | None]:
-        """Queries for every image of the memory; no proposals, so the branches are not used.
+        """Queries for every image of the memory; branches and targets are not used.
 
         Shape:
             returns: content (bs, num_queries, embed_dims) zeros, pos None, reference

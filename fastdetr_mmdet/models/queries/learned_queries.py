@@ -8,9 +8,9 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Proposals, Queries
+from ...structures import Memory, Proposals, Queries, Targets
 from ..layers import MLP, init_xavier
-from ..parts import QueryInitialiser
+from ..parts import Field, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -40,12 +40,9 @@ class LearnedQueries(QueryInitialiser):
         content: Literal["zero", "learned"] = "zero",
         reference: Literal["none", "mlp", "linear"] = "none",
     ) -> None:
-        super().__init__()
-        if num_queries < 1:
-            raise ValueError(f"num_queries={num_queries} must be at least 1.")
+        super().__init__(embed_dims, num_queries)
         if content not in ("zero", "learned"):
             raise ValueError(f"LearnedQueries: content={content!r} must be 'zero' or 'learned'.")
-        self.num_queries = num_queries
         self.pos = nn.Embedding(num_queries, embed_dims)
         self.content = nn.Embedding(num_queries, embed_dims) if content == "learned" else None
         self.reference: nn.Module | None
@@ -62,18 +59,16 @@ class LearnedQueries(QueryInitialiser):
             raise ValueError(
                 f"LearnedQueries: reference={reference!r} must be 'none', 'mlp' or 'linear'."
             )
-
-    makes_proposals = False
-
-    @property
-    def reference_dims(self) -> int:
-        """Coordinates of the references made here: 0 (none) or 2 (points)."""
-        return 0 if self.reference is None else 2
+        if self.reference is not None:
+            self.makes = frozenset({Field.POINT})
 
     def forward(
-        self, memory: Memory, proposal_branches: tuple[nn.Module, nn.Module] | None = None
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
     ) -> tuple[Queries, Proposals | None]:
-        """Queries for every image of the memory; no proposals, so the branches are not used.
+        """Queries for every image of the memory; branches and targets are not used.
 
         Shape:
             returns: content and pos (bs, num_queries, embed_dims), reference (bs, num_queries, 2).

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Proposals, Queries
+from ...structures import Memory, Proposals, Queries, Targets
 from ...structures.boxes import add_reference
 from ..layers.positions import sine_embedding
-from ..parts import QueryInitialiser
+from ..parts import Field, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -38,8 +40,7 @@ class TwoStageQueries(QueryInitialiser):
         ValueError: if an argument is out of range.
     """
 
-    reference_dims = 4
-    makes_proposals = True
+    makes = frozenset({Field.BOX, Field.PROPOSALS})
 
     def __init__(
         self,
@@ -50,16 +51,17 @@ class TwoStageQueries(QueryInitialiser):
         ignore_padding: bool = False,
         box_size: float = 0.05,
     ) -> None:
-        super().__init__()
-        if num_queries < 1:
-            raise ValueError(f"num_queries={num_queries} must be at least 1.")
+        super().__init__(embed_dims, num_queries)
         if content not in ("box", "memory"):
             raise ValueError(f"TwoStageQueries: content={content!r} must be 'box' or 'memory'.")
         if not 0.01 < box_size < 0.99:
             raise ValueError(f"TwoStageQueries: box_size={box_size} must be within 0.01 and 0.99.")
-        self.num_queries = num_queries
         self.num_feats = embed_dims // 2
         self.class_aware = class_aware
+        if class_aware:
+            self.makes = self.makes | {Field.CLASSES}
+        # at the last level a proposal is smaller than the image
+        self.level_limit = math.ceil(math.log2(0.99 / box_size)), "box_size"
         self.content = content
         self.ignore_padding = ignore_padding
         self.box_size = box_size
@@ -72,30 +74,34 @@ class TwoStageQueries(QueryInitialiser):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(
-        self, memory: Memory, proposal_branches: tuple[nn.Module, nn.Module]
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
     ) -> tuple[Queries, Proposals]:
         """Propose and choose.
 
         Args:
             memory: Encoder output.
             proposal_branches: The head's class and box branch for proposals.
+            targets: Not used.
 
         Shape:
             returns: queries with content and pos (bs, k, embed_dims), reference (bs, k, 4),
                 k = min(num_queries, num_tokens); proposals of all tokens.
         """
+        assert proposal_branches is not None  # the head has them, since PROPOSALS is declared
         classifier, regressor = proposal_branches
         anchors, usable = self.anchors(memory)
         tokens = self.memory_norm(self.memory_proj(memory.tokens * usable))
-        proposals = Proposals(
-            cls_scores=classifier(tokens), box_logits=add_reference(regressor(tokens), anchors)
-        )
-        scores = proposals.cls_scores.detach()
+        cls_scores = classifier(tokens)
+        box_logits = add_reference(regressor(tokens), anchors)
+        scores = cls_scores.detach()
         scores = scores.amax(-1) if self.class_aware else scores[..., 0]
         if self.ignore_padding and memory.padding_mask is not None:
             scores = scores.masked_fill(memory.padding_mask, float("-inf"))
         best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices.unsqueeze(-1)
-        boxes = proposals.box_logits.detach().gather(1, best.expand(-1, -1, 4))
+        boxes = box_logits.detach().gather(1, best.expand(-1, -1, 4))
 
         embedded = sine_embedding(boxes.sigmoid(), self.num_feats, order="xywh")
         made = self.box_norm(self.box_proj(embedded))
@@ -104,17 +110,8 @@ class TwoStageQueries(QueryInitialiser):
         else:
             pos = made
             content = tokens.detach().gather(1, best.expand(-1, -1, tokens.shape[-1]))
+        proposals = Proposals(cls_scores, box_logits.sigmoid())
         return Queries(content=content, pos=pos).with_reference(boxes), proposals
-
-    def check_levels(self, num_levels: int) -> None:
-        """Raise ValueError if proposals of the last level are larger than the image."""
-        largest = self.box_size * 2.0 ** (num_levels - 1)
-        if largest >= 0.99:
-            raise ValueError(
-                f"TwoStageQueries: box_size={self.box_size} doubles to {largest:g} at the last of "
-                f"{num_levels} levels, where every proposal would be as large as the image; set "
-                f"transformer.queries.box_size below {0.99 / 2.0 ** (num_levels - 1):.3g}."
-            )
 
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """The box that each token's proposal starts from, before the sigmoid.

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...structures import Queries
-from ..layers import InProjection, OutProjection, attend, check_heads
+from ..layers import InProjection, OutProjection, attend
 from ..parts import SelfAttention
 
 
@@ -19,21 +19,11 @@ class MultiheadSelfAttention(SelfAttention):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads; must divide embed_dims.
-        dropout: Dropout of the attention weights.
-        layer_index: Not used; every self-attention is told which decoder layer it sits in.
-
-    Raises:
-        ValueError: if embed_dims is not divisible by num_heads.
+        **context: As for ``LayerPart``.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, dropout: float = 0.1, layer_index: int = 0
-    ) -> None:
-        super().__init__()
-        check_heads("MultiheadSelfAttention", embed_dims, num_heads)
-        self.num_heads = num_heads
-        self.dropout = dropout
+    def __init__(self, embed_dims: int, **context) -> None:
+        super().__init__(embed_dims, **context)
         self.in_proj = InProjection(embed_dims)
         self.out_proj = OutProjection(embed_dims)
 

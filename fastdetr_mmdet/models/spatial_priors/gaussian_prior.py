@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...structures import Memory, Queries
 from ..layers import MLP, init_xavier
-from ..parts import SpatialPrior
+from ..parts import Field, SpatialPrior
 
 # Values per head that the scale branch predicts.
 SCALES = {"fixed": 0, "single": 1, "independent": 2, "correlated": 3}
@@ -76,7 +76,6 @@ class GaussianPrior(SpatialPrior):
 
     Args:
         embed_dims: Width.
-        num_heads: Heads.
         num_levels: Levels of the memory that a layer sees.
         scale_type: 'fixed': 1; 'single': one per head; 'independent': along x and y per head
             (published setting); 'correlated': and one of their product. The official code's
@@ -89,18 +88,17 @@ class GaussianPrior(SpatialPrior):
         smooth: The paper's beta, how wide the Gaussian is at scale 1, in squared cells.
         unit: Stride at which squared distances count as they are: on a level of stride s they are
             multiplied by s / unit. None: on every level they count as they are, in its own cells.
-        layer_index: Decoder layer this module sits in.
+        **context: As for ``LayerPart``.
 
     Raises:
         ValueError: if scale_type is unknown, or strides and unit do not fit num_levels.
     """
 
-    reads_embedded = True
+    reads = frozenset({Field.POINT, Field.EMBEDDED})
 
     def __init__(
         self,
         embed_dims: int,
-        num_heads: int = 8,
         num_levels: int = 1,
         scale_type: Literal["fixed", "single", "independent", "correlated"] = "independent",
         predict_reference: bool = False,
@@ -108,9 +106,10 @@ class GaussianPrior(SpatialPrior):
         cell_offset: float = 0.5,
         smooth: float = 8.0,
         unit: float | None = None,
-        layer_index: int = 0,
+        **context,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dims, **context)
+        num_heads = self.num_heads
         if scale_type not in SCALES:
             raise ValueError(
                 f"GaussianPrior: scale_type={scale_type!r} must be one of {', '.join(SCALES)}."
@@ -120,7 +119,7 @@ class GaussianPrior(SpatialPrior):
                 f"GaussianPrior: strides={list(strides)} has {len(strides)} entries for "
                 f"num_levels={num_levels}; give one stride per level."
             )
-        self.num_heads, self.num_levels = num_heads, num_levels
+        self.num_levels = num_levels
         self.strides = strides
         self.cell_offset, self.smooth = cell_offset, smooth
         self.widening = [1.0] * num_levels
@@ -128,9 +127,9 @@ class GaussianPrior(SpatialPrior):
             if strides is None:
                 raise ValueError(f"GaussianPrior: unit={unit} needs strides, one per level.")
             self.widening = [unit / stride for stride in strides]
-        self.needs_reference = not predict_reference
         self.reference_branch: MLP | None = None
-        if predict_reference and layer_index == 0:
+        if predict_reference and self.layer_index == 0:
+            self.makes = self.makes | {Field.POINT}
             self.reference_branch = MLP(embed_dims, embed_dims, 2, num_layers=3)
         self.offset_branch = nn.Linear(embed_dims, num_levels * num_heads * 2)
         init_xavier(self)

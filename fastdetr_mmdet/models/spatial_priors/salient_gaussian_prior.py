@@ -7,7 +7,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...structures import Memory, Queries
-from ..parts import SpatialPrior
+from ..parts import Field, SpatialPrior
 from .gaussian_prior import gaussian_scores
 
 
@@ -20,17 +20,15 @@ class SalientGaussianPrior(SpatialPrior):
     parameters. As in the official code a scale of 0 is a flat prior.
 
     Args:
-        embed_dims, num_heads, layer_index: Not used; every part is told.
+        embed_dims: Not used; the part has no parameters.
         smooth: SMCA's beta, how wide the Gaussian is at scale 1, in squared cells.
+        **context: As for ``LayerPart``.
     """
 
-    # The aligner has to find points, and to predict scales with them.
-    needs_salient = True
+    reads = frozenset({Field.SALIENT})
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, smooth: float = 8.0, layer_index: int = 0
-    ) -> None:
-        super().__init__()
+    def __init__(self, embed_dims: int, smooth: float = 8.0, **context) -> None:
+        super().__init__(embed_dims, **context)
         self.smooth = smooth
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
@@ -40,7 +38,7 @@ class SalientGaussianPrior(SpatialPrior):
             returns: (bs, num_heads, num_queries, num_tokens) float32, <= 0
         """
         salient = queries.salient
-        assert salient is not None and salient.scales is not None  # the layer sees to it
+        assert salient is not None and salient.scales is not None  # check_flow sees to it
         scales = salient.scales.float().square()
         scores = []
         for level, (h, w) in enumerate(memory.spatial_shapes):

@@ -9,7 +9,8 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...structures import DecoderOutput, Memory
+from ...structures import DecoderOutput, Memory, Targets
+from ..parts import Field, contract
 from .detr_transformer import DetrTransformer
 
 
@@ -35,26 +36,18 @@ class DeformableDetrTransformer(DetrTransformer):
         self.num_levels = num_levels
         # what nothing reads would get no gradient, which DistributedDataParallel refuses
         self.level_embed: nn.Parameter | None = None
-        if not isinstance(self.encoder, nn.Identity) or self.decoder.reads_pos:
+        if any(Field.POS in contract(*placed).reads for placed in self.parts):
             self.level_embed = nn.Parameter(torch.randn(num_levels, self.embed_dims))
-
-    def check_levels(self, num_levels: int) -> None:
-        """Raise ValueError if a part cannot work on that many feature levels."""
-        if num_levels != self.num_levels:
-            raise ValueError(
-                f"DeformableDetrTransformer has num_levels={self.num_levels}, but the neck gives "
-                f"{num_levels}; set num_levels={num_levels} in transformer."
-            )
-        super().check_levels(num_levels)
 
     def forward(
         self,
         memory: Memory,
         box_branches: Sequence[nn.Module] | None = None,
         proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
     ) -> DecoderOutput:
         """As ``DetrTransformer``, after adding the level embedding."""
-        return super().forward(self.embed_levels(memory), box_branches, proposal_branches)
+        return super().forward(self.embed_levels(memory), box_branches, proposal_branches, targets)
 
     def embed_levels(self, memory: Memory) -> Memory:
         """The memory with each level's vector added to its positional encoding."""

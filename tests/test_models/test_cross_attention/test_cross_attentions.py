@@ -16,7 +16,8 @@ from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 from torch import nn
 
-from fastdetr_mmdet.models.cross_attention.attention_bias import attention_bias
+from fastdetr_mmdet.models.layers import attention_bias
+from fastdetr_mmdet.structures import ConditionalQuery
 
 KINDS = ["MultiheadCrossAttention", "ConditionalAttention"]
 
@@ -33,7 +34,7 @@ def image_of(queries, image):
         queries,
         content=queries.content[part],
         pos=queries.pos[part],
-        spatial=queries.spatial[part],
+        conditional=ConditionalQuery(queries.conditional.spatial[part]),
     )
 
 
@@ -114,7 +115,7 @@ def test_conditional_equals_equation_2(layer_index):
     queries, memory = make_queries(), make_memory()
     c_q = attention.q_content_proj(queries.content)
     c_k = attention.k_content_proj(memory.tokens)
-    p_q = attention.q_spatial_proj(queries.spatial)
+    p_q = attention.q_spatial_proj(queries.conditional.spatial)
     p_k = attention.k_pos_proj(memory.pos)
     if layer_index == 0:
         c_q = c_q + attention.q_pos_proj(queries.pos)

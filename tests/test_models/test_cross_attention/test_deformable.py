@@ -3,7 +3,6 @@
 import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
-from mmdet.registry import MODELS
 from support.memories import only
 from support.tolerances import assert_near
 
@@ -33,7 +32,7 @@ def make_inputs(coordinates: int, padded: bool) -> tuple[Queries, Memory]:
 
 
 def make_attention() -> DeformableAttention:
-    attention = DeformableAttention(DIMS, HEADS, num_levels=2, num_points=POINTS)
+    attention = DeformableAttention(DIMS, num_heads=HEADS, num_levels=2, num_points=POINTS)
     for parameter in attention.parameters():  # official zeros would leave much untested
         torch.nn.init.normal_(parameter, std=0.3)
     return attention.eval()
@@ -136,31 +135,6 @@ def test_wrong_number_of_levels_is_named() -> None:
     queries, memory = make_inputs(4, padded=False)
     with pytest.raises(ValueError, match="num_levels=2, but gets a memory of 1 levels"):
         make_attention()(queries, memory.level(0))
-
-
-def test_decoder_refuses_a_spatial_prior_and_queries_without_references() -> None:
-    decoder = dict(
-        type="DetrDecoder",
-        num_layers=1,
-        num_heads=HEADS,
-        cross_attn=dict(type="DeformableAttention", num_levels=1),
-    )
-    with pytest.raises(ValueError, match="DeformableAttention in DetrDecoder needs reference"):
-        MODELS.build(
-            dict(
-                type="DetrTransformer",
-                embed_dims=DIMS,
-                queries=dict(type="LearnedQueries"),
-                decoder=decoder,
-            )
-        )
-    prior = dict(type="AnyPrior")  # any module: it must be refused before it is called
-    MODELS.register_module(name="AnyPrior", module=torch.nn.Identity)
-    try:
-        with pytest.raises(ValueError, match="DeformableAttention has no attention matrix"):
-            MODELS.build(dict(decoder, spatial_prior=prior), default_args=dict(embed_dims=DIMS))
-    finally:
-        MODELS.module_dict.pop("AnyPrior")
 
 
 @pytest.mark.gpu

@@ -12,6 +12,7 @@ from support.memories import with_other_padding as other_padding
 from support.models import randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.models.parts import Field
 from fastdetr_mmdet.structures import SalientPoints
 
 DIMS, HEADS, QUERIES = 8, 2, 5
@@ -189,8 +190,8 @@ def test_gradient_reaches_all_parameters(num_levels):
 
 def test_one_level_has_nothing_to_select():
     assert build(1).scale_selection is None
-    assert not build(1).reads_embedded  # so that the layer makes no norm for it
-    assert build(3).reads_embedded
+    assert Field.EMBEDDED not in build(1).reads  # so that the layer makes no norm for it
+    assert Field.EMBEDDED in build(3).reads
 
 
 def test_heads_must_divide():

@@ -139,7 +139,9 @@ def test_refinement_moves_the_spatial_query():
     seen, contents = [], []
     decoder = build(refine=True)
     for layer in decoder.layers:
-        layer.cross_attn.register_forward_pre_hook(lambda _, args: seen.append(args[0].spatial))
+        layer.cross_attn.register_forward_pre_hook(
+            lambda _, args: seen.append(args[0].conditional.spatial)
+        )
         layer.register_forward_hook(lambda _, __, output: contents.append(output))
     output = decoder(make_queries(), make_memory(), box_branches())
     for index, spatial in enumerate(seen):
@@ -157,7 +159,9 @@ def test_spatial_query_is_scaled_by_the_content_before_the_norm():
     contents, spatials = [], []
     for layer in decoder.layers:
         layer.register_forward_hook(lambda _, __, output: contents.append(output))
-        layer.cross_attn.register_forward_pre_hook(lambda _, args: spatials.append(args[0].spatial))
+        layer.cross_attn.register_forward_pre_hook(
+            lambda _, args: spatials.append(args[0].conditional.spatial)
+        )
     output = decoder(queries, memory)
     embedded = sine_embedding(queries.reference, EMBED_DIMS // 2)
     for index in range(1, NUM_LAYERS):
@@ -238,23 +242,13 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by(toy_
 
 
 @pytest.mark.parametrize(
-    "kwargs, sentence",
+    "kwargs, named",
     [
-        (dict(level_schedule=(0, 1)), "has 2 entries for 3 layers; give one level per layer"),
-        (
-            dict(kind="DetrDecoder", cross_attn=dict(type="ConditionalAttention")),
-            "ConditionalAttention needs the conditional spatial query that DetrDecoder does not "
-            "make; use decoder type 'ConditionalDecoder'",
-        ),
-        (
-            dict(cross_attn=dict(type="MultiheadCrossAttention")),
-            "ConditionalDecoder makes a conditional spatial query that MultiheadCrossAttention "
-            "does not read; use decoder type 'DetrDecoder'",
-        ),
-        (dict(num_layers=0), "ConditionalDecoder: num_layers=0 must be at least 1"),
-        (dict(num_heads=5), "embed_dims=32 is not divisible by num_heads=5"),
+        (dict(level_schedule=(0, 1)), r"level_schedule=\[0, 1\].* 3 "),
+        (dict(num_layers=0), "ConditionalDecoder.*num_layers=0"),
+        (dict(num_heads=5), "embed_dims=32.*num_heads=5"),
     ],
 )
-def test_refuses_at_build_time(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_refuses_at_build_time(kwargs, named):
+    with pytest.raises(ValueError, match=named):
         build(**kwargs)

@@ -120,12 +120,3 @@ def test_dropout_in_training_only():
 def test_refuses_heads_that_do_not_divide():
     with pytest.raises(ValueError, match="embed_dims=32 is not divisible by num_heads=5"):
         build(1, num_heads=5)
-
-
-def test_refuses_another_number_of_levels():
-    encoder = build(3)
-    encoder.check_levels(3)
-    with pytest.raises(
-        ValueError, match="has num_levels=3, but the neck gives 4; set num_levels=4"
-    ):
-        encoder.check_levels(4)

@@ -194,12 +194,3 @@ def test_dropout_in_training_only():
 def test_refuses(kwargs, sentence):
     with pytest.raises(ValueError, match=sentence):
         build(**(dict(num_levels=4) | kwargs))
-
-
-def test_refuses_another_number_of_levels():
-    encoder = build(2)
-    encoder.check_levels(2)
-    with pytest.raises(
-        ValueError, match="has num_levels=2, but the neck gives 4; set num_levels=4"
-    ):
-        encoder.check_levels(4)

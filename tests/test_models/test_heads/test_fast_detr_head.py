@@ -1,5 +1,7 @@
 """The head: set loss against a loop over layers and images, and what it does at the edges."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,8 @@ from support.matching import giou, instances
 from support.models import EMBED_DIMS, NUM_CLASSES, NUM_QUERIES, make_batch, randomise, total
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.models.matchers import HungarianMatcher
+from fastdetr_mmdet.models.matchers import HungarianMatcher, Matches
+from fastdetr_mmdet.structures import DecoderOutput, Proposals
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from fastdetr_mmdet.structures.targets import Targets, name_image
 
@@ -31,13 +34,17 @@ def decoded(bs=2, num_queries=NUM_QUERIES, reference_dims=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(NUM_LAYERS, bs, num_queries, EMBED_DIMS, generator=generator)
     references = torch.randn(NUM_LAYERS, bs, num_queries, reference_dims, generator=generator)
-    return hidden, list(references)
+    return DecoderOutput(hidden, tuple(references))
 
 
-def loss_by_loop(head, hidden, references, samples):
+def loss(head, output, samples):
+    return head.loss(output, Targets.from_data_samples(samples, "cpu"))
+
+
+def loss_by_loop(head, output, samples):
     """Sec. 3.1 of DETR with the focal loss: one layer and one image at a time."""
-    logits, boxes = head(hidden, reference_logits=references)
-    targets = Targets.from_data_samples(samples, hidden.device)
+    logits, boxes = head(output)
+    targets = Targets.from_data_samples(samples, "cpu")
     num_boxes = max(targets.num_objects, 1)
     losses = {}
     for layer in range(NUM_LAYERS):
@@ -45,7 +52,7 @@ def loss_by_loop(head, hidden, references, samples):
         for image in range(len(samples)):
             arguments = instances(logits.detach(), boxes.detach(), targets, layer, image)
             matched = head.assigner.assign(*arguments).gt_inds
-            wanted = torch.zeros(hidden.shape[2], NUM_CLASSES)
+            wanted = torch.zeros(NUM_QUERIES, NUM_CLASSES)
             for query in (matched > 0).nonzero()[:, 0].tolist():
                 object_ = int(matched[query]) - 1
                 wanted[query, arguments[1].labels[object_]] = 1
@@ -71,10 +78,10 @@ def loss_by_loop(head, hidden, references, samples):
 @pytest.mark.parametrize("objects", [(3, 2), (4, 0), (0, 0), (NUM_QUERIES + 3, 1)])
 def test_loss_equals_a_loop_over_layers_and_images(objects, share):
     head = build(share_pred_layer=share)
-    hidden, references = decoded()
+    output = decoded()
     _, samples = make_batch(objects=objects)
-    losses = head.loss(hidden, batch_data_samples=samples, reference_logits=references)
-    expected = loss_by_loop(head, hidden, references, samples)
+    losses = loss(head, output, samples)
+    expected = loss_by_loop(head, output, samples)
     assert set(losses) == set(expected)
     for name, value in expected.items():
         assert_near(losses[name], value, msg=lambda text, name=name: f"{name}: {text}")
@@ -89,37 +96,51 @@ def test_loss_equals_a_loop_over_layers_and_images(objects, share):
 @pytest.mark.parametrize("reference_dims", [2, 4])
 def test_boxes_are_relative_to_the_reference_of_their_layer(share, reference_dims):
     head = build(share_pred_layer=share)
-    hidden, references = decoded(reference_dims=reference_dims)
-    logits, boxes = head(hidden, reference_logits=references)
+    output = decoded(reference_dims=reference_dims)
+    logits, boxes = head(output)
     for layer in range(NUM_LAYERS):
         branch = 0 if share else layer
-        delta = head.reg_branches[branch](hidden[layer])
-        delta[..., :reference_dims] += references[layer]
+        delta = head.reg_branches[branch](output.hidden_states[layer])
+        delta[..., :reference_dims] += output.reference_logits[layer]
         assert_near(boxes[layer], delta.sigmoid())
-        assert_near(logits[layer], head.cls_branches[branch](hidden[layer]))
+        assert_near(logits[layer], head.cls_branches[branch](output.hidden_states[layer]))
 
 
-def test_references_in_all_the_forms_that_detectors_give():
-    """mmdet: one normalised tensor, or one per layer and one too many; ours: logits per layer."""
-    head = build()
-    hidden, references = decoded()
-    same = [references[0]] * NUM_LAYERS
-    _, expected = head(hidden, reference_logits=same)
-    _, one = head(hidden, references[0].sigmoid())
+@pytest.mark.parametrize("share", [True, False])
+def test_boxes_that_the_decoder_made_are_reported_as_they_are(share):
+    """Its box branches are not applied again."""
+    head, output = build(share_pred_layer=share), decoded()
+    expected = head(output)[1]
+    known = tuple(torch.randn(2, NUM_QUERIES, 4) for _ in range(NUM_LAYERS - 1))
+    calls = []
+    for branch in set(head.box_branches):
+        branch.register_forward_hook(lambda *_: calls.append(1))
+    boxes = head(replace(output, box_logits=known))[1]
+    assert len(calls) == 1
+    assert_near(boxes[:-1], torch.stack(known).sigmoid())
+    assert_near(boxes[-1], expected[-1])
+
+
+def test_references_in_all_the_forms_that_mmdets_detectors_give():
+    """One normalised tensor, or one per layer and one too many, or none."""
+    head, output = build(), decoded()
+    hidden, references = output.hidden_states, output.reference_logits
+    _, expected = head(DecoderOutput(hidden, references[:1] * NUM_LAYERS))
+    _, one = head(hidden_states=hidden, references=references[0].sigmoid())
     assert_near(one, expected)
-    _, expected = head(hidden, reference_logits=references)
-    _, many = head(hidden, [r.sigmoid() for r in references] + [torch.zeros(2, NUM_QUERIES, 4)])
-    assert_near(many, expected)
-    _, none = head(hidden)
+    one_too_many = [r.sigmoid() for r in references] + [torch.zeros(2, NUM_QUERIES, 4)]
+    _, many = head(hidden_states=hidden, references=one_too_many)
+    assert_near(many, head(output)[1])
+    _, none = head(hidden_states=hidden)
     assert_near(none, head.reg_branches[0](hidden).sigmoid())
 
 
 def test_predict_equals_the_last_layer_of_forward():
     head = build(test_cfg=dict(max_per_img=NUM_QUERIES * NUM_CLASSES), share_pred_layer=False)
-    hidden, references = decoded()
+    output = decoded()
     _, samples = make_batch()
-    logits, boxes = (x[-1] for x in head(hidden, reference_logits=references))
-    results = head.predict(hidden, batch_data_samples=samples, reference_logits=references)
+    logits, boxes = (x[-1] for x in head(output))
+    results = head.predict(output, samples)
     for image, result in enumerate(results):
         scores = logits[image].sigmoid()
         order = scores.flatten().argsort(descending=True)
@@ -133,11 +154,11 @@ def test_predict_equals_the_last_layer_of_forward():
 def test_iou_loss_sees_pixels_of_each_image():
     """GIoU would not notice, but losses of aspect ratio (CIoU) or distance (DIoU) do."""
     head = build()
-    hidden, references = decoded()
+    output = decoded()
     _, samples = make_batch(((64, 96), (48, 64)), objects=(1, 1))
     seen = []
     head.loss_iou.register_forward_pre_hook(lambda _, args: seen.append(args))
-    head.loss(hidden, batch_data_samples=samples, reference_logits=references)
+    loss(head, output, samples)
     _, wanted = seen[0]
     objects = torch.cat([sample.gt_instances.bboxes for sample in samples])
     assert_near(wanted, objects.repeat(NUM_LAYERS, 1))
@@ -146,15 +167,15 @@ def test_iou_loss_sees_pixels_of_each_image():
 @pytest.mark.parametrize("max_per_img, expected", [(3, 3), (50, 50), (51, 50), (10_000, 50)])
 def test_detections_are_clamped_to_what_exists(max_per_img, expected):
     head = build(test_cfg=dict(max_per_img=max_per_img))
-    hidden, references = decoded()
-    results = head.predict(hidden, batch_data_samples=make_batch()[1], reference_logits=references)
+    output = decoded()
+    results = head.predict(output, make_batch()[1])
     assert [len(result) for result in results] == [expected, expected]
 
 
 @pytest.mark.parametrize("degenerate", ["point", "line", "whole image", "beyond the image"])
 def test_degenerate_boxes_are_finite(degenerate):
     head = build()
-    hidden, references = decoded()
+    output = decoded()
     _, samples = make_batch(objects=2)
     bad = dict(
         point=[20.0, 30.0, 20.0, 30.0],
@@ -163,7 +184,7 @@ def test_degenerate_boxes_are_finite(degenerate):
     if degenerate == "beyond the image":
         bad = [-50.0, -60.0, 200.0, 170.0]
     samples[0].gt_instances.bboxes[0] = torch.tensor(bad)
-    losses = head.loss(hidden, batch_data_samples=samples, reference_logits=references)
+    losses = loss(head, output, samples)
     total(losses).backward()
     assert torch.isfinite(total(losses))
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
@@ -185,19 +206,19 @@ def test_zero_area_predictions_on_zero_area_objects_are_finite():
 def test_objects_as_mmdets_box_type():
     """Pipelines may leave HorizontalBoxes where others leave tensors."""
     head = build()
-    hidden, references = decoded()
+    output = decoded()
     _, samples = make_batch()
-    expected = head.loss(hidden, batch_data_samples=samples, reference_logits=references)
+    expected = loss(head, output, samples)
     for sample in samples:
         sample.gt_instances.bboxes = HorizontalBoxes(sample.gt_instances.bboxes)
-    losses = head.loss(hidden, batch_data_samples=samples, reference_logits=references)
+    losses = loss(head, output, samples)
     assert all(torch.equal(losses[name], value) for name, value in expected.items())
 
 
 def test_sigmoid_cross_entropy_is_a_loss_too():
     head = build(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True))
-    hidden, references = decoded()
-    losses = head.loss(hidden, batch_data_samples=make_batch()[1], reference_logits=references)
+    output = decoded()
+    losses = loss(head, output, make_batch()[1])
     assert torch.isfinite(total(losses))
 
 
@@ -207,24 +228,73 @@ def test_initial_probability_and_boxes():
     for share in (True, False):
         head = MODELS.build(dict(config, share_pred_layer=share))
         hidden, reference = torch.zeros(3, 1, 4, 8), torch.rand(1, 4, 2)
-        logits, boxes = head(hidden, reference)
+        logits, boxes = head(hidden_states=hidden, references=reference)
         assert_near(logits.sigmoid(), torch.full((3, 1, 4, 3), 0.01))
         assert_near(boxes[..., :2], reference.expand(3, 1, 4, 2))
         assert_near(boxes[..., 2:], torch.full((3, 1, 4, 2), 0.5))
         box = torch.rand(1, 4, 4)
-        assert_near(head(hidden, box)[1], box.expand(3, 1, 4, 4))
+        assert_near(head(hidden_states=hidden, references=box)[1], box.expand(3, 1, 4, 4))
 
 
-@pytest.mark.parametrize("loss_cls", ["CrossEntropyLoss", "SeesawLoss"])
-def test_refuses_softmax_losses(loss_cls):
-    with pytest.raises(ValueError, match=f"loss_cls of type {loss_cls} is a softmax loss"):
-        build(loss_cls=dict(type=loss_cls))
+@pytest.mark.parametrize("num_classes", [1, 2, NUM_CLASSES])
+@pytest.mark.parametrize(
+    "loss_cls",
+    [
+        dict(type="CrossEntropyLoss"),  # softmax
+        dict(type="CrossEntropyLoss", bg_cls_weight=0.1, class_weight=1.0),  # of mmdet's DETR
+        dict(type="SeesawLoss"),
+        dict(type="QualityFocalLoss"),  # other targets than classes
+        dict(type="VarifocalLoss"),
+        dict(type="GaussianFocalLoss"),
+        dict(type="EQLV2Loss"),
+        dict(type="MSELoss"),
+        dict(type="FocalLoss", activated=True),  # probabilities instead of logits
+    ],
+    ids=lambda cfg: "-".join(map(str, cfg.values())),
+)
+def test_refuses_class_losses_that_cannot_be_trained_with(loss_cls, num_classes):
+    with pytest.raises(ValueError, match=rf"bbox_head\.loss_cls .*{loss_cls['type']}.*FocalLoss"):
+        build(loss_cls=loss_cls, num_classes=num_classes)
 
 
-@pytest.mark.parametrize("loss_cls", ["QualityFocalLoss", "VarifocalLoss"])
-def test_refuses_losses_on_other_targets_than_classes(loss_cls):
-    with pytest.raises(ValueError, match=f"type {loss_cls} does not take class indices"):
-        build(loss_cls=dict(type=loss_cls))
+@pytest.mark.parametrize("num_classes", [1, 2, NUM_CLASSES])
+def test_takes_sigmoid_losses(num_classes):
+    for loss_cls in (
+        dict(type="FocalLoss", gamma=1.0, alpha=0.5),
+        dict(type="CrossEntropyLoss", use_sigmoid=True, bg_cls_weight=0.1),
+        dict(type="CrossEntropyLoss", use_sigmoid=True, class_weight=[0.0] + [1.0] * 4),
+    ):
+        if len(loss_cls.get("class_weight", [0] * num_classes)) == num_classes:
+            build(loss_cls=loss_cls, num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (
+            dict(test_cfg=dict(nms=dict(type="nms"), max_per_img=3)),
+            ["test_cfg", "nms", "score_thr"],
+        ),
+        (dict(test_cfg=dict(seperate_sizes=True)), ["seperate_sizes", "separate_sizes"]),
+        (dict(train_cfg=dict(sampler=None)), ["train_cfg", "sampler", "assigner"]),
+    ],
+)
+def test_refuses_options_that_nothing_reads(options, named):
+    with pytest.raises(ValueError) as error:
+        build(**options)
+    assert [name for name in named if name not in str(error.value)] == []
+
+
+def test_score_thr_drops_what_scores_less():
+    output, samples = decoded(), make_batch()[1]
+    every = build(test_cfg=dict(max_per_img=20)).predict(output, samples)
+    threshold = float(every[0].scores[7])
+    found = build(test_cfg=dict(max_per_img=20, score_thr=threshold)).predict(output, samples)
+    for image in range(2):
+        kept = every[image].scores > threshold
+        assert torch.equal(found[image].bboxes, every[image].bboxes[kept])
+        assert torch.equal(found[image].labels, every[image].labels[kept])
+    assert len(found[0]) == 7
 
 
 def test_refuses_no_classes():
@@ -248,41 +318,55 @@ def test_image_names(meta, name):
 class _Counting(HungarianMatcher):
     """Counts what goes to the host."""
 
-    def __init__(self):
-        super().__init__()
-        self.copies = []
+    copies = 0
 
-    def match_all(self, calls):
-        self.copies.append(len(calls))
-        return super().match_all(calls)
+    def _match_all(self, calls):
+        self.copies += 1
+        return super()._match_all(calls)
 
 
 class _Own(_Counting):
     """A user's own way to match."""
 
+    own = 0
+
     def match(self, *call):
-        self.copies.append("own")
+        self.own += 1
         return super().match(*call)
 
 
 def two_stage_losses(assigner):
     head = build(as_two_stage=True)
     head.assigner = assigner
-    hidden, references = decoded()
-    return head.loss(
-        hidden,
-        batch_data_samples=make_batch()[1],
-        reference_logits=references,
-        enc_outputs_class=torch.randn(2, 9, NUM_CLASSES),
-        enc_outputs_coord=torch.rand(2, 9, 4),
-    )
+    proposals = Proposals(torch.randn(2, 9, NUM_CLASSES), torch.rand(2, 9, 4))
+    return loss(head, replace(decoded(), proposals=proposals), make_batch()[1])
 
 
 def test_one_copy_to_the_host_for_proposals_and_decoder_layers():
     counting, own = _Counting(), _Own()
     together, apart = two_stage_losses(counting), two_stage_losses(own)
-    assert counting.copies == [2]
-    assert own.copies == ["own", 1, "own", 1]  # a match of one's own is not passed over
+    assert counting.copies == 1
+    assert (own.own, own.copies) == (2, 2)  # a match of one's own is not passed over
     assert together.keys() == apart.keys() and len(together) == 3 * (NUM_LAYERS + 1)
     for name, value in together.items():
         assert torch.equal(value, apart[name]), name
+
+
+class _Uneven(HungarianMatcher):
+    """Leaves the pairs of the first layer out, and turns the others around."""
+
+    def match(self, cls_scores, *call):
+        found = super().match(cls_scores, *call)
+        later = (found.query_index >= cls_scores[0, ..., 0].numel()).nonzero()[:, 0].flip(0)
+        return Matches(found.query_index[later], found.object_index[later])
+
+
+def test_layers_may_have_different_numbers_of_pairs_in_any_order():
+    head, output, samples = build(), decoded(), make_batch()[1]
+    expected = loss(head, output, samples)
+    head.assigner = _Uneven()
+    losses = loss(head, output, samples)
+    for name, value in losses.items():
+        if not name.startswith("d0."):
+            assert_near(value, expected[name])
+    assert losses["d0.loss_bbox"] == losses["d0.loss_iou"] == 0

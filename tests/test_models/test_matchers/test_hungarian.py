@@ -202,6 +202,12 @@ def test_takes_the_costs_of_mmdet(costs):
             assert pairs == assigned_pairs(result)
 
 
+@pytest.mark.parametrize("cost", ["DiceCost", "CrossEntropyLossCost"])
+def test_refuses_costs_of_masks(cost):
+    with pytest.raises(ValueError, match=f"match_costs .*{cost}"):
+        HungarianMatcher(match_costs=[dict(type="BBoxL1Cost"), dict(type=cost)])
+
+
 def test_refuses_to_match_by_nothing():
     with pytest.raises(ValueError, match="match_costs is empty; name at least one cost"):
         HungarianMatcher(match_costs=[])

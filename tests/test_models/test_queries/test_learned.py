@@ -7,6 +7,8 @@ from support.memories import make_memory
 from support.models import EMBED_DIMS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.models.parts import Field
+
 
 def build(**kwargs):
     torch.manual_seed(0)
@@ -20,7 +22,6 @@ def test_queries_are_the_same_for_every_image(content, reference):
     part = build(content=content, reference=reference)
     queries, proposals = part(make_memory())
     assert proposals is None
-    assert not part.makes_proposals
     shape = (2, NUM_QUERIES, EMBED_DIMS)
     assert queries.content.shape == queries.pos.shape == shape
     assert torch.equal(queries.pos[0], part.pos.weight)
@@ -30,11 +31,11 @@ def test_queries_are_the_same_for_every_image(content, reference):
     else:
         assert torch.equal(queries.content[1], part.content.weight)
     if reference == "none":
-        assert part.reference_dims == 0
+        assert part.makes == set()
         assert queries.reference is None
         assert queries.reference_logits is None
     else:
-        assert part.reference_dims == 2
+        assert part.makes == {Field.POINT}
         assert_near(queries.reference_logits[1], part.reference(part.pos.weight))
         assert_near(queries.reference, queries.reference_logits.sigmoid())
 

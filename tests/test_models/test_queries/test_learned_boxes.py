@@ -7,6 +7,8 @@ from support.memories import make_memory
 from support.models import EMBED_DIMS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.models.parts import Field
+
 
 def build(**kwargs):
     torch.manual_seed(0)
@@ -18,8 +20,7 @@ def test_boxes_are_the_same_for_every_image():
     part = build()
     queries, proposals = part(make_memory())
     assert proposals is None
-    assert not part.makes_proposals
-    assert part.reference_dims == 4
+    assert part.makes == {Field.BOX}
     assert queries.reference_logits.shape == (2, NUM_QUERIES, 4)
     for image in range(2):
         assert torch.equal(queries.reference_logits[image], part.reference.weight)

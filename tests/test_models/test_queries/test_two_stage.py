@@ -68,11 +68,11 @@ def test_chooses_the_best_proposals(branches, class_aware):
     part, memory = build(class_aware=class_aware), make_memory(SIZES)
     queries, proposals = part(memory, branches)
     assert proposals.cls_scores.shape == (2, memory.tokens.shape[1], NUM_CLASSES)
-    assert proposals.box_logits.shape == (2, memory.tokens.shape[1], 4)
+    assert proposals.boxes.shape == (2, memory.tokens.shape[1], 4)
     scores = proposals.cls_scores.amax(-1) if class_aware else proposals.cls_scores[..., 0]
     for image in range(2):
         best = scores[image].topk(NUM_QUERIES).indices
-        assert torch.equal(queries.reference_logits[image], proposals.box_logits[image, best])
+        assert torch.equal(queries.reference[image], proposals.boxes[image, best])
 
 
 def test_both_parts_of_the_query_come_from_the_box(branches):
@@ -97,7 +97,7 @@ def test_content_can_be_the_token_itself(branches):
 def test_references_are_detached_and_proposals_are_not(branches):
     queries, proposals = build()(make_memory(SIZES), branches)
     assert not queries.reference_logits.requires_grad
-    assert proposals.box_logits.requires_grad
+    assert proposals.boxes.requires_grad
     assert proposals.cls_scores.requires_grad
 
 
@@ -108,7 +108,7 @@ def test_more_queries_than_tokens(branches):
     assert queries.content.shape == (2, memory.tokens.shape[1], EMBED_DIMS)
     for tensor in (queries.content, queries.pos, queries.reference, proposals.cls_scores):
         assert torch.isfinite(tensor).all()
-    boxes = proposals.box_logits.sigmoid()
+    boxes = proposals.boxes
     assert torch.isfinite(boxes).all()
     assert (boxes[memory.padding_mask] == 1).all()
     boxes.sum().backward()
@@ -143,4 +143,4 @@ def test_content_from_memory_is_detached_and_so_are_the_boxes(branches):
     assert not queries.content.requires_grad
     assert not queries.reference.requires_grad
     assert queries.pos.requires_grad
-    assert proposals.box_logits.requires_grad
+    assert proposals.boxes.requires_grad

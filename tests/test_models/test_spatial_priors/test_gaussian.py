@@ -10,6 +10,8 @@ from support.memories import make_memory, make_queries, queries_of, without_padd
 from support.models import randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.models.parts import Field
+
 DIMS, HEADS, QUERIES = 12, 3, 5
 STRIDES = {1: (8,), 3: (8, 16, 32)}
 PADDED = ((44, 62), (30, 41))  # no multiples of a stride: pixels and valid ratios differ
@@ -141,8 +143,8 @@ def test_an_image_is_the_same_without_its_padding(options):
 def test_first_layer_can_predict_the_references():
     """By an MLP of three layers from the embedded queries; later layers take them over."""
     first, later = (build(predict_reference=True, layer_index=index) for index in (0, 1))
-    assert not first.needs_reference
-    assert not later.needs_reference
+    assert Field.POINT in first.makes
+    assert Field.POINT not in later.makes
     assert later.reference_branch is None
     queries, memory = make_inputs()
     queries = replace(queries, reference=None, reference_logits=None)
@@ -157,12 +159,6 @@ def test_first_layer_can_predict_the_references():
     assert_near(located.reference, hidden.sigmoid())
     for prior in (first, later):
         assert_near(prior(located, memory), by_hand(prior, located, memory, "independent"))
-
-
-def test_others_need_references():
-    prior = build(predict_reference=False, layer_index=0)
-    assert prior.needs_reference
-    assert prior.reference_branch is None
 
 
 @pytest.mark.parametrize("scale_type", VALUES)

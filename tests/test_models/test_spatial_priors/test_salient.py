@@ -82,8 +82,3 @@ def test_teaches_points_and_scales_and_has_nothing_to_learn_itself():
     assert points.grad.all()
     assert scales.grad.all()
     assert list(build().parameters()) == []
-
-
-def test_asks_the_aligner_for_points_and_scales():
-    """By this attribute the decoder layer knows."""
-    assert build().needs_salient

@@ -1,4 +1,4 @@
-"""The level embedding of Deformable DETR's transformer, and the levels that it asks for."""
+"""The level embedding of Deformable DETR's transformer."""
 
 from dataclasses import replace
 
@@ -64,21 +64,3 @@ def test_level_embedding_is_learned():
     transformer = build(3)
     transformer(make_memory(strides=STRIDES[3])).hidden_states.square().sum().backward()
     assert transformer.level_embed.grad.any(1).all()
-
-
-@pytest.mark.parametrize("num_levels, given", [(3, 4), (3, 1), (1, 2)])
-def test_refuses_another_number_of_levels(num_levels, given):
-    transformer = build(num_levels)
-    transformer.check_levels(num_levels)
-    message = (
-        f"DeformableDetrTransformer has num_levels={num_levels}, but the neck gives {given}; set "
-        f"num_levels={given} in transformer"
-    )
-    with pytest.raises(ValueError, match=message):
-        transformer.check_levels(given)
-
-
-def test_asks_its_parts_too():
-    encoder = dict(type="DeformableDetrEncoder", num_layers=1, num_levels=4, **LAYER)
-    with pytest.raises(ValueError, match="DeformableDetrEncoder has num_levels=4, but the neck gi"):
-        build(3, encoder=encoder).check_levels(3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from support.memories import make_memory
-from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, NUM_QUERIES, randomise, tiny_config
+from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, NUM_QUERIES, randomise
 from torch import nn
 
 LAYER = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
@@ -31,30 +31,17 @@ def build(queries, decoder, encoder=ENCODER, **kwargs):
     return randomise(MODELS.build(config | kwargs))
 
 
-@pytest.mark.parametrize("encoder", [ENCODER, None], ids=["dense", "none"])
-@pytest.mark.parametrize("strides", [(8,), (8, 16, 32)])
-@pytest.mark.parametrize("refine", [False, True])
-@pytest.mark.parametrize("decoder", ["DetrDecoder", "ConditionalDecoder"])
 @pytest.mark.parametrize("queries", QUERIES)
-def test_every_mix_works_or_is_refused(queries, decoder, refine, strides, encoder):
-    decoder = dict(type=decoder, refine=refine)
-    if queries == "none" and (refine or decoder["type"] == "ConditionalDecoder"):
-        with pytest.raises(ValueError, match="needs reference points, but LearnedQueries makes no"):
-            build(QUERIES[queries], decoder, encoder)
-        return
-    transformer = build(QUERIES[queries], decoder, encoder)
+def test_queries_reach_the_decoder(queries):
+    decoder = dict(type="DetrDecoder", refine=queries != "none")
+    transformer = build(QUERIES[queries], decoder)
     boxes = nn.ModuleList(nn.Linear(EMBED_DIMS, 4) for _ in range(2))
     proposals = nn.Linear(EMBED_DIMS, NUM_CLASSES), nn.Linear(EMBED_DIMS, 4)
-    output = transformer(make_memory(strides=strides), boxes, proposals)
+    output = transformer(make_memory(strides=(8, 16, 32)), boxes, proposals)
     assert output.hidden_states.shape == (2, 2, NUM_QUERIES, EMBED_DIMS)
-    assert torch.isfinite(output.hidden_states).all()
     assert (output.proposals is not None) == (queries == "two stage")
     assert (output.reference_logits is None) == (queries == "none")
-    output.hidden_states.square().sum().backward()
-    without = {name for name, p in transformer.named_parameters() if p.grad is None}
-    # only a head's loss teaches proposals, and references that no layer looks at
-    allowed = {"queries.reference", "queries.memory_"}
-    assert [name for name in without if not name.startswith(tuple(allowed))] == []
+    assert len(output.box_logits) == (0 if queries == "none" else 1)
 
 
 def test_without_encoder_the_feature_maps_go_to_the_decoder():
@@ -64,19 +51,6 @@ def test_without_encoder_the_feature_maps_go_to_the_decoder():
     transformer.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     transformer(memory)
     assert seen[0].tokens is memory.tokens
-
-
-@pytest.mark.parametrize(
-    "decoder, what",
-    [
-        (dict(type="ConditionalDecoder"), "ConditionalDecoder needs reference points"),
-        (dict(type="DetrDecoder", refine=True), "DetrDecoder with refine=True needs reference"),
-    ],
-)
-def test_refuses_queries_without_references(decoder, what):
-    with pytest.raises(ValueError, match=what) as error:
-        build(QUERIES["none"], decoder)
-    assert "set reference='mlp' in transformer.queries" in str(error.value)
 
 
 @pytest.mark.parametrize("embed_dims", [33, 34])
@@ -91,26 +65,3 @@ def test_widths_reach_every_part():
     )
     widths = {p.shape[-1] for n, p in transformer.named_parameters() if "norm" in n}
     assert widths == {64}
-
-
-@pytest.mark.parametrize(
-    "overrides, named",
-    [
-        (
-            dict(transformer__decoder__aligner=dict(type="SAMAttention")),
-            r"decoder\.aligner .*SAMAttention",
-        ),
-        (
-            dict(transformer__decoder__spatial_prior=dict(type="SAMSemanticAligner")),
-            r"decoder\.spatial_prior .*SAMSemanticAligner",
-        ),
-        (
-            dict(transformer__decoder__self_attn=dict(type="SAMAttention")),
-            r"decoder\.self_attn .*SAMAttention",
-        ),
-        (dict(transformer__queries=None), "queries"),
-    ],
-)
-def test_refuses_a_part_in_the_slot_of_another(overrides, named):
-    with pytest.raises(ValueError, match=named):
-        MODELS.build(tiny_config(**overrides))

@@ -1,0 +1,97 @@
+"""What a head asks of a matcher, and mmdet's assigners in that form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ...structures.boxes import cxcywh_to_xyxy
+from ...structures.targets import Targets
+
+# Arguments of ``Matcher.match``: logits, boxes, targets, what a layer is called in messages.
+Call = tuple[Tensor, Tensor, Targets, str]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matched pairs of all layers and images, in any order and number.
+
+    Shape:
+        query_index: (num_pairs,) long, into (num_layers, bs, num_queries) flattened; none twice.
+        object_index: (num_pairs,) long, into the batch's concatenated objects.
+    """
+
+    query_index: Tensor
+    object_index: Tensor
+
+
+class Matcher(BaseAssigner):
+    """Base class of assigners that match all layers and images of a batch in one call."""
+
+    def match(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
+    ) -> Matches:
+        """Match every layer's queries of every image with the image's objects.
+
+        Args:
+            cls_scores, boxes: Predictions of all layers.
+            targets: Objects of all images.
+            what: What a layer is called in messages.
+
+        Shape:
+            cls_scores: (num_layers, bs, num_queries, num_classes) logits
+            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
+        """
+        raise NotImplementedError
+
+    def match_all(self, calls: Sequence[Call]) -> list[Matches]:
+        """What ``match`` gives for each of several argument lists.
+
+        Two-stage models match encoder proposals and decoder layers in every step.
+        """
+        return [self.match(*call) for call in calls]
+
+
+class AssignerMatcher(Matcher):
+    """One of mmdet's assigners, which is asked per layer and image."""
+
+    def __init__(self, assigner: BaseAssigner) -> None:
+        self.assigner = assigner
+
+    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
+        """Call mmdet's assigner."""
+        return self.assigner.assign(*args, **kwargs)
+
+    def match(
+        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
+    ) -> Matches:
+        """See ``Matcher.match``."""
+        num_layers, bs, num_queries, _ = cls_scores.shape
+        query_index, object_index = [], []
+        for layer in range(num_layers):
+            start = 0
+            for image, count in enumerate(targets.counts):
+                scale = targets.scales[image]
+                w, h = scale[:2].tolist()
+                result = self.assigner.assign(
+                    InstanceData(
+                        scores=cls_scores[layer, image].detach(),
+                        bboxes=cxcywh_to_xyxy(boxes[layer, image].detach()) * scale,
+                    ),
+                    InstanceData(
+                        labels=targets.labels[start : start + count],
+                        bboxes=cxcywh_to_xyxy(targets.boxes[start : start + count]) * scale,
+                    ),
+                    dict(img_shape=(h, w)),
+                )
+                matched = (result.gt_inds > 0).nonzero()[:, 0]
+                query_index.append(matched + (layer * bs + image) * num_queries)
+                object_index.append(result.gt_inds[matched] - 1 + start)
+                start += count
+        return Matches(torch.cat(query_index), torch.cat(object_index))
