@@ -18,7 +18,8 @@ def check_class_loss(loss: nn.Module, num_classes: int) -> None:
         ValueError: if it takes other targets than class indices, or raises another logit than that
             of an object's class, as no sigmoid loss does.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    # Not under what a caller builds models under, such as torch.device("meta").
+    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
         labels = torch.arange(num_classes + 1)  # and background
         logits = torch.linspace(-1, 1, labels.numel() * num_classes).view(-1, num_classes)
         logits.requires_grad_()
