@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 
-from fastdetr_mmdet.engine.hooks import atomic_backend as checkpoint_files
+from fastdetr_mmdet.utils import files as written_files
 
 
 def install(
@@ -99,7 +99,7 @@ def install(
 
         setattr(module, name, call)
 
-    checkpoint_files.open = open_to_write
+    written_files.open = open_to_write
     stepping(os, "replace", "rename")
-    stepping(checkpoint_files, "_sync_folder", "sync the folder")
+    stepping(written_files, "_sync_folder", "sync the folder")
     stepping(os, "remove", "remove")
