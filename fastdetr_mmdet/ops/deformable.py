@@ -1,8 +1,9 @@
 """Bilinear samples, weighted and summed: mmcv's op on CUDA, sums of rows on CPU."""
 
-from __future__ import annotations
+# No postponed annotations: torch reads an op's schema from them.
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .eager import written_down
+from .eager import compiled_here, written_down
 
 Shapes = tuple[tuple[int, int], ...]
 
@@ -26,7 +27,7 @@ def sample_and_sum(
 ) -> Tensor:
     """Bilinear samples of all levels, weighted and summed (Deformable DETR, Eq. 3).
 
-    Maps are zero outside. Computed in float32 whatever the value's type: coordinates need it.
+    Maps are zero outside. Computed in the locations' type, because coordinates need float32.
 
     Shape:
         value: (bs, num_tokens, num_heads, dims)
@@ -34,14 +35,18 @@ def sample_and_sum(
         weights: (bs, num_queries, num_heads, num_levels, num_points)
         returns: (bs, num_queries, num_heads * dims)
     """
-    if written_down() or value.device.type not in ("cpu", "cuda"):
+    opaque = _sample_opaque if compiled_here() else None
+    plain = value.device.type not in ("cpu", "cuda") or (written_down() and opaque is None)
+    if not value.is_cuda:  # from 2**24 rows on float32 does not tell their numbers apart
+        cells = sum((h + 2 * _BORDER) * (w + _BORDER) + _BORDER for h, w in spatial_shapes)
+        plain = plain or cells * value.shape[2] >= 2**24
+    if plain:
         return sample_plain(value, spatial_shapes, locations, weights)
-    if value.is_cuda:
-        return _sample_cuda(value, spatial_shapes, locations, weights)
-    layout = _layout(spatial_shapes, value.shape[2], locations.shape[4], locations.dtype)
-    if layout.num_rows >= 2**24:  # from there on float32 does not tell row numbers apart
-        return sample_plain(value, spatial_shapes, locations, weights)
-    output = _SampleSparse.apply(value.to(locations.dtype), layout, locations, weights)
+    inputs = value.to(locations.dtype), locations, weights
+    if opaque is not None:
+        output = opaque(*inputs, [side for shape in spatial_shapes for side in shape])
+    else:
+        output = _Sample.apply(*inputs, spatial_shapes)
     return output.to(value.dtype)
 
 
@@ -66,20 +71,6 @@ def sample_plain(
         output = summed if output is None else output + summed
     assert output is not None
     return output.unflatten(0, (bs, num_heads)).permute(0, 3, 1, 2).flatten(2).to(dtype)
-
-
-def _sample_cuda(
-    value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
-) -> Tensor:
-    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
-
-    shapes, starts = level_shapes(spatial_shapes, value.device)
-    # In float32: the op has no bfloat16, and its coordinates need the precision. The last argument,
-    # how many images it takes at a time, has to divide their number.
-    output = MultiScaleDeformableAttnFunction.apply(
-        value.float(), shapes, starts, locations, weights, len(value)
-    )
-    return output.to(value.dtype)
 
 
 def level_shapes(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -240,61 +231,139 @@ class _Corners:
         return x.reshape(len(x), self.layout.num_heads, -1)
 
 
-class _SampleSparse(torch.autograd.Function):
-    """Every (query, head) sums a few rows of a table: ``embedding_bag``, never the samples.
-
-    The corners are computed anew in the backward pass, so that nothing of their size is kept.
-    """
+class _Sample(torch.autograd.Function):
+    """The samples themselves are never kept: on CUDA mmcv's op, on the CPU sums of rows."""
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, layout: _Layout, locations: Tensor, weights: Tensor
+        ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes
     ) -> Tensor:
         ctx.save_for_backward(value, locations, weights)
-        ctx.layout = layout
-        bs, num_queries, num_heads = weights.shape[:3]
-        output = value.new_empty(bs, num_queries, num_heads * value.shape[-1])
-        for image in range(bs):
-            table = layout.table(value[image])
-            for chunk in _chunks(num_queries):
-                corners = _Corners(locations[image, chunk], layout)
-                rows = corners.rows()
-                counts = weights.new_empty(len(corners.first), num_heads, 4, layout.samples)
-                corners.counts(weights[image, chunk], counts.movedim(2, 0))
-                summed = F.embedding_bag(
-                    rows, table, mode="sum", per_sample_weights=counts.view_as(rows)
-                )
-                output[image, chunk] = summed.view(-1, output.shape[-1])
-        return output
+        ctx.shapes = shapes
+        return _sample(value, locations, weights, shapes)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         value, locations, weights = ctx.saved_tensors
-        layout: _Layout = ctx.layout
-        bs, num_queries, num_heads = weights.shape[:3]
-        grad_value = torch.empty_like(value)
-        grad_locations = torch.empty_like(locations)
-        grad_weights = torch.empty_like(weights)
-        bags = grad.reshape(bs, num_queries * num_heads, -1)
-        for image in range(bs):
-            table = layout.table(value[image])
-            first = torch.empty(num_queries, num_heads * layout.samples, dtype=torch.int32)
-            counts = weights.new_empty(4, num_queries, num_heads, layout.samples)
-            for chunk in _chunks(num_queries):
-                corners = _Corners(locations[image, chunk], layout)
-                weight = weights[image, chunk]
-                rows = corners.rows()
-                by_bag = bags[image].unflatten(0, (num_queries, num_heads))[chunk].flatten(0, 1)
-                by_corner = _dot_products(by_bag, table, rows).view(len(weight), num_heads, 4, -1)
-                by_location, by_weight = corners.gradients(by_corner, weight)
-                grad_locations[image, chunk] = by_location.view_as(grad_locations[image, chunk])
-                grad_weights[image, chunk] = by_weight.view_as(weight)
-                first[chunk] = corners.first
-                corners.counts(weight, counts[:, chunk])
-            by_cell = _hand_back(first, counts, bags[image], layout)
-            grad_value[image] = layout.tokens(by_cell)
-        return grad_value, None, grad_locations, grad_weights
+        return *_hand_back(value, locations, weights, grad, ctx.shapes), None
+
+
+def _sample(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
+    if value.is_cuda:
+        from mmcv.ops.multi_scale_deform_attn import ext_module
+
+        given = (value.contiguous(), *level_shapes(shapes, value.device))
+        points = locations.contiguous(), weights.contiguous()
+        # How many images it takes at a time has to divide their number.
+        return ext_module.ms_deform_attn_forward(*given, *points, im2col_step=len(value))
+    layout = _layout_of(shapes, locations)
+    bs, num_queries, num_heads = weights.shape[:3]
+    output = value.new_empty(bs, num_queries, num_heads * value.shape[-1])
+    for image in range(bs):
+        table = layout.table(value[image])
+        for chunk in _chunks(num_queries):
+            corners = _Corners(locations[image, chunk], layout)
+            rows = corners.rows()
+            counts = weights.new_empty(len(corners.first), num_heads, 4, layout.samples)
+            corners.counts(weights[image, chunk], counts.movedim(2, 0))
+            summed = F.embedding_bag(
+                rows, table, mode="sum", per_sample_weights=counts.view_as(rows)
+            )
+            output[image, chunk] = summed.view(-1, output.shape[-1])
+    return output
+
+
+def _hand_back(
+    value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, shapes: Shapes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by value, locations and weights.
+
+    On the CPU the corners are computed again, so that nothing of their size is kept.
+    """
+    if value.is_cuda:
+        from mmcv.ops.multi_scale_deform_attn import ext_module
+
+        given = (value.contiguous(), *level_shapes(shapes, value.device))
+        points = locations.contiguous(), weights.contiguous()
+        found = tuple(torch.zeros_like(x) for x in (given[0], *points))
+        ext_module.ms_deform_attn_backward(
+            *given, *points, grad.contiguous(), *found, im2col_step=len(value)
+        )
+        return found  # type: ignore[return-value]
+    layout = _layout_of(shapes, locations)
+    bs, num_queries, num_heads = weights.shape[:3]
+    grad_value = torch.empty_like(value)
+    grad_locations = torch.empty_like(locations)
+    grad_weights = torch.empty_like(weights)
+    bags = grad.reshape(bs, num_queries * num_heads, -1)
+    for image in range(bs):
+        table = layout.table(value[image])
+        first = torch.empty(num_queries, num_heads * layout.samples, dtype=torch.int32)
+        counts = weights.new_empty(4, num_queries, num_heads, layout.samples)
+        for chunk in _chunks(num_queries):
+            corners = _Corners(locations[image, chunk], layout)
+            weight = weights[image, chunk]
+            rows = corners.rows()
+            by_bag = bags[image].unflatten(0, (num_queries, num_heads))[chunk].flatten(0, 1)
+            by_corner = _dot_products(by_bag, table, rows).view(len(weight), num_heads, 4, -1)
+            by_location, by_weight = corners.gradients(by_corner, weight)
+            grad_locations[image, chunk] = by_location.view_as(grad_locations[image, chunk])
+            grad_weights[image, chunk] = by_weight.view_as(weight)
+            first[chunk] = corners.first
+            corners.counts(weight, counts[:, chunk])
+        grad_value[image] = layout.tokens(_sum_by_row(first, counts, bags[image], layout))
+    return grad_value, grad_locations, grad_weights
+
+
+def _layout_of(shapes: Shapes, locations: Tensor) -> _Layout:
+    return _layout(shapes, locations.shape[2], locations.shape[4], locations.dtype)
+
+
+def _register() -> Callable[[Tensor, Tensor, Tensor, list[int]], Tensor] | None:
+    """``_Sample`` as an op that ``torch.compile`` takes into its graph as it is.
+
+    From torch 2.4 on; before, compiled models sample with ``grid_sample``.
+    """
+    if not hasattr(torch.library, "custom_op"):
+        return None
+
+    @torch.library.custom_op("fastdetr_mmdet::sample_and_sum", mutates_args=())
+    def sample(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
+        return _sample(value, locations, weights, _pairs(sides))
+
+    @sample.register_fake
+    def _(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
+        return value.new_empty(*weights.shape[:2], weights.shape[2] * value.shape[-1])
+
+    @torch.library.custom_op("fastdetr_mmdet::sample_and_sum_backward", mutates_args=())
+    def hand_back(
+        value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _hand_back(value, locations, weights, grad, _pairs(sides))
+
+    @hand_back.register_fake
+    def _(
+        value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(torch.empty_like(x) for x in (value, locations, weights))  # type: ignore
+
+    def keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.sides = inputs
+        ctx.save_for_backward(*tensors)
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        return *hand_back(*ctx.saved_tensors, grad, ctx.sides), None
+
+    sample.register_autograd(backward, setup_context=keep)
+    return sample
+
+
+_sample_opaque = _register()
+
+
+def _pairs(sides: list[int]) -> Shapes:
+    return tuple(zip(sides[::2], sides[1::2], strict=True))
 
 
 def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
@@ -304,26 +373,35 @@ def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     gradient of ``embedding_bag`` by the weights is not.
     """
     bags, per_bag = rows.shape
-    with (
-        warnings.catch_warnings()
-    ):  # that sparse tensors may change, which is not the user's to know
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        wanted = torch.sparse_csr_tensor(
-            torch.arange(0, bags * per_bag + 1, per_bag, dtype=torch.int32),
-            rows.flatten(),
-            table.new_zeros(rows.numel()),
-            (bags, len(table)),
-            check_invariants=False,
-        )
+    _swallow_beta_warning()
+    wanted = torch.sparse_csr_tensor(
+        torch.arange(0, bags * per_bag + 1, per_bag, dtype=torch.int32),
+        rows.flatten(),
+        table.new_zeros(rows.numel()),
+        (bags, len(table)),
+        check_invariants=False,
+    )
     return torch.sparse.sampled_addmm(wanted, by_bag, table.t(), beta=0.0).values()
 
 
-def _hand_back(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
-    """Sum into every row of the table what the bags that read it hand back.
+@lru_cache(maxsize=1)
+def _swallow_beta_warning() -> None:
+    """Torch says once in a process that sparse CSR tensors may change: not the user's to know.
 
-    Sorted by row, the same pairs are bags again, of bags: ``embedding_bag`` in the other direction,
-    in the place of torch's own gradient by the table. The four corners of a sample
-    lie a level's fixed steps apart: they are summed where the first is, and the sums moved.
+    Once only here, too: ``catch_warnings`` is not thread-safe, and makes Python forget which
+    warnings it has shown.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        torch.zeros(1, 1).to_sparse_csr()
+
+
+def _sum_by_row(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
+    """Scatter the bags' gradients back to the rows of the table that they read.
+
+    By a second ``embedding_bag``, over the pairs of bag and row sorted by row, which is faster than
+    torch's own gradient by the table. The four corners of a sample lie a level's fixed steps apart:
+    they are summed where the first is, and the sums moved.
     """
     ordered, order = first.flatten().sort()
     starts = torch.searchsorted(ordered, torch.arange(layout.num_rows, dtype=ordered.dtype))

@@ -14,3 +14,12 @@ def on_plain_cpu(x: Tensor) -> bool:
 def written_down() -> bool:
     """Whether a compiler, an exporter or a tracer is watching."""
     return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
+def compiled_here() -> bool:
+    """Whether ``torch.compile`` is watching, whose graph may call operators of this package.
+
+    An exporter's graph may not: it is for other programs.
+    """
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return torch.compiler.is_compiling() and not exporting()

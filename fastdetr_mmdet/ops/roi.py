@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from mmcv.ops import roi_align
 from mmcv.ops.roi_align import ext_module
 from torch import Tensor
 
-from .eager import on_plain_cpu
+from .eager import on_plain_cpu, written_down
 
 # Regions at a time on the CPU: what lies between the two products stays a few megabytes.
 _REGIONS = 64
 
-_for_onnx = False
+# Of each thread its own: another may be predicting while one exports.
+_for_onnx: ContextVar[bool] = ContextVar("_for_onnx", default=False)
 
 
 @contextmanager
@@ -25,30 +27,30 @@ def regions_in_onnx() -> Iterator[None]:
 
     To be asked for, as torch.export serves other ends too, and there zeros would come out.
     """
-    global _for_onnx
-    before, _for_onnx = _for_onnx, True
+    before = _for_onnx.set(True)
     try:
         yield
     finally:
-        _for_onnx = before
+        _for_onnx.reset(before)
 
 
 def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut regions out of maps, as many bilinear samples per cell as it has pixels (``aligned``).
 
     Shape:
-        features: (bs, dims, h, w) float32
-        boxes: (bs, num_regions, 4) float32, x1, y1, x2, y2 in cells; they get no gradient
+        features: (bs, dims, h, w), float32 or float64
+        boxes: (bs, num_regions, 4) of the same type, x1, y1, x2, y2 in cells; they get no gradient
         returns: (bs * num_regions, dims, size, size)
     """
-    if on_plain_cpu(features) and not _for_onnx:
+    for_onnx = _for_onnx.get()
+    if on_plain_cpu(features) and not for_onnx:
         return _align_by_products(features, boxes.detach(), size)
     image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     image = image[:, None, None].expand(-1, boxes.shape[1], 1)
     rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)  # (num_rois, 5)
-    if _for_onnx:
+    if for_onnx:
         return _align_in_onnx(features, rois, size)
-    if torch.compiler.is_compiling() and _align_opaque is not None:
+    if written_down() and _align_opaque is not None:  # traced models can be saved with it
         return _align_opaque(features.contiguous(), rois, size)
     return roi_align(features.contiguous(), rois, size, 1.0, 0, "avg", True)
 

@@ -26,14 +26,14 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Logit of a probability, clamped to eps at both ends as in all official codes.
 
-    Computed in float32: at half precision 1 - eps is 1.
+    Computed in float32 at least: at half precision 1 - eps is 1.
     """
-    x = x.float().clamp(0, 1)
+    x = at_least_float32(x).clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def add_reference(delta: Tensor, reference_logits: Tensor | None) -> Tensor:
-    """Box logits from a box branch's output, relative to a reference, in float32.
+    """Box logits from a box branch's output, relative to a reference, in float32 at least.
 
     Shape:
         delta: (..., 4)
@@ -41,8 +41,8 @@ def add_reference(delta: Tensor, reference_logits: Tensor | None) -> Tensor:
             centre only.
         returns: (..., 4), (cx, cy, w, h) before the sigmoid.
     """
-    delta = delta.float()
+    delta = at_least_float32(delta)
     if reference_logits is None:
         return delta
     missing = delta.shape[-1] - reference_logits.shape[-1]
-    return delta + torch.nn.functional.pad(reference_logits.float(), (0, missing))
+    return delta + torch.nn.functional.pad(reference_logits, (0, missing))

@@ -37,7 +37,8 @@ class Memory:
     Shape:
         tokens: (bs, num_tokens, embed_dims); num_tokens is the sum of h * w over levels,
             row-major within a level, finest level first.
-        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only.
+        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only; of the
+            tokens' type.
         spatial_shapes: one (h, w) of Python ints per level; host data, so that no part has to
             read a device tensor to learn a shape.
         valid_ratios: (bs, num_levels, 2), (w, h) share of the padded map that is image, (0, 1].
@@ -86,9 +87,11 @@ class Memory:
             image_sizes: (bs, 2), (w, h) in pixels.
             valid_shapes: per level and image (h, w) in cells.
         """
+        tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+        pos = torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1)
         return cls(
-            tokens=torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
-            pos=torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1),
+            tokens=tokens,
+            pos=pos.to(tokens.dtype),
             spatial_shapes=tuple((m.shape[-2], m.shape[-1]) for m in maps),
             valid_ratios=valid_ratios,
             padding_mask=None if masks is None else torch.cat([m.flatten(1) for m in masks], 1),
@@ -158,13 +161,14 @@ class Memory:
         """Cell centres, normalised to the un-padded image; above 1 on padding.
 
         Shape:
-            returns: (bs, num_tokens, 2) float32, (x, y) = (column + 0.5, row + 0.5) over the
+            returns: (bs, num_tokens, 2), float32 at least, (x, y) = (column + 0.5, row + 0.5) over the
                 valid width and height of the level.
         """
         centres = []
+        dtype = torch.promote_types(self.tokens.dtype, torch.float32)
         for level, (h, w) in enumerate(self.spatial_shapes):
-            rows = torch.arange(h, dtype=torch.float32, device=self.tokens.device) + 0.5
-            columns = torch.arange(w, dtype=torch.float32, device=self.tokens.device) + 0.5
+            rows = torch.arange(h, dtype=dtype, device=self.tokens.device) + 0.5
+            columns = torch.arange(w, dtype=dtype, device=self.tokens.device) + 0.5
             # Over the count of valid cells, an integer: a share of the padded map is an ulp off,
             # and two-stage proposals ask on which side of 0.01 and 0.99 a centre lies.
             ratio_w, ratio_h = self.valid_ratios[:, level].unbind(-1)

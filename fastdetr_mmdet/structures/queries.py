@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from .boxes import at_least_float32
+
 
 @dataclass(frozen=True)
 class SalientPoints:
@@ -76,8 +78,8 @@ class Queries:
         return self.content if self.pos is None else self.content + self.pos
 
     def with_reference(self, reference_logits: Tensor) -> Queries:
-        """The same queries at other references; the sigmoid is taken in float32."""
-        logits = reference_logits.float()
+        """The same queries at other references; the sigmoid is taken in float32 at least."""
+        logits = at_least_float32(reference_logits)
         return replace(self, reference_logits=logits, reference=logits.sigmoid())
 
     def with_content(self, content: Tensor) -> Queries:

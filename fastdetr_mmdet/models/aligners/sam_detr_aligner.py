@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...ops import align_regions
 from ...structures import Memory, Queries, SalientPoints
-from ...structures.boxes import cxcywh_to_xyxy
+from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ..layers import init_xavier
 from ..layers.positions import sine_embedding
 from ..parts import Aligner, Field
@@ -83,17 +83,18 @@ class SAMSemanticAligner(Aligner):
             regions = regions + self.cut_out(reference, memory.level(level))
         if memory.num_levels > 1:
             regions = regions / memory.num_levels
-        hidden = F.relu(self.squeeze(regions)).flatten(1)
-        predicted = self.point_branch(hidden).float()
+        hidden = F.relu(self.squeeze(regions.to(self.squeeze.weight.dtype))).flatten(1)
+        predicted = at_least_float32(self.point_branch(hidden))
         inside = predicted[:, : 2 * self.num_heads].tanh().unflatten(1, (1, self.num_heads, 2))
         content = F.grid_sample(
-            regions.float(), inside, padding_mode="zeros", align_corners=False
+            regions, inside, padding_mode="zeros", align_corners=False
         )  # (bs * num_queries, embed_dims, 1, num_heads)
         content = content[:, :, 0].transpose(1, 2).unflatten(0, (bs, num_queries))
+        content = content.to(queries.content.dtype)
 
         centre, size = queries.reference.unsqueeze(2).split(2, dim=-1)
         points = centre + 0.5 * size * inside[:, 0].unflatten(0, (bs, num_queries))
-        pos = sine_embedding(points.detach(), num_feats=embed_dims // 2)
+        pos = sine_embedding(points.detach(), num_feats=embed_dims // 2).to(content.dtype)
         per_head = (self.num_heads, embed_dims)
         content = content * self.content_gate(queries.content).unflatten(-1, per_head).sigmoid()
         pos = pos * self.pos_gate(queries.content).unflatten(-1, per_head).sigmoid()
@@ -109,13 +110,13 @@ class SAMSemanticAligner(Aligner):
         Shape:
             reference: (bs, num_queries, 4), normalised (cx, cy, w, h)
             memory: of one level
-            returns: (bs * num_queries, embed_dims, roi_size, roi_size) float32
+            returns: (bs * num_queries, embed_dims, roi_size, roi_size), float32 at least
         """
         (h, w), ratios = memory.spatial_shapes[0], memory.valid_ratios[:, 0]
         x1, y1, x2, y2 = cxcywh_to_xyxy(reference).unbind(-1)
         boxes = torch.stack([x1 * w, y1 * h, x2 * w, y2 * h], dim=-1)
         boxes = boxes * ratios.repeat(1, 2)[:, None]
-        features = memory.maps()[0].float()
+        features = at_least_float32(memory.maps()[0])
         if not self.ignore_padding or memory.valid_shapes is None:
             return align_regions(features, boxes, self.roi_size)
         valid = zip(features, boxes, memory.valid_shapes[0], strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...ops import level_shapes, sample_and_sum
 from ...structures import Memory, Queries
+from ...structures.boxes import at_least_float32
 from ..layers import OutProjection, project
 from ..parts import CrossAttention, Explanation, Field
 
@@ -91,9 +92,9 @@ class DeformableAttention(CrossAttention):
         query = queries.located
         shape = (self.num_heads, self.num_levels, self.num_points)
         offsets = project(self.sampling_offsets, query, self.num_heads)
-        offsets = offsets.float().unflatten(-1, (*shape, 2))
+        offsets = at_least_float32(offsets).unflatten(-1, (*shape, 2))
         weights = project(self.attention_weights, query, self.num_heads)
-        weights = weights.float().unflatten(-1, (self.num_heads, -1))
+        weights = at_least_float32(weights).unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
         assert queries.reference is not None  # check_flow sees to it
         return self.sampling_locations(queries.reference, offsets, memory), weights

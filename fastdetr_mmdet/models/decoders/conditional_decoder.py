@@ -51,9 +51,10 @@ class ConditionalDecoder(DetrDecoder):
             init_xavier(self.query_scale)
 
     def embed_reference(self, queries: Queries) -> Tensor:
-        """Sine embedding of the reference centres, (bs, num_queries, embed_dims) float32."""
+        """Sine embedding of the reference centres, (bs, num_queries, embed_dims)."""
         assert queries.reference is not None
-        return sine_embedding(queries.reference[..., :2], num_feats=self.embed_dims // 2)
+        embedded = sine_embedding(queries.reference[..., :2], num_feats=self.embed_dims // 2)
+        return embedded.to(queries.content.dtype)
 
     def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
         """T of Eq. 3: the content through an MLP; in the first layer the identity, None."""

@@ -124,7 +124,7 @@ class DetrDecoder(Decoder):
                 position = self.embed_reference(queries)
                 if without_pos and queries.reference is not None:
                     centre = queries.reference[..., :2].detach()
-                    pos = sine_embedding(centre, self.embed_dims // 2)
+                    pos = sine_embedding(centre, self.embed_dims // 2).to(queries.content.dtype)
                     queries = replace(queries, pos=pos, embedded=None)
             if position is not None:
                 scale = self.spatial_scale(index, queries.content)

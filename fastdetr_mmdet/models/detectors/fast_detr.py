@@ -120,9 +120,11 @@ class FastDETR(BaseDetector):
         """Feature maps.
 
         Shape:
-            batch_inputs: (bs, 3, H, W), normalised and padded
+            batch_inputs: (bs, 3, H, W), normalised and padded; float32 or of the weights' type
             returns: per level (bs, embed_dims, h, w), finest first
         """
+        if batch_inputs.dtype == torch.float32:  # as a preprocessor makes it for any weights
+            batch_inputs = batch_inputs.to(next(self.parameters()).dtype)
         features = self.backbone(batch_inputs)
         return features if self.neck is None else self.neck(features)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...structures.boxes import cxcywh_to_xyxy
+from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 
 
 def top_k(cls_scores: Tensor, boxes: Tensor, max_per_img: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,7 +23,7 @@ def top_k(cls_scores: Tensor, boxes: Tensor, max_per_img: int) -> tuple[Tensor, 
             (x1, y1, x2, y2), (bs, k, 4)
     """
     num_classes = cls_scores.shape[-1]
-    scores = cls_scores.float().sigmoid().flatten(1)
+    scores = at_least_float32(cls_scores).sigmoid().flatten(1)
     scores, index = scores.topk(min(max_per_img, scores.shape[1]), dim=1)
     query = torch.div(index, num_classes, rounding_mode="floor")
     corners = cxcywh_to_xyxy(boxes).gather(1, query.unsqueeze(-1).expand(-1, -1, 4))

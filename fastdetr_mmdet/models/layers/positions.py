@@ -10,6 +10,8 @@ from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ...structures.boxes import at_least_float32
+
 
 def sine_embedding(
     reference: Tensor,
@@ -21,7 +23,7 @@ def sine_embedding(
 
     The frequencies are those of the image's positional encoding, so that the dot product of the
     two measures distance. Paper: Meng et al. 2021, arXiv 2108.06152, the function PE of Eq. (1);
-    no difference from the official code. Always computed in float32.
+    no difference from the official code. Always computed in float32 at least.
 
     Args:
         reference: Normalised (x, y) or (cx, cy, w, h), [0, 1].
@@ -34,8 +36,8 @@ def sine_embedding(
         reference: (..., 2 or 4)
         returns: (..., 2 * num_feats or 4 * num_feats)
     """
-    reference = reference.float()
-    feature = torch.arange(num_feats, dtype=torch.float32, device=reference.device)
+    reference = at_least_float32(reference)
+    feature = torch.arange(num_feats, dtype=reference.dtype, device=reference.device)
     wave_length = temperature ** (2 * torch.div(feature, 2, rounding_mode="floor") / num_feats)
     coordinates = dict(zip("xywh", reference.unbind(-1), strict=False))  # views: no index to copy
     ordered = torch.stack([coordinates[x] for x in order if x in coordinates], dim=-1)

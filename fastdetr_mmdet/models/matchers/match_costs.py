@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from mmdet.models.task_modules.assigners.match_cost import (
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ...structures.boxes import cxcywh_to_xyxy
+from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ...structures.targets import Targets
 
 # Side, in pixels, of the image that mmdet's own costs are given boxes in. They divide by the
@@ -33,7 +33,7 @@ class PaddedObjects:
 
     Shape:
         labels: (bs, most) long
-        boxes: (bs, most, 4) normalised (cx, cy, w, h), float32
+        boxes: (bs, most, 4) normalised (cx, cy, w, h), float32 at least
     """
 
     labels: Tensor
@@ -44,7 +44,7 @@ class PaddedObjects:
         """``targets`` with at least one object; labels out of range are taken into it."""
         counts, most = targets.counts, max(targets.counts)
         labels = targets.labels.clamp(0, num_classes - 1)
-        boxes = targets.boxes.float()
+        boxes = targets.boxes
         if min(counts) == most:  # nothing to fill up: views
             return cls(labels.view(len(counts), most), boxes.view(len(counts), most, 4))
         rows, start = [], 0
@@ -80,10 +80,11 @@ def cost_terms(
     Shape:
         cls_scores: (num_layers, bs, num_queries, num_classes) logits
         boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
-        returns: per cost (num_layers, bs, num_queries, most), float32, most = objects of the image
-            that has most; an image's columns beyond its own objects mean nothing.
+        returns: per cost (num_layers, bs, num_queries, most), float32 at least, most =
+            objects of the image that has most; an image's columns beyond its own objects mean nothing.
     """
-    cls_scores, boxes = cls_scores.float(), boxes.float()
+    cls_scores, boxes = at_least_float32(cls_scores), at_least_float32(boxes)
+    targets = replace(targets, boxes=targets.boxes.to(boxes.dtype))
     objects = PaddedObjects.from_targets(targets, cls_scores.shape[-1])
     # NaN where a logit is not finite: such a query's cost would be, and the loss that follows not.
     spoiled = (cls_scores * 0).sum(-1, keepdim=True)
@@ -145,7 +146,7 @@ _BATCHED: dict[type, Callable[..., Tensor]] = {
 def _image_by_image(cost: Any, cls_scores: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
     num_layers, _, num_queries, num_classes = cls_scores.shape
     corners = cxcywh_to_xyxy(boxes) * COMMON_SIZE
-    wanted = cxcywh_to_xyxy(targets.boxes.float()) * COMMON_SIZE
+    wanted = cxcywh_to_xyxy(targets.boxes) * COMMON_SIZE
     labels = targets.labels.clamp(0, num_classes - 1)
     meta = dict(img_shape=(COMMON_SIZE, COMMON_SIZE))
     most, start, images = max(targets.counts), 0, []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -46,6 +45,6 @@ class LearnedBoxQueries(QueryInitialiser):
         """
         bs = memory.tokens.shape[0]
         boxes: Tensor = self.reference.weight
-        content = torch.zeros(1, len(boxes), self.embed_dims, device=boxes.device)
+        content = boxes.new_zeros(1, len(boxes), self.embed_dims)
         queries = Queries(content=content.expand(bs, -1, -1))
         return queries.with_reference(boxes.unsqueeze(0).expand(bs, -1, -1)), None

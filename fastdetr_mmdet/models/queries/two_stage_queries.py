@@ -104,7 +104,7 @@ class TwoStageQueries(QueryInitialiser):
         boxes = box_logits.detach().gather(1, best.expand(-1, -1, 4))
 
         embedded = sine_embedding(boxes.sigmoid(), self.num_feats, order="xywh")
-        made = self.box_norm(self.box_proj(embedded))
+        made = self.box_norm(self.box_proj(embedded.to(tokens.dtype)))
         if self.content == "box":
             pos, content = made.chunk(2, dim=-1)
         else:

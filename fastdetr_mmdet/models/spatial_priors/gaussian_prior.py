@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import Memory, Queries
+from ...structures.boxes import at_least_float32
 from ..layers import MLP, init_xavier
 from ..parts import Field, SpatialPrior
 
@@ -40,17 +41,17 @@ def gaussian_scores(
     Shape:
         centres: (bs, num_queries, num_heads, 2), (x, y)
         scales: (bs, num_queries, num_heads, 1, 2 or 3)
-        returns: (bs, num_heads, num_queries, h * w), <= 0, float32
+        returns: (bs, num_heads, num_queries, h * w), <= 0, float32 at least
     """
     h, w = shape
-    centres = centres.float().transpose(1, 2)  # (bs, num_heads, num_queries, 2)
-    columns = torch.arange(w, dtype=torch.float32, device=centres.device) + cell_offset
-    rows = torch.arange(h, dtype=torch.float32, device=centres.device) + cell_offset
+    centres = at_least_float32(centres).transpose(1, 2)  # (bs, num_heads, num_queries, 2)
+    columns = torch.arange(w, dtype=centres.dtype, device=centres.device) + cell_offset
+    rows = torch.arange(h, dtype=centres.dtype, device=centres.device) + cell_offset
     x = (centres[..., :1] - columns).square()  # (bs, num_heads, num_queries, w)
     y = (centres[..., 1:] - rows).square()
     product = None
     if scales is not None:
-        scales = scales.float().transpose(1, 2)
+        scales = at_least_float32(scales).transpose(1, 2)
         if scales.shape[-1] == 3:
             product = (x * scales[..., 2:]).unsqueeze(-2) * y.unsqueeze(-1)
         x, y = x * scales[..., :1], y * scales[..., min(1, scales.shape[-1] - 1)].unsqueeze(-1)
@@ -148,14 +149,15 @@ class GaussianPrior(SpatialPrior):
         """Scores to add to those of the attention.
 
         Shape:
-            returns: (bs, num_heads, num_queries, num_tokens) float32, <= 0
+            returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0
         """
         assert queries.embedded is not None and queries.reference is not None
         per_level = (self.num_levels, self.num_heads, -1)
-        offsets = self.offset_branch(queries.embedded).float().unflatten(-1, per_level)
+        offsets = at_least_float32(self.offset_branch(queries.embedded)).unflatten(-1, per_level)
         scales = None
         if self.scale_branch is not None:
-            scales = self.scale_branch(queries.embedded).float().unflatten(-1, per_level).square()
+            scales = at_least_float32(self.scale_branch(queries.embedded))
+            scales = scales.unflatten(-1, per_level).square()
         centres = queries.reference[..., None, :2]  # (bs, num_queries, 1 for the heads, 2)
         return torch.cat(
             [

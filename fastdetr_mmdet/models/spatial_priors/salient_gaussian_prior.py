@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...structures import Memory, Queries
+from ...structures.boxes import at_least_float32
 from ..parts import Field, SpatialPrior
 from .gaussian_prior import gaussian_scores
 
@@ -35,11 +36,11 @@ class SalientGaussianPrior(SpatialPrior):
         """Scores to add to those of the attention.
 
         Shape:
-            returns: (bs, num_heads, num_queries, num_tokens) float32, <= 0
+            returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0
         """
         salient = queries.salient
         assert salient is not None and salient.scales is not None  # check_flow sees to it
-        scales = salient.scales.float().square()
+        scales = at_least_float32(salient.scales).square()
         scores = []
         for level, (h, w) in enumerate(memory.spatial_shapes):
             x, y = salient.points.unbind(-1)

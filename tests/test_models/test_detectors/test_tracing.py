@@ -1,0 +1,22 @@
+"""``torch.jit.trace`` of every shipped model computes what the model does, also when loaded again."""
+
+import io
+
+import pytest
+import torch
+from support.small import CONFIGS, small_detector
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_traced_equals_eager(name):
+    model = small_detector(name)
+    images, others = torch.randn(2, 1, 3, 64, 96)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, images, check_trace=False), file)
+    file.seek(0)
+    traced = torch.jit.load(file)
+    for x in (images, others):
+        for found, expected in zip(traced(x), model(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

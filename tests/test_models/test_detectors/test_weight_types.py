@@ -1,0 +1,50 @@
+"""``model.double()``, ``.half()`` and ``.bfloat16()`` predict what the float32 model does."""
+
+import pytest
+import torch
+from support.models import make_batch
+from support.small import CONFIGS, small_detector
+
+# Relative to the type's unit of rounding: the roundings of two layers' depth, which partly cancel.
+ROUNDINGS = 16
+
+
+def outputs(name, dtype):
+    """Last layer's logits and boxes, of images that a preprocessor made: float32."""
+    model = small_detector(name).to(dtype)
+    two_stage = model.bbox_head.as_two_stage
+    if two_stage:  # with every proposal a query, rounding changes their order only
+        model.transformer.queries.num_queries = 10_000
+    images, samples = make_batch(sizes=((64, 96), (48, 64)))
+    logits, boxes = model._forward(images, samples)
+    coordinates = torch.promote_types(dtype, torch.float32)
+    assert (logits.dtype, boxes.dtype) == (dtype, coordinates)
+    for sample in model.predict(images, samples):
+        found = sample.pred_instances
+        assert found.bboxes.dtype == found.scores.dtype == coordinates
+    last = [logits[-1].double(), boxes[-1].double()]
+    return [x.sort(dim=1).values for x in last] if two_stage else last
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_near_float32(name):
+    expected = outputs(name, torch.float32)
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        unit = torch.finfo(torch.float32 if dtype == torch.float64 else dtype).eps
+        for found, wanted in zip(outputs(name, dtype), expected, strict=True):
+            assert (found - wanted).norm() < ROUNDINGS * unit * wanted.norm(), dtype
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "smca" in name or "demo" in name])
+def test_trains_in_float64(name):
+    """Losses of the float32 model, and a gradient of the weights' type."""
+    totals = []
+    for dtype in (torch.float32, torch.float64):
+        model = small_detector(name).to(dtype)
+        total = sum(model.loss(*make_batch()).values())
+        total.backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in trained)
+        totals.append(float(total.detach()))
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
