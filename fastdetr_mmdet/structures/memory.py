@@ -161,8 +161,8 @@ class Memory:
         """Cell centres, normalised to the un-padded image; above 1 on padding.
 
         Shape:
-            returns: (bs, num_tokens, 2), float32 at least, (x, y) = (column + 0.5, row + 0.5) over the
-                valid width and height of the level.
+            returns: (bs, num_tokens, 2), float32 at least, (x, y) = (column + 0.5, row + 0.5) over
+                the valid width and height of the level.
         """
         centres = []
         dtype = torch.promote_types(self.tokens.dtype, torch.float32)

@@ -80,8 +80,9 @@ def cost_terms(
     Shape:
         cls_scores: (num_layers, bs, num_queries, num_classes) logits
         boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
-        returns: per cost (num_layers, bs, num_queries, most), float32 at least, most =
-            objects of the image that has most; an image's columns beyond its own objects mean nothing.
+        returns: per cost (num_layers, bs, num_queries, most), float32 at least; most is the number
+            of objects of the image that has most, and an image's columns beyond its own objects
+            mean nothing.
     """
     cls_scores, boxes = at_least_float32(cls_scores), at_least_float32(boxes)
     targets = replace(targets, boxes=targets.boxes.to(boxes.dtype))

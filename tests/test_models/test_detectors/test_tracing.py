@@ -1,4 +1,4 @@
-"""``torch.jit.trace`` of every shipped model computes what the model does, also when loaded again."""
+"""``torch.jit.trace`` of every shipped model computes what it does, also when loaded again."""
 
 import io
 

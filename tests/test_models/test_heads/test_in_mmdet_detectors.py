@@ -175,6 +175,7 @@ def test_head_takes_mmdets_assigner(name):
 
 def test_dab_detr_has_one_box_branch():
     model = build(shipped("DABDETR", type="FastDETRHead", share_pred_layer=False))
+    assert not hasattr(model.bbox_head, "fc_reg")
     with pytest.raises(AttributeError, match=r"bbox_head\.share_pred_layer=False"):
         model.loss(*make_batch())
 
