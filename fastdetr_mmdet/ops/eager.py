@@ -23,3 +23,13 @@ def compiled_here() -> bool:
     """
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
     return torch.compiler.is_compiling() and not exporting()
+
+
+def plain_for_gradients(x: Tensor) -> Tensor:
+    """Maps for parts of any kind: not channels last where a gradient is wanted on the CPU.
+
+    There oneDNN's gradient of a strided 1x1 convolution by its weight writes out of bounds if the
+    maps are channels last and have 2 channels or more, but fewer than a vector register has floats:
+    8 with AVX2, 16 with AVX-512 (torch 2.13).
+    """
+    return x.contiguous() if torch.is_grad_enabled() and x.device.type == "cpu" else x

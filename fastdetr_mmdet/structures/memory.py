@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ..ops.eager import plain_for_gradients
+
 T = TypeVar("T")
 
 
@@ -153,7 +155,7 @@ class Memory:
         """The tokens as feature maps, per level (bs, embed_dims, h, w)."""
         levels = self.tokens.split(self.level_sizes, dim=1)
         return [
-            tokens.transpose(1, 2).unflatten(2, shape)
+            plain_for_gradients(tokens.transpose(1, 2).unflatten(2, shape))
             for tokens, shape in zip(levels, self.spatial_shapes, strict=True)
         ]
 

@@ -1,11 +1,16 @@
 """What the CPU computes in its own way: sampling against grid_sample, regions against mmcv."""
 
+import threading
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmcv.ops import roi_align
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, ext_module
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.ops import align_regions, deformable
+from fastdetr_mmdet.ops import align_regions, deformable, regions_in_onnx
 from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
 
 SHAPES = ((7, 11), (4, 6), (1, 3))
@@ -68,6 +73,68 @@ def test_export_gets_operators_that_exporters_know(monkeypatch):
     assert len(called) == 1
 
 
+def test_compiled_code_samples_by_the_same_op():
+    """Not by grid_sample, which keeps every sample."""
+    inputs = [x.detach().requires_grad_() for x in make_inputs(dtype=torch.float32)]
+    operators = []
+
+    def backend(graph, _):
+        operators.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    def function(value, locations, weights):
+        return sample_and_sum(value, SHAPES, locations, weights)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend=backend, fullgraph=True)
+    results = []
+    for call in (compiled, function):
+        output = call(*inputs)
+        results.append((output, *torch.autograd.grad(output.square().sum(), inputs)))
+    assert "fastdetr_mmdet.sample_and_sum.default" in operators
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+    sides = [side for shape in SHAPES for side in shape]
+    torch.library.opcheck(deformable._sample_opaque, (*inputs, sides))
+
+
+def test_cuda_is_asked_as_mmcv_does(monkeypatch):
+    """The arguments of mmcv's kernels, forward and backward, on tensors without data."""
+    calls = []
+
+    def kernel(name):
+        def call(*args, im2col_step):
+            calls.append((name, [(x.shape, x.dtype) for x in args], im2col_step))
+            return args[0].new_empty(2, 23, 20)
+
+        return call
+
+    for name in ("ms_deform_attn_forward", "ms_deform_attn_backward"):
+        monkeypatch.setattr(ext_module, name, kernel(name))
+    monkeypatch.setattr(deformable, "_known", deformable._level_shapes)
+    with torch._subclasses.FakeTensorMode():
+        inputs = [torch.empty(x.shape, device="cuda") for x in make_inputs()]
+        grad = deformable._sample(*inputs, SHAPES)
+        deformable._hand_back(*inputs, grad, SHAPES)
+        value, *points = inputs
+        given = (value, *level_shapes(SHAPES, value.device), *points)
+        ctx = SimpleNamespace(save_for_backward=lambda *x: None, saved_tensors=given)
+        MultiScaleDeformableAttnFunction.forward(ctx, *given, len(value))
+        MultiScaleDeformableAttnFunction.backward(ctx, grad)
+    assert len(calls) == 4 and calls[:2] == calls[2:]
+
+
+def test_warnings_are_shown_once_all_the_same():
+    """``catch_warnings`` in every step would make Python forget which it has shown."""
+    value, locations, weights = make_inputs(dtype=torch.float32)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            warnings.warn("as a training step may", UserWarning, stacklevel=1)
+            sample_and_sum(value, SHAPES, locations, weights).sum().backward()
+    assert [str(warning.message) for warning in shown] == ["as a training step may"]
+
+
 def test_traced_models_can_be_saved(tmp_path):
     value, locations, weights = (x.detach().float() for x in make_inputs())
 
@@ -118,3 +185,12 @@ def test_regions_of_broken_boxes():
     torch.testing.assert_close(good, torch.ones(2, 3, 3))
     assert bad.isnan().all()
     assert align_regions(maps, boxes[:, :0], 3).shape == (0, 2, 3, 3)
+
+
+def test_exporting_is_each_threads_own():
+    maps, boxes, found = torch.ones(1, 2, 4, 4), torch.tensor([[[0.0, 0, 4, 4]]]), []
+    with regions_in_onnx():
+        other = threading.Thread(target=lambda: found.append(align_regions(maps, boxes, 3)))
+        other.start()
+        other.join()
+    torch.testing.assert_close(found[0], torch.ones(1, 2, 3, 3))

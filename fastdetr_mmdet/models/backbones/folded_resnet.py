@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,10 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Frozen = dict[nn.Module, tuple[Tensor, Tensor]]  # norm -> its scale and shift, (channels,) each
+from ...ops.eager import on_plain_cpu, plain_for_gradients
+from ...structures.boxes import at_least_float32
+
+_Pair = tuple[Tensor, Tensor]
 
 
 @MODELS.register_module()
@@ -24,11 +28,12 @@ class FoldedResNet(ResNet):
     al. 2020, arXiv 2005.12872, Sec. 4.
 
     A batch norm that is frozen (``norm_eval=True``, the DETR family's setting) is a scale and a
-    shift per channel: they are folded into the weight and bias of the convolution before it, anew
-    in every step, because the convolution goes on learning. What lies between the two need then be
-    neither computed nor kept for the gradient. The maps are laid out channels last where that is
-    what the machine's convolutions want: on a CPU, and in half precision on a GPU. Norms in
-    training mode, other convolutions and plugins are left as they are.
+    shift per channel: they are folded into the weight and bias of the convolution before it. In
+    training that is done in every step, because the convolution goes on learning. What lies between
+    the two need then be neither computed nor kept for the gradient. Without gradients on the CPU it
+    is done once, until a weight, statistic or norm's mode changes. The maps are laid out channels
+    last where that is what the machine's convolutions want: on a CPU, and in half precision on a
+    GPU. Norms in training mode, other convolutions and plugins are left as they are.
 
     Results equal mmdet's within float32's rounding; parameters have the same names. Takes what
     mmdet's ``ResNet`` takes.
@@ -41,66 +46,136 @@ class FoldedResNet(ResNet):
             x: (bs, 3, H, W)
             returns: per stage (bs, channels, h, w)
         """
-        if _channels_last(x):
+        if self._channels_last(x):
             x = x.contiguous(memory_format=torch.channels_last)
-        frozen = _scales_and_shifts([m for m in self.modules() if _is_frozen(m)])
+        folds = _folds_of(self, x)
         if self.deep_stem:
             x = self.stem(x)
         else:
-            x = F.relu_(_conv_norm(x, self.conv1, self.norm1, frozen))
+            x = F.relu_(folds.convolve(x, self.conv1, self.norm1))
         x = self.maxpool(x)
         outs = []
         for index, name in enumerate(self.res_layers):
             for block in getattr(self, name):
-                x = _run_block(block, x, frozen)
+                x = _run_block(block, x, folds)
             if index in self.out_indices:
-                outs.append(x)
+                outs.append(plain_for_gradients(x))
         return tuple(outs)
 
-
-def _channels_last(x: Tensor) -> bool:
-    if x.device.type == "cpu":
-        return True
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    return x.is_cuda and (half or torch.is_autocast_enabled(x.device.type))
-
-
-def _run_block(block: Any, x: Tensor, frozen: Frozen) -> Tensor:
-    """What the block computes; by the block itself where there is nothing to fold."""
-    if type(block) not in (BasicBlock, Bottleneck) or getattr(block, "with_plugins", False):
-        return block(x)
-    if block.with_cp and x.requires_grad:
-        return F.relu_(checkpoint(_run_branches, block, x, frozen, use_reentrant=False))
-    return F.relu_(_run_branches(block, x, frozen))
+    def _channels_last(self, x: Tensor) -> bool:
+        if x.is_cuda:  # torch 2.3 takes no argument; without one CUDA is meant
+            return x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled()
+        if x.device.type != "cpu":
+            return False
+        return not torch.is_grad_enabled() or not any(map(_is_unsafe, self.modules()))
 
 
-def _run_branches(block: Any, x: Tensor, frozen: Frozen) -> Tensor:
-    out = F.relu_(_conv_norm(x, block.conv1, block.norm1, frozen))
-    out = _conv_norm(out, block.conv2, block.norm2, frozen)
-    if isinstance(block, Bottleneck):
-        out = _conv_norm(F.relu_(out), block.conv3, block.norm3, frozen)
-    return out.add_(x if block.downsample is None else _downsample(block.downsample, x, frozen))
+def _is_unsafe(module: nn.Module) -> bool:
+    """Whether oneDNN's gradient by the weight may write out of bounds: see plain_for_gradients."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels < 16
+    )
 
 
-def _downsample(layers: nn.Sequential, x: Tensor, frozen: Frozen) -> Tensor:
-    *before, conv, norm = layers  # an average pooling in the variants that have one
-    for layer in before:
-        x = layer(x)
-    return _conv_norm(x, conv, norm, frozen)
+class _Folds:
+    """Frozen norms folded into the convolutions before them.
+
+    Args:
+        norms: The frozen ones.
+        sources: Every weight and statistic, if what is folded may be kept until one changes.
+    """
+
+    def __init__(self, norms: Sequence[Any], sources: Sequence[Tensor] = ()) -> None:
+        self.norms, self.sources = norms, sources
+        self.scales = _scales_and_shifts(norms)
+        self.kept: dict[nn.Module, _Pair] | None = None
+        if sources:
+            self.kept = {}
+            self.stamps = _stamps(sources)
+            self.probes = [x.detach()[(-1,) * x.dim()].view(1) for x in sources]
+            self.probed = torch.cat(self.probes)
+
+    def still_hold(self, norms: Sequence[Any], sources: Sequence[Tensor]) -> bool:
+        """Whether nothing has changed since.
+
+        Writing into ``.data``, as an EMA hook does, counts up no version: one number of every
+        tensor is looked at, too.
+        """
+        same = norms == self.norms and _stamps(sources) == self.stamps
+        return same and torch.equal(torch.cat(self.probes), self.probed)
+
+    def convolve(self, x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+        """Convolution and norm, as one convolution if the norm is frozen."""
+        if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or norm not in self.scales:
+            return norm(conv(x))
+        pair = self.kept.get(conv) if self.kept is not None else None
+        if pair is None:
+            pair = _fold(conv, *self.scales[norm], x)
+            if self.kept is not None:
+                self.kept[conv] = pair
+        return F.conv2d(x, *pair, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def _conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module, frozen: Frozen) -> Tensor:
-    """Convolution and norm, as one convolution if the norm is frozen."""
-    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or norm not in frozen:
-        return norm(conv(x))
-    scale, shift = frozen[norm]
+# Not an attribute of the model, which is copied, pickled and compared.
+_KEPT: WeakKeyDictionary[nn.Module, _Folds] = WeakKeyDictionary()
+
+
+def _folds_of(model: nn.Module, x: Tensor) -> _Folds:
+    modules = list(model.modules())
+    norms = [module for module in modules if _is_frozen(module)]
+    if torch.is_grad_enabled() or not on_plain_cpu(x):
+        return _Folds(norms)
+    tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
+    sources = [t for t in tensors if t is not None and t.is_floating_point()]
+    if any(t.is_inference() for t in sources):  # these count no versions
+        return _Folds(norms)
+    folds = _KEPT.get(model)
+    if folds is None or not folds.still_hold(norms, sources):
+        folds = _KEPT[model] = _Folds(norms, sources)
+    return folds
+
+
+def _stamps(tensors: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+    return [(id(t), t._version, t.data_ptr()) for t in tensors]
+
+
+def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor, x: Tensor) -> _Pair:
+    """Weight and bias of the one convolution."""
     weight = conv.weight
     if x.is_contiguous(memory_format=torch.channels_last):
         # Or the convolution and its gradient would each make this copy.
         weight = weight.contiguous(memory_format=torch.channels_last)
-    weight = weight * scale[:, None, None, None]
-    bias = shift if conv.bias is None else torch.addcmul(shift, conv.bias, scale)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    bias = shift
+    if conv.bias is not None:
+        bias = torch.addcmul(shift, at_least_float32(conv.bias), scale)
+    return (weight * scale[:, None, None, None]).to(weight.dtype), bias.to(weight.dtype)
+
+
+def _run_block(block: Any, x: Tensor, folds: _Folds) -> Tensor:
+    """What the block computes; by the block itself where there is nothing to fold."""
+    if type(block) not in (BasicBlock, Bottleneck) or getattr(block, "with_plugins", False):
+        return block(x)
+    if block.with_cp and x.requires_grad:
+        return F.relu_(checkpoint(_run_branches, block, x, folds, use_reentrant=False))
+    return F.relu_(_run_branches(block, x, folds))
+
+
+def _run_branches(block: Any, x: Tensor, folds: _Folds) -> Tensor:
+    out = F.relu_(folds.convolve(x, block.conv1, block.norm1))
+    out = folds.convolve(out, block.conv2, block.norm2)
+    if isinstance(block, Bottleneck):
+        out = folds.convolve(F.relu_(out), block.conv3, block.norm3)
+    return out.add_(x if block.downsample is None else _downsample(block.downsample, x, folds))
+
+
+def _downsample(layers: nn.Sequential, x: Tensor, folds: _Folds) -> Tensor:
+    *before, conv, norm = layers  # an average pooling in the variants that have one
+    for layer in before:
+        x = layer(x)
+    return folds.convolve(x, conv, norm)
 
 
 def _is_frozen(norm: nn.Module) -> bool:
@@ -112,13 +187,13 @@ def _is_frozen(norm: nn.Module) -> bool:
     )
 
 
-def _scales_and_shifts(norms: Sequence[Any]) -> Frozen:
+def _scales_and_shifts(norms: Sequence[Any]) -> dict[nn.Module, _Pair]:
     """Of all norms together: a few operations, and not a few for each of fifty."""
-    frozen: Frozen = {}
+    frozen: dict[nn.Module, _Pair] = {}
     for eps in {norm.eps for norm in norms}:
         alike = [norm for norm in norms if norm.eps == eps]
         weight, bias, mean, var = (
-            torch.cat([getattr(norm, name) for norm in alike])
+            at_least_float32(torch.cat([getattr(norm, name) for norm in alike]))
             for name in ("weight", "bias", "running_mean", "running_var")
         )
         scale = weight * torch.rsqrt(var + eps)

@@ -1,11 +1,18 @@
 """Frozen batch norms folded into convolutions: mmdet's ResNet with less work."""
 
+import copy
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from mmdet.registry import MODELS
 from support.models import randomise
 from support.tolerances import assert_near
 
+from fastdetr_mmdet.models.backbones import folded_resnet
 from fastdetr_mmdet.models.backbones.folded_resnet import FoldedResNet
 
 SMALL = dict(base_channels=4, stem_channels=4)
@@ -92,3 +99,109 @@ def test_frozen_norms_are_not_called():
             model(torch.randn(2, 3, 64, 64))
             counts.append(len(calls))
         assert tuple(counts) == expected
+
+
+def by_ema(model):
+    for parameter in model.parameters():  # as mmengine's EMAHook, which counts up no version
+        parameter.data.copy_(parameter.data * 0.9)
+
+
+def by_optimiser(model):
+    with torch.enable_grad():
+        model(torch.ones(1, 3, 64, 64))[-1].sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+
+
+def by_training(model):
+    model.train()
+    model(torch.ones(2, 3, 64, 64))
+    model.eval()
+
+
+CHANGES = {
+    "EMA": by_ema,
+    "optimiser": by_optimiser,
+    "statistics": by_training,
+    "load_state_dict": lambda m: m.load_state_dict({k: v / 2 for k, v in m.state_dict().items()}),
+    "other tensors": lambda m: setattr(m.conv1.weight, "data", m.conv1.weight.data / 2),
+    "norms in training mode": lambda m: m.layer1.train(),
+    "float64": lambda m: m.double(),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+@torch.no_grad()
+def test_what_is_kept_follows_the_weights(change):
+    models = pair(depth=18, norm_eval=False)
+    x = torch.randn(2, 3, 64, 64)
+    for model in models:
+        model.eval()
+        model(x)
+        CHANGES[change](model)
+    x = x.to(models[0].conv1.weight.dtype)
+    for ours, theirs in zip(*(model(x) for model in models), strict=True):
+        assert_near(ours, theirs)
+
+
+@torch.no_grad()
+def test_weights_are_folded_once(monkeypatch):
+    """Also by threads; nothing of it is in the model, its copies and files."""
+    calls = []
+    fold = folded_resnet._fold
+    monkeypatch.setattr(folded_resnet, "_fold", lambda *args: calls.append(1) or fold(*args))
+    model = pair(depth=18, **FROZEN)[0]
+    before, x = set(vars(model)), torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    assert len(calls) == 20 and set(vars(model)) == before
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(torch.no_grad()(model), 4 * [x]))
+    assert len(calls) == 20
+    copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for maps in (*found, *(other(x) for other in copies)):
+        for ours, wanted in zip(maps, expected, strict=True):
+            assert torch.equal(ours, wanted)
+    assert len(calls) == 60
+    alive = len(folded_resnet._KEPT)
+    del model, copies, pool
+    assert len(folded_resnet._KEPT) <= alive - 3
+
+
+CRASHING = """
+import sys
+import torch
+from torch import nn
+sys.path.insert(0, "tests")
+from support.memories import make_memory
+from fastdetr_mmdet.models import FoldedResNet
+
+torch.set_num_threads(1)
+narrow, wide = (
+    FoldedResNet(depth=18, base_channels=c, stem_channels=c, norm_eval=True) for c in (4, 16)
+)
+neck, strided = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1, stride=2, bias=False)
+memory = make_memory(2 * ((448, 640),), embed_dims=4)
+for part in (
+    lambda: narrow(torch.randn(2, 3, 224, 320))[-1],
+    lambda: strided(neck(wide(torch.randn(2, 3, 224, 320))[0])),
+    lambda: strided(memory.maps()[0]),
+):
+    for _ in range(12):
+        part().square().mean().backward()
+    print("lives", flush=True)
+"""
+
+
+def test_gradients_of_narrow_maps_do_not_corrupt_memory():
+    """oneDNN's gradient of a strided 1x1 convolution of few channels, if they are channels last.
+
+    In the backbone itself, behind its maps, and behind an encoder's.
+    """
+    run = subprocess.run([sys.executable, "-c", CRASHING], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.count("lives")) == (0, 3), run.stderr[-2000:]
+
+
+def test_autocast_is_asked_for_as_every_torch_can(monkeypatch):
+    """torch 2.3's function takes no argument."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)
+    with torch._subclasses.FakeTensorMode():
+        assert FoldedResNet(18)._channels_last(torch.empty(1, 3, 8, 8, device="cuda"))
