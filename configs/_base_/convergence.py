@@ -7,7 +7,7 @@ train_images = 'images/'
 val_ann = 'val.json'
 val_images = 'images/'
 classes = ('Platelets', 'RBC', 'WBC')  # as the annotation files name them
-image_scale = (240, 180)  # longest and shortest side at most, in pixels
+image_scale = (240, 180)  # width and height in pixels; images are stretched to it
 max_epochs = 30
 
 embed_dims = 96
@@ -56,7 +56,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=False),
     dict(
         type='RandomFlip',
         prob=[0.25, 0.25, 0.25],
@@ -65,7 +65,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=False),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

@@ -14,7 +14,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(bbox_head=dict(num_classes=len(classes)))
+model = dict(
+    bbox_head=dict(num_classes=len(classes)),
+    # validated, and deployed, without padding at any batch size; see docs/inference.md
+    test_cfg=dict(separate_sizes=True))
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),

@@ -7,7 +7,8 @@ train_images = 'images/'
 val_ann = 'val.json'
 val_images = 'images/'
 classes = ('class_a', 'class_b')  # as the annotation files name them
-image_scale = (320, 320)  # longest and shortest side at most, in pixels
+# Width and height in pixels, to which images are stretched; a square suits both orientations.
+image_scale = (320, 320)
 max_epochs = 40
 
 _base_ = '../demo/fast-detr_r18_shapes.py'
@@ -22,7 +23,7 @@ train_dataset = dict(
     pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True),
-        dict(type='Resize', scale=image_scale, keep_ratio=True),
+        dict(type='Resize', scale=image_scale, keep_ratio=False),
         dict(type='RandomFlip', prob=0.5),
         dict(type='PackDetInputs'),
     ])
@@ -33,7 +34,7 @@ val_dataset = dict(
     data_prefix=dict(img=val_images),
     pipeline=[
         dict(type='LoadImageFromFile'),
-        dict(type='Resize', scale=image_scale, keep_ratio=True),
+        dict(type='Resize', scale=image_scale, keep_ratio=False),
         dict(type='LoadAnnotations', with_bbox=True),
         dict(
             type='PackDetInputs',

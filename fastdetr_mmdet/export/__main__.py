@@ -17,7 +17,6 @@ from ..utils.files import would_overwrite
 from .comparison import measure_speed
 from .errors import ExportError, check_packages
 from .onnx_file import export_onnx
-from .preprocessing import Preprocessing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="of the images in pixels; default: the scale of the config's test pipeline",
+        help="of the images in pixels; default: what the config's test pipeline makes of them",
     )
     parser.add_argument(
         "--batch-size", type=int, default=1, help="images per batch, unless --dynamic; default 1"
@@ -81,11 +80,11 @@ def _export(given: argparse.Namespace) -> None:
             f"{given.out} is the config or the checkpoint to export; name another file to write."
         )
     detector = _load(given)
-    preprocessing = Preprocessing.from_detector(detector)
-    size = tuple(given.image_size or preprocessing.image_size)
-    found = export_onnx(detector, given.out, preprocessing, given.dynamic, size, given.batch_size)
+    size = tuple(given.image_size) if given.image_size else None
+    found = export_onnx(detector, given.out, None, given.dynamic, size, given.batch_size)
     for comparison in found:
         print(comparison)
+    size = found[0].image_size[1:]
     fixed = f"batches of {given.batch_size} x {size[0]} x {size[1]}"
     free = "any number of images of any size" if given.dynamic else fixed
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB, {free}")

@@ -62,10 +62,10 @@ def compare(
         image_size: (bs, H, W).
         seed: Of the images.
     """
-    bs, height, width = image_size
-    images = torch.randn(bs, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    found = _run_onnx(_session(path), images)
-    expected = _run_torch(detector, images)
+    session = _session(path)
+    images, sizes = _batch(session, image_size, seed)
+    found = _run_onnx(session, images, sizes)
+    expected = _run_torch(detector, images, sizes)
     worst_score = worst_box = 0.0
     unmatched = 0
     for ours, theirs in zip(found, expected, strict=True):
@@ -96,11 +96,11 @@ def measure_speed(
     path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], repeats: int = 5
 ) -> dict[str, float]:
     """Median seconds per batch, of onnxruntime and of PyTorch, with torch's number of threads."""
-    images = torch.randn(image_size[0], 3, *image_size[1:])
     session = _session(path)
+    images, sizes = _batch(session, image_size)
     runs: dict[str, Callable[[], Any]] = {
-        "onnxruntime": lambda: _run_onnx(session, images),
-        "PyTorch": lambda: _run_torch(detector, images),
+        "onnxruntime": lambda: _run_onnx(session, images, sizes),
+        "PyTorch": lambda: _run_torch(detector, images, sizes),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -122,15 +122,42 @@ def _session(path: str | Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _run_onnx(session: Any, images: Tensor) -> Sequence[Detections]:
-    return list(zip(*session.run(None, {"images": images.numpy()}), strict=True))
+def _batch(
+    session: Any, image_size: tuple[int, int, int], seed: int = 0
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Random images, and the (h, w) of each: padded, in turn in height and width, if the file asks.
+
+    Padding is random too, which PyTorch gets as well.
+    """
+    (images, *padded) = session.get_inputs()
+    bs, height, width = image_size
+    generator = torch.Generator().manual_seed(seed)
+    batch = torch.randn(bs, images.shape[1], height, width, generator=generator)
+    if not padded:
+        return batch, [(height, width)] * bs
+    cut = (((height * 3 + 3) // 4, width), (height, (width * 2 + 2) // 3), (height, width))
+    return batch, [cut[image % 3] for image in range(bs)]
+
+
+def _run_onnx(
+    session: Any, images: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Sequence[Detections]:
+    values = (images.numpy(), np.array(sizes, dtype=np.int64))
+    names = [given.name for given in session.get_inputs()]
+    return list(zip(*session.run(None, dict(zip(names, values, strict=False))), strict=True))
 
 
 @torch.no_grad()
-def _run_torch(detector: Any, images: Tensor) -> Sequence[Detections]:
-    size = tuple(images.shape[-2:])
-    metainfo = dict(img_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
-    samples = [DetDataSample(metainfo=metainfo) for _ in images]
+def _run_torch(
+    detector: Any, images: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Sequence[Detections]:
+    shape = tuple(images.shape[-2:])
+    samples = [
+        DetDataSample(
+            metainfo=dict(img_shape=size, batch_input_shape=shape, scale_factor=(1.0, 1.0))
+        )
+        for size in sizes
+    ]
     training, head = detector.training, detector.bbox_head
     test_cfg = head.test_cfg
     head.test_cfg = dict(test_cfg, score_thr=0.0)  # the file returns detections of any score

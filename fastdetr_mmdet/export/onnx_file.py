@@ -26,6 +26,7 @@ from .preprocessing import Preprocessing
 OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
 DETECTIONS = "k"  # axis 1 of the outputs, where its length follows from the image's
+INPUTS = ("images", "image_sizes")
 OUTPUTS = ("boxes", "scores", "labels")
 
 
@@ -41,6 +42,8 @@ def export_onnx(
     """Write a detector as one ONNX file of standard operators, as a whole or not at all.
 
     The graph is ``DetectionGraph``: input ``images``, outputs ``boxes``, ``scores``, ``labels``.
+    Where images are padded there is a second input, ``image_sizes``: if the model's preprocessor
+    pads, or if the size is fixed and images keep their aspect ratio.
 
     Args:
         detector: A ``FastDETR``, on the CPU; as mmdet's ``init_detector`` makes it, unless
@@ -48,7 +51,9 @@ def export_onnx(
         path: The file to write; one that is there is replaced.
         preprocessing: What the file's metadata say; None: taken from the detector's config.
         dynamic: Whether the images' number, height and width are free; else they are fixed.
-        image_size: (H, W) in pixels; None: the test pipeline's. If dynamic, only traced with.
+        image_size: (H, W) in pixels; None: what the test pipeline resizes to, or, if the size is
+            fixed and images keep their aspect ratio, the square that holds them upright too. If
+            dynamic, only traced with.
         batch_size: Images per batch of a file that is not dynamic.
         check: Whether to run the file before it takes its place, and compare it with PyTorch; if
             dynamic, on two sizes.
@@ -66,20 +71,26 @@ def export_onnx(
     path = Path(path)
     _check(detector, path, image_size)
     preprocessing = preprocessing or Preprocessing.from_detector(detector)
-    height, width = image_size or preprocessing.image_size
+    preprocessing, (height, width) = preprocessing.for_file(dynamic, image_size)
+    padded = preprocessing.pad_to != (1, 1)
+    if padded:
+        _check_padding(detector)
     training = detector.training
     graph = DetectionGraph(detector).eval()
     # Two images: what is traced with one would be fixed to one.
-    images = torch.zeros(2 if dynamic else batch_size, 3, height, width)
+    bs = 2 if dynamic else batch_size
+    inputs = [torch.zeros(bs, len(preprocessing.mean), height, width)]
+    if padded:
+        inputs.append(torch.tensor([[height, width]] * bs))
     try:
         with _quiet(), torch.no_grad(), regions_in_onnx():
-            exported = _trace(graph, images, dynamic)
+            exported = _trace(graph, inputs, dynamic)
             program = torch.onnx.export(
                 exported,
-                (images,),
+                tuple(inputs),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images"],
+                input_names=list(INPUTS[: len(inputs)]),
                 output_names=list(OUTPUTS),
                 verbose=False,
             )
@@ -113,13 +124,31 @@ def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) 
         raise ExportError(f"{path} cannot be written: make the folder {path.parent} first.")
 
 
-def _trace(graph: nn.Module, images: Tensor, dynamic: bool) -> Any:
-    """As a program of torch.export; a part that fixes a size is refused, not silently obeyed."""
-    shapes = {axis: torch.export.Dim.DYNAMIC for axis in AXES} if dynamic else None
-    try:
-        return torch.export.export(
-            graph, (images,), dynamic_shapes={"images": shapes}, strict=False
+def _check_padding(detector: Any) -> None:
+    """Refuse a detector whose ``predict`` computes each padded image by itself."""
+    advice = "Images of this file are padded. Add --dynamic, or --cfg-options"
+    if detector.separate_sizes:
+        raise ExportError(
+            f"model.test_cfg.separate_sizes=True keeps padding out. {advice} "
+            "model.test_cfg.separate_sizes=False."
         )
+    for part in (detector.transformer.encoder, *detector.transformer.decoder.modules()):
+        if getattr(part, "ignore_padding", False):
+            raise ExportError(
+                f"{type(part).__name__} with ignore_padding=True keeps padding out. {advice} with "
+                "ignore_padding=False."
+            )
+
+
+def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
+    """As a program of torch.export; a part that fixes a size is refused, not silently obeyed."""
+    free = torch.export.Dim.DYNAMIC
+    shapes = tuple(
+        {axis: free for axis in (AXES if given.dim() == 4 else (0,))} if dynamic else None
+        for given in inputs
+    )
+    try:
+        return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever a part of the model, own or foreign, does
         what = "with free image sizes" if dynamic else "at all"
         advice = "; leave --dynamic out to fix the image size" if dynamic else ""

@@ -1,13 +1,15 @@
-"""What has to be done to an image before the graph sees it, as the file's metadata."""
+"""How an image becomes the graph's input, for the file's metadata."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .errors import ExportError
+
+_WITHOUT_PIXELS = ("LoadAnnotations", "PackDetInputs")
 
 
 @dataclass(frozen=True)
@@ -16,62 +18,171 @@ class Preprocessing:
 
     Args:
         classes: Names, by label.
-        channels: 'RGB' or 'BGR': order of the input's channels, of mean and of std.
-        mean, std: Per channel, of pixel values from 0 to 255: ``(pixel - mean) / std``.
-        scale: (long side, short side), or, without keep_ratio, (w, h), in pixels, to which the
-            config's test pipeline resizes.
-        keep_ratio: Whether an image is made as large as fits the scale, or stretched to it.
+        channels: 'RGB', 'BGR', or 'loaded', the loader's order: of the input's channels, mean and
+            std.
+        mean, std: Per channel, in the loader's units: ``(pixel - mean) / std``.
+        scale: (w, h) in pixels to which images are resized; or None.
+        keep_ratio: Whether an image is made as large as fits the scale, which then is (long side,
+            short side), or stretched to it.
         config: Name of the config, without folder.
+        scale_factor: (w, h) by which images are resized if there is no scale; or None.
+        interpolation: Of the resizing: 'bilinear' and so on, as OpenCV names them.
+        loader: Name of the transform that reads a file.
+        color_type: How mmcv's loader decodes a file: 'color', 'grayscale', 'unchanged' and so on.
+        pad_to: Height and width are padded, at the bottom and at the right, to multiples of these;
+            (1, 1) is no padding. A file of fixed size says its own height and width.
+        pad_value: Of padding, after normalisation.
     """
 
     classes: Sequence[str]
     channels: str
     mean: Sequence[float]
     std: Sequence[float]
-    scale: tuple[int, int]
+    scale: tuple[int, int] | None
     keep_ratio: bool
     config: str = ""
+    scale_factor: tuple[float, float] | None = None
+    interpolation: str = "bilinear"
+    loader: str = "LoadImageFromFile"
+    color_type: str = "color"
+    pad_to: tuple[int, int] = (1, 1)
+    pad_value: float = 0.0
 
     @classmethod
     def from_detector(cls, detector: Any) -> Preprocessing:
-        """Of a detector made by mmdet's ``init_detector``, from the config that it carries.
+        """Read the config that mmdet's ``init_detector`` leaves in a detector.
 
         Raises:
-            ExportError: if the config's test pipeline has no ``Resize`` to one scale, or its
-                preprocessor does not normalise.
+            ExportError: if the test pipeline does anything to the pixels that the fields above
+                cannot describe.
         """
         cfg = detector.cfg
         given = cfg.model.get("data_preprocessor") or {}
-        if given.get("mean") is None or given.get("std") is None:
-            raise ExportError(
-                "model.data_preprocessor has no mean and std, so the file could not tell its users "
-                "how to normalise an image; set both ([0, 0, 0] and [1, 1, 1] for none)."
-            )
+        channels = cfg.model.backbone.get("in_channels", 3)
         swapped = given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False)
-        pipeline = cfg.test_dataloader.dataset.pipeline
-        resize: dict = next((step for step in pipeline if step["type"].endswith("Resize")), {})
-        scale = resize.get("scale")
-        if scale is None or len(scale) != 2:
-            raise ExportError(
-                "test_dataloader.dataset.pipeline has no Resize with one scale=(w, h), from which "
-                "the exported file takes the size of its images; add one."
-            )
-        keep_ratio = bool(resize.get("keep_ratio", False))
+        apart = (cfg.model.get("test_cfg") or {}).get("separate_sizes")  # predict cuts padding off
+        load, resize = _pixel_steps(cfg.test_dataloader.dataset.pipeline)
         return cls(
             classes=tuple(detector.dataset_meta["classes"]),
-            channels="RGB" if swapped else "BGR",
-            mean=tuple(map(float, given["mean"])),
-            std=tuple(map(float, given["std"])),
-            scale=(max(scale), min(scale)) if keep_ratio else (scale[0], scale[1]),
-            keep_ratio=keep_ratio,
+            channels=("RGB" if swapped else "BGR") if channels == 3 else "loaded",
+            mean=_per_channel("mean", given.get("mean") or [0.0], channels),
+            std=_per_channel("std", given.get("std") or [1.0], channels),
             config=str(getattr(cfg, "filename", None) or "").replace("\\", "/").split("/")[-1],
+            loader=_name(load),
+            color_type=load.get("color_type", "color"),
+            pad_to=(1, 1) if apart else (given.get("pad_size_divisor", 1),) * 2,
+            pad_value=float(given.get("pad_value", 0)),
+            **_resizing(resize),
         )
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of an image that fills the scale."""
-        return self.scale[1], self.scale[0]
+    def for_file(
+        self, dynamic: bool, image_size: tuple[int, int] | None
+    ) -> tuple[Preprocessing, tuple[int, int]]:
+        """How images are prepared for a file, and the (H, W) of its padded images.
+
+        If dynamic, images are padded as the model pads. If not, they are stretched to the file's
+        size if the model was trained so, and else padded to it.
+
+        Args:
+            dynamic: Whether height and width are free; the size is then one to trace with.
+            image_size: (H, W); None: the scale's.
+
+        Raises:
+            ExportError: if no size follows from the config.
+        """
+        if image_size is None and self.scale is None:
+            raise ExportError(
+                f"Resize has scale_factor={self.scale_factor}, from which no image size follows. "
+                "Give --image-size H W."
+            )
+        scale = self.scale if image_size is None else (image_size[1], image_size[0])
+        assert scale is not None
+        if dynamic:
+            return self, self._padded(scale)
+        if self.keep_ratio or self.scale is None:
+            # by default a square, which holds upright images too
+            size = self._padded((max(scale),) * 2 if image_size is None else scale)
+            long_short = None if self.scale is None else (max(scale), min(scale))
+            return replace(self, scale=long_short, pad_to=size), size
+        size = self._padded(scale)
+        return replace(self, scale=scale, pad_to=size if size != scale[::-1] else (1, 1)), size
+
+    def _padded(self, scale: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of an image of (w, h) with its padding."""
+        height, width = (-(-s // to) * to for s, to in zip(scale[::-1], self.pad_to, strict=True))
+        return height, width
 
     def metadata(self) -> dict[str, str]:
         """Every entry as JSON."""
         return {key: json.dumps(value) for key, value in asdict(self).items()}
+
+
+def _name(step: dict) -> str:
+    """Of a transform, which pure Python configs may give as a class."""
+    kind = step["type"]
+    return kind.__name__ if isinstance(kind, type) else str(kind).split(".")[-1]
+
+
+def _pixel_steps(pipeline: Sequence[dict]) -> tuple[dict, dict]:
+    """The steps of a test pipeline that load and resize; nothing else may change pixels."""
+    load, *rest = pipeline
+    steps = {_name(step): step for step in rest}
+    others = [name for name in steps if name not in ("Resize", *_WITHOUT_PIXELS)]
+    if others or "Resize" not in steps:
+        raise ExportError(
+            f"test_dataloader.dataset.pipeline has {', '.join(others) or 'no Resize'}. An exported "
+            "file describes one Resize and no other change of the pixels; set such a pipeline."
+        )
+    return load, steps["Resize"]
+
+
+def _resizing(resize: dict) -> dict[str, Any]:
+    """The fields that follow from the arguments of mmcv's ``Resize``."""
+    backend = resize.get("backend", "cv2")
+    if backend != "cv2":
+        raise ExportError(
+            f"The Resize of test_dataloader.dataset.pipeline has backend={backend!r}; an exported "
+            "file describes 'cv2' only."
+        )
+    keep_ratio = bool(resize.get("keep_ratio", False))
+    scale, factor = _pair(resize, "scale"), _pair(resize, "scale_factor")
+    if scale is None and factor is None:
+        raise ExportError(
+            "The Resize of test_dataloader.dataset.pipeline has neither scale nor scale_factor."
+        )
+    if scale is None and keep_ratio and factor[0] != factor[1]:
+        raise ExportError(
+            f"The Resize of test_dataloader.dataset.pipeline has scale_factor={factor} and "
+            "keep_ratio=True, which contradict each other. Give one scale_factor."
+        )
+    if scale is not None and keep_ratio:
+        scale = (max(scale), min(scale))
+    return dict(
+        scale=scale,
+        scale_factor=factor if scale is None else None,  # as mmcv, where the scale wins
+        keep_ratio=keep_ratio,
+        interpolation=resize.get("interpolation", "bilinear"),
+    )
+
+
+def _pair(resize: dict, key: str) -> Any:
+    """(w, h) of one number or two; None of None."""
+    value = resize.get(key)
+    if value is None:
+        return None
+    pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, (int, float)) and side > 0 for side in pair):
+        raise ExportError(
+            f"The Resize of test_dataloader.dataset.pipeline has {key}={value!r}; an exported file "
+            f"needs one {key}: a number or (w, h)."
+        )
+    return pair
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) not in (1, channels):
+        raise ExportError(
+            f"model.data_preprocessor.{name} has {len(values)} values, but "
+            f"model.backbone.in_channels={channels}. Set one value or {channels}."
+        )
+    return tuple(map(float, values)) * (channels // len(values))

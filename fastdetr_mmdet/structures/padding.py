@@ -54,11 +54,36 @@ def level_masks(
     if all(tuple(size) == (height, width) for size in image_sizes):
         return None, torch.ones(len(image_sizes), len(level_sizes), 2)
 
-    rows = torch.stack([torch.arange(height) < h for h, _ in image_sizes]).float()[:, None]
-    columns = torch.stack([torch.arange(width) < w for _, w in image_sizes]).float()[:, None]
+    rows = torch.stack([torch.arange(height) < h for h, _ in image_sizes])
+    columns = torch.stack([torch.arange(width) < w for _, w in image_sizes])
+    return masks_of(rows, columns, level_sizes, sources)
+
+
+def masks_of(
+    rows: Tensor,
+    columns: Tensor,
+    level_sizes: Sequence[Size],
+    mask_from: Sequence[int | None],
+) -> tuple[list[Tensor], Tensor]:
+    """Interpolate the rows and columns that belong to the images to every level.
+
+    Also used by exported graphs, where image sizes are tensors.
+
+    Args:
+        rows: True on the image.
+        columns: True on the image.
+        level_sizes: (h, w) of every feature level.
+        mask_from: As in ``level_masks``, one entry per level.
+
+    Shape:
+        rows: (bs, H) bool
+        columns: (bs, W) bool
+        returns: as ``level_masks``, but always with masks
+    """
+    whole = (rows[:, None].float(), columns[:, None].float())
     valid: list[tuple[Tensor, Tensor]] = []  # per level rows (bs, 1, h) and columns, 1 on the image
-    for (h, w), source in zip(level_sizes, sources, strict=True):
-        from_rows, from_columns = (rows, columns) if source is None else valid[source]
+    for (h, w), source in zip(level_sizes, mask_from, strict=True):
+        from_rows, from_columns = whole if source is None else valid[source]
         valid.append(
             (
                 F.interpolate(from_rows, size=h, mode="nearest"),

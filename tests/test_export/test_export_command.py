@@ -1,7 +1,6 @@
 """``python -m fastdetr_mmdet.export``, and the page that tells how to use its files."""
 
 import importlib.util
-import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
-from support.runs import ROOT, val_images
+from mmengine.config import Config
+from support.onnx_recipe import run_example
+from support.runs import val_images
 
 from fastdetr_mmdet.export import __main__ as command
 from fastdetr_mmdet.export import errors
@@ -27,32 +28,30 @@ def exported(tiny_run, tmp_path_factory):
 
 
 def test_file_is_fixed_to_the_test_scale(exported):
-    (images,) = onnxruntime.InferenceSession(exported).get_inputs()
+    images, sizes = onnxruntime.InferenceSession(exported).get_inputs()
     assert images.shape == [1, 3, 64, 64]
+    assert (sizes.name, sizes.shape) == ("image_sizes", [1, 2])
 
 
-def test_example_of_the_page(exported, tiny_run, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("canvas", [True, False], ids=["padded", "stretched"])
+def test_example_of_the_page(canvas, exported, tiny_run, tmp_path):
     """Run as it stands; it finds what mmdet finds, in pixels of the file."""
-    page = (ROOT / "docs/inference.md").read_text()
-    (example,) = re.findall(r"```python\n(import json\n.*?)```", page, flags=re.DOTALL)
-    fixed = re.search(r"`(resized = cv2\.resize.*)`", page)[1]
-    lines = example.splitlines()
-    assert sum(bool(line) and not line.startswith("import") for line in lines) == 10
-    example = "\n".join(fixed if line.startswith("resized =") else line for line in lines)
-    picture = val_images(tiny_run.data_root)[0]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "detector.onnx").write_bytes(exported.read_bytes())
-    (tmp_path / "image.jpg").write_bytes(open(picture, "rb").read())
-    names: dict = {}
-    exec(compile(example, "docs/inference.md", "exec"), names)
-
-    detector = init_detector(str(tiny_run.config), str(tiny_run.checkpoint), device="cpu")
-    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
-    resize.keep_ratio = False  # as the file that is fixed to a size
-    found = inference_detector(detector, picture).pred_instances
-    np.testing.assert_allclose(names["scores"][0], found.scores, atol=1e-3)
-    np.testing.assert_allclose(names["boxes"][0], found.bboxes, atol=0.1)
-    assert names["labels"][0].tolist() == found.labels.tolist()
+    config = Config.fromfile(tiny_run.config)
+    if canvas:
+        config.model.data_preprocessor.pad_size_divisor = 64
+    else:
+        config.test_dataloader.dataset.pipeline[1].keep_ratio = False
+        exported = tmp_path / "detector.onnx"
+        arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(exported)]
+        option = "test_dataloader.dataset.pipeline.1.keep_ratio=False"
+        assert command.main([*arguments, "--cfg-options", option]) == 0
+    detector = init_detector(config, str(tiny_run.checkpoint), device="cpu")
+    for picture in val_images(tiny_run.data_root):
+        names = run_example(exported, picture)
+        found = inference_detector(detector, picture).pred_instances
+        np.testing.assert_allclose(names["scores"], found.scores, atol=1e-4)
+        np.testing.assert_allclose(names["boxes"], found.bboxes, atol=0.1)
+        assert names["labels"].tolist() == found.labels.tolist()
 
 
 def test_packages_are_named(tiny_run, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Exported files: standard operators, run by onnxruntime, equal to PyTorch on two sizes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,41 @@ def test_equals_pytorch_on_any_size(dynamic):
     for comparison in comparisons:
         assert comparison.agrees(), str(comparison)
         assert comparison.boxes < 1e-3  # pixels
+
+
+@pytest.mark.parametrize("name", [SAM, "demo/fast-detr_r18_shapes"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+def test_padded_images(name, dynamic, tmp_path):
+    """With one channel, masks of every image by its size, and the padding that PyTorch sees."""
+    detector = small_detector(name, backbone__in_channels=1)
+    grey = replace(PREPROCESSING, channels="loaded", mean=(1.0,), std=(2.0,), scale=(96, 64))
+    path = tmp_path / "detector.onnx"
+    found = export_onnx(detector, path, replace(grey, pad_to=(32, 32)), dynamic, batch_size=2)
+    model = onnx.load(path)
+    assert [given.name for given in model.graph.input] == ["images", "image_sizes"]
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert about["pad_to"] == ([32, 32] if dynamic else [96, 96])
+    found.append(compare(path, detector, (2, 128, 160) if dynamic else (2, 96, 96), seed=1))
+    assert all(comparison.agrees() for comparison in found), list(map(str, found))
+    other = small_detector(name, backbone__in_channels=1)
+    other.make_memory = lambda features, images, samples: type(other).make_memory(
+        other, features, images, None
+    )
+    assert not compare(path, other, found[-1].image_size).agrees()  # masks matter
+
+
+@pytest.mark.parametrize(
+    "key, overrides",
+    [
+        ("separate_sizes", dict(test_cfg__separate_sizes=True)),
+        ("ignore_padding", dict(transformer__decoder__aligner__ignore_padding=True)),
+    ],
+)
+def test_a_detector_that_keeps_padding_out_is_not_padded(key, overrides, tmp_path):
+    detector = small_detector(SAM, **ONE_LAYER, **overrides)
+    with pytest.raises(ExportError, match=rf"{key}=True.*--dynamic"):
+        export_onnx(detector, tmp_path / "detector.onnx", PREPROCESSING)
+    assert not list(tmp_path.iterdir())
 
 
 def test_holds_standard_operators_only(dynamic):
@@ -131,8 +167,8 @@ def test_part_that_reads_a_size_is_refused():
     """Not obeyed in silence, which would fix the size."""
     images = torch.zeros(2, 3, 40, 50)
     with pytest.raises(ExportError, match=r"with free image sizes.*leave --dynamic out"):
-        onnx_file._trace(Counting(), images, dynamic=True)
-    onnx_file._trace(Counting(), images, dynamic=False)
+        onnx_file._trace(Counting(), [images], dynamic=True)
+    onnx_file._trace(Counting(), [images], dynamic=False)
 
 
 def test_only_fast_detr(tmp_path):

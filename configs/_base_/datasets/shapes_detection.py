@@ -5,12 +5,12 @@ train_images = 'train/'
 val_ann = 'annotations/val.json'
 val_images = 'val/'
 classes = ('disc', 'square', 'triangle', 'star', 'cross', 'ring')
-image_scale = (160, 160)  # longest and shortest side at most, in pixels
+image_scale = (160, 160)  # width and height in pixels; images are stretched to it
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=False),
     dict(
         type='RandomFlip',
         prob=[0.25, 0.25, 0.25],
@@ -19,7 +19,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=False),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

@@ -37,9 +37,9 @@ class FastDETR(BaseDetector):
         train_cfg: Handed to the head: ``assigner``.
         test_cfg: Handed to the head: ``max_per_img``. ``separate_sizes``: False, the official
             codes: images of different sizes are padded to one batch, which changes their results
-            a little (the backbone's convolutions see the padding, and some parts do). True: in
-            ``predict`` images of one size are a batch of their own, without padding, so that an
-            image gives the same result in every batch.
+            (the backbone's convolutions see the padding, and some parts do; how much depends on
+            what the training padded). True: in ``predict`` images of one size are a batch of their
+            own, without padding, so that an image gives the same result in every batch.
         data_preprocessor: ``DetDataPreprocessor`` config.
         init_cfg: As in mmengine.
 
