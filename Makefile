@@ -21,7 +21,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 # Tests marked gpu are left out where there is no CUDA device, and run where there is one.
 GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.is_available() else "not gpu")')
 
-.PHONY: help setup test test-slow smoke bench lint format demo clean
+# Instruction sets that `make test-isa` restricts torch, oneDNN and MKL to; one that the CPU lacks
+# runs as the default.
+ISAS ?= ONEDNN_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=default \
+    ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE
+
+.PHONY: help setup test test-isa test-slow smoke bench lint format demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +37,11 @@ setup: ## the virtual environment: torch, mmcv with its ops, mmengine, mmdet, mi
 
 test: setup ## the test suite, without the tests marked slow
 	$(PYTEST) -m "not slow and $(GPU)" $(PYTEST_ARGS)
+
+test-isa: setup ## the same under each instruction set of ISAS, one after the other
+	@for isa in $(ISAS); do \
+	    echo "$$isa"; env $$isa $(PYTEST) -m "not slow and $(GPU)" $(PYTEST_ARGS); \
+	done
 
 test-slow: setup ## the whole test suite
 	$(PYTEST) -m "$(GPU)" $(PYTEST_ARGS)

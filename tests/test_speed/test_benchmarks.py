@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import compare, growth, launches, table
+from benchmarks import compare, growth, launches, table, work
 from benchmarks.batches import make_batch
 from benchmarks.cases import CASES, Side, build_pair
 from benchmarks.clocks import Timing, alternate
@@ -33,8 +33,15 @@ def test_rows_and_table(tmp_path, capsys):
         assert row["ours_ms"] > 0 and row["theirs_ms"] > 0
         assert row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
     assert [row["objects"] for row in rows[1:3]] == [7, 50]
-    assert rows[1]["ratio_max"] < 1  # of all layers together, it is less than half
     assert capsys.readouterr().out.count("\n| conditional-detr | ") == 3
+
+
+def test_criterion_computes_all_layers_together(pair):
+    """mmdet's goes over the six layers one by one."""
+    batch = make_batch(1, (64, 96), 7)
+    calls = [work.criterion(side, batch, *work.predictions(pair[0], batch)) for side in pair]
+    ours, theirs = (launches.count(call, "cpu")["operators"] for call in calls)
+    assert 0 < ours < theirs / 2
 
 
 @pytest.mark.slow
@@ -138,7 +145,7 @@ def test_growth_draws(tmp_path):
     options = ["--models", "conditional-detr", "--grows", "side", "--steps", "2", "--rounds", "1"]
     growth.main([*options, "--threads", "1", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "growth.json").read_text())
-    assert [row["value"] for row in rows] == [160, 320] and rows[0]["ms"] < rows[1]["ms"]
+    assert [row["value"] for row in rows] == [160, 320] and all(row["ms"] > 0 for row in rows)
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
