@@ -19,7 +19,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.structures import InstanceData
 from support.models import make_batch
 from support.runs import ITERS, ROOT, log_rows, make_runner
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from fastdetr_mmdet import FastDETR
 from fastdetr_mmdet.engine.hooks import NumbersCheckHook, numbers_check
@@ -610,16 +610,50 @@ def test_full_disk(runner, at_steps, monkeypatch):
 # What it costs, and that it goes
 
 
-class CountReads(TorchDispatchMode):
-    """Counts how often a tensor's value is brought to Python, a wait where there is a GPU."""
+class CountWaits(TorchFunctionMode):
+    """Counts the calls for which Python would wait for a GPU.
+
+    Values brought to the host, results whose size depends on values, copies of host data.
+    """
+
+    NAMES = frozenset(
+        """item tolist numpy cpu __array__ __bool__ __int__ __float__ __index__ __contains__ equal
+        allclose nonzero argwhere masked_select unique bincount tensor as_tensor new_tensor
+        """.split()
+    )
 
     def __init__(self):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        self.count += name in self.NAMES or (
+            name == "__getitem__" and getattr(args[1], "dtype", None) == torch.bool
+        )
         return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x[0].item(),
+        lambda x: float(x[0]),
+        lambda x: bool(x[0]),
+        lambda x: x.cpu(),
+        lambda x: x.tolist(),
+        lambda x: x.numpy(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.tensor([1.0], device=x.device),
+    ],
+)
+def test_each_kind_of_wait_is_counted(wait):
+    x = torch.ones(3)
+    with CountWaits() as waits:
+        wait(x)
+    assert waits.count == 1
 
 
 @pytest.mark.parametrize("clip", [True, False], ids=["clipped", "not clipped"])
@@ -630,9 +664,9 @@ def test_waits_for_the_device(runner, clip):
         run = runner(optim_wrapper__clip_grad=dict(max_norm=0.1) if clip else None)
         run._hooks = [hook for hook in run.hooks if not isinstance(hook, NumbersCheckHook)]
         run.register_custom_hooks(hooks)
-        with CountReads() as reads:
+        with CountWaits() as waits:
             run.train()
-        counts.append(reads.count)
+        counts.append(waits.count)
     assert counts[0] > 0
     assert counts[1] - counts[0] == (0 if clip else ITERS)
 

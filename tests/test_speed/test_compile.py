@@ -1,4 +1,4 @@
-"""``compile=True``: transformer and head are one graph each, and compute the same."""
+"""``torch.compile``: what is one graph, where the whole detector breaks, and equal results."""
 
 import pytest
 import torch
@@ -50,6 +50,30 @@ def test_no_graph_breaks(name, training):
     reasons = [str(r.reason) for r in explained.break_reasons]
     assert explained.graph_break_count == 0, reasons
     assert explained.graph_count == 1
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_backbone_and_neck_are_one_graph(training):
+    model, (inputs, _) = small_detector(MODELS[0]).train(training), make_batch()
+    torch._dynamo.reset()
+    compiled = torch.compile(model.extract_feat, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (model.extract_feat, compiled):
+        model.zero_grad()
+        maps = function(inputs)
+        sum(x.square().mean() for x in maps).backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append((list(maps), grads))
+    assert results[0][1]
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_detector_breaks_only_where_padding_is_read():
+    """On the host, between neck and transformer."""
+    model = small_detector(MODELS[0])
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(model._forward)(*make_batch())
+    assert {reason.user_stack[-1].name for reason in explained.break_reasons} == {"host_shapes"}
 
 
 @pytest.mark.slow
