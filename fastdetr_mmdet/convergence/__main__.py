@@ -8,96 +8,72 @@ and continues what is not.
 from __future__ import annotations
 
 import argparse
+import functools
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
 
-from .budget import apply_budget
-from .data_check import check_data
-from .found import find_runs
-from .launch import train_all
-from .reference import read_reference
+from ..utils.cli import UsageError, UserError, command, positive_int
+from .budget import apply_budget, check_data
+from .output import read_reference, write_results
 from .results import read_curve
-from .run import Run
-from .write import write_results
-
-DEFAULT_SEEDS = (0, 1)
+from .runs import Run, discover_runs, train_all
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; see ``--help``. Returns 1 if a run failed, 2 if nothing could be started."""
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see ``--help``. Returns 1 if a run failed, 130 if it was interrupted."""
     args = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)
-    if not args.results_only and (not args.configs or args.epochs is None):
-        _parser().error("give CONFIG... and --epochs; only --results-only does without")
+    signal.signal(signal.SIGTERM, _interrupt)
+    references = [read_reference(path) for path in args.reference]
     notes: list[str] = []
-    try:
-        references = [read_reference(path) for path in args.reference]
-        if args.results_only:
-            names = [path.stem for path in args.configs]
-            runs, notes = find_runs(args.out, names, args.seeds, args.epochs)
-        else:
-            runs = prepare(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        failed = {} if args.results_only else train_all(runs, args.jobs, _tell)
-    except KeyboardInterrupt:
-        print("Interrupted. The same command continues where the runs are.", file=sys.stderr)
-        return 130
+    failed: dict[Run, str] = {}
+    budget: dict[str, Any] = {}
+    if args.results_only:
+        names = [path.stem for path in args.configs]
+        runs, notes = discover_runs(args.out, names, args.seeds, args.epochs)
+    elif not args.configs or args.epochs is None:
+        raise UsageError("Give CONFIG... and --epochs; only --results-only works without them.")
+    else:
+        runs = prepare(args)
+        options = {key: str(value) for key, value in (args.cfg_options or {}).items()}
+        budget = {"val_interval": args.val_interval, "jobs": args.jobs, "cfg_options": options}
+        try:
+            failed = train_all(runs, args.jobs, functools.partial(print, flush=True))
+        except KeyboardInterrupt:
+            print("Interrupted. The same command continues where the runs are.", file=sys.stderr)
+            return 130
     curves = [read_curve(run, failed.get(run)) for run in runs]
-    names_of_failed = "; ".join(map(str, failed))
+    message = f"{len(failed)} of {len(runs)} runs failed: {'; '.join(map(str, failed))}."
     if not any(curve.points for curve in curves):
-        if failed:
-            share = "All" if len(failed) == len(runs) else f"{len(failed)} of"
-            why = f"{share} {len(runs)} runs failed, for the reasons above: {names_of_failed}."
-        else:
-            why = "no run has been validated yet, so there is nothing to show."
-        print(f"error: {why}", file=sys.stderr)
-        return 1
-    budget = _budget(args, runs)
+        raise UserError(message if failed else "No run has been validated yet.")
+    epochs, seeds = max(run.epochs for run in runs), list(dict.fromkeys(run.seed for run in runs))
+    budget = {"epochs": epochs, "seeds": seeds} | budget
     for path in write_results(args.out, curves, budget, args.target, references, notes):
         print(path)
     if failed:
-        print(f"{len(failed)} of {len(runs)} runs failed: {names_of_failed}.", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _budget(args: argparse.Namespace, runs: list[Run]) -> dict[str, Any]:
-    """What the runs have in common, as far as this call knows it."""
-    budget: dict[str, Any] = {
-        "epochs": max(run.epochs for run in runs),
-        "seeds": list(dict.fromkeys(run.seed for run in runs)),
-    }
-    if not args.results_only:
-        options = {key: str(value) for key, value in (args.cfg_options or {}).items()}
-        budget |= {"val_interval": args.val_interval, "jobs": args.jobs, "cfg_options": options}
-    return budget
+        raise UserError(message)
+    return 0
 
 
 def prepare(args: argparse.Namespace) -> list[Run]:
-    """All runs, seed by seed, each with its config written; none if any cannot be run.
-
-    Raises:
-        ValueError, OSError: if a config cannot be compared so.
-    """
+    """All runs, seed by seed, each with its config written; none if any cannot be run."""
     names = [path.stem for path in args.configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"Configs are told apart by name, but {', '.join(twice)} comes twice.")
+        raise UsageError(f"Two configs have the name {', '.join(twice)}. Rename one.")
     prepared = []
-    for seed in args.seeds or DEFAULT_SEEDS:
+    for seed in args.seeds or (0, 1):
         for path in args.configs:
             run = Run(path.stem, seed, args.epochs, args.out)
-            cfg = apply_budget(
-                path, args.epochs, seed, args.val_interval, args.data_root, args.cfg_options
-            )
-            if not run.finished:
-                check_data(cfg, path, args.cfg_options)
+            options = (args.val_interval, args.data_root, args.cfg_options)
+            cfg = apply_budget(path, args.epochs, seed, *options)
+            if run.final_ap is None:
+                check_data(cfg, path)
             prepared.append((run, cfg))
     for run, cfg in prepared:
         run.prepare(cfg)
@@ -110,66 +86,28 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "configs", nargs="*", type=Path, metavar="CONFIG", help="the baseline first"
-    )
-    parser.add_argument("--data-root", help="data set, for configs that take data_root")
-    parser.add_argument("--epochs", type=_positive, help="of every run")
-    parser.add_argument("--seeds", type=int, nargs="+", help="one run each (default: 0 1)")
-    parser.add_argument(
-        "--target",
-        type=float,
-        nargs="+",
-        metavar="AP",
-        help="AP to reach, from 0 to 1 (default: half of the best, and the first config's best)",
-    )
-    parser.add_argument(
-        "--val-interval",
-        type=_positive,
-        default=1,
-        help="epochs between validations (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--jobs", type=_positive, default=1, help="runs side by side (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("work_dirs/convergence"),
-        help="folder for runs and results (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="published curves to draw beside, as JSON (docs/convergence.md)",
-    )
-    parser.add_argument(
-        "--results-only",
-        action="store_true",
-        help="write results of what --out holds so far, and train nothing; CONFIG..., --seeds and "
-        "--epochs, if given, choose from it",
-    )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="as for mim train, for all configs"
-    )
+    add = parser.add_argument
+    add("configs", nargs="*", type=Path, metavar="CONFIG", help="the baseline first")
+    add("--data-root", help="data set, for configs that take data_root")
+    add("--epochs", type=positive_int, help="of every run")
+    add("--seeds", type=int, nargs="+", help="one run each (default: 0 1)")
+    add("--target", type=float, nargs="+", metavar="AP", help="AP to reach, from 0 to 1 (default: "
+        "half of the best, and the first config's best)")  # fmt: skip
+    add("--val-interval", type=positive_int, default=1, metavar="N",
+        help="epochs between validations (default: %(default)s)")  # fmt: skip
+    add("--jobs", type=positive_int, default=1, metavar="N",
+        help="runs side by side, each on a GPU if there is one (%(default)s)")  # fmt: skip
+    add("--out", type=Path, default=Path("work_dirs/convergence"), metavar="DIR",
+        help="folder for runs and results (default: %(default)s)")  # fmt: skip
+    add("--reference", type=Path, nargs="+", default=[], metavar="FILE",
+        help="published curves to draw beside, as JSON (docs/convergence.md)")  # fmt: skip
+    add("--results-only", action="store_true", help="write results of what --out holds so far, and "
+        "train nothing; CONFIG..., --seeds and --epochs, if given, choose from it")  # fmt: skip
+    add("--cfg-options", nargs="+", action=DictAction, help="as for mim train, for all configs")
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-def _leave(signum, frame) -> None:
+def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 

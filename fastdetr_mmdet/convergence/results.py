@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from statistics import fmean
 
-from ..engine.hooks.training_progress import read_progress
-from .run import Run
-
-METRIC = "coco/bbox_mAP"
+from ..utils.run_history import RunHistory
+from .runs import METRIC, Run
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Point:
 class Curve:
     """The validations of one run, in order; ``failed`` says why it has not all of them.
 
-    ``trained`` of ``epochs`` epochs are done.
+    ``trained`` of ``epochs`` epochs are done, on a device of this type.
     """
 
     name: str
@@ -38,10 +35,7 @@ class Curve:
     failed: str | None = None
     trained: int = 0
     epochs: int = 0
-
-    def reach(self, target: float) -> Point | None:
-        """The first validation with at least that AP, or None."""
-        return next((point for point in self.points if point.ap >= target), None)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -76,33 +70,29 @@ class Summary:
     high: tuple[float, ...]
     minutes_per_epoch: float
     cpu_minutes_per_epoch: float
-    reached: tuple[Reached, ...] = field(default=())
+    reached: tuple[Reached, ...] = ()
     planned: int = 0
 
 
 def read_curve(run: Run, failed: str | None = None) -> Curve:
     """The curve of a run, as far as it has come and no further than its epochs."""
-    progress = read_progress(run.work_dir)
-    points, minutes, cpu_minutes, trained = [], 0.0, 0.0, 0
-    for entry in progress["epochs"]:
-        if entry["epoch"] > run.epochs:
-            break
-        trained = entry["epoch"]
-        minutes += entry.get("train_seconds", 0.0) / 60
-        cpu_minutes += entry.get("train_cpu_seconds", 0.0) / 60
-        if METRIC in entry.get("metrics", {}):
-            metrics = entry["metrics"]
-            # COCO says -1 where there is nothing to find
-            ap, ap50 = (max(metrics[key], 0.0) for key in (METRIC, f"{METRIC}_50"))
-            points.append(Point(entry["epoch"], ap, ap50, minutes, cpu_minutes))
-    parameters = progress["parameters"]
-    return Curve(run.name, run.seed, parameters, tuple(points), failed, trained, run.epochs)
-
-
-def last_ap(run: Run) -> float:
-    """AP of the last validation; NaN if there is none."""
-    points = read_curve(run).points
-    return points[-1].ap if points else float("nan")
+    history = RunHistory.read(run.work_dir)
+    epochs = [epoch for epoch in history.epochs if epoch.number <= run.epochs]
+    points = tuple(
+        Point(
+            epoch.number,
+            max(epoch.metrics[METRIC], 0.0),  # COCO says -1 where there is nothing to find
+            max(epoch.metrics.get(f"{METRIC}_50", 0.0), 0.0),
+            epoch.minutes,
+            epoch.cpu_minutes,
+        )
+        for epoch in epochs
+        if METRIC in epoch.metrics
+    )
+    trained = epochs[-1].number if epochs else 0
+    return Curve(
+        run.name, run.seed, history.parameters, points, failed, trained, run.epochs, history.device
+    )
 
 
 def summarise(curves: Sequence[Curve], targets: Iterable[float] | None = None) -> list[Summary]:
@@ -110,39 +100,30 @@ def summarise(curves: Sequence[Curve], targets: Iterable[float] | None = None) -
 
     Args:
         curves: Of all configs and seeds; those without a point are left out.
-        targets: AP to reach; None: ``default_targets``.
+        targets: AP to reach; None: half of the best AP that any config's mean has, and the best
+            mean of the first config, which is meant to be the baseline.
     """
     by_name: dict[str, list[Curve]] = {}
     for curve in curves:
         if curve.points:
             by_name.setdefault(curve.name, []).append(curve)
-    chosen = default_targets(by_name) if targets is None else list(targets)
-    return [_summary(name, group, chosen) for name, group in by_name.items()]
+    if targets is None:
+        best = [max(_statistics(group)[1], default=0.0) for group in by_name.values()]
+        chosen = {round(max(best) / 2, 3), round(best[0], 3)} if best else set()
+        targets = sorted(chosen - {0.0})  # which everybody has before the first step
+    targets = tuple(targets)
+    return [_summary(name, group, targets) for name, group in by_name.items()]
 
 
-def default_targets(by_name: dict[str, list[Curve]]) -> list[float]:
-    """Half of the best AP that any config's mean has, and what the first config's mean has at best.
-
-    The first config is meant to be the baseline.
-    """
-    best = [max(_statistics(group)[1], default=0.0) for group in by_name.values()]
-    chosen = {round(max(best) / 2, 3), round(best[0], 3)} if best else set()
-    return sorted(chosen - {0.0})  # which everybody has before the first step
-
-
-def _summary(name: str, curves: list[Curve], targets: list[float]) -> Summary:
-    epochs, mean, low, high = _statistics(curves)
+def _summary(name: str, curves: list[Curve], targets: Sequence[float]) -> Summary:
     last = [curve.points[-1] for curve in curves]
     return Summary(
         name,
         curves[0].parameters,
         tuple(curve.seed for curve in curves),
-        epochs,
-        mean,
-        low,
-        high,
-        minutes_per_epoch=statistics.fmean(point.minutes / point.epoch for point in last),
-        cpu_minutes_per_epoch=statistics.fmean(point.cpu_minutes / point.epoch for point in last),
+        *_statistics(curves),
+        minutes_per_epoch=fmean(point.minutes / point.epoch for point in last),
+        cpu_minutes_per_epoch=fmean(point.cpu_minutes / point.epoch for point in last),
         reached=tuple(_reached(curves, target) for target in targets),
         planned=max(curve.epochs for curve in curves),
     )
@@ -155,34 +136,19 @@ def _statistics(
     per_seed = [{point.epoch: point.ap for point in curve.points} for curve in curves]
     epochs = tuple(epoch for epoch in per_seed[0] if all(epoch in seed for seed in per_seed))
     values = [[seed[epoch] for seed in per_seed] for epoch in epochs]
-    return (
-        epochs,
-        tuple(map(statistics.fmean, values)),
-        tuple(map(min, values)),
-        tuple(map(max, values)),
-    )
+    return epochs, tuple(map(fmean, values)), tuple(map(min, values)), tuple(map(max, values))
 
 
 def _reached(curves: list[Curve], target: float) -> Reached:
-    points = [point for curve in curves if (point := curve.reach(target))]
+    first = [next((p for p in curve.points if p.ap >= target), None) for curve in curves]
+    points = [point for point in first if point is not None]
     if not points:
         return Reached(target, 0, len(curves))
     return Reached(
         target,
         len(points),
         len(curves),
-        statistics.fmean(point.epoch for point in points),
-        statistics.fmean(point.minutes for point in points),
-        statistics.fmean(point.cpu_minutes for point in points),
+        fmean(point.epoch for point in points),
+        fmean(point.minutes for point in points),
+        fmean(point.cpu_minutes for point in points),
     )
-
-
-def rounded(value: Any) -> Any:
-    """Numbers of a JSON tree to four digits after the point, so that files stay small."""
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(inner) for inner in value]
-    return value

@@ -1,11 +1,16 @@
-"""A run's folder: what is continued, and what is not."""
+"""A run's folder: what is continued and what is not, and how trainings start and end."""
 
+import os
 import subprocess
+import sys
+import time
 
 import pytest
 
-from fastdetr_mmdet.convergence import Run, apply_budget, train_all
-from fastdetr_mmdet.convergence import run as run_module
+from fastdetr_mmdet.convergence import runs as runs_module
+from fastdetr_mmdet.convergence.budget import apply_budget
+from fastdetr_mmdet.convergence.runs import Run, end, train_all
+from fastdetr_mmdet.utils.cli import UsageError, UserError
 
 TEXT = """\
 train_cfg = dict(max_epochs=4)
@@ -44,79 +49,107 @@ def test_the_same_run_is_continued(constant, tmp_path):
 
 
 def test_another_run_is_refused(constant, tmp_path):
-    run = prepared(constant, tmp_path, 2)
-    run.work_dir.mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"another config .*optimizer\.lr.*another --out"):
+    prepared(constant, tmp_path, 2).work_dir.mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"optimizer\.lr"):
         prepared(constant, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
-    with pytest.raises(ValueError, match=r"differs in .*max_epochs"):
+    with pytest.raises(UsageError, match="max_epochs"):
         prepared(constant, tmp_path, 1)
-    with pytest.raises(ValueError, match=r"differs in note\)"):  # which has no values of its own
+    with pytest.raises(UsageError, match="note"):  # which has no values of its own
         prepared(constant, tmp_path, 2, note={})
     prepared(constant, tmp_path, 2)
 
 
-def test_a_run_is_made_longer_where_the_schedule_does_not_mind(constant, steps, tmp_path):
+def test_a_run_is_made_longer_if_the_schedule_does_not_depend_on_it(constant, steps, tmp_path):
     for path in (constant, steps):
         prepared(path, tmp_path, 6).work_dir.mkdir(parents=True)
     assert "max_epochs=8" in prepared(constant, tmp_path, 8).config.read_text().replace(" ", "")
-    with pytest.raises(ValueError, match=r"differs in .*param_scheduler"):
+    with pytest.raises(UsageError, match="param_scheduler"):
         prepared(steps, tmp_path, 8)
 
 
-def test_a_run_is_not_trained_twice_at_once(tmp_path, monkeypatch):
-    """The lock lives as long as the training process, not as long as who started it."""
-    monkeypatch.setattr(run_module, "_TRAIN", "import time; time.sleep(60)")
-    run = Run("sleeper", 0, 1, tmp_path)
+@pytest.fixture
+def fake_mim(tmp_path, monkeypatch):
+    """Give mim another program to run, which has the arguments of ``mim train``."""
+
+    def make(code):
+        script = tmp_path / "mim"
+        script.write_text(f"#!{sys.executable}\nimport os, subprocess, sys, time\n{code}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(runs_module, "find_mim", lambda: str(script))
+
+    return make
+
+
+def test_a_run_is_not_trained_twice_at_once(tmp_path, fake_mim):
+    """Also if the command that started it has been killed, and mim with it."""
+    sleep = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+    fake_mim(f"subprocess.Popen({sleep})")
+    run, told = Run("sleeper", 0, 1, tmp_path), []
     process = run.start()
-    try:
-        with pytest.raises(RuntimeError, match=rf"another process \(pid {process.pid}\)"):
-            run.start()
-        told = []
-        failed = train_all([run], tell=told.append)
-        assert "wait for it or end it" in failed[run] and failed[run] in told[0]
-    finally:
-        process.kill()
-        process.wait()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_TRAIN", "pass")
-        assert run.start().wait() == 0
+    assert process.wait() == 0  # what it started goes on
+    with pytest.raises(UserError, match=str(process.pid)):
+        run.start()
+    assert str(process.pid) in train_all([run], tell=told.append)[run] and len(told) == 1
+    end(process)
+    fake_mim("pass")
+    assert run.start().wait() == 0
 
 
-def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+def test_failed_runs_are_named_and_the_others_go_on(tmp_path, fake_mim):
     """Two at a time; the reason is the end of what it printed."""
-    monkeypatch.setattr(run_module, "_TRAIN", "import sys; sys.exit('no ' + sys.argv[1][-9:])")
+    fake_mim("sys.exit('no ' + sys.argv[3][-9:])")
     runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
     failed = train_all(runs, jobs=2, tell=lambda line: None)
     assert set(failed) == set(runs)
-    assert "c, seed 0: training ended with exit status 1" in failed[runs[2]]
-    assert failed[runs[2]].endswith("no seed_0.py")
+    assert "c, seed 0" in failed[runs[2]] and failed[runs[2]].endswith("no seed_0.py")
 
 
-def test_says_where_a_run_continues(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_TRAIN", "pass")
+def test_runs_are_started_by_mim_train_and_resume(tmp_path, fake_mim):
+    fake_mim("print(*sys.argv[1:])")
     run, told = Run("a", 0, 5, tmp_path), []
     train_all([run], tell=told.append)
+    command = f"train fastdetr_mmdet {run.config} --work-dir {run.work_dir} --resume"
+    assert run.log.read_text() == f"{command}\n"
     (run.work_dir / "last_checkpoint").write_text(str(run.work_dir / "epoch_3.pth"))
     train_all([run], tell=told.append)
-    starts = [line.split(" as process")[0] for line in told if " as process" in line]
-    assert starts == ["a, seed 0: started", "a, seed 0: continued from epoch 3"]
+    assert ["epoch 3" in line for line in told if " as process" in line] == [False, True]
 
 
-def test_trainings_end_with_the_command(tmp_path, monkeypatch):
-    """What interrupts us between two looks at the processes ends them."""
-    monkeypatch.setattr(run_module, "_TRAIN", "import time; time.sleep(60)")
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [(None, 0, [None] * 3), (None, 2, ["0", "1", "0"]), ("3,5", 2, ["3", "5", "3"]),
+     ("2,4", 1, ["2"] * 3)],
+)  # fmt: skip
+def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    fake_mim("print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(2)")
+    runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
+    train_all(runs, jobs=3, tell=lambda line: None)
+    assert [run.log.read_text().strip() for run in runs] == [str(name) for name in expected]
+
+
+def test_trainings_end_with_the_command(tmp_path, fake_mim, monkeypatch):
+    """What interrupts the command between two looks at the processes ends them."""
+    fake_mim("subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])")
     started: list[subprocess.Popen] = []
     start = Run.start
 
-    def keep(run):
-        started.append(start(run))
+    def keep(run, gpu):
+        started.append(start(run, gpu))
         return started[-1]
 
     def tell(line):
         if line.startswith("b"):
+            time.sleep(1)  # until mim has started something
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "start", keep)
     with pytest.raises(KeyboardInterrupt):
         train_all([Run("a", 0, 1, tmp_path), Run("b", 0, 1, tmp_path)], jobs=2, tell=tell)
-    assert [process.returncode for process in started] == [-15, -15]
+    for process in started:
+        assert process.returncode == -15
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)

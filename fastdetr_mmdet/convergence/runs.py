@@ -1,0 +1,257 @@
+"""The trainings of a comparison: where they are, how they are started, how far they have come."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..utils.cli import UsageError, UserError
+from ..utils.config import flatten
+from ..utils.mmdet_tools import find_mim
+from ..utils.run_history import RunHistory
+
+METRIC = "coco/bbox_mAP"
+_CONFIG = re.compile(r"(?P<name>.+)_seed_(?P<seed>-?\d+)\.py")
+_CHECKPOINT = re.compile(r"epoch_(\d+)\.pth\s*$")
+# What differs between configs of which one trains longer than the other, but not otherwise
+_LENGTH = {"max_epochs", "train_cfg.max_epochs"}
+_POLL_SECONDS, _END_SECONDS = 0.2, 20.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config with a seed, below the folder of the comparison.
+
+    Args:
+        name: The config's, without folder and ending.
+        seed: Of the run.
+        epochs: When it is finished.
+        out: The comparison's folder.
+    """
+
+    name: str
+    seed: int
+    epochs: int
+    out: Path
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def config(self) -> Path:
+        """The config as it is trained."""
+        return self.out / "configs" / f"{self.name}_seed_{self.seed}.py"
+
+    @property
+    def work_dir(self) -> Path:
+        """An ordinary work directory of mmengine's runner."""
+        return self.out / self.name / f"seed_{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """All that the training printed."""
+        return self.work_dir / "train.log"
+
+    @property
+    def final_ap(self) -> float | None:
+        """AP of the last epoch, or None if it has not been trained and validated yet."""
+        epochs = RunHistory.read(self.work_dir).epochs
+        done = bool(epochs) and epochs[-1].number >= self.epochs
+        return epochs[-1].metrics.get(METRIC) if done else None
+
+    def prepare(self, cfg: Config) -> None:
+        """Write the config to train from.
+
+        A run may be made longer, if its learning rate does not depend on how long it is.
+
+        Raises:
+            UsageError: if the folder holds a run of another config, which it must not continue.
+        """
+        if self.config.is_file() and self.work_dir.is_dir():
+            before = flatten(Config.fromfile(self.config, import_custom_modules=False))
+            changed = sorted({key for key, _ in before.items() ^ flatten(cfg).items()})
+            longer = cfg.train_cfg.max_epochs >= int(before["train_cfg.max_epochs"])
+            if changed and not (longer and set(changed) <= _LENGTH):
+                raise UsageError(
+                    f"{self.work_dir} holds a run of another config or budget (it differs in "
+                    f"{', '.join(changed[:4])}). Give another --out, or remove that folder to "
+                    "train it again."
+                )
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        cfg.dump(str(self.config))
+
+    def start(self, gpu: str | None = None) -> subprocess.Popen:
+        """Train, or continue, by ``mim train`` in a process group of its own.
+
+        Args:
+            gpu: The only one that it sees; None leaves that to the environment.
+
+        Raises:
+            UserError: if another process is training it.
+        """
+        pid_file = self.work_dir / "train.pid"
+        text = pid_file.read_text().strip() if pid_file.is_file() else ""
+        if text.isdecimal() and _is_alive(int(text)):
+            raise UserError(
+                f"{self}: {self.work_dir} is being trained by process {text}. Wait for it or end "
+                f"it; if that is another program, remove {pid_file}."
+            )
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        command = [find_mim(), "train", "fastdetr_mmdet", str(self.config)]
+        command += ["--work-dir", str(self.work_dir), "--resume"]
+        # More threads than cores make small models slower, and side by side all of them
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        pid_file.write_text(f"{process.pid}\n")
+        return process
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of what the training printed."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
+        return "\n".join([line for line in lines if line.strip()][-count:]) or "(nothing)"
+
+
+def discover_runs(
+    out: Path, names: Sequence[str], seeds: Sequence[int] | None, epochs: int | None
+) -> tuple[list[Run], list[str]]:
+    """Find the runs below a folder of a comparison, seed by seed.
+
+    Args:
+        out: The comparison's folder.
+        names: Of configs, in their order; none: all, in the order in which they were started.
+        seeds: Which of them; None: all.
+        epochs: Look at no more than these; None: at all that the runs are meant to have.
+
+    Returns:
+        The runs, and sentences on runs of which only a part is shown.
+
+    Raises:
+        UsageError: if there is no such run.
+    """
+    files = sorted((out / "configs").glob("*.py"), key=lambda path: path.stat().st_mtime_ns)
+    matches = {path: match for path in files if (match := _CONFIG.fullmatch(path.name))}
+    found = {(match["name"], int(match["seed"])): path for path, match in matches.items()}
+    known = list(dict.fromkeys(name for name, _ in found))
+    all_seeds = sorted({seed for _, seed in found})
+    missing = [name for name in names if name not in known]
+    chosen = [(n, s) for s in seeds or all_seeds for n in names or known if (n, s) in found]
+    if missing or not chosen:
+        has = f"{', '.join(known) or 'nothing'} with seeds {', '.join(map(str, all_seeds))}"
+        raise UsageError(f"{out} holds no runs of a comparison that you ask for; it has {has}.")
+    runs, notes = [], []
+    for name, seed in chosen:
+        config = Config.fromfile(found[name, seed], import_custom_modules=False)
+        planned = int(config.train_cfg.max_epochs)
+        runs.append(Run(name, seed, min(epochs or planned, planned), out))
+        if runs[-1].epochs < planned:
+            notes.append(f"{name}, seed {seed}: only {epochs} of {planned} epochs are shown")
+    return runs, notes
+
+
+def train_all(
+    runs: Sequence[Run], jobs: int = 1, tell: Callable[[str], None] = print
+) -> dict[Run, str]:
+    """Train what is not finished yet; a run that fails does not stop the others.
+
+    If this process is interrupted or terminated, the trainings end too, and the same call continues
+    them. If it is killed, they go on by themselves, and are not started twice.
+
+    Args:
+        runs: In the order in which they are to be started.
+        jobs: How many at a time; each sees one GPU, in turn, if there are any.
+        tell: Called with a line about each run that starts and ends.
+
+    Returns:
+        The runs that failed, each with the reason: a sentence and the end of its log.
+    """
+    gpus = visible_gpus()
+    waiting, running, failed = list(runs), dict[int, tuple[subprocess.Popen, Run]](), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run, place = waiting.pop(0), next(n for n in range(jobs) if n not in running)
+                if run.final_ap is not None:
+                    tell(f"{run}: finished before, AP {run.final_ap:.3f}")
+                    continue
+                pointer = run.work_dir / "last_checkpoint"
+                saved = _CHECKPOINT.search(pointer.read_text() if pointer.is_file() else "")
+                try:
+                    process = run.start(gpus[place % len(gpus)] if gpus else None)
+                except (UserError, OSError) as error:
+                    failed[run] = str(error)
+                    tell(f"{run}: not started. {error}")
+                    continue
+                running[place] = process, run
+                how = f"continued from epoch {saved[1]}" if saved else "started"
+                tell(f"{run}: {how} as process {process.pid}, log in {run.log}")
+            for place, (process, run) in list(running.items()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del running[place]
+                ap = run.final_ap
+                if status == 0 and ap is not None:
+                    tell(f"{run}: finished, AP {ap:.3f}")
+                else:
+                    failed[run] = (
+                        f"{run}: training ended with exit status {status}. The end of {run.log}:\n"
+                        f"{run.last_lines()}"
+                    )
+                    tell(failed[run])
+            if running:
+                time.sleep(_POLL_SECONDS)
+    finally:
+        for process, _ in running.values():
+            end(process)
+    return failed
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a training and what it has started; what it has saved is continued by the next call."""
+    for name in ("SIGTERM", "SIGKILL"):
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, getattr(signal, name))
+        else:
+            process.kill()
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None and not _is_alive(process.pid):
+                return
+            time.sleep(_POLL_SECONDS / 4)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process group has a process; never on Windows, which has no groups."""
+    try:
+        os.killpg(group, 0)
+    except (OSError, AttributeError):
+        return False
+    return True
