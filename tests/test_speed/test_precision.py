@@ -80,7 +80,7 @@ class Watch(TorchDispatchMode):
     losses also go through these, on which float32 depends.
     """
 
-    COORDINATE = set(
+    COORDINATE = frozenset(
         """sub rsub div pow sqrt rsqrt exp log log1p sin cos tanh sigmoid logit softplus _softmax
         floor ceil round clamp clamp_min clamp_max abs maximum minimum cumsum sum mean addcmul
         addcdiv grid_sampler_2d _embedding_bag _embedding_bag_forward_only index_add scatter_add
