@@ -126,9 +126,13 @@ class Run:
         return process
 
     def last_lines(self, count: int = 12) -> str:
-        """The end of what the training printed."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
-        return "\n".join([line for line in lines if line.strip()][-count:]) or "(nothing)"
+        """The end of what the training printed, without mim's own traceback after it."""
+        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        before, _, last = text.rpartition("Traceback (most recent call last):\n")
+        if "subprocess.CalledProcessError: " in last:
+            text = before
+        lines = [line for line in text.splitlines() if line.strip()]
+        return "\n".join(lines[-count:]) or "(nothing)"
 
 
 def discover_runs(

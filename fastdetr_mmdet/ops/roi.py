@@ -12,7 +12,7 @@ from mmcv.ops import roi_align
 from mmcv.ops.roi_align import ext_module
 from torch import Tensor
 
-from .eager import on_plain_cpu, written_down
+from .eager import compiled_here, on_plain_cpu, written_down
 
 # Regions at a time on the CPU: what lies between the two products stays a few megabytes.
 _REGIONS = 64
@@ -42,7 +42,8 @@ def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
         boxes: (bs, num_regions, 4) of the same type, x1, y1, x2, y2 in cells; they get no gradient
         returns: (bs * num_regions, dims, size, size)
     """
-    for_onnx = _for_onnx.get()
+    # torch.compile cannot read a context variable, nor does it need to
+    for_onnx = not compiled_here() and _for_onnx.get()
     if on_plain_cpu(features) and not for_onnx:
         return _align_by_products(features, boxes.detach(), size)
     image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
