@@ -7,7 +7,7 @@ check_environment()
 
 # ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
 from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
-from .engine import distributed
+from .engine import distributed  # noqa: F401 (registers FullFSDPStrategy)
 from .engine.hooks import (
     AtomicCheckpointHook,
     AttentionVisualizationHook,
@@ -49,12 +49,9 @@ from .models import (
     TwoStageQueries,
 )
 from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
-from .utils.config import install as install_derived_keys
 
 allow_mmengine_checkpoints()
 guard_checkpoints()
-install_derived_keys()
-distributed.allow_cpu_processes()
 
 __all__ = [
     "AtomicCheckpointHook",

@@ -17,7 +17,6 @@ from mmengine.config import DictAction
 
 from .checkpoints import CheckpointError
 from .checkpoints.loading import ConfigError, load_detector
-from .checkpoints.safe_loading import CheckpointRefusedError
 from .utils.files import would_overwrite
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         unreadable = _run(args)
-    except (_UsageError, ConfigError, CheckpointError, CheckpointRefusedError) as error:
+    except (_UsageError, ConfigError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

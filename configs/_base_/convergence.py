@@ -122,7 +122,12 @@ default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
+# What follows from these variables if --cfg-options or a config that inherits this one sets them
+# (fastdetr_mmdet/utils/derived_keys.py)
+derived_from = dict(
+    data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
+    val_images=val_images, classes=classes, image_scale=image_scale,
+    max_epochs=max_epochs)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'num_classes': '{#classes}',

@@ -1,5 +1,7 @@
 default_scope = 'mmdet'
-custom_imports = dict(imports=['fastdetr_mmdet'], allow_failed_imports=False)
+# registers our parts; lets --cfg-options data_root=... change all that derives from it
+custom_imports = dict(
+    imports=['fastdetr_mmdet', 'fastdetr_mmdet.utils.derived_keys'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -67,7 +67,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
+# What follows from these variables if --cfg-options or a config that inherits this one sets them
+# (fastdetr_mmdet/utils/derived_keys.py)
+derived_from = dict(
+    data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
+    val_images=val_images, classes=classes, image_scale=image_scale,
+    max_epochs={{_base_.max_epochs}})
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'param_scheduler.0.milestones': '[{max_epochs*0.8}]',

@@ -1,6 +1,6 @@
 # The small model of the demo on a data set of your own in COCO format: learns from random weights,
-# on a CPU too. Copy this file beside it and set these, or give any of them by --cfg-options. (A
-# config with this one as its _base_ has to set what they lead to: data sets, evaluators, classes.)
+# on a CPU too. Copy this file beside it and set these, set them in a config with this one as its
+# _base_, or give any of them by --cfg-options.
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
 train_images = 'images/'
@@ -53,3 +53,9 @@ val_dataloader = dict(dataset=val_dataset)
 test_dataloader = dict(dataset=val_dataset)
 val_evaluator = dict(ann_file=data_root + '/' + val_ann)
 test_evaluator = dict(ann_file=data_root + '/' + val_ann)
+
+# derived_keys is that of the base
+derived_from = dict(
+    data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
+    val_images=val_images, classes=classes, image_scale=image_scale,
+    max_epochs=max_epochs)

@@ -29,4 +29,5 @@ default_hooks = dict(
     checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
+derived_from = dict(max_epochs=max_epochs)
 derived_keys = {'train_cfg.max_epochs': '{max_epochs}'}

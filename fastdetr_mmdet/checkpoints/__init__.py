@@ -1,8 +1,8 @@
 """Checkpoints of the official codes, and of mmdet's own DETRs, made loadable."""
 
 # not from .convert, which `python -m` runs: it would be imported twice
-from .checkpoint import Report, convert_checkpoint
-from .files import CheckpointError
+from .conversion import Report, convert_checkpoint
+from .safe_loading import CheckpointError
 from .state_dicts import METHODS, convert_state_dict
 
 __all__ = ["METHODS", "CheckpointError", "Report", "convert_checkpoint", "convert_state_dict"]

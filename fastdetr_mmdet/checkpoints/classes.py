@@ -57,20 +57,17 @@ def map_classes(
         classes = 80 if coco_ids else found
     if classes == found:
         return dict(weights)
-    if not coco_ids or classes not in (80, 91) or classes > found:
-        possible = {found: "as they are"}
-        if coco_ids:
-            possible |= {91: "COCO's category ids", 80: "mmdet's labels of COCO"}
-        choices = ", ".join(f"{number} ({what})" for number, what in possible.items())
+    possible = [found, *((91, 80) if coco_ids else ())]
+    if classes not in possible:
         raise ValueError(
-            f"its class branches have {found} logits, which cannot become {classes}; --classes may "
-            f"be {choices}. For other classes give --drop-class-head instead, and train them."
+            f"its class branches have {found} logits, which cannot become {classes}. Possible "
+            f"--classes: {', '.join(map(str, sorted(set(possible))))} (80: mmdet's labels of COCO, "
+            "91: COCO's category ids). For other classes, train them: --drop-class-head."
         )
     ids = torch.tensor(COCO_IDS) if classes == 80 else torch.arange(91)
     branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
-    # Encoder proposals are ranked by the logit of class 0, which says "object"; the loss teaches
-    # the others nothing else, and no code reads them. So 0 has to stay 0, and the rows after it
-    # only fill the shape. Mapped as categories, "person", which nothing trained, would rank.
+    # Encoder proposals are ranked by the logit of class 0, which means "object". It has to stay the
+    # first; nothing reads the others.
     proposals = branches[-1] if TWO_STAGE in weights else None
     mapped = dict(weights)
     for key, tensor in weights.items():

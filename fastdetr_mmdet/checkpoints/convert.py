@@ -6,22 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .checkpoint import Report, convert_checkpoint
-from .files import CheckpointError
-from .state_dicts import METHODS, convert_state_dict
-
-__all__ = ["METHODS", "CheckpointError", "Report", "convert_checkpoint", "convert_state_dict"]
+from ..utils.cli import command
+from .conversion import convert_checkpoint
+from .state_dicts import METHODS
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert one file and print which config it belongs to.
-
-    Args:
-        arguments: Of the command line; default: this process's.
-
-    Returns:
-        The exit status: 0, or 1 if the file cannot be converted, with the reason on stderr.
-    """
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Convert one file and print which config it belongs to; exit status 1 if it cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.checkpoints.convert",
         description="Convert an official checkpoint, or one of mmdet's own Deformable or "
@@ -32,28 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--method", required=True, choices=sorted(METHODS), help="whose checkpoint it is"
     )
-    parser.add_argument(
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument(
         "--classes",
         type=int,
         metavar="N",
         help="80 (default for official weights): mmdet's labels of COCO, which the configs need; "
         "91: COCO's category ids; or as many as the file has",
     )
-    parser.add_argument(
+    head.add_argument(
         "--drop-class-head",
         action="store_true",
         help="leave the class branches out, to train on other classes",
     )
     given = parser.parse_args(arguments)
-    try:
-        report = convert_checkpoint(
-            given.src, given.dst, given.method, given.classes, given.drop_class_head
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(report)
-    return 0
+    print(
+        convert_checkpoint(given.src, given.dst, given.method, given.classes, given.drop_class_head)
+    )
 
 
 if __name__ == "__main__":

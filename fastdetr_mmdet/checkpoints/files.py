@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import pickle
-import re
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..utils.files import would_overwrite
+from ..utils.cli import refuse_to_overwrite
+from ..utils.files import write_atomically
+from .safe_loading import CheckpointError, load_plain
 
 # How a file begins that is not a checkpoint, but often takes the place of one
 _OTHERS = {
@@ -27,10 +27,6 @@ _OTHERS = {
     b"version https://git-lfs": "a pointer to a file that Git LFS has not fetched",
 }
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch >= 1.6, and before
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says all that is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -64,141 +60,96 @@ def read_checkpoint(path: Path) -> Source:
     allowed = safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
     try:
         with allowed:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_plain(path, map_location="cpu")
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file may fail in any way
-        raise CheckpointError(_explain(path, error)) from error
-    return _unwrap(path, content)
+        raise CheckpointError(
+            f"{path} cannot be read: it is damaged, cut off or not a PyTorch checkpoint "
+            f"({first_line(error) or type(error).__name__}). Download it again."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint's dict.")
+    found = (content.get(name) for name in ("model", "state_dict"))
+    weights = next((entry for entry in found if isinstance(entry, Mapping)), content)
+    if not weights or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
+        entries = ", ".join(map(str, list(content)[:8])) or "none"
+        raise CheckpointError(
+            f"{path} holds no weights: neither its entry 'model' nor 'state_dict' nor the file "
+            f"itself is a dict of tensors (its entries: {entries})."
+        )
+    if all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    # a profiler's counters, which the official Deformable DETR code skips too
+    weights = {k: v for k, v in weights.items() if not k.endswith(("total_ops", "total_params"))}
+    meta, arguments = content.get("meta"), content.get("args")
+    return Source(
+        weights,
+        meta if isinstance(meta, Mapping) else {},
+        vars(arguments) if isinstance(arguments, argparse.Namespace) else {},
+    )
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write a checkpoint as a whole or not at all.
 
     Raises:
-        CheckpointError: if it cannot be written; a file that was there before is then unchanged.
+        CheckpointError: if it cannot be written; an earlier file of the name is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
     try:
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} could not be written: {_first_line(error)}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written: {first_line(error)}.") from error
 
 
 def check_destination(path: Path, source: Path) -> None:
-    """Raise CheckpointError if nothing can or should be written there."""
+    """Raise UserError if nothing can or should be written there."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name the file to write in it.")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path} cannot be written: make the folder {path.parent} first.")
-    if would_overwrite([path], [source]):
-        raise CheckpointError(f"{path} is the file to convert; name another one to write.")
+    refuse_to_overwrite([path], [source])
 
 
 def check_file(path: Path) -> None:
     """Raise CheckpointError if a file cannot be a checkpoint, by its beginning, end and parts."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the checkpoint in it.")
     try:
         with open(path, "rb") as file:
             head = file.read(32)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path} is a folder; name the checkpoint in it.") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}.") from error
     if not head:
         raise CheckpointError(f"{path} is empty; download it again.")
-    if head.startswith(_ZIP) and not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is cut off: its end is missing; download it again.")
     if not head.startswith((_ZIP, _PICKLE)):
         what = next((what for start, what in _OTHERS.items() if head.startswith(start)), None)
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint: "
             f"{f'it is {what}' if what else f'it begins with {head[:8]!r}'}."
         )
-    if head.startswith(_ZIP) and _is_torchscript(path):
+    if not head.startswith(_ZIP):
+        return
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is cut off: its end is missing; download it again.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # a damaged file may fail in any way; torch.load will say more
+        return
+    if any(name.endswith("/constants.pkl") for name in names):  # torch.load's own sign
         raise CheckpointError(
-            f"{path} is a TorchScript program, not weights: get the weights from its authors; if "
+            f"{path} is a TorchScript program, not weights. Get the weights from its authors. If "
             "you trust them, save the program's own with "
             "torch.save(torch.jit.load(path).state_dict(), new_path)."
         )
 
 
-def _is_torchscript(path: Path) -> bool:
-    """Whether torch.jit.save wrote it, by the same sign as torch.load, which may hand it on."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # a damaged file may fail in any way; torch.load will say more
-        return False
-
-
-def _explain(path: Path, error: Exception) -> str:
-    """A sentence; torch's own messages advise to load the file unguarded."""
-    text = str(error)
-    asked = re.search(r"GLOBAL ([\w.]+)", text)
-    if asked and asked[1] == "argparse.Namespace":  # which is harmless, but needs safe_globals
-        return f"{path} holds command-line arguments, which only torch >= 2.5 can read safely."
-    if "Unsupported operand" in text:
-        return (
-            f"{path} was refused: it is a pickle that torch.save did not write, or is damaged, and "
-            "reading it could run any code, so the reading was stopped. Get the file from its "
-            "authors."
-        )
-    reason = _first_line(text.split("WeightsUnpickler error:")[-1])
-    if asked or isinstance(error, pickle.UnpicklingError):
-        why = (
-            f"reading it would run {asked[1]}, which weights never need"
-            if asked
-            else f"it is not the plain data that weights are ({reason})"
-        )
-        return (
-            f"{path} was refused: {why}, so the reading was stopped before that. Get the file from "
-            "its authors; if they made it this way and you trust them, load it with "
-            "torch.load(path, weights_only=False), save only its state dict with torch.save, and "
-            "convert that."
-        )
-    return (
-        f"{path} cannot be read: it is damaged, cut off or no PyTorch checkpoint "
-        f"({reason or type(error).__name__}). Download it again."
-    )
-
-
-def _unwrap(path: Path, content: Any) -> Source:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}, not a checkpoint, which is a dict."
-        )
-    weights = content
-    for name in ("model", "state_dict"):
-        if isinstance(content.get(name), Mapping):
-            weights = content[name]
-            break
-    tensors = {
-        key: value
-        for key, value in weights.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
-    if not tensors or len(tensors) < len(weights):
-        entries = ", ".join(map(str, list(content)[:8])) or "none"
-        raise CheckpointError(
-            f"{path} holds no weights: neither its entry 'model' nor 'state_dict' nor the file "
-            f"itself is a dict of tensors (its entries: {entries})."
-        )
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    # counters of a profiler, which the official Deformable DETR code passes over too
-    tensors = {k: v for k, v in tensors.items() if not k.endswith(("total_ops", "total_params"))}
-    meta, arguments = content.get("meta"), content.get("args")
-    return Source(
-        tensors,
-        meta if isinstance(meta, Mapping) else {},
-        vars(arguments) if isinstance(arguments, argparse.Namespace) else {},
-    )
-
-
-def _first_line(reason: object) -> str:
-    """What it says, briefly; torch explains at length."""
+def first_line(reason: object) -> str:
+    """What an error says, briefly; torch explains at length."""
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
     return next(iter(text.strip().splitlines()), "").rstrip(".")[:200]

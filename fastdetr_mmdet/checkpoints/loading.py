@@ -19,13 +19,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .files import CheckpointError, check_file
-from .safe_loading import CheckpointRefusedError
+from ..utils.cli import UserError
+from .files import check_file
+from .safe_loading import CheckpointError, CheckpointRefusedError
 
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be used; the message is a sentence."""
 
 

@@ -1,18 +1,34 @@
-"""Checkpoints are read as plain data: no code that a file holds is run."""
+"""Checkpoints are read as plain data: loading one through mmengine runs no code of the file."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as loaders
 from packaging.version import Version
+
+from ..utils.cli import UserError
+from .embedded_config import disarm
+
+# Set to 1 before the import, this leaves mmengine's loaders as they are
+UNGUARDED = "FASTDETR_MMDET_UNGUARDED_LOADING"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the message says all that is wrong with it."""
+
+
+class CheckpointRefusedError(CheckpointError):
+    """A checkpoint that asks for code to be run, which it was not."""
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -23,17 +39,12 @@ def allow_mmengine_checkpoints() -> None:
     `mim test`, tools/test.py and --resume fail under mmengine 0.10.7.
 
     For this process it permits, and nothing else: mmengine's HistoryBuffer; the rebuilding of numpy
-    arrays, scalars and dtypes of plain numbers; and, in the place of `getattr`, which the pickle of
-    a HistoryBuffer calls, a function that hands out only HistoryBuffer's public methods. (Allowing
+    arrays, scalars and dtypes of plain numbers; and, instead of `getattr`, which the pickle of a
+    HistoryBuffer calls, a function that hands out only HistoryBuffer's public methods. (Allowing
     the real `getattr`, the usual advice, lets a hostile file reach into every allowed class.)
     """
-    import torch
-
-    if Version(torch.__version__).release < (2, 6):
+    if not _reads_safely():
         return  # there torch.load still loads everything by default
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-
     numpy_2 = Version(np.__version__).release >= (2,)
     multiarray = importlib.import_module(f"numpy.{'_core' if numpy_2 else 'core'}.multiarray")
     plain = [HistoryBuffer, np.ndarray, np.dtype]
@@ -50,8 +61,6 @@ def allow_mmengine_checkpoints() -> None:
 
 def _history_buffer_method(owner: object, name: str) -> Any:
     """Stand in for getattr while a checkpoint is read."""
-    from mmengine.logging import HistoryBuffer
-
     if owner is HistoryBuffer and isinstance(name, str) and not name.startswith("_"):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(
@@ -59,101 +68,85 @@ def _history_buffer_method(owner: object, name: str) -> Any:
     )
 
 
-class CheckpointRefusedError(ValueError):
-    """A checkpoint that asks for code to be run, which it was not."""
-
-
-# The configs that came in with checkpoints, which nobody has vouched for
-_foreign_configs: set[str] = set()
-
-
 def guard_checkpoints() -> None:
-    """Make mmengine read every checkpoint without running code of its; once, however often called.
+    """Make mmengine read every checkpoint without running code of it.
 
-    All of load_from, --resume, `mim test`, init_detector, DetInferencer and `Pretrained` weights,
-    from a file or an address, go through ``CheckpointLoader.load_checkpoint``. While it runs, torch
-    reads nothing but data, whatever it is asked for: onedl-mmengine would otherwise load a file
-    without any guard as soon as the guarded way has failed, and both mmengines do so with every
-    file from an address. Besides, a config in a checkpoint, which is a Python program, is run only
-    if it is plain data and names nothing but registered parts.
+    load_from, --resume, `mim test`, init_detector, DetInferencer and `Pretrained` weights all read
+    through mmengine's loaders. onedl-mmengine's retry without any guard where the guarded way has
+    failed, and both mmengines load every file from an address without one. Two of their functions
+    are replaced by ours, which ask torch for plain data in the call itself: no state is shared
+    between threads. Loaders that somebody else registers are left alone.
 
-    Below torch 2.6 there is no safe way (CVE-2025-32434), so nothing is changed but a warning.
+    Below torch 2.6 there is no safe way (CVE-2025-32434): there loading warns.
     """
-    from mmengine.config import Config
-    from mmengine.runner import checkpoint as loaders
-
-    load = loaders.CheckpointLoader.load_checkpoint.__func__
-    if getattr(load, "reads_data_only", False):
+    if os.environ.get(UNGUARDED, "0") not in ("", "0"):
         return
-
-    @functools.wraps(load)
-    def load_checkpoint(cls: type, filename: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _reads_safely():
-            return load(cls, filename, *args, **kwargs)
-        try:
-            with _data_only():
-                content = load(cls, filename, *args, **kwargs)
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "weights_only=True" not in str(error):
-                raise  # no refusal: a damaged file, or a device that is not there
-            raise CheckpointRefusedError(_explain(filename, error)) from error
-        _foreign_configs.update(_configs_of(content))
-        return content
-
-    load_checkpoint.reads_data_only = True  # type: ignore[attr-defined]
-    loaders.CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
-
-    if hasattr(loaders, "_safe_torch_load"):  # onedl's, which allows all of `getattr`
-        loaders._safe_torch_load = _load_data
-
-    parse = Config.fromstring
-
-    @functools.wraps(parse)
-    def fromstring(cfg_str: str, *args: Any, **kwargs: Any) -> Config:
-        if cfg_str in _foreign_configs:
-            from .embedded_config import check_config
-
-            check_config(cfg_str)
-        return parse(cfg_str, *args, **kwargs)
-
-    Config.fromstring = staticmethod(fromstring)
+    loaders.CheckpointLoader.register_scheme("", load_from_local, force=True)
+    loaders.load_url = load_url  # of http(s)://, torchvision://, openmmlab://, mmcls://
+    if hasattr(loaders, "_safe_torch_load"):  # of onedl's other schemes
+        loaders._safe_torch_load = read_data
 
 
-def _reads_safely() -> bool:
-    import torch
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Stand in for mmengine's loader of files."""
+    path = os.path.expanduser(filename)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{filename} can not be found.")
+    return read_data(path, map_location)
 
-    safe = Version(torch.__version__).release >= (2, 6)
-    if not safe:
+
+def load_url(url: str, **kwargs: Any) -> Any:
+    """Stand in for torch.utils.model_zoo.load_url."""
+    return _load(url, torch.hub.load_state_dict_from_url, **kwargs)
+
+
+def read_data(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """torch.load of plain data; where torch cannot do that safely, a warning and all it holds.
+
+    Args:
+        file: A path or an open file.
+        map_location: As for torch.load.
+        weights_only: Ignored; onedl-mmengine's loader has it.
+
+    Raises:
+        CheckpointRefusedError: if the file asks for anything but plain data.
+    """
+    return _load(file, torch.load, map_location=map_location)
+
+
+def _load(file: Any, load: Callable, **kwargs: Any) -> Any:
+    if not _reads_safely():
         warnings.warn(
             f"torch {torch.__version__} runs what a checkpoint asks for while it reads it: load "
             "only files of people you trust, or update to torch 2.6 or later.",
             stacklevel=3,
         )
-    return safe
+        return load(file, **kwargs)
+    content = load_plain(file, load, **kwargs)
+    disarm(content)
+    return content
 
 
-def _load_data(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Stand in for onedl-mmengine's loader, without its second try."""
-    import torch
+def load_plain(file: Any, load: Callable = torch.load, **kwargs: Any) -> Any:
+    """Call torch's loader with weights_only=True.
 
-    return torch.load(file, map_location=map_location, weights_only=True)
-
-
-@contextmanager
-def _data_only() -> Iterator[None]:
-    """Within it torch.load runs no code, even if it is told to."""
-    force, allow = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    before = {name: os.environ.pop(name, None) for name in (force, allow)}
-    os.environ[force] = "1"
+    Raises:
+        CheckpointRefusedError: if the file asks for anything but plain data.
+    """
     try:
-        yield
-    finally:
-        del os.environ[force]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+        return load(file, **kwargs, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "weights_only=True" not in str(error):
+            raise  # not a refusal: a damaged file, or a device that is missing
+        raise CheckpointRefusedError(_explain(file, error)) from error
 
 
-def _explain(filename: Any, error: Exception) -> str:
-    """A sentence; torch's own message advises to load the file unguarded."""
+def _reads_safely() -> bool:
+    return Version(torch.__version__).release >= (2, 6)
+
+
+def _explain(name: Any, error: Exception) -> str:
+    """torch's own message advises to load the file unguarded."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     reason = re.split(r"\.\s|\n", text)[0].rstrip(".")
@@ -163,18 +156,8 @@ def _explain(filename: Any, error: Exception) -> str:
         else f"it is not the plain data that weights are ({reason})"
     )
     return (
-        f"{filename} was refused: {why}, so the reading was stopped before that, and nothing of "
-        "it was run. Get the file from its authors; if they made it this way and you trust them, "
-        "save only its state dict: torch.save(torch.load(path, weights_only=False)['state_dict'], "
-        "new_path). More: docs/security.md."
+        f"{name} was refused: {why}. Nothing of it was run. Get the file from its authors. If they "
+        "made it this way and you trust them, save only its state dict: "
+        "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). More: "
+        "docs/security.md."
     )
-
-
-def _configs_of(content: Any) -> Iterator[str]:
-    """The configs that mmengine may run: of its inferencers, and of --resume."""
-    for path in (("message_hub", "runtime_info", "cfg"), ("meta", "cfg"), ("meta", "config")):
-        value = content
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str):
-            yield value

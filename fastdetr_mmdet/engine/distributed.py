@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,57 +23,56 @@ from torch.distributed.fsdp import (
 )
 
 
-def allow_cpu_processes() -> None:
-    """Let mmengine's launchers start processes without GPUs; once, however often it is called.
+@contextlib.contextmanager
+def cpu_processes() -> Iterator[None]:
+    """Within it, mmengine starts and wraps several processes without GPUs.
 
     Each of its launchers picks a CUDA device before anything else, and its wrapper hands that
     device to DistributedDataParallel, which refuses it for a model on the CPU. Where there is a
     GPU (or an NPU, MLU, MUSA device) nothing changes.
     """
-    for name in ("_init_dist_pytorch", "_init_dist_slurm", "_init_dist_mpi"):
-        init = getattr(launchers, name)
-        if not hasattr(init, "without_gpu"):
-            setattr(launchers, name, _without_gpu(init))
-
-    build = MMDistributedDataParallel.__init__
-    if hasattr(build, "without_gpu"):
+    if get_device() != "cpu":
+        yield
         return
+    names = ("_init_dist_pytorch", "_init_dist_slurm", "_init_dist_mpi")
+    before = [
+        *((launchers, name, getattr(launchers, name)) for name in names),
+        (MMDistributedDataParallel, "__init__", MMDistributedDataParallel.__init__),
+    ]
+    *_, (_, _, build) = before
 
     @functools.wraps(build)
-    def __init__(self: Any, module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        if get_device() == "cpu":
-            kwargs["device_ids"] = None
-        build(self, module, *args, **kwargs)
+    def build_on_cpu(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **{**kwargs, "device_ids": None})
 
-    __init__.without_gpu = True  # type: ignore[attr-defined]
-    MMDistributedDataParallel.__init__ = __init__
+    try:
+        for name in names:
+            setattr(launchers, name, functools.partial(_init_on_cpu, getattr(launchers, name)))
+        MMDistributedDataParallel.__init__ = build_on_cpu
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
-def _without_gpu(init: Callable) -> Callable:
-    @functools.wraps(init)
-    def init_dist(backend: str, *args: Any, **kwargs: Any) -> None:
-        if get_device() != "cpu":
-            return init(backend, *args, **kwargs)
-        if backend == "nccl":
-            # Not changed to gloo in silence: this may be the one node whose driver has failed.
-            raise RuntimeError(
-                "env_cfg.dist_cfg.backend='nccl' needs GPUs, and this process sees none; mend the "
-                "driver, or train on CPUs with --cfg-options env_cfg.dist_cfg.backend=gloo."
-            )
-        set_device = torch.cuda.set_device
-        torch.cuda.set_device = lambda device: None
-        try:
-            return init(backend, *args, **kwargs)
-        finally:
-            torch.cuda.set_device = set_device
-
-    init_dist.without_gpu = True  # type: ignore[attr-defined]
-    return init_dist
+def _init_on_cpu(init: Callable, backend: str, *args: Any, **kwargs: Any) -> None:
+    if backend == "nccl":
+        # Not changed to gloo in silence: this may be the one node whose driver has failed.
+        raise RuntimeError(
+            "env_cfg.dist_cfg.backend='nccl' needs GPUs, and this process sees none. Fix the "
+            "driver, or train on CPUs with --cfg-options env_cfg.dist_cfg.backend=gloo."
+        )
+    set_device = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        init(backend, *args, **kwargs)
+    finally:
+        torch.cuda.set_device = set_device
 
 
 @STRATEGIES.register_module()
 class FullFSDPStrategy(FSDPStrategy):
-    """mmengine's FSDP strategy, with four things mended.
+    """mmengine's FSDP strategy, with four things fixed.
 
     Gradients are clipped by their norm over all processes, not by that of each process's share.
     Checkpoints hold the whole model and the whole optimizer, as those of one process do, so they

@@ -11,9 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoints.embedded_config import ForeignConfigError, check_config
-from ..checkpoints.files import CheckpointError
-from ..checkpoints.safe_loading import CheckpointRefusedError
+from ..checkpoints.embedded_config import EmbeddedConfigError, check_config
 from ..evaluation.evaluate import evaluate
 from ..utils.cli import UsageError, UserError, refuse_to_overwrite
 from ..utils.files import write_atomically
@@ -138,9 +136,9 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
         run.evaluation = evaluate(
             config, checkpoint, settings.max_images, settings.device, progress
         )
-    except (UserError, CheckpointError, CheckpointRefusedError) as error:
+    except UserError as error:
         run.notes.append(f"No boxes, errors or attention are shown. {error}")
-    except ForeignConfigError as error:
+    except EmbeddedConfigError as error:
         run.notes.append(f"Its checkpoint was not run. Its config was refused: {error.why}.")
     except FileNotFoundError as error:
         run.notes.append(

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.embedded_config import ForeignConfigError, read_plain_config
+from ..checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
 from ..checkpoints.integrity import what_is_broken
 from ..utils.cli import UsageError, UserError
 from ..utils.run_history import RunHistory
@@ -189,7 +189,7 @@ def _read_run(path: Path, name: str) -> Run:
         run.config = read_plain_config(run.config_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         run.notes.append(f"The config {run.config_file.name} cannot be read: {error}.")
-    except ForeignConfigError as error:
+    except EmbeddedConfigError as error:
         run.notes.append(
             f"The config {run.config_file.name} was not run: {error.why}. "
             "The configs that mmengine writes to a work directory are plain data."

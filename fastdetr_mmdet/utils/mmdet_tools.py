@@ -1,4 +1,4 @@
-"""Runs mmdet's own command-line scripts with this package made known to them.
+"""Run mmdet's own command-line scripts with this package made known to them.
 
 `mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py
 in this package. Ours hold no code of their own: they call `run`, so every flag of the installed
@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from ..engine.distributed import cpu_processes
+from . import derived_keys  # noqa: F401 (also for configs that do not import it)
 from .cli import UserError
 
 
@@ -26,7 +28,8 @@ def run(name: str) -> None:
 
     # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages that it knows by name.
     MODULE2PACKAGE.setdefault("fastdetr_mmdet", "fastdetr_mmdet")
-    runpy.run_path(str(find_script(name)), run_name="__main__")
+    with cpu_processes():
+        runpy.run_path(str(find_script(name)), run_name="__main__")
 
 
 def find_script(name: str) -> Path:

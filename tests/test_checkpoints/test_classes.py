@@ -91,20 +91,16 @@ def test_rows_that_are_kept(rows, classes, kept):
 @pytest.mark.parametrize(
     ("rows", "classes", "choices"),
     [
-        (91, 20, "91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
-        (92, 0, "92 (as they are), 91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
-        (91, 92, "91 (COCO's category ids), 80 (mmdet's labels of COCO)"),
-        (80, 91, "80 (as they are)"),
-        (7, 80, "7 (as they are)"),
+        (91, 20, "80, 91 "),
+        (92, 0, "80, 91, 92 "),
+        (91, 92, "80, 91 "),
+        (80, 91, " 80 "),
+        (7, 80, " 7 "),
     ],
 )
 def test_other_numbers(rows, classes, choices):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"{rows} .*{classes}.*--classes:.*{choices}"):
         map_classes(branches(rows), classes)
-    assert str(error.value) == (
-        f"its class branches have {rows} logits, which cannot become {classes}; --classes may be "
-        f"{choices}. For other classes give --drop-class-head instead, and train them."
-    )
 
 
 def test_drop():

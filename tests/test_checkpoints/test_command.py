@@ -82,7 +82,7 @@ def test_commands_of_the_page(words, published, save, tmp_path, monkeypatch, cap
     printed = capsys.readouterr().out
     if words == CONVERSIONS[0]:
         assert f"```text\n{printed}```" in PAGE
-    assert "give it these options" not in printed
+    assert "    model." not in printed  # options
 
 
 def test_all_methods_are_on_the_page():

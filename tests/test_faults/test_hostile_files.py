@@ -3,9 +3,12 @@
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -17,8 +20,9 @@ from mmengine.runner import checkpoint as loaders
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from support.runs import BIN, ROOT, make_runner, own_visualizer, run_tool
 
-from fastdetr_mmdet.checkpoints.embedded_config import ForeignConfigError, check_config
-from fastdetr_mmdet.checkpoints.safe_loading import CheckpointRefusedError, guard_checkpoints
+from fastdetr_mmdet.checkpoints import safe_loading
+from fastdetr_mmdet.checkpoints.embedded_config import EmbeddedConfigError, check_config
+from fastdetr_mmdet.checkpoints.safe_loading import UNGUARDED, CheckpointRefusedError
 
 
 class Call:
@@ -81,11 +85,8 @@ def hostile(path, payload=PAYLOADS["os.system"], write=saved, where="state_dict"
     return path
 
 
-REFUSED = r"{name} was refused: .* nothing of it was run\. Get the file from its authors; if"
-
-
 def refused(path):
-    return pytest.raises(CheckpointRefusedError, match=REFUSED.format(name=path.name))
+    return pytest.raises(CheckpointRefusedError, match=path.name)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -107,14 +108,11 @@ def test_anywhere_in_the_file(tmp_path, trace, where):
         load_checkpoint(torch.nn.Linear(2, 2), str(path))
 
 
-def test_the_reason_is_named_and_no_unguarded_load_is_advised_as_such(tmp_path, trace):
+def test_the_reason_is_named(tmp_path, trace):
     path = hostile(tmp_path / "weights.pth", trace=trace)
-    with pytest.raises(CheckpointRefusedError) as error:
+    with pytest.raises(CheckpointRefusedError, match=rf"{os.system.__module__}\.system") as error:
         load_checkpoint(torch.nn.Linear(2, 2), str(path))
-    sentence = str(error.value)
-    assert "\n" not in sentence and len(sentence) < 600
-    assert f"{os.system.__module__}.system, which weights never need" in sentence
-    assert "if they made it this way and you trust them" in sentence
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 def test_attributes_of_allowed_classes(tmp_path, trace):
@@ -124,7 +122,7 @@ def test_attributes_of_allowed_classes(tmp_path, trace):
     path = tmp_path / "weights.pth"
     path.write_bytes(saved({"state_dict": Call(getattr, HistoryBuffer, "__init__")}))
     for _ in range(3):  # onedl-mmengine allows the real one, and a set has no order
-        with pytest.raises(CheckpointRefusedError, match="asks for the attribute '__init__' of"):
+        with pytest.raises(CheckpointRefusedError, match="'__init__'"):
             load_checkpoint(torch.nn.Linear(2, 2), str(path))
 
 
@@ -199,20 +197,63 @@ def test_weights_from_an_address(tmp_path, trace, monkeypatch):
     cache.mkdir(parents=True)
     hostile(cache / "resnet.pth", trace=trace)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(CheckpointRefusedError, match=r"^https://example\.org/resnet\.pth was ref"):
+    with pytest.raises(CheckpointRefusedError, match=r"https://example\.org/resnet\.pth"):
         load_checkpoint(torch.nn.Linear(2, 2), "https://example.org/resnet.pth")
 
 
-def test_another_scheme(tmp_path, trace):
-    """Loaders that a user registers are guarded too, even against themselves."""
-    path = hostile(tmp_path / "weights.pth", trace=trace)
+@pytest.mark.parametrize("scheme", ["torchvision", "mmcls", "openmmlab"])
+def test_named_models(scheme, tmp_path, trace, monkeypatch):
+    """mmengine finds their addresses in tables of its own."""
+    cache = tmp_path / "hub/checkpoints"
+    cache.mkdir(parents=True)
+    hostile(cache / "resnet.pth", trace=trace)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    urls = {"resnet": "https://example.org/resnet.pth"}
+    for table in ("get_torchvision_models", "get_mmcls_models", "get_external_models"):
+        monkeypatch.setattr(loaders, table, lambda: urls)
+    with pytest.raises(CheckpointRefusedError, match=urls["resnet"]):
+        load_checkpoint(torch.nn.Linear(2, 2), f"{scheme}://resnet")
 
-    @CheckpointLoader.register_scheme(prefixes="careless://", force=True)
-    def load_from_careless(filename, map_location=None):
-        return torch.load(filename.removeprefix("careless://"), weights_only=False)
 
-    with refused(path):
-        load_checkpoint(torch.nn.Linear(2, 2), f"careless://{path}")
+def test_another_scheme(tmp_path):
+    """Loaders that a user registers are the user's business."""
+    path = tmp_path / "own.pth"
+    path.write_bytes(saved({"state_dict": subprocess.Popen}))
+
+    @CheckpointLoader.register_scheme(prefixes="own://", force=True)
+    def load_from_own(filename, map_location=None):
+        return torch.load(filename.removeprefix("own://"), weights_only=False)
+
+    try:
+        content = CheckpointLoader.load_checkpoint(f"own://{path}")
+    finally:
+        del CheckpointLoader._schemes["own://"]
+    assert content["state_dict"] is subprocess.Popen
+
+
+def test_many_threads(tmp_path):
+    """None is unguarded for as long as others load, and loads of a user's own go on meanwhile."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved({"state_dict": subprocess.Popen}))
+    inside, may_go = threading.Barrier(2, timeout=60), threading.Event()
+
+    def slow(file, **kwargs):
+        inside.wait()
+        may_go.wait(60)
+        return torch.load(file, **kwargs)
+
+    def first():
+        with pytest.raises(CheckpointRefusedError):
+            safe_loading.load_plain(str(path), slow)
+
+    with ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(first)
+        inside.wait()  # while the first thread is in the middle of it ...
+        assert torch.load(path, weights_only=False)["state_dict"] is subprocess.Popen
+        with pytest.raises(CheckpointRefusedError):
+            load_checkpoint(torch.nn.Linear(2, 2), str(path))
+        may_go.set()  # ... and when the second has come and gone
+        loading.result(60)
 
 
 def test_mmdets_test(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
@@ -273,12 +314,41 @@ def test_own_loads_are_the_users_business(tmp_path, monkeypatch):
         assert dict(os.environ) == before
 
 
-def test_once():
-    guarded = CheckpointLoader.load_checkpoint.__func__
-    parse = Config.fromstring
-    guard_checkpoints()
-    assert CheckpointLoader.load_checkpoint.__func__ is guarded
-    assert Config.fromstring is parse
+@pytest.mark.smoke
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_import_and_its_switch(value):
+    """What importing the package changes in mmengine; with the switch, nothing."""
+    program = """if True:
+        import sys
+        import torch
+        from mmengine.config import Config
+        from mmengine.dist import utils
+        from mmengine.fileio.backends.registry_utils import backends
+        from mmengine.model import MMDistributedDataParallel
+        from mmengine.runner import checkpoint
+        owners = Config, utils, MMDistributedDataParallel, checkpoint, torch
+        owners = [*map(vars, owners), backends]
+        before = [dict(owner) for owner in owners]
+        schemes = dict(checkpoint.CheckpointLoader._schemes)
+        import fastdetr_mmdet
+        for owner, old in zip(owners, before):
+            for name, value in owner.items():
+                if name in old and value is not old[name]:
+                    print('changed', name)
+        for prefix, value in checkpoint.CheckpointLoader._schemes.items():
+            if value is not schemes[prefix]:
+                print('changed', repr(prefix))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, UNGUARDED: value, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    changed = set(re.findall(r"^changed (.*)$", result.stdout, re.MULTILINE))
+    possible = {"load_url", "_safe_torch_load", "''"}
+    assert changed == (possible & {*changed, "load_url", "''"} if value == "0" else set())
 
 
 def test_old_torch_is_told_of(tmp_path, monkeypatch):
@@ -286,7 +356,7 @@ def test_old_torch_is_told_of(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     path.write_bytes(saved({"state_dict": torch.nn.Linear(2, 2).state_dict()}))
     monkeypatch.setattr(torch, "__version__", "2.5.1")
-    with pytest.warns(UserWarning, match=r"torch 2\.5\.1 runs what a checkpoint asks for .* 2\.6"):
+    with pytest.warns(UserWarning, match=r"2\.5\.1.* 2\.6"):
         load_checkpoint(torch.nn.Linear(2, 2), str(path))
 
 
@@ -357,7 +427,7 @@ def lures(tmp_path, trace, monkeypatch):
 @pytest.mark.parametrize("text", HOSTILE_CONFIGS.values(), ids=HOSTILE_CONFIGS)
 def test_config_of_a_checkpoint(tmp_path, lures, text):
     path = with_config(tmp_path / "weights.pth", text.format(**lures))
-    with pytest.raises(ForeignConfigError, match=r"^The config in this checkpoint was refused: .*"):
+    with pytest.raises(EmbeddedConfigError):
         DetInferencer(weights=str(path), device="cpu")
 
 
@@ -368,7 +438,7 @@ def test_config_that_resume_runs(tiny_config_file, shapes, tmp_path, lures):
     path = with_config(tmp_path / "weights.pth", text, MODELS.build(cfg.model))
     options = dict(load_from=str(path), resume=True)
     runner = make_runner(tiny_config_file, tmp_path / "work", shapes, **options)
-    with pytest.raises(ForeignConfigError, match="line 1 is not an assignment: it holds code"):
+    with pytest.raises(EmbeddedConfigError, match="line 1"):
         runner.train()
 
 
@@ -395,11 +465,11 @@ def test_plain_values():
 
 def test_own_parts_are_accepted_once_they_are_imported(monkeypatch):
     text = "custom_imports = dict(imports=['my_parts'])\nmodel = dict(type='MyPart')\n"
-    with pytest.raises(ForeignConfigError, match="would import my_parts; import it yourself if"):
+    with pytest.raises(EmbeddedConfigError, match="my_parts"):
         check_config(text)
     monkeypatch.setitem(sys.modules, "my_parts", ModuleType("my_parts"))
     text = text.replace("MyPart", "my_parts.MyPart")
-    with pytest.raises(ForeignConfigError, match=r"type='my_parts\.MyPart' is no registered part"):
+    with pytest.raises(EmbeddedConfigError, match=r"'my_parts\.MyPart'"):
         check_config(text)
     HOOKS.register_module(name="MyPart", module=type("MyPart", (), {}), force=True)
     try:

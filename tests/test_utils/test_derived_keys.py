@@ -1,17 +1,21 @@
-"""--cfg-options of a variable changes what a config derives from it."""
+"""A config variable that an option or an inheriting config sets changes what derives from it."""
 
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 from mmengine.config import Config, DictAction
 from support.runs import ROOT
 
-from fastdetr_mmdet.utils import config as derived_keys
+from fastdetr_mmdet.utils.derived_keys import derive
 
 TEMPLATES = sorted(
     path
-    for folder in ("_base_/datasets", "conditional_detr", "custom", "demo")
+    for folder in ("_base_", "_base_/datasets", "custom", "demo")
     for path in (ROOT / "configs" / folder).glob("*.py")
+    if "derived_from = " in path.read_text()
 )
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
 
@@ -23,7 +27,14 @@ def example(**derived) -> Config:
             file="train.json",
             classes=("a", "b"),
             head=dict(num_classes=2),
-            loader=dict(root="data/", path="data/train.json", pipeline=[dict(type="A", scale=1)]),
+            loader=dict(
+                root="data/",
+                path="data/train.json",
+                names=("a", "b"),
+                note="2 classes",
+                pipeline=[dict(type="A", scale="data/")],
+            ),
+            derived_from=dict(root="data/", file="train.json", classes=("a", "b")),
             derived_keys=derived,
         )
     )
@@ -34,16 +45,30 @@ def merged(config: Config, **options) -> Config:
     return config
 
 
-@pytest.mark.parametrize("value", [3, "x", ("x", "y")])
-def test_a_variable_itself_keeps_its_type(value):
-    config = merged(example(**{"loader.names": "{classes}"}), classes=value)
-    assert config.loader.names == value
-
-
-def test_a_list_becomes_a_tuple():
-    """--cfg-options makes lists of 320,240, and mmdet's Resize takes only tuples."""
-    config = merged(example(**{"loader.scale": "{classes}"}), classes=[320, 240])
-    assert config.loader.scale == (320, 240)
+@pytest.mark.parametrize(
+    ("key", "template", "option", "value"),
+    [
+        ("names", "{classes}", dict(classes=3), 3),
+        ("names", "{classes}", dict(classes="x"), "x"),
+        # --cfg-options makes lists of 320,240, and mmdet's Resize takes only tuples
+        ("names", "{classes}", dict(classes=["x", "y"]), ("x", "y")),
+        ("names", "{classes}", dict(classes=None), None),
+        ("path", "{root}/{file}", dict(file=None), None),
+        ("path", "{root}{file}", dict(root="/new/"), "/new/train.json"),
+        ("note", "{#classes} classes", dict(classes=["x"]), "1 classes"),
+        # paths are joined with one slash, and not at all if the second is absolute
+        ("path", "{root}/{file}", dict(root="/new"), "/new/train.json"),
+        ("path", "{root}/{file}", dict(root="/new/"), "/new/train.json"),
+        ("path", "{root}/{file}", dict(file="/elsewhere/x.json"), "/elsewhere/x.json"),
+        ("pipeline.0.scale", "{root}", dict(root="/new/"), "/new/"),
+    ],
+)
+def test_what_follows(key, template, option, value):
+    """From an option, and from a config that inherits the template."""
+    key = f"loader.{key}"
+    assert lookup(merged(example(**{key: template}), **option), key) == value
+    inherits = example(**{key: template}).to_dict() | option
+    assert lookup(Config(inherits), key) == value
 
 
 def test_number_of_entries():
@@ -51,51 +76,43 @@ def test_number_of_entries():
     assert config.head.num_classes == 3
 
 
-def test_join():
-    config = example(**{"loader.path": "{root}sub/{file}", "loader.note": "{#classes} classes"})
-    merged(config, root="/new/", classes=["x"])
-    assert config.loader.path == "/new/sub/train.json"
-    assert config.loader.note == "1 classes"
-
-
-@pytest.mark.parametrize("root", ["/new", "/new/"])
-def test_paths_are_joined_with_one_slash(root):
-    config = example(**{"loader.path": "{root}/{file}", "head.path": "{root}/a/b.json"})
-    merged(config, root=root)
-    assert config.loader.path == "/new/train.json"
-    assert config.head.path == "/new/a/b.json"
-    assert merged(config, file="/elsewhere/x.json").loader.path == "/elsewhere/x.json"
-
-
 def test_only_what_changed_follows():
     config = example(**{"loader.path": "{root}{file}", "head.num_classes": "{#classes}"})
     config.head.num_classes = 7  # as a config that inherits ours may say
-    assert merged(config, root="/new/").head.num_classes == 7
-    assert merged(config, loader__pipeline=[]).loader.path == "/new/train.json"
+    assert merged(config, root="/new/", classes=["x"]).head.num_classes == 7
+    assert config.loader.path == "/new/train.json"
+
+
+def test_what_an_inheriting_config_sets_itself_stays():
+    inherits = example(**{"loader.path": "{root}{file}", "loader.root": "{root}"}).to_dict()
+    inherits["root"], inherits["loader"]["path"] = "/new/", "mine"
+    config = Config(inherits)
+    assert (config.loader.root, config.loader.path) == ("/new/", "mine")
 
 
 @pytest.mark.parametrize(
     "option",
     [
         {"loader.path": "mine"},
+        {"loader.path": "data/train.json"},  # as it was
         {"loader": {"path": "mine"}},
-        {"loader": {"_delete_": True, "path": "mine"}},
+        {"loader": {"_delete_": True, "path": "mine", "root": "data/"}},
     ],
 )
 def test_what_an_option_says_itself_wins(option):
-    config = example(**{"loader.path": "{root}{file}", "loader.root": "{root}"})
+    config = example(**{"loader.path": "{root}{file}", "head.root": "{root}"})
+    config.head.root = "data/"
     config.merge_from_dict({"root": "/new/", **option})
-    assert config.loader.path == "mine"
-    assert config.loader.root == "/new/"
+    assert config.loader.path == next(iter(option.values())) or config.loader.path == "mine"
+    assert config.head.root == "/new/"
 
 
 def test_below_a_list_that_an_option_replaces_nothing_is_set():
     """An index of the old pipeline means another transform in the new one."""
     config = example(**{"loader.pipeline.0.scale": "{root}"})
-    merged(config, root="/new/")
-    assert config.loader.pipeline == [dict(type="A", scale="/new/")]
-    merged(config, root="/newer/", loader__pipeline=[dict(type="B")])
-    assert config.loader.pipeline == [dict(type="B")]
+    for pipeline in ([dict(type="B")], [dict(type="B", scale="data/")], []):
+        merged(config, root="/new/", loader__pipeline=pipeline)
+        assert config.loader.pipeline == pipeline
 
 
 def test_a_share():
@@ -110,23 +127,17 @@ def test_none_stays_none(template):
     assert path in (None, [None])
 
 
-def test_unknown_variable():
-    config = example(**{"loader.path": "{root}{fiel}"})
-    with pytest.raises(KeyError, match=r"derived_keys\['loader.path'\] uses 'fiel', which the con"):
-        merged(config, root="/new/")
+def test_a_variable_that_another_file_brings():
+    """A part of a config has keys that follow from a variable of another part."""
+    config = example(**{"loader.path": "{root}{elsewhere}"})
+    assert merged(config, root="/new/").loader.path == "data/train.json"
 
 
-def test_configs_without_derived_keys_are_left_alone():
-    config = example()
-    config.pop("derived_keys")
-    merged(config, root="/new/")
-    assert config.loader.root == "data/"
-
-
-def test_install_twice_changes_nothing():
-    before = Config.merge_from_dict
-    derived_keys.install()
-    assert Config.merge_from_dict is before
+def test_templates_without_derived_from():
+    """A copy of a former version's template: its variables are those before the merge."""
+    config = example(**{"loader.path": "{root}{file}"})
+    config.pop("derived_from")
+    assert merged(config, root="/new/").loader.path == "/new/train.json"
 
 
 def test_a_dumped_config_still_derives(tmp_path):
@@ -149,18 +160,36 @@ def lookup(config: Config, key: str):
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_shipped_templates_say_what_the_config_says(path):
-    """Evaluating the templates with the config's own variables changes nothing."""
+    """Every key has the value that its template gives; so all of them follow the variables."""
     config = Config.fromfile(path)
-    names = re.findall(r"\{#?(\w+)", " ".join(config.derived_keys.values()))
-    if "model" not in config:  # a part: the model and the schedule come from elsewhere
-        names = [name for name in names if name in config]
-    derived = derived_keys.update_derived_keys(config, {name: config[name] for name in names})
-    if "model" in config:
-        assert set(derived) == set(config.derived_keys)
-    else:
-        derived.pop("model.bbox_head.num_classes", None)
-    for key, value in derived.items():
-        assert lookup(config, key) == value, key
+    keys = set(config.derived_keys)
+    if "model" not in config:  # a part: the model comes from elsewhere
+        keys.discard("model.bbox_head.num_classes")
+    names = set(re.findall(r"\{#?(\w+)", " ".join(config.derived_keys.values())))
+    if "model" not in config:  # and the schedule
+        names &= set(config)
+        keys = {key for key in keys if "max_epochs" not in config.derived_keys[key]}
+    before = {name: config[name] for name in names}
+    assert config.derived_from.items() <= before.items()
+    changed = Config({**config.to_dict(), "derived_from": {}, **dict.fromkeys(names)})
+    assert set(derive(changed, before)) == keys
+
+
+def test_a_config_that_inherits_a_template(tmp_path):
+    """Loaded in a process that knows nothing of us: the config imports what it takes."""
+    path = ROOT / "configs/custom/fast-detr_r18_custom.py"
+    (tmp_path / "child.py").write_text(f"_base_ = {str(path)!r}\ndata_root = 'other'\n")
+    program = (
+        "import sys, json\n"
+        "from mmengine.config import Config\n"
+        "config = Config.fromfile(sys.argv[1])\n"
+        "print(json.dumps([config.train_dataloader.dataset.data_root, "
+        "config.val_evaluator.ann_file]))"
+    )
+    words = [sys.executable, "-c", program, tmp_path / "child.py"]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    root, file = json.loads(printed.splitlines()[-1])
+    assert root == "other" and file.startswith("other/")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

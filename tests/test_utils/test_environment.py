@@ -1,18 +1,13 @@
 """Each way an environment can be wrong is told in one sentence that names the command to run."""
 
 import os
-import pickle
 import subprocess
 import sys
 from importlib import metadata
 from types import ModuleType
 
-import numpy as np
 import pytest
-import torch
-from mmengine.logging import HistoryBuffer, MessageHub
 
-from fastdetr_mmdet.checkpoints.safe_loading import allow_mmengine_checkpoints
 from fastdetr_mmdet.utils import environment
 from fastdetr_mmdet.utils.environment import check_environment
 
@@ -51,10 +46,9 @@ def installed(monkeypatch):
 def complaint() -> str:
     with pytest.raises(ImportError) as error:
         check_environment()
-    sentence = str(error.value)
-    assert "\n" not in sentence
-    assert "run `" in sentence and sentence.endswith("`make setup` in a clone of fastdetr_mmdet.")
-    return sentence
+    message = str(error.value)
+    assert "\n" not in message and "`make setup`" in message
+    return message
 
 
 @pytest.mark.smoke
@@ -65,18 +59,17 @@ def test_this_environment_is_fit():
 @pytest.mark.parametrize(
     ("stack", "name", "command"),
     [
-        ("onedl", "mmengine", "run `pip install -U 'onedl-mmengine>=0.10.10,<1'`"),
-        ("onedl", "mmdet", "run `pip install -U 'onedl-mmdetection>=3.5,<4'`"),
-        ("openmmlab", "mmengine", "run `pip install -U 'mmengine>=0.10.0,<1'`"),
-        ("openmmlab", "mmdet", "run `pip install -U 'mmdet>=3.3,<4'`"),
+        ("onedl", "mmengine", "`pip install -U 'onedl-mmengine>=0.10.10,<1'`"),
+        ("onedl", "mmdet", "`pip install -U 'onedl-mmdetection>=3.5,<4'`"),
+        ("openmmlab", "mmengine", "`pip install -U 'mmengine>=0.10.0,<1'`"),
+        ("openmmlab", "mmdet", "`pip install -U 'mmdet>=3.3,<4'`"),
     ],
 )
 def test_missing_package(pretend, installed, stack, name, command):
     installed("onedl-mmcv" if stack == "onedl" else "mmcv")
     pretend(**{name: None})
-    sentence = complaint()
-    assert f"needs {name}, which is not installed" in sentence
-    assert command in sentence
+    message = complaint()
+    assert name in message and command in message
 
 
 @pytest.mark.parametrize(
@@ -93,13 +86,14 @@ def test_missing_mmcv_is_compiled_from_the_family_that_is_there(
 ):
     installed(*distributions)
     pretend(mmcv=None)
-    sentence = complaint()
-    assert f"MMCV_WITH_OPS=1 pip install --no-build-isolation {wanted}`" in sentence
+    assert f"MMCV_WITH_OPS=1 pip install --no-build-isolation {wanted}`" in complaint()
 
 
 def test_missing_torch(pretend):
+    """Which CUDA it has to be built for, only the user knows."""
     pretend(torch=None)
-    assert "pip install torch==" in complaint()
+    message = complaint()
+    assert "`pip install torch`" in message and "--index-url" in message
 
 
 @pytest.mark.parametrize(
@@ -115,10 +109,8 @@ def test_missing_torch(pretend):
 )
 def test_wrong_version(pretend, name, version):
     pretend(**{name: version})
-    sentence = complaint()
-    assert f"{name} {version} is installed" in sentence
-    lowest, too_new = environment.SUPPORTED[name]
-    assert f">= {lowest} and < {too_new}" in sentence
+    message = complaint()
+    assert all(value in message for value in (name, version, *environment.SUPPORTED[name]))
 
 
 @pytest.mark.parametrize("version", ["3.3.0", "3.5.1", "3.99"])
@@ -131,16 +123,15 @@ def test_right_version(pretend, version):
 def test_mmcv_without_ops(pretend, installed, family, name):
     installed(family)
     pretend(mmcv___ext=None)
-    sentence = complaint()
-    assert "has no compiled ops" in sentence
-    assert "--no-cache-dir --force-reinstall --no-deps " + name + "==" in sentence
-    assert "uninstall" not in sentence
+    message = complaint()
+    assert "--no-cache-dir --force-reinstall --no-deps " + name + "==" in message
+    assert "uninstall" not in message
 
 
 def test_mmcv_lite_is_removed_first(pretend, installed):
     installed("mmcv-lite", "mmdet")
     pretend(mmcv___ext=None)
-    assert "run `pip uninstall -y mmcv-lite && pip install" in complaint()
+    assert "`pip uninstall -y mmcv-lite && pip install" in complaint()
 
 
 @pytest.mark.parametrize(
@@ -148,22 +139,22 @@ def test_mmcv_lite_is_removed_first(pretend, installed):
     [
         (
             "assert False, 'MMCV==2.2.0 is used but incompatible. Please install mmcv<2.2.0.'",
-            "mmdet refuses to load (MMCV==2.2.0 is used but incompatible",
+            "MMCV==2.2.0 is used but incompatible",
             "MMCV_WITH_OPS=1 pip install",
         ),
         (
             "assert False, 'MMEngine==0.6 is used but incompatible.'",
-            "mmdet refuses to load (MMEngine==0.6 is used",
+            "MMEngine==0.6 is used",
             "mmengine>=0.10",
         ),
         (
             "raise ModuleNotFoundError('No module', name='pkg_resources')",
-            "mmdet needs pkg_resources, which setuptools dropped",
+            "pkg_resources",
             "pip install 'setuptools<81'",
         ),
         (
             "raise ImportError('libGL.so.1: cannot open shared object file')",
-            "mmdet cannot load OpenCV",
+            "OpenCV",
             "opencv-python-headless",
         ),
     ],
@@ -172,8 +163,8 @@ def test_package_that_does_not_load(monkeypatch, tmp_path, source, problem, comm
     (tmp_path / "mmdet.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mmdet")
-    sentence = complaint()
-    assert problem in sentence and command in sentence
+    message = complaint()
+    assert problem in message and command in message
 
 
 def test_an_error_we_know_nothing_of_comes_through_as_it_is(monkeypatch, tmp_path):
@@ -195,67 +186,4 @@ def test_import_of_the_package_checks(tmp_path):
     )
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        "ImportError: fastdetr_mmdet needs mmdet >= 3.3 and < 4, but mmdet 2.28.2"
-    )
-
-
-def runner_like_checkpoint() -> dict:
-    hub = MessageHub("test_environment")
-    for step in range(5):
-        hub.update_scalar("train/loss", np.float32(step) / 2)
-        hub.update_info("iter", np.int64(step))
-    hub.update_info("epoch", np.array([1, 2]))
-    return {"state_dict": {"w": torch.ones(2)}, "message_hub": hub.state_dict()}
-
-
-@pytest.mark.smoke
-def test_checkpoint_of_the_runner_loads(tmp_path):
-    path = tmp_path / "checkpoint.pth"
-    torch.save(runner_like_checkpoint(), path)
-    allow_mmengine_checkpoints()
-    loaded = torch.load(path, weights_only=True)
-    buffer = loaded["message_hub"]["log_scalars"]["train/loss"]
-    assert isinstance(buffer, HistoryBuffer)
-    assert buffer.mean() == pytest.approx(1.0)
-    assert loaded["message_hub"]["runtime_info"]["iter"] == 4
-
-
-def test_allowance_outlives_the_loader_of_onedl(tmp_path):
-    """It adds the same classes for one load and then removes them from the list of the process."""
-    path = tmp_path / "checkpoint.pth"
-    torch.save(runner_like_checkpoint(), path)
-    allow_mmengine_checkpoints()
-    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
-        pass
-    assert torch.load(path, weights_only=True)["message_hub"]["log_scalars"]
-
-
-class Reach:
-    """Unpickles to an attribute of something."""
-
-    def __init__(self, owner, name):
-        self.call = (getattr, (owner, name))
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(HistoryBuffer, "__init__"), (HistoryBuffer, "_statistics_methods"), (torch.Tensor, "cpu")],
-)
-def test_getattr_stays_shut(tmp_path, owner, name):
-    path = tmp_path / "hostile.pth"
-    torch.save({"state_dict": Reach(owner, name)}, path)
-    allow_mmengine_checkpoints()
-    with pytest.raises((ValueError, pickle.UnpicklingError), match=r"never do|Unsupported global"):
-        torch.load(path, weights_only=True)
-
-
-def test_other_classes_stay_shut(tmp_path):
-    path = tmp_path / "hostile.pth"
-    torch.save({"state_dict": os.system}, path)
-    allow_mmengine_checkpoints()
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(path, weights_only=True)
+    assert last.startswith("ImportError") and "mmdet 2.28.2" in last

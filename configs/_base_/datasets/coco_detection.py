@@ -76,7 +76,9 @@ val_evaluator = dict(
     backend_args=None)
 test_evaluator = val_evaluator
 
-# What --cfg-options data_root=... max_epochs=... changes besides, the latter in _base_/schedules/
+# What follows from data_root, if --cfg-options or a config that inherits this one sets it
+# (fastdetr_mmdet/utils/derived_keys.py)
+derived_from = dict(data_root=data_root)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'param_scheduler.0.milestones': '[{max_epochs*0.8}]',

@@ -61,7 +61,11 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What --cfg-options with the variables above changes besides (fastdetr_mmdet/utils/config.py)
+# What follows from these variables if --cfg-options or a config that inherits this one sets them
+# (fastdetr_mmdet/utils/derived_keys.py)
+derived_from = dict(
+    data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
+    val_images=val_images, classes=classes, image_scale=image_scale)
 derived_keys = {
     'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',

@@ -153,7 +153,10 @@ def work(job: str, folder: Path, rank: int, world_size: int, port: int, argument
         )
         import jobs
 
-        result = getattr(jobs, job)(**arguments)
+        from fastdetr_mmdet.engine.distributed import cpu_processes
+
+        with cpu_processes():  # as our tools/train.py and tools/test.py
+            result = getattr(jobs, job)(**arguments)
         torch.save(result, folder / f"rank{rank}.pt")
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -11,6 +11,7 @@ from mmengine.model.wrappers import MMDistributedDataParallel
 from support.runs import BIN, ROOT, log_rows
 
 from fastdetr_mmdet.engine import distributed
+from fastdetr_mmdet.engine.distributed import cpu_processes
 
 
 @pytest.mark.parametrize("launcher", ["pytorch", "slurm", "mpi"])
@@ -47,23 +48,25 @@ def test_nccl_without_gpus(monkeypatch):
     """Gloo is not taken in silence: this may be the one node whose driver has failed."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")
-    with pytest.raises(RuntimeError, match=r"'nccl' needs GPUs, and this process sees none; .*=gl"):
+    with cpu_processes(), pytest.raises(RuntimeError, match=r"'nccl'.*dist_cfg\.backend=gloo"):
         launchers.init_dist("pytorch", backend="nccl")
     assert not torch.distributed.is_initialized()
 
 
-def test_with_gpus_nothing_changes(monkeypatch):
-    calls = []
-    init = distributed._without_gpu(lambda *args, **kwargs: calls.append((args, kwargs)))
-    monkeypatch.setattr(distributed, "get_device", lambda: "cuda")
-    init("nccl", timeout=3)
-    assert calls == [(("nccl",), dict(timeout=3))]
+def replaced() -> list:
+    inits = [getattr(launchers, f"_init_dist_{name}") for name in ("pytorch", "slurm", "mpi")]
+    return [*inits, MMDistributedDataParallel.__init__, torch.cuda.set_device]
 
 
-def test_once():
-    before = launchers._init_dist_pytorch, MMDistributedDataParallel.__init__
-    distributed.allow_cpu_processes()
-    assert (launchers._init_dist_pytorch, MMDistributedDataParallel.__init__) == before
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_replaced_is_taken_back(device, monkeypatch):
+    """And with GPUs nothing is."""
+    monkeypatch.setattr(distributed, "get_device", lambda: device)
+    before = replaced()
+    with pytest.raises(KeyError), cpu_processes():
+        assert (replaced() == before) == (device == "cuda")
+        raise KeyError
+    assert replaced() == before
 
 
 @pytest.mark.slow

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
-from fastdetr_mmdet.checkpoints.convert import convert_state_dict as by_its_first_place
+from fastdetr_mmdet.checkpoints import convert_state_dict
 
 OFFICIAL = {
     "query_embed.weight": "transformer.queries.pos.weight",
@@ -28,35 +27,26 @@ def test_renames_and_keeps_the_tensors():
         assert converted[name] is official[key]
 
 
-def test_is_where_it_was():
-    assert by_its_first_place is convert_state_dict
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_rule_is_anchored(method):
-    """A rule that matches in the middle of a name would rename by accident."""
-    assert all(pattern.startswith("^") for pattern, _ in METHODS[method].renames)
-
-
 def test_unknown_method():
-    with pytest.raises(ValueError, match="Unknown method 'detr'; choose one of conditional_detr"):
+    with pytest.raises(ValueError, match=r"'detr'.*conditional_detr"):
         convert_state_dict({}, "detr")
 
 
-def test_foreign_keys_are_named():
-    keys = ["query_embed.weight", "level_embed", *(f"head.{i}" for i in range(6))]
-    with pytest.raises(
-        ValueError, match="7 of 8 keys are not of an official conditional_detr"
-    ) as e:
+@pytest.mark.parametrize(
+    ("keys", "count", "named"),
+    [
+        (
+            ["query_embed.weight", "level_embed", *(f"head.{i}" for i in range(6))],
+            "7 of 8",
+            "level_embed, head.0, head.1, head.2, head.3, ...",
+        ),
+        (["model", "optimizer", "epoch"], "3 of 3", "model, optimizer, epoch"),  # a whole file
+    ],
+)
+def test_foreign_keys_are_named(keys, count, named):
+    with pytest.raises(ValueError, match="'model' entry") as error:
         convert_state_dict(dict.fromkeys(keys), "conditional_detr")
-    assert "level_embed, head.0, head.1, head.2, head.3, ...;" in str(e.value)
-    assert "the checkpoint's 'model' entry" in str(e.value)
-
-
-def test_a_whole_checkpoint_is_recognised():
-    checkpoint = dict(model={}, optimizer={}, epoch=50)
-    with pytest.raises(ValueError, match=r"3 of 3 keys .*: model, optimizer, epoch; check"):
-        convert_state_dict(checkpoint, "conditional_detr")
+    assert count in str(error.value) and named in str(error.value)
 
 
 def test_two_names_for_one_parameter():
@@ -65,7 +55,7 @@ def test_two_names_for_one_parameter():
         f"transformer.encoder.layers.0.{name}.bias": torch.zeros(1)
         for name in ("high_to_low", "high_to_low_1")
     }
-    with pytest.raises(ValueError, match=r"1 of 2 keys .*: .*\.high_to_low_1\.bias; check"):
+    with pytest.raises(ValueError, match=r"1 of 2 .*\.high_to_low_1\.bias"):
         convert_state_dict(both, "smca_detr")
 
 
@@ -73,5 +63,5 @@ def test_two_names_for_one_parameter():
 def test_copies_have_to_be_copies(method):
     key = "bbox_embed.0.layers.2.bias"
     branches = {key: torch.zeros(4), f"transformer.decoder.{key}": torch.ones(4)}
-    with pytest.raises(ValueError, match=f"transformer.decoder.{key} should be the same tensor as"):
+    with pytest.raises(ValueError, match=rf"transformer\.decoder\.{key} \(.* {key}\)"):
         convert_state_dict(branches, method)

@@ -83,74 +83,81 @@ def test_halves_do_not_drag_the_whole_along(hollow, save, dst):
 
 def test_report(hollow, save, dst):
     report = convert_checkpoint(save(hollow("smca_ss_type2")), dst, "smca_detr")
-    assert str(report) == (
-        f"Wrote {dst}: smca_detr, 500 tensors, 92 -> 80 classes.\n"
-        "Recognised: ResNet-50, 1 level, Gaussian prior (single), 16 queries.\n"
-        "Config:\n"
-        "    configs/smca_detr/smca-detr_r50_8xb2-50e_coco.py\n"
-        "    configs/smca_detr/smca-detr_r50_8xb2-108e_coco.py\n"
-        "No shipped config says all of this by itself; give it these options:\n"
-        "    model.num_queries=16\n"
-        "    model.transformer.decoder.spatial_prior.scale_type=single\n"
-        "The configs of 50 and 108 epochs have one architecture, and test alike.\n"
-        "Next:\n"
-        "    mim test fastdetr_mmdet configs/smca_detr/smca-detr_r50_8xb2-50e_coco.py "
-        f"-C {dst} --cfg-options model.num_queries=16 "
-        "model.transformer.decoder.spatial_prior.scale_type=single"
-    )
+    configs = [f"configs/smca_detr/smca-detr_r50_8xb2-{epochs}e_coco.py" for epochs in (50, 108)]
+    options = [
+        "model.num_queries=16",
+        "model.transformer.decoder.spatial_prior.scale_type=single",
+    ]
+    lines = str(report).splitlines()
+    assert all(word in lines[0] for word in (str(dst), "smca_detr", "500", "92 -> 80"))
+    assert [line.strip() for line in lines if line.startswith("    ")] == [
+        *configs,
+        *options,
+        f"mim test fastdetr_mmdet {configs[0]} -C {dst} --cfg-options {' '.join(options)}",
+    ]
+    assert all(note in lines for note in report.notes)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "sentence"),
+    ("name", "options", "value"),
     [
-        ("sam_dc5_e50", {}, "DC5 (a dilated last stage) leaves no trace in weights: take a config"),
-        ("sam_ms_e50", {}, "The configs of 12 and 50 epochs have one architecture"),
-        ("deformable_two_stage", {}, "Two-stage weights do not tell the number of queries"),
-        ("conditional_r50", dict(drop_class_head=True), "Without class branches the file is for"),
-        ("conditional_r50", dict(classes=91), "The labels are COCO's category ids."),
+        ("sam_dc5_e50", {}, "dc5"),
+        ("sam_ms_e50", {}, "12 and 50 epochs"),
+        ("deformable_two_stage", {}, "300"),
+        ("conditional_r50", dict(drop_class_head=True), "model.bbox_head.num_classes"),
+        ("conditional_r50", dict(classes=91), "--classes 80"),
     ],
 )
-def test_what_weights_do_not_tell(name, options, sentence, hollow, save, dst):
+def test_what_weights_do_not_tell(name, options, value, hollow, save, dst):
     method = name.split("_")[0] + "_detr"
     report = convert_checkpoint(save(hollow(name)), dst, method, **options)
-    assert any(note.startswith(sentence) for note in report.notes)
-    assert all(note in str(report) for note in report.notes)
+    assert any(value in note for note in report.notes)
 
 
 @pytest.mark.parametrize("dilation", [True, False])
 def test_arguments_tell_dc5(dilation, hollow, save, dst):
     src = save(hollow("conditional_r50"), dict(dilation=dilation))
     report = convert_checkpoint(src, dst, "conditional_detr")
-    (config,) = report.configs
+    (config,), (note,) = report.configs, report.notes
     assert ("-dc5_" in config) == dilation
-    assert report.notes == (
-        "DC5 (a dilated last stage) leaves no trace in weights, but the file's own arguments say "
-        f"dilation={dilation}.",
-    )
+    assert f"dilation={dilation}" in note
 
 
 def test_arguments_tell_dc5_that_no_config_has(hollow, save, dst):
     report = convert_checkpoint(save(hollow("sam_ms_e50"), dict(dilation=True)), dst, "sam_detr")
     assert len(report.configs) == 2
-    assert report.notes[0].startswith("Careful: the file's own arguments say dilation=True")
+    assert "dilation=True" in report.notes[0]
 
 
-def test_arguments_tell_what_weights_do_not(hollow, save, dst):
-    """Numbers that the configs have too are no options; weights count more; the rest is ignored."""
-    src = save(hollow("deformable_two_stage"), dict(num_queries=900, nheads=8, smooth="8"))
-    report = convert_checkpoint(src, dst, "deformable_detr")
-    assert (report.options, report.notes) == ({"model.num_queries": 900}, ())
-    src = save(hollow("conditional_r50"), dict(num_queries=900, nheads=4, dilation="yes"))
-    report = convert_checkpoint(src, dst, "conditional_detr")
-    assert report.options == {
-        "model.num_queries": 16,
-        "model.transformer.encoder.num_heads": 4,
-        "model.transformer.decoder.num_heads": 4,
-    }
-    src = save(hollow("smca_ss_type3"), dict(nheads=8, smooth=6))
-    report = convert_checkpoint(src, dst, "smca_detr")
-    prior = "model.transformer.decoder.spatial_prior.smooth"
-    assert report.options == {"model.num_queries": 16, prior: 6}
+@pytest.mark.parametrize(
+    ("name", "arguments", "options"),
+    [
+        # numbers that the configs have too are not options, and what is not a number is ignored
+        (
+            "deformable_two_stage",
+            dict(num_queries=900, nheads=8, smooth="8"),
+            {"model.num_queries": 900},
+        ),
+        # weights overrule the arguments
+        (
+            "conditional_r50",
+            dict(num_queries=900, nheads=4, dilation="yes"),
+            {
+                "model.num_queries": 16,
+                "model.transformer.encoder.num_heads": 4,
+                "model.transformer.decoder.num_heads": 4,
+            },
+        ),
+        (
+            "smca_ss_type3",
+            dict(nheads=8, smooth=6),
+            {"model.num_queries": 16, "model.transformer.decoder.spatial_prior.smooth": 6},
+        ),
+    ],
+)
+def test_arguments_tell_what_weights_do_not(name, arguments, options, hollow, save, dst):
+    method = name.split("_")[0] + "_detr"
+    assert convert_checkpoint(save(hollow(name), arguments), dst, method).options == options
 
 
 def test_counters_of_a_profiler_are_passed_over(hollow, save, dst):
@@ -170,12 +177,12 @@ def test_own_classes_are_kept(hollow, save, dst):
         official[key] = official[key][:7]
     report = convert_checkpoint(save(official), dst, "conditional_detr")
     assert report.num_classes == report.options["model.bbox_head.num_classes"] == 7
-    assert report.notes[-1] == "The config's data set has COCO's 80 classes: give it the file's 7."
+    assert "80" in report.notes[-1] and "7" in report.notes[-1]
     assert "dataset_meta" not in torch.load(dst, weights_only=True)["meta"]
 
 
 def test_command_is_quoted_for_the_shell(tmp_path):
-    report = Report("m", "v", tmp_path / "a b.pth", ("c.py",), {}, 91, 80, 1, ())
+    report = Report("m", tmp_path / "a b.pth", ("c.py",), {}, 91, 80, 1, ())
     assert report.command == f"mim test fastdetr_mmdet c.py -C '{tmp_path / 'a b.pth'}'"
 
 

@@ -1,0 +1,270 @@
+"""A checkpoint file of another code -> one that mmengine loads into the matching config."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..version import __version__
+from .classes import (
+    TWO_STAGE,
+    coco_meta,
+    count_classes,
+    drop_class_branches,
+    holds_coco_ids,
+    map_classes,
+)
+from .files import Source, check_destination, read_checkpoint, write_checkpoint
+from .safe_loading import CheckpointError
+from .shipped_configs import Fit, find_configs
+from .state_dicts import METHODS, Renamed, model_of, translate
+
+# Names per list in an error
+_MOST = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion found; as a string, what the command prints.
+
+    Args:
+        method: As given.
+        destination: The file written.
+        configs: Every shipped config that the weights fit, by its path from the repository's root.
+        options: Settings in which they differ from these configs, by the keys of
+            ``--cfg-options``.
+        found_classes: Logits of the class branches in the file; None if it has none.
+        num_classes: Logits that were written; None if the class branches were left out.
+        num_tensors: Tensors written.
+        notes: Sentences about what the weights do not tell, and what follows.
+    """
+
+    method: str
+    destination: Path
+    configs: tuple[str, ...]
+    options: dict[str, Any]
+    found_classes: int | None
+    num_classes: int | None
+    num_tensors: int
+    notes: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The next shell command: mim test, or mim train where class branches are missing."""
+        options = self.options
+        if self.num_classes is None:
+            options = {**options, "load_from": self.destination}
+            words = ["mim", "train", "fastdetr_mmdet", self.configs[0]]
+        else:
+            words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
+        if options:
+            words += ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
+        return shlex.join(words)
+
+    def __str__(self) -> str:
+        classes = "class branches left out"
+        if self.num_classes is not None:
+            kept = self.found_classes == self.num_classes
+            classes = f"{'' if kept else f'{self.found_classes} -> '}{self.num_classes} classes"
+        lines = [
+            f"Wrote {self.destination}: {self.method}, {self.num_tensors} tensors, {classes}.",
+            "Config:",
+            *(f"    {config}" for config in self.configs),
+        ]
+        if self.options:
+            lines.append("No shipped config has all of these settings; pass them as options:")
+            lines += [f"    {key}={value}" for key, value in self.options.items()]
+        return "\n".join([*lines, *self.notes, "Next:", f"    {self.command}"])
+
+
+def convert_checkpoint(
+    src: str | Path,
+    dst: str | Path,
+    method: str,
+    classes: int | None = None,
+    drop_class_head: bool = False,
+) -> Report:
+    """Convert a checkpoint file and say which shipped config it belongs to.
+
+    Args:
+        src: An official checkpoint, or one of mmdet's own Deformable or Conditional DETR.
+        dst: The file to write; overwritten if it exists, and untouched if anything is wrong.
+        method: One of ``METHODS``.
+        classes: Logits of the class branches: 80, mmdet's labels of COCO, as the configs have it;
+            91, COCO's category ids; or as many as the file has. None: 80 if the file has COCO's
+            ids, else as many as it has.
+        drop_class_head: Leave the class branches out, to train on other classes.
+
+    Raises:
+        ValueError: for an unknown method, or if both classes and drop_class_head are given.
+        CheckpointError: a ValueError that says all that is wrong with the file.
+    """
+    model = model_of(method)
+    if drop_class_head and classes is not None:
+        raise ValueError(
+            f"--classes {classes} keeps class branches, --drop-class-head leaves them out. Give "
+            "one of the two."
+        )
+    src, dst = Path(src), Path(dst)
+    check_destination(dst, src)
+    source = read_checkpoint(src)
+    renamed = translate(source.weights, method)
+    found = count_classes(renamed.weights)
+    coco_ids = holds_coco_ids(method, found)
+    problems = []
+    weights = drop_class_branches(renamed.weights) if drop_class_head else renamed.weights
+    try:
+        weights = map_classes(weights, classes, coco_ids)
+    except ValueError as error:
+        problems.append(str(error))
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    try:
+        fits = find_configs(shapes, method, not drop_class_head, _known(source.arguments))
+    except CheckpointError as error:
+        raise CheckpointError(f"{src} was not converted: {error}") from error
+    problems += _problems(source.weights, renamed, fits[0])
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise CheckpointError(
+            f"{src} does not hold the weights of {model}; nothing was written."
+            f"{_hint(source.weights, method, renamed)} Compared with {fits[0].config}:{listed}"
+        )
+    num_classes = count_classes(weights)
+    notes = tuple(_notes(fits, weights, num_classes, source.arguments, coco_ids))
+    fits = [fit for fit in fits if fit.dilated is source.arguments.get("dilation")] or fits
+    report = Report(
+        method=method,
+        destination=dst,
+        configs=tuple(fit.config for fit in fits),
+        options={f"model.{key}": value for key, value in fits[0].options.items()},
+        found_classes=found,
+        num_classes=num_classes,
+        num_tensors=len(weights),
+        notes=notes,
+    )
+    meta = dict(
+        fastdetr_mmdet_version=__version__,
+        converted_from=src.name,
+        method=method,
+        configs=list(report.configs),
+        options=report.options,
+        **_dataset_meta(source, coco_ids, num_classes),
+    )
+    state_dict = {key: _own(tensor) for key, tensor in weights.items()}
+    write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})
+    return report
+
+
+def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What an official command line tells and weights do not, by the keys below ``model``."""
+    keys = {
+        "num_queries": "num_queries",  # two-stage weights have none
+        "transformer.encoder.num_heads": "nheads",
+        "transformer.decoder.num_heads": "nheads",
+        "transformer.decoder.spatial_prior.smooth": "smooth",  # SMCA
+    }
+    numbers = {key: arguments.get(name) for key, name in keys.items()}
+    return {k: n for k, n in numbers.items() if isinstance(n, (int, float)) and n > 0}
+
+
+def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Iterator[str]:
+    """What is wrong with the weights, by the names in the file; missing ones by ours."""
+    theirs = renamed.sources
+    not_finite = [key for key, tensor in official.items() if not tensor.isfinite().all()]
+    shapes = [
+        f"{theirs.get(key, key)} {found} instead of {expected}"
+        for key, found, expected in fit.shapes
+    ]
+    for what, names in (
+        ("should repeat another tensor", renamed.contradictions),
+        (
+            "with NaN or infinite numbers",
+            not_finite,
+        ),
+        ("unknown", renamed.unknown),
+        ("surplus", [theirs.get(key, key) for key in fit.surplus]),
+        ("missing, by our names", fit.missing),
+        ("of another shape", shapes),
+    ):
+        if names:
+            more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+            yield f"{len(names)} {what}: {', '.join(names[:_MOST])}{more}"
+
+
+def _hint(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
+    """A hint if all keys are those of another method, or ours."""
+    if not renamed.unknown:
+        return ""
+    if any(key.startswith("transformer.queries.") for key in weights):
+        return " Its keys are already ours: it needs no conversion."
+    for other in METHODS:
+        if other != method and not translate(weights, other).unknown:
+            return f" Its keys are those of {model_of(other)}: try --method {other}."
+    return ""
+
+
+def _notes(
+    fits: Sequence[Fit],
+    weights: Iterable[str],
+    num_classes: int | None,
+    arguments: Mapping[str, Any],
+    coco_ids: bool,
+) -> Iterator[str]:
+    """Sentences about what the weights do not tell, and about their classes."""
+    dilation = arguments.get("dilation")
+    dilated = {fit.dilated for fit in fits}
+    if len(dilated) > 1:
+        known = isinstance(dilation, bool)
+        yield "The weights of DC5 (a dilated last stage) and of a strided one look alike. " + (
+            f"The file's own arguments say dilation={dilation}."
+            if known
+            else "Take a config with dc5 in its name if the file's name or its origin says DC5."
+        )
+    elif dilation is True and dilated == {False}:
+        yield (
+            "Careful: the file's own arguments say dilation=True (DC5), and no config for these "
+            "weights has it. See how the dc5 configs of other models change the backbone."
+        )
+    epochs = sorted({fit.epochs for fit in fits})
+    if len(epochs) > 1:
+        numbers = " and ".join(map(str, epochs))
+        yield f"The configs of {numbers} epochs have one architecture and give the same results."
+    if TWO_STAGE in weights and "num_queries" not in arguments:
+        yield "Two-stage weights do not tell the number of queries: the published model has 300."
+    if num_classes is None:
+        yield (
+            "Use the file with load_from, and set model.bbox_head.num_classes and the data set to "
+            "your classes. mmengine will list bbox_head.cls_branches as missing."
+        )
+    elif coco_ids and num_classes != 80:
+        yield (
+            "The labels are COCO's category ids. mmdet's COCO data set has 80 labels: convert "
+            "with --classes 80 to test on it."
+        )
+    elif num_classes != 80:
+        yield f"The config's data set has COCO's 80 classes: set it to the file's {num_classes}."
+
+
+def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> dict[str, Any]:
+    """Names of the classes, where they are known; ``DatasetClassesCheckHook`` compares them."""
+    if coco_ids and num_classes == 80:
+        return {"dataset_meta": coco_meta()}
+    given = source.meta.get("dataset_meta")
+    if num_classes is None or not isinstance(given, Mapping):
+        return {}
+    lower = {str(key).lower(): value for key, value in given.items()}  # mmdet 3.0 wrote CLASSES
+    names = lower.get("classes")
+    if not isinstance(names, (list, tuple)) or len(names) != num_classes:
+        return {}
+    return {"dataset_meta": {k: lower[k] for k in ("classes", "palette") if k in lower}}
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor with its own memory only; torch saves the whole memory of a view."""
+    storage = tensor.untyped_storage().nbytes()
+    return tensor.clone() if storage > tensor.numel() * tensor.element_size() else tensor

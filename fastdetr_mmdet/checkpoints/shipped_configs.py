@@ -1,0 +1,222 @@
+"""Find the shipped config that weights belong to, by building each config's model and comparing."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from .classes import CLASS_BRANCHES
+from .safe_loading import CheckpointError
+
+Shape = tuple[int, ...]
+Options = dict[str, Any]
+
+# Options whose number is the size of some tensor below a name
+_SIZES = {
+    "num_queries": "transformer.queries.",
+    "bbox_head.num_classes": CLASS_BRANCHES,
+    "transformer.encoder.feedforward_channels": "transformer.encoder.",
+    "transformer.encoder.kernel_size": "transformer.encoder.",
+    "transformer.decoder.feedforward_channels": "transformer.decoder.",
+}
+# Values of keys that a config may leave out
+_DEFAULTS = {
+    "transformer.decoder.refine": False,
+    "bbox_head.share_pred_layer": True,
+    "transformer.decoder.spatial_prior.smooth": 8.0,
+}
+# Other options to try where tensors below a name do not fit; (name, options to change together)
+_CHOICES: list[tuple[str, Options]] = [
+    # without ImageNet weights, which would be another depth's
+    *(("backbone.", {"backbone.depth": n, "backbone.init_cfg": None}) for n in (50, 101, 152)),
+    *(
+        ("bbox_head.", {"transformer.decoder.refine": on, "bbox_head.share_pred_layer": not on})
+        for on in (True, False)
+    ),
+    *(
+        ("transformer.decoder.", {"transformer.decoder.spatial_prior.scale_type": scale_type})
+        for scale_type in ("fixed", "single", "independent", "correlated")
+    ),
+    *(
+        ("transformer.encoder.", {"transformer.encoder.share_cross_level": share})
+        for share in (True, False)
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How weights compare with one shipped config.
+
+    Args:
+        config: Its path, from the repository's root.
+        options: Changes of its model that fit the weights better, by the keys below ``model``.
+        missing: Names in the model that the weights lack.
+        surplus: The reverse.
+        shapes: (name, shape in the file, shape in the model) where they differ.
+        dilated: Whether it is a DC5 config.
+        epochs: How long it trains.
+    """
+
+    config: str
+    options: Options
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+    shapes: tuple[tuple[str, Shape, Shape], ...]
+    dilated: bool
+    epochs: int
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Every name that does not fit."""
+        return (*self.missing, *self.surplus, *(name for name, _, _ in self.shapes))
+
+
+def find_configs(
+    shapes: Mapping[str, Shape],
+    method: str,
+    class_head: bool = True,
+    known: Mapping[str, Any] | None = None,
+) -> list[Fit]:
+    """The shipped configs that fit the weights best; several if they fit equally well.
+
+    Args:
+        shapes: The weights' shapes by our names.
+        method: One of ``METHODS``.
+        class_head: Whether the weights should have class branches.
+        known: Options that the file tells besides its weights, by the keys below ``model``. What
+            the weights say overrules them.
+
+    Raises:
+        CheckpointError: if no config of the method can be built with the known options.
+    """
+    folders = ["deformable_detr", "conditional_detr"] if method == "mmdet" else [method]
+    files = [item for folder in folders for item in shipped_configs(folder).items()]
+
+    def compare(name: str, config: Config, options: Options) -> Fit | None:
+        return _compare(name, config, options, shapes, class_head)
+
+    fits = []
+    for name, config in files:
+        said = {key: value for key, value in (known or {}).items() if _get(config, key) is not None}
+        fits.append(compare(name, config, said))
+    nearest = min((len(fit.differing) for fit in fits if fit), default=None)
+    if nearest is None:
+        raise CheckpointError(f"no config of {method} can be built with {dict(known or {})}.")
+    found = []
+    for (name, config), fit in zip(files, fits, strict=True):
+        if fit is None or len(fit.differing) > nearest:
+            continue
+        for below, options in [*_sizes(config, fit, shapes), *_CHOICES]:
+            possible = all(_get(config, key) is not None for key in options)
+            if possible and any(key.startswith(below) for key in fit.differing):
+                trial = compare(name, config, {**fit.options, **options})
+                if trial is not None and len(trial.differing) < len(fit.differing):
+                    fit = trial
+        found.append(fit)
+    best = min((len(fit.differing), len(fit.options)) for fit in found)
+    found = [fit for fit in found if (len(fit.differing), len(fit.options)) == best]
+    return sorted(found, key=lambda fit: (fit.dilated, fit.epochs, fit.config))
+
+
+@lru_cache
+def shipped_configs(folder: str) -> dict[str, Config]:
+    """The configs of a folder below configs/, by their path from the repository's root.
+
+    Raises:
+        CheckpointError: if the installation lacks them.
+    """
+    package = Path(__file__).parents[1]
+    copies = package / ".mim" / "configs"  # of an installed wheel; a clone has them at its root
+    root = copies if copies.is_dir() else package.parent / "configs"
+    files = sorted((root / folder).glob("*.py"))
+    if not files:
+        raise CheckpointError(
+            f"this installation of fastdetr_mmdet has no configs in {root / folder}. Install it "
+            "from a clone or a wheel."
+        )
+    register_all_modules(init_default_scope=False)
+    return {f"configs/{folder}/{file.name}": Config.fromfile(file) for file in files}
+
+
+def _compare(
+    name: str, config: Config, options: Options, shapes: Mapping[str, Shape], class_head: bool
+) -> Fit | None:
+    """Compare with a config's model; None if its parts refuse the options."""
+    expected = _shapes(_text(config, options))
+    if expected is None:
+        return None
+    if not class_head:
+        expected = {k: v for k, v in expected.items() if not k.startswith(CLASS_BRANCHES)}
+    missing = [key for key in expected if key not in shapes]
+    return Fit(
+        config=name,
+        options={key: value for key, value in options.items() if _get(config, key) != value},
+        # frozen batch norms of the official codes do not count batches, and nothing reads it
+        missing=tuple(key for key in missing if not key.endswith(".num_batches_tracked")),
+        surplus=tuple(key for key in shapes if key not in expected),
+        shapes=tuple(
+            (key, shape, expected[key])
+            for key, shape in shapes.items()
+            if expected.get(key, shape) != shape
+        ),
+        dilated=config.model.backbone.type == "DilatedResNet",
+        epochs=config.train_cfg.max_epochs,
+    )
+
+
+def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Options]]:
+    """Numbers to try, because the weights have them where the model has the config's own."""
+    for part in ("encoder", "decoder"):
+        below = f"transformer.{part}.layers."
+        layers = {key.removeprefix(below).split(".")[0] for key in shapes if key.startswith(below)}
+        if layers:
+            yield below, {f"transformer.{part}.num_layers": len(layers)}
+    for option, below in _SIZES.items():
+        own = fit.options.get(option, _get(config, option))
+        pairs = [
+            pair
+            for key, found, expected in fit.shapes
+            if key.startswith(below) and len(found) == len(expected)
+            for pair in zip(found, expected, strict=True)
+        ]
+        for size in sorted({found for found, expected in pairs if expected == own != found}):
+            yield below, {option: size}
+
+
+def _get(config: Config, key: str) -> Any:
+    """The value of a dotted key below ``model``; None where the config's parts do not have it."""
+    *parts, last = key.split(".")
+    value = config.model
+    for name in parts:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value.get(last, _DEFAULTS.get(key)) if isinstance(value, dict) else None
+
+
+def _text(config: Config, options: Options) -> str:
+    """A model's config with options, as a text by which models are told apart."""
+    changed = Config(dict(model=config.model.to_dict()))
+    changed.merge_from_dict({f"model.{key}": value for key, value in options.items()})
+    changed.model.backbone.init_cfg = None
+    return repr(changed.model.to_dict())
+
+
+@lru_cache(maxsize=256)
+def _shapes(model: str) -> dict[str, Shape] | None:
+    """Shapes of a model's parameters and buffers; None if its parts refuse the options."""
+    try:
+        with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+            built = MODELS.build(Config(ast.literal_eval(model)))
+    except (TypeError, ValueError):
+        return None
+    return {key: tuple(tensor.shape) for key, tensor in built.state_dict().items()}
