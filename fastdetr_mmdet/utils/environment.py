@@ -86,7 +86,10 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name:
-            _fail(f"fastdetr_mmdet needs {name}, which is not installed", _install(name), error)
+            lack = f"fastdetr_mmdet needs {name}, which is not installed"
+            if name == "torch":  # which build, only the user knows
+                lack += " (https://pytorch.org lists the --index-url of every CUDA version)"
+            _fail(lack, _install(name), error)
         if error.name == "pkg_resources":  # mmengine 0.10.7 under setuptools >= 82
             _fail(
                 f"{name} needs pkg_resources, which setuptools dropped in version 82",
@@ -111,7 +114,7 @@ def _import(name: str) -> ModuleType:
 def _install(name: str) -> str:
     """Return the command that installs one of the packages below this one."""
     if name == "torch":
-        return "pip install torch==2.13.0"
+        return "pip install torch"
     wanted = REQUIREMENTS[_family()][name]
     return f"{COMPILE} '{wanted}'" if name == "mmcv" else f"pip install -U '{wanted}'"
 

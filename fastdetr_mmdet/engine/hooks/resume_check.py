@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ...checkpoints.embedded_config import ForeignConfigError, read_plain_config
+from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
 
 # A scheduler's state; everything else are settings.
 _STATE = ("optimizer", "last_step", "_global_step", "_last_value", "verbose")
@@ -117,7 +117,7 @@ def _check_type(optimizer: Any, meta: dict) -> None:
     try:
         config = read_plain_config(meta.get("config") or "")
         saved = str(config["optim_wrapper"]["optimizer"]["type"]).rpartition(".")[2]
-    except (ForeignConfigError, KeyError, TypeError):
+    except (EmbeddedConfigError, KeyError, TypeError):
         return  # a checkpoint that does not say by what it was trained
     present = type(optimizer).__name__
     if saved != present and {saved, present} != {"Adam", "AdamW"}:
