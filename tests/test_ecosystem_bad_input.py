@@ -52,11 +52,7 @@ def check_trained(work_dir, iters=ITERS):
 @pytest.mark.smoke
 @pytest.mark.parametrize("num_classes", [5, 80])
 def test_number_of_classes_disagrees(runner, no_steps, num_classes):
-    sentence = (
-        rf"^model.bbox_head.num_classes={num_classes}, but train_dataloader.dataset.metainfo."
-        r"classes names 6 classes \(disc, .*\); make them agree.$"
-    )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=rf"num_classes={num_classes}\b.*train_dataloader.*\b6 "):
         runner(model__bbox_head__num_classes=num_classes).train()
 
 
@@ -66,21 +62,18 @@ def test_number_of_classes_disagrees_in_test_only(tiny_run, no_steps, tmp_path, 
         f"data_root={tiny_run.data_root}/",
         "test_dataloader.dataset.metainfo.classes=[disc]",
     ]
-    with pytest.raises(ValueError, match=r"test_dataloader\.dataset\.metainfo\.classes names 1 cl"):
+    with pytest.raises(ValueError, match=r"num_classes=6\b.*test_dataloader.*\b1 "):
         run_tool(monkeypatch, "test.py", *arguments, *options, own_visualizer())
 
 
 def test_class_that_the_annotations_lack(runner, no_steps):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"metainfo.classes.*sqare.*train.json.*square"):
         runner(classes=["disc", "sqare"]).train()
-    assert "metainfo.classes names sqare, which" in str(error.value)
-    assert "train.json does not have; its categories are disc, square, tri" in str(error.value)
 
 
 def test_one_class_without_brackets(runner, no_steps):
     """`--cfg-options classes=disc` makes a string."""
-    sentence = r"must be a tuple: classes=\('disc',\), or classes=disc, \(with the comma\)"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=r"classes=\('disc',\).*classes=disc,"):
         runner(classes="disc").train()
 
 
@@ -191,12 +184,10 @@ def test_exploding_learning_rate(runner):
     run = runner(
         param_scheduler=None, optim_wrapper__optimizer__lr=1e30, optim_wrapper__clip_grad=None
     )
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(
+        ValueError, match=r"image \(id \d+, file .*\.jpg\).*optim_wrapper.clip_grad"
+    ):
         run.train()
-    sentence = str(error.value)
-    assert "Matching cost is not finite for image (id " in sentence
-    assert ".jpg), " in sentence
-    assert "lower the learning rate or clip gradients (optim_wrapper.clip_grad)" in sentence
 
 
 def test_image_with_nan(runner, monkeypatch):

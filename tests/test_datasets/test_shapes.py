@@ -1,6 +1,5 @@
 """The shapes data set: files, command line, annotations, scenes and placement rules."""
 
-import ast
 import hashlib
 import json
 import os
@@ -14,12 +13,26 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from fastdetr_mmdet.datasets.shapes import CLASSES, coco, outlines, paint, summary, write_shapes
+from fastdetr_mmdet.datasets.shapes import CLASSES, coco, summary, write_shapes
 from fastdetr_mmdet.datasets.shapes import write as write_module
 from fastdetr_mmdet.datasets.shapes.__main__ import main
 from fastdetr_mmdet.datasets.shapes.scene import Item, Stage, compose
 
 ROOT = Path(__file__).parents[2]
+# Of 40 and 3 images with seed 0
+DIGESTS = {
+    "train": "d8090dc4886ec124416cf7c9f611ef3e93fccc6119771244c9573484a1802f83",
+    "val": "a6e0e9b7a089fd265621e692400dfd5091c98755bd676d5aa821c272cd3b7f4c",
+}
+# Of these pictures scaled to 4 x 3
+# fmt: off
+GREY_LEVELS = {
+    "train/000001.jpg": [151, 116, 143, 156, 147, 59, 110, 156, 121, 119, 133, 155],
+    "train/000020.jpg": [129, 113, 118, 108, 95, 112, 118, 132, 103, 100, 117, 111],
+    "train/000033.jpg": [152, 139, 131, 92, 168, 176, 111, 144, 152, 117, 143, 190],
+    "val/000002.jpg": [104, 95, 85, 111, 104, 70, 75, 102, 104, 99, 95, 106],
+}
+# fmt: on
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
@@ -39,24 +52,22 @@ def written(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def scenes() -> list:
-    return [compose(0, "train", index) for index in range(200)]
-
-
 # Files
 
 
 def test_annotations_never_change(written):
     """Figures of the docs are of this data set; annotations are the same on all machines."""
-    digests = {
-        split: hashlib.sha256((written / f"annotations/{split}.json").read_bytes()).hexdigest()
-        for split in ("train", "val")
-    }
-    assert digests == {
-        "train": "d8090dc4886ec124416cf7c9f611ef3e93fccc6119771244c9573484a1802f83",
-        "val": "a6e0e9b7a089fd265621e692400dfd5091c98755bd676d5aa821c272cd3b7f4c",
-    }
+    for split, digest in DIGESTS.items():
+        content = (written / f"annotations/{split}.json").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+def test_pictures_never_change(written):
+    """On other processors by a few grey levels at most."""
+    for name, expected in GREY_LEVELS.items():
+        picture = cv2.imread(str(written / name), cv2.IMREAD_GRAYSCALE)
+        thumbnail = cv2.resize(picture, (4, 3), interpolation=cv2.INTER_AREA).ravel()
+        np.testing.assert_allclose(thumbnail.astype(int), expected, atol=3)
 
 
 def test_an_image_depends_on_seed_split_and_number_alone(written, tmp_path):
@@ -212,30 +223,9 @@ def test_polygons_keep_holes_and_parts():
 # Scenes
 
 
-def test_classes_sizes_and_formats_occur_as_often_as_promised(scenes):
-    objects = [o for scene in scenes for o in scene.objects if not o.is_crowd]
-    labels = np.bincount([o.label for o in objects], minlength=len(CLASSES))
-    assert labels.min() > 0.6 * labels.mean()
-    areas = np.array([o.mask.sum() for o in objects])
-    small, large = (areas < 32**2).mean(), (areas > 96**2).mean()
-    assert 0.12 < small < 0.28 and 0.10 < large < 0.28
-    for label in range(len(CLASSES)):
-        own = areas[[o.label == label for o in objects]]
-        assert own.min() < 32**2 and own.max() > 96**2
-    counts = [sum(not o.is_crowd for o in scene.objects) for scene in scenes]
-    assert max(counts) <= 10 and 3.5 < np.mean(counts) < 5
-    assert 0.01 < np.mean([not scene.objects for scene in scenes]) < 0.09
-    crowds = [o for scene in scenes for o in scene.objects if o.is_crowd]
-    assert 0.005 < len(crowds) / len(scenes) < 0.08
-    assert all(o.mask.sum() >= 0.9 * o.full_area for o in crowds)
-    height, width = np.array([scene.image.shape[:2] for scene in scenes]).T
-    assert min(*height, *width) >= 160 and max(*height, *width) <= 320
-    assert (height > width).any() and (height < width).any() and (height == width).any()
-
-
-def test_every_object_is_readable(scenes):
+def test_every_object_is_readable():
     hidden = 0
-    for scene in scenes:
+    for scene in (compose(0, "train", index) for index in range(60)):
         claimed = np.zeros(scene.image.shape[:2], int)
         for item in scene.objects:
             claimed += item.mask
@@ -245,24 +235,7 @@ def test_every_object_is_readable(scenes):
             assert np.ptp(np.argwhere(item.mask), axis=0).min() >= 3
             hidden += item.mask.sum() < item.full_area
         assert claimed.max() <= 1
-    assert hidden > 50  # occlusion does happen
-
-
-def test_colour_shows_the_object_but_not_its_class(scenes):
-    colours = {label: [] for label in range(len(CLASSES))}
-    differences = []
-    for scene in scenes[:100]:
-        for item in scene.objects:
-            grown = cv2.dilate(item.mask.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
-            inside = scene.image[item.mask].mean(axis=0)
-            colours[item.label].append(inside)
-            around = scene.image[grown & ~item.mask].mean(axis=0)
-            differences.append(np.abs(inside - around).max())
-    assert np.median(differences) > 45
-    assert np.mean(np.array(differences) < 12) < 0.03
-    means = np.stack([np.mean(c, axis=0) for c in colours.values()])
-    spread = np.mean([np.std(c, axis=0) for c in colours.values()])
-    assert np.ptp(means, axis=0).max() < 0.75 * spread
+    assert hidden > 15  # occlusion does happen
 
 
 # Placement
@@ -300,54 +273,3 @@ def stage_with_square(keep: float = 0.45) -> Stage:
 )
 def test_where_a_shape_fits(keep, size, place, max_overlap, allowed):
     assert stage_with_square(keep).fits(np.ones(size), *place, max_overlap) == allowed
-
-
-def test_a_second_object_may_not_finish_what_a_first_began():
-    stage = stage_with_square()
-    stage.owner[30:45, 30:70] = 2
-    stage.items.append(Item(1, 15 * 40, 0.45, np.zeros((1, 3))))
-    assert not stage.fits(np.ones((10, 40)), 60, 30, max_overlap=1.0)
-    assert stage.fits(np.ones((5, 40)), 65, 30, max_overlap=1.0)
-
-
-def test_an_object_without_room_is_not_drawn():
-    stage = stage_with_square(keep=0.9)
-    stage.owner[:] = 1
-    stage.items[0] = Item(0, 100 * 100, 1.0, np.zeros((1, 3)))
-    before = stage.image.copy()
-    stage.add(1, 30.0)
-    assert len(stage.items) == 1
-    assert np.array_equal(stage.image, before)
-
-
-@pytest.mark.parametrize("label", range(len(CLASSES)), ids=CLASSES)
-def test_side_is_the_root_of_the_area(label):
-    rng = np.random.default_rng(label)
-    outline = outlines.class_outline(label, rng)
-    cover = outlines.rasterise(outlines.view(outline, 60, (300, 300), rng), rng)
-    assert cover.sum() == pytest.approx(60**2, rel=0.03)
-    assert cover[[0, -1]].max() == 0 and cover[:, [0, -1]].max() == 0
-    assert ((cover > 0.1) & (cover < 0.9)).any()  # smooth edges
-    middle = cover[tuple(np.array(cover.shape) // 2)]
-    assert (middle == 0) == (CLASSES[label] == "ring")
-    width, height = np.ptp(outlines.view(outline, 100, (50, 30), rng)[0], axis=0)
-    assert width <= 50.001 and height <= 30.001  # made smaller to fit
-
-
-def test_chosen_colours_contrast_with_all_references():
-    references = np.array([[20.0, 20, 20], [200, 180, 40]])
-    for seed in range(20):
-        colours = paint.contrasting_colours(np.random.default_rng(seed), references, 50)
-        gaps = np.sqrt(((colours[:, None] - references) ** 2) @ paint._EYE)
-        assert gaps.min() >= 50
-
-
-def test_only_numpy_and_opencv_are_imported():
-    """The command needs nothing else, so that the data set can be written before torch loads."""
-    allowed = {"numpy", "cv2"} | set(sys.stdlib_module_names)
-    for file in Path(write_module.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level != 1:
-                names.append("." * node.level + (node.module or ""))
-            assert {name.split(".")[0] for name in names} <= allowed

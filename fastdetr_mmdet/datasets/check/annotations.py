@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from .read import as_id, is_file_name, number, require_lists, shown
 from .report import Report
@@ -56,18 +55,26 @@ def check_annotations(
 
 @dataclass
 class _Images:
-    """The list of images by position; `position_of` an id is the last one of it, as in mmdet."""
+    """The list of images by position; of several with one id, mmdet uses the last."""
 
-    sizes: np.ndarray  # (images, 2), (width, height) in pixels; NaN where there is none
+    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)  # (width, height), pixels
     position_of: dict[Any, int] = field(default_factory=dict)
     by_file: dict[str, list[int]] = field(default_factory=dict)
 
 
-@dataclass
-class _Category:
+class _Category(NamedTuple):
     position: int
-    index: int
     trained: bool
+
+
+class _Box(NamedTuple):
+    position: int
+    image: int  # position; -1 if there is none
+    category: _Category | None
+    bbox: Sequence[float]  # x, y, width, height in pixels; empty if not usable
+    area: float
+    crowd: bool
+    ignored: bool
 
 
 def _entries(report: Report, subject: str, kind: str) -> Iterator[tuple[int, dict]]:
@@ -93,7 +100,7 @@ def _say(entry: dict, key: str) -> str:
 
 
 def _check_images(report: Report, max_aspect: float) -> _Images:
-    images = _Images(np.full((len(report.coco["images"]), 2), np.nan))
+    images = _Images()
     if not report.coco["images"]:
         report.add("no-images", note="'images' is an empty list")
     letters = _have_letters(report, "images")
@@ -140,7 +147,7 @@ def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any
             report.add("category-malformed", "categories", position)
             continue
         trained = classes is None or name in classes
-        found.setdefault(category_id, _Category(position, len(found), trained))
+        found.setdefault(category_id, _Category(position, trained))
         by_key["category-id-twice"].setdefault(category_id, []).append(position)
         by_key["category-name-twice"].setdefault(name, []).append(position)
         if not trained:
@@ -198,13 +205,10 @@ def _check_boxes(
     evaluated: bool,
     max_aspect: float,
 ) -> None:
-    """Check the list of annotations: values one by one, then geometry in arrays."""
-    trained = [category.trained for category in categories.values()] + [False]  # -1 is the last
-    rows: list[tuple] = []
-    boxes: list[Sequence[float]] = []
-    seen_ids: set[Any] = set()
-    seen_boxes: set[tuple] = set()
-    contents: dict[int, set[tuple]] = {}  # of images
+    """Check the list of annotations: values, then boxes against their images."""
+    rows: list[_Box] = []
+    ids: set[Any] = set()
+    contents: dict[int, dict[tuple, None]] = {}  # of images
     for position, entry in _entries(report, "annotations", "annotation-malformed"):
 
         def add(kind: str, note: str = "", position: int = position) -> None:
@@ -213,163 +217,139 @@ def _check_boxes(
         own_id = as_id(entry.get("id"))
         if own_id is None:
             add("annotation-id", _say(entry, "id"))
-        elif own_id in seen_ids:
+        elif own_id in ids:
             add("annotation-id-twice")
-        seen_ids.add(own_id)
+        ids.add(own_id)
         if own_id == 0 and evaluated:
             add("annotation-id-zero")
         image = images.position_of.get(as_id(entry.get("image_id"), letters=True), -1)
         if image < 0:
             add("unknown-image", _say(entry, "image_id"))
-        found = categories.get(as_id(entry.get("category_id"), letters=True))
-        if found is None:
+        category = categories.get(as_id(entry.get("category_id"), letters=True))
+        if category is None:
             add("unknown-category", _say(entry, "category_id"))
-        category = -1 if found is None else found.index
         crowd = entry.get("iscrowd", 0)
-        if not is_flag(crowd):
+        if not (isinstance(crowd, (int, float)) and crowd in (0, 1)):
             add("iscrowd", _say(entry, "iscrowd"))
         elif "iscrowd" not in entry and evaluated:
             add("iscrowd-missing")
         if entry.get("ignore"):
             add("marked-ignore")
-
-        box = four_numbers(entry.get("bbox"))
-        if box is None:
+        bbox = _four_numbers(entry.get("bbox"))
+        if not bbox:
             add("bbox-malformed", _say(entry, "bbox"))
-        elif not all(abs(value) <= LARGEST for value in box):
+        elif not all(abs(value) <= LARGEST for value in bbox):
             add("bbox-not-finite", _say(entry, "bbox"))
-            box = None
-        content = (category, *(box or ()))
-        contents.setdefault(image, set()).add(content)
-        if box and image >= 0 and category >= 0:
-            if (image, content) in seen_boxes:
+            bbox = []
+        if image >= 0:
+            content = (category, *bbox)
+            boxes = contents.setdefault(image, {})
+            if bbox and category and content in boxes:
                 add("bbox-twice")
-            seen_boxes.add((image, content))
-        flags = bool(crowd), bool(trained[category] and not entry.get("ignore"))
-        rows.append((position, image, category, *flags))
-        boxes.append([*(box or [np.nan] * 4), number(entry.get("area"))])
+            boxes[content] = None
+        area, ignored = number(entry.get("area")), bool(entry.get("ignore"))
+        rows.append(_Box(position, image, category, bbox, area, bool(crowd), ignored))
 
-    columns = np.array(rows, np.int64).reshape(-1, 5)
-    bbox_area = np.array(boxes, np.float64).reshape(-1, 5)
-    _check_geometry(report, images, categories, columns, bbox_area, max_aspect)
-    _check_shared_files(report, images, contents)
+    in_pixels = _check_format(report, images, rows)
+    crowds_in: dict[int, set[bool]] = {}  # images with usable boxes, and whether these are crowds
+    used: set[_Category] = set()
+    for row in rows:
+        whole = bool(row.bbox)
+        if row.bbox and in_pixels:
+            whole = _check_geometry(report, row, images.sizes.get(row.image), max_aspect)
+        known = abs(row.area) <= LARGEST**2
+        # a box of no extent need not have a positive area
+        if row.bbox and not (known and (row.area > 0 or not whole)):
+            say = _say(report.coco["annotations"][row.position], "area")
+            report.add("area", "annotations", row.position, say)
+        if row.image < 0:
+            continue  # mmdet never comes to it
+        usable = whole and min(row.bbox[2:]) >= 1 and known and row.area > 0
+        if usable and not row.ignored and row.category and row.category.trained:
+            crowds_in.setdefault(row.image, set()).add(row.crowd)
+            used.add(row.category)
+        else:
+            report.skipped += 1
+    if in_pixels:
+        for position, image_entry in enumerate(report.coco["images"]):
+            if isinstance(image_entry, dict) and False not in crowds_in.get(position, ()):
+                kind = "image-crowds-only" if position in crowds_in else "image-empty"
+                report.add(kind, "images", position)
+        for category in categories.values():
+            if category.trained and category not in used:
+                report.add("category-unused", "categories", category.position)
+    for first, *others in images.by_file.values():
+        same = all(contents.get(n, {}).keys() == contents.get(first, {}).keys() for n in others)
+        for n in others:
+            note = f"same file as {report.name('images', first)}"
+            report.add("file-twice" if same else "file-shared", "images", n, note)
 
 
-def four_numbers(value: Any) -> list[float] | None:
-    """The numbers of a box, if it is a list of four."""
+def _four_numbers(value: Any) -> list[float]:
     if type(value) is list and len(value) == 4 and all(type(v) in (int, float) for v in value):
         return [number(v) for v in value]
-    return None
-
-
-def is_flag(value: Any) -> bool:
-    """Whether mmdet and pycocotools both understand this `iscrowd`."""
-    return isinstance(value, (int, float)) and value in (0, 1)
+    return []
 
 
 def _check_geometry(
-    report: Report,
-    images: _Images,
-    categories: dict[Any, _Category],
-    columns: np.ndarray,
-    bbox_area: np.ndarray,
-    max_aspect: float,
-) -> None:
-    """Check boxes against their images, and which are left to be learnt.
-
-    Args:
-        report: Takes what is found.
-        images: Of the file.
-        categories: Of the file.
-        columns: (annotations, 5), position, image or -1, category or -1, is crowd, is learnt.
-        bbox_area: (annotations, 5), x, y, width, height and area; NaN where there is none.
-        max_aspect: Longest side over shortest from which on a box is extreme.
-    """
-    position, image, category, crowd, learnt = columns.T
-    bbox, area = bbox_area[:, :4], bbox_area[:, 4]
-    finite = np.isfinite(bbox).all(axis=1)
-    sizes = np.vstack([images.sizes, [[np.nan, np.nan]]])[image]  # -1 is the last
-
-    def add(kind: str, wrong: np.ndarray, note: Callable[[int], str]) -> None:
-        for row in np.flatnonzero(wrong).tolist():
-            report.add(kind, "annotations", int(position[row]), note(row))
-
-    def place(row: int) -> str:
-        inside = "" if np.isnan(sizes[row]).any() else f" in {_times(sizes[row])}"
-        return f"bbox {[round(value, 2) for value in bbox[row].tolist()]}{inside}"
-
-    whole = finite
-    sized = finite & np.isfinite(sizes).all(axis=1)
-    in_pixels = _check_format(report, bbox[sized], sizes[sized])
-    first, extent = bbox[:, :2], bbox[:, 2:]
-    with np.errstate(invalid="ignore"):
-        if in_pixels:
-            end = first + extent
-            negative = finite & (extent < 0).any(axis=1)
-            zero = finite & ~negative & (extent == 0).any(axis=1)
-            inside = np.minimum(end, sizes) - np.maximum(first, 0)
-            outside = finite & ~negative & ~zero & (inside <= 0).any(axis=1)
-            whole = finite & ~negative & ~zero & ~outside
-            subpixel = whole & (extent < 1).any(axis=1)
-            beyond = whole & ((first < -BORDER) | (end > sizes + BORDER)).any(axis=1)
-            thin = whole & ~subpixel & (extent.max(axis=1) > max_aspect * extent.min(axis=1))
-            add("bbox-negative", negative, place)
-            add("bbox-outside", outside, place)
-            add("bbox-zero", zero, place)
-            add("bbox-subpixel", subpixel, place)
-            add("bbox-partly-outside", beyond, place)
-            add("bbox-aspect", thin, place)
-        known = np.abs(area) <= LARGEST**2
-        positive = known & (area > 0)
-        # a box of no extent need not have a positive area
-        wrong = finite & np.where(whole, ~positive, ~known)
-        add("area", wrong, lambda row: _say(report.coco["annotations"][position[row]], "area"))
-        wide = (extent >= 1).all(axis=1)
-
-    used = (image >= 0) & whole & wide & positive & (learnt > 0)
-    # as mmdet counts: boxes of images that are not there never come up
-    report.skipped = int(((image >= 0) & ~used).sum())
-    if not in_pixels:
-        return
-    objects, crowds = (set(image[used & (crowd == flag)].tolist()) for flag in (0, 1))
-    for number_, entry in enumerate(report.coco["images"]):
-        if isinstance(entry, dict) and number_ not in objects:
-            kind = "image-crowds-only" if number_ in crowds else "image-empty"
-            report.add(kind, "images", number_)
-    with_boxes = set(category[used].tolist())
-    for one in categories.values():
-        if one.trained and one.index not in with_boxes:
-            report.add("category-unused", "categories", one.position)
+    report: Report, row: _Box, size: tuple[float, float] | None, max_aspect: float
+) -> bool:
+    """Check a box in an image of (width, height); True if it has an area there."""
+    x, y, w, h = row.bbox
+    width, height = size or (math.inf, math.inf)
+    kinds = []
+    whole = False
+    if w < 0 or h < 0:
+        kinds = ["bbox-negative"]
+    elif w == 0 or h == 0:
+        kinds = ["bbox-zero"]
+    elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        kinds = ["bbox-outside"]
+    else:
+        whole = True
+        if min(w, h) < 1:
+            kinds = ["bbox-subpixel"]
+        elif max(w, h) > max_aspect * min(w, h):
+            kinds = ["bbox-aspect"]
+        if min(x, y) < -BORDER or x + w > width + BORDER or y + h > height + BORDER:
+            kinds.append("bbox-partly-outside")
+    for kind in kinds:
+        inside = f" in {_times(size)}" if size else ""
+        note = f"bbox {[round(value, 2) for value in row.bbox]}{inside}"
+        report.add(kind, "annotations", row.position, note)
+    return whole
 
 
-def _check_format(report: Report, bbox: np.ndarray, sizes: np.ndarray) -> bool:
+def _check_format(report: Report, images: _Images, rows: Sequence[_Box]) -> bool:
     """Report boxes that are in another format throughout; False if so."""
-    if len(bbox) < ENOUGH_BOXES:
+    sized = [
+        (row.bbox, images.sizes[row.image])
+        for row in rows
+        if row.bbox and row.image in images.sizes
+    ]
+    if len(sized) < ENOUGH_BOXES:
         return True
-    first, second = bbox[:, :2], bbox[:, 2:]
-    senseless = (first + second > sizes + BORDER).any(axis=1)
-    if (bbox >= 0).all() and (first + second <= 1 + 1e-3).all() and (second > 0).any():
-        kind, example = "boxes-as-fractions", 0
-    elif (
-        senseless.mean() > SENSELESS_SHARE
-        and ((first < second) & (first >= -BORDER) & (second <= sizes + BORDER)).all()
+    if all(
+        min(x, y, w, h) >= 0 and max(x + w, y + h) <= 1 + 1e-3 for (x, y, w, h), _ in sized
+    ) and any(max(bbox[2:]) > 0 for bbox, _ in sized):
+        kind, example = "boxes-as-fractions", sized[0]
+    elif all(
+        -BORDER <= x < a <= width + BORDER and -BORDER <= y < b <= height + BORDER
+        for (x, y, a, b), (width, height) in sized
     ):
-        kind, example = "boxes-as-corners", int(senseless.argmax())
+        senseless = [
+            one
+            for one in sized
+            if any(one[0][n] + one[0][n + 2] > one[1][n] + BORDER for n in (0, 1))
+        ]
+        if len(senseless) <= SENSELESS_SHARE * len(sized):
+            return True
+        kind, example = "boxes-as-corners", senseless[0]
     else:
         return True
-    box = bbox[example].tolist()
-    report.add(kind, note=f"such as {box} in an image of {_times(sizes[example])}")
+    report.add(kind, note=f"such as {example[0]} in an image of {_times(example[1])}")
     return False
 
 
-def _check_shared_files(report: Report, images: _Images, contents: dict[int, set]) -> None:
-    """Report images of one and the same file; with equal boxes that is harmless."""
-    for first, *others in images.by_file.values():
-        same = all(contents.get(other) == contents.get(first) for other in others)
-        for other in others:
-            note = f"same file as {report.name('images', first)}"
-            report.add("file-twice" if same else "file-shared", "images", other, note)
-
-
-def _times(size: Sequence[float] | np.ndarray) -> str:
+def _times(size: Sequence[float]) -> str:
     return f"{size[0]:g} x {size[1]:g}"

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ...utils.cli import UsageError
@@ -14,9 +13,7 @@ from .annotations import MOST_PIXELS, check_annotations
 from .read import LISTS, as_id, number
 from .report import Report
 
-_FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1}
-_Fix = Callable[[dict, str, Sequence[int]], int]
-_ONCE = ("boxes-as-fractions", "boxes-as-corners")
+_FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "none": 0}
 
 
 class CannotCleanError(UsageError):
@@ -43,176 +40,137 @@ def clean(
     Raises:
         CannotCleanError: if no image or no category would be left.
     """
-    lists = {
-        key: [dict(entry) if isinstance(entry, dict) else entry for entry in report.coco[key]]
-        for key in LISTS
-    }
-    coco = {**report.coco, **lists}
+    coco = dict(report.coco)
+    for key in LISTS:
+        coco[key] = [dict(entry) if isinstance(entry, dict) else entry for entry in coco[key]]
     counts: Counter[str] = Counter()
-    fixes: dict[str, _Fix] = {**_FIXES, "class-order": partial(_sort, classes or ())}
     for n in report.positions("image-size"):
         if sizes and n in sizes:
             coco["images"][n].update(zip(("width", "height"), sizes[n], strict=True))
             counts["image-size"] += 1
-    # what only the files show is not found again below
-    wrong: set[int] = set()
+    wrong: set[int] = set()  # what only the files show is not found again below
     for finding in report.ordered():
-        name = finding.kind.name
-        if name.startswith(("file-", "path-", "image-too")) and name not in _FIXES:
-            if finding.kind.cleaned.endswith("removed"):
-                counts[name] += len(set(finding.positions) - wrong)
-                wrong.update(finding.positions)
-    _remove(coco, "images", list(wrong))
+        name, cleaned = finding.kind.name, finding.kind.cleaned
+        if name.startswith(("file-m", "file-t", "file-u", "file-size", "path-", "image-too")):
+            new = set(finding.positions) - wrong if cleaned.endswith("removed") else set()
+            counts[name] += len(new)
+            wrong |= new
+    _remove(coco, "images", wrong)
 
     while True:
         report = check_annotations(coco, report.source, classes)
         for finding in report.ordered():
-            done = finding.kind.name in _ONCE and finding.kind.name in counts
-            if not done and not finding.kind.cleaned.startswith("kept"):
+            kind = finding.kind.name
+            done = kind.startswith("boxes-as") and kind in counts
+            if not finding.kind.cleaned.startswith("kept") and not done:
                 break
         else:
-            return coco, counts
+            return coco, +counts
         if finding.kind.cleaned == "refused":
             raise CannotCleanError(f"{report.source}: nothing to write: {finding.kind.what}.")
-        fix = fixes.get(finding.kind.name, _remove)
-        counts[finding.kind.name] += fix(coco, finding.subject, finding.positions)
+        subject = finding.subject
+        if kind in ("category-name-twice", "file-shared"):
+            counts[kind] += _merge(coco, subject, finding.positions)
+        elif kind.startswith("boxes-as"):
+            counts[kind] += _convert(coco, kind == "boxes-as-fractions")
+        elif kind == "class-order":
+            place = {name: n for n, name in enumerate(classes or ())}
+            coco["categories"].sort(key=lambda entry: place.get(entry["name"], len(place)))
+            counts[kind] += 1
+        else:
+            fix = _fixes(coco, subject).get(kind, lambda entry: False)
+            fixed = {n for n in finding.positions if fix(coco[subject][n])}
+            _remove(coco, subject, set(finding.positions) - fixed)
+            counts[kind] += len(finding.positions)
 
 
-def _remove(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    """Remove entries, and with images or categories their boxes."""
-    gone = set(positions)
-    kept = [entry for n, entry in enumerate(coco[subject]) if n not in gone]
-    if subject != "annotations":
-        ids = _ids(coco[subject]) - _ids(kept) - {None}
-        key = "image_id" if subject == "images" else "category_id"
-        coco["annotations"] = [
-            entry for entry in coco["annotations"] if _reference(entry, key) not in ids
-        ]
-    coco[subject] = kept
-    return len(positions)
-
-
-def _ids(entries: Sequence[Any]) -> set:
-    return {_reference(entry, "id") for entry in entries}
-
-
-def _reference(entry: Any, key: str) -> int | str | None:
+def _id(entry: Any, key: str = "id") -> int | str | None:
     return as_id(entry.get(key), letters=True) if isinstance(entry, dict) else None
 
 
-def _remove_but_equal(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    """Remove entries of one id, except the first of several that are the same."""
-    by_id: dict[Any, list[int]] = {}
-    for n in positions:
-        by_id.setdefault(_reference(coco[subject][n], "id"), []).append(n)
-    wrong = []
-    for first, *others in by_id.values():
-        same = all(coco[subject][n] == coco[subject][first] for n in others)
-        wrong += others if same else [first, *others]
-    return _remove(coco, subject, wrong)
+def _remove(coco: dict, subject: str, positions: set[int]) -> None:
+    """Remove entries, and with images or categories their boxes."""
+    kept = [entry for n, entry in enumerate(coco[subject]) if n not in positions]
+    if subject != "annotations":
+        gone = set(map(_id, coco[subject])) - set(map(_id, kept)) - {None}
+        key = "image_id" if subject == "images" else "category_id"
+        coco["annotations"] = [e for e in coco["annotations"] if _id(e, key) not in gone]
+    coco[subject] = kept
 
 
-def _fix_sizes(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    wrong = []
-    for n in positions:
-        size = {key: number(coco["images"][n].get(key)) for key in ("width", "height")}
-        if all(0.5 < side <= MOST_PIXELS for side in size.values()):
-            coco["images"][n].update({key: round(side) for key, side in size.items()})
-        else:
-            wrong.append(n)
-    _remove(coco, subject, wrong)
-    return len(positions)
-
-
-def _fix_crowds(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    wrong = []
-    for n in positions:
-        value = coco["annotations"][n]["iscrowd"]
-        flag = 0 if value is None else _FLAGS.get(str(value).strip().lower())
-        if flag is None:
-            wrong.append(n)
-        coco["annotations"][n]["iscrowd"] = flag
-    _remove(coco, subject, wrong)
-    return len(positions)
-
-
-def _fix_missing_crowds(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    for n in positions:
-        coco["annotations"][n]["iscrowd"] = 0
-    return len(positions)
-
-
-def _fix_areas(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    for n in positions:
-        _, _, width, height = map(float, coco["annotations"][n]["bbox"])
-        coco["annotations"][n]["area"] = max(width * height, 0.0)
-    return len(positions)
-
-
-def _fix_ids(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    taken = _ids(coco["annotations"])
+def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
+    """What fixes one entry of a kind, and says whether it could; the others are removed."""
+    taken = set(map(_id, coco["annotations"]))
     free = (n for n in itertools.count(1) if n not in taken)
-    for n in positions:
-        coco["annotations"][n]["id"] = next(free)
-    return len(positions)
+    same: dict[Any, list[Any]] = {}  # entries of an id
+    for entry in coco[subject]:
+        same.setdefault(_id(entry), []).append(entry)
+
+    def is_first_of_equals(entry: dict) -> bool:
+        first, *others = same[_id(entry)]
+        return entry is first and all(other == entry for other in others)
+
+    def size(entry: dict) -> bool:
+        sides = {key: number(entry.get(key)) for key in ("width", "height")}
+        if not all(0.5 < side <= MOST_PIXELS for side in sides.values()):
+            return False
+        entry.update({key: round(side) for key, side in sides.items()})
+        return True
+
+    def crowd(entry: dict) -> bool:
+        entry["iscrowd"] = _FLAGS.get(str(entry.get("iscrowd")).strip().lower())
+        return entry["iscrowd"] is not None
+
+    def area(entry: dict) -> bool:
+        entry["area"] = max(float(entry["bbox"][2]) * float(entry["bbox"][3]), 0.0)
+        return True
+
+    def new_id(entry: dict) -> bool:
+        entry["id"] = next(free)
+        return True
+
+    return {
+        "image-id-twice": is_first_of_equals,
+        "category-id-twice": is_first_of_equals,
+        "image-size": size,
+        "iscrowd": crowd,
+        "iscrowd-missing": crowd,
+        "area": area,
+        "annotation-id": new_id,
+        "annotation-id-twice": new_id,
+        "annotation-id-zero": new_id,
+    }
 
 
 def _merge(coco: dict, subject: str, positions: Sequence[int]) -> int:
     """Move boxes to the first of several images of a file, or of categories of a name."""
-
-    def key(entry: dict) -> str:
-        return os.path.normpath(entry["file_name"]) if subject == "images" else entry["name"]
-
-    shared = {key(coco[subject][n]) for n in positions}
-    first: dict[str, Any] = {}
-    moved, wrong = {}, []
-    for n, entry in enumerate(coco[subject]):
-        if key(entry) in shared and first.setdefault(key(entry), entry["id"]) != entry["id"]:
-            moved[_reference(entry, "id")] = first[key(entry)]
-            wrong.append(n)
+    if subject == "images":
+        keys = [os.path.normpath(image["file_name"]) for image in coco["images"]]
+    else:
+        keys = [category["name"] for category in coco["categories"]]
     reference = "image_id" if subject == "images" else "category_id"
+    shared = {keys[n] for n in positions}
+    first = {key: entry["id"] for key, entry in reversed([*zip(keys, coco[subject], strict=True)])}
+    moved = {
+        _id(entry): first[key]
+        for key, entry in zip(keys, coco[subject], strict=True)
+        if key in shared and first[key] != entry["id"]
+    }
     for entry in coco["annotations"]:
-        if _reference(entry, reference) in moved:
-            entry[reference] = moved[_reference(entry, reference)]
-    _remove(coco, subject, wrong)
-    return len(wrong)
+        if _id(entry, reference) in moved:
+            entry[reference] = moved[_id(entry, reference)]
+    _remove(coco, subject, {n for n, entry in enumerate(coco[subject]) if _id(entry) in moved})
+    return len(moved)
 
 
-def _from_fractions(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    sizes = {_reference(image, "id"): (image["width"], image["height"]) for image in coco["images"]}
+def _convert(coco: dict, fractions: bool) -> int:
+    sizes = {_id(image): (image["width"], image["height"]) for image in coco["images"]}
     for entry in coco["annotations"]:
-        x, y, w, h = entry["bbox"]
-        width, height = sizes[_reference(entry, "image_id")]
-        entry["bbox"] = [x * width, y * height, w * width, h * height]
-        entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+        x, y, a, b = entry["bbox"]
+        width, height = sizes[_id(entry, "image_id")]
+        if fractions:
+            entry["bbox"] = [x * width, y * height, a * width, b * height]
+            entry["area"] = a * width * b * height
+        else:
+            entry["bbox"] = [x, y, a - x, b - y]
     return len(coco["annotations"])
-
-
-def _from_corners(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    for entry in coco["annotations"]:
-        x1, y1, x2, y2 = entry["bbox"]
-        entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return len(coco["annotations"])
-
-
-def _sort(classes: Sequence[str], coco: dict, subject: str, positions: Sequence[int]) -> int:
-    place = {name: n for n, name in enumerate(classes)}
-    coco["categories"].sort(key=lambda entry: place.get(entry["name"], len(place)))
-    return 1
-
-
-_FIXES: dict[str, _Fix] = {
-    "image-id-twice": _remove_but_equal,
-    "category-id-twice": _remove_but_equal,
-    "category-name-twice": _merge,
-    "file-shared": _merge,
-    "image-size": _fix_sizes,
-    "boxes-as-fractions": _from_fractions,
-    "boxes-as-corners": _from_corners,
-    "iscrowd": _fix_crowds,
-    "iscrowd-missing": _fix_missing_crowds,
-    "area": _fix_areas,
-    "annotation-id": _fix_ids,
-    "annotation-id-twice": _fix_ids,
-    "annotation-id-zero": _fix_ids,
-}

@@ -249,17 +249,10 @@ def _results(path: str, entry: dict) -> dict:
 
 @dataclass(frozen=True)
 class Look:
-    """What an image file is.
+    """What an image file is, and the kind of its problem, if it has one."""
 
-    Args:
-        size: (width, height) as training sees it; None if unreadable.
-        orientation: EXIF's; 1 if there is none.
-        problem: Kind of problem, or "".
-        note: What is wrong.
-    """
-
-    size: tuple[int, int] | None = None
-    orientation: int = 1
+    size: tuple[int, int] | None = None  # (width, height) as training sees it
+    orientation: int = 1  # EXIF's
     problem: str = ""
     note: str = ""
 
@@ -270,12 +263,6 @@ def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Loo
     Where the loader is known, the header and the end of a file are read, and a whole file only if
     they leave a doubt: the end is missing, EXIF turns the image, or it is neither JPEG nor PNG.
     Otherwise the loader is asked.
-
-    Args:
-        path: The file.
-        loader: Of the data set.
-        entry: Of the image, in the annotations.
-        decode: Whether to read whole files in any case.
     """
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for ever

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from .kinds import KINDS, Kind
-from .read import shown
+from .read import LISTS, shown
 
 EXAMPLES = 5
 
@@ -53,12 +53,10 @@ class Report:
         self.skipped = 0  # boxes that mmdet's CocoDataset drops while it loads
         self._files: dict[Any, Any] | None = None  # file names by image id
 
-    def add(
-        self, kind: str, subject: str = "", position: int | None = None, note: str = ""
-    ) -> None:
+    def add(self, kind: str, subject: str = "", position: int = -1, note: str = "") -> None:
         """Add an entry, or with no subject a note on the file as a whole, to a kind."""
         finding = self.findings.setdefault(kind, Finding(KINDS[kind], subject))
-        if position is not None:
+        if subject:
             finding.positions.append(position)
         finding.notes.append(note)
 
@@ -87,30 +85,44 @@ class Report:
 
     def sizes(self) -> str:
         """Number of images, boxes and categories."""
-        images, boxes, categories = map(len, self._lists())
+        images, boxes, categories = (len(self.coco[key]) for key in LISTS)
         return f"{images} images, {boxes} boxes, {categories} categories"
 
     def sentence(self, finding: Finding) -> str:
         """One finding in one line, the same in the tool and in a stopped training."""
-        where = self._examples(finding)
-        return f"{finding.kind.what}: {finding.count}" + (f" ({where})" if where else "")
+        return f"{finding.kind.what}: {finding.count} ({self._examples(finding)})"
+
+    def _examples(self, finding: Finding) -> str:
+        places = zip_longest(finding.positions[:EXAMPLES], finding.notes[:EXAMPLES])
+        named = [
+            note if position is None else self.name(finding.subject, position, note)
+            for position, note in places
+        ]
+        return "; ".join(named) + ("; ..." if finding.count > EXAMPLES else "")
 
     def name(self, subject: str, position: int, note: str = "") -> str:
         """An entry as people find it: ids and file name, or its place in the list."""
         entry = self.coco[subject][position]
         entry = entry if isinstance(entry, dict) else {}
-        text = "category " if subject == "categories" else f"{subject[:-1]} "
-        if entry.get("id") is None:
-            text += f"number {position + 1} of '{subject}'"
-        else:
-            text += shown(entry["id"], 40)
-        more = []
+        own_id = f"number {position + 1} of '{subject}'"
+        if entry.get("id") is not None:
+            own_id = shown(entry["id"], 40)
+        label = entry.get("name" if subject == "categories" else "file_name")
+        more = [shown(label)] if isinstance(label, str) and subject != "annotations" else []
         if subject == "annotations" and entry.get("image_id") is not None:
             more = [f"image {shown(entry['image_id'], 40)}", self._file_of(entry["image_id"])]
-        elif isinstance(entry.get("file_name" if subject == "images" else "name"), str):
-            more = [shown(entry["file_name" if subject == "images" else "name"])]
         more = [part for part in (*more, note) if part]
-        return f"{text} ({', '.join(more)})" if more else text
+        what = "category" if subject == "categories" else subject[:-1]
+        return f"{what} {own_id}" + (f" ({', '.join(more)})" if more else "")
+
+    def _file_of(self, image_id: Any) -> str:
+        if self._files is None:
+            self._files = {}
+            for entry in self.coco["images"]:
+                if isinstance(entry, dict) and isinstance(entry.get("id"), (int, str)):
+                    self._files.setdefault(entry["id"], entry.get("file_name"))
+        file = self._files.get(image_id) if isinstance(image_id, (int, str)) else None
+        return "" if file is None else shown(file)
 
     def text(self, allowed: Collection[str] = ()) -> str:
         """The table of the command line."""
@@ -119,17 +131,13 @@ class Report:
             kind = finding.kind
             severity = "allowed" if kind.name in allowed else kind.severity
             lines.append(f"  {severity:8}{finding.count:>7}  {kind.name:20} {kind.what}")
-            more = [self._examples(finding), f"training: {kind.training}"]
-            lines += [f"{'':19}{line}" for line in more if line]
-        return "\n".join([*lines, self.verdict(allowed)])
-
-    def verdict(self, allowed: Collection[str] = ()) -> str:
-        """The last line: how many of what."""
+            more = (self._examples(finding), f"training: {kind.training}")
+            lines += [f"{'':19}{line}" for line in more]
         if not self.findings:
-            return "Nothing wrong found."
+            return "\n".join([*lines, "Nothing wrong found."])
         errors = self.errors(allowed)
         others = [finding for finding in self.ordered() if finding not in errors]
-        return f"{_counted(errors, 'error')}, {_counted(others, 'warning')}."
+        return "\n".join([*lines, f"{_counted(errors, 'error')}, {_counted(others, 'warning')}."])
 
     def refusal(self, allowed: Collection[str] = ()) -> str:
         """Why training does not start on this file, and how to fix it; '' if it may."""
@@ -139,7 +147,7 @@ class Report:
         lines = [f"{self.source} cannot be used for training or testing:"]
         lines += [f"- {self.sentence(finding)} [{finding.kind.name}]" for finding in stopping]
         fix = "Fix the file."
-        if self.coco.get("images"):
+        if self.coco["images"]:
             folder = f" --images {self.images}" if self.images else ""
             fix = (
                 "Fix the file, or write a copy without these: python -m "
@@ -152,44 +160,20 @@ class Report:
 
     def paragraph(self) -> str:
         """What training says of a file on which it does not stop."""
-        text = f"Data check of {self.source} ({self.sizes()}): "
-        if not self.findings:
-            return text + "nothing wrong found."
         parts = [f"{f.count} x {f.kind.what} [{f.kind.name}]" for f in self.ordered()]
-        return f"{text}boxes skipped: {self.skipped}; {'; '.join(parts)}. See docs/data_check.md."
-
-    def _lists(self) -> list[list]:
-        return [self.coco[key] for key in ("images", "annotations", "categories")]
-
-    def _examples(self, finding: Finding) -> str:
-        """The first entries of a finding, by id and file."""
-        places = zip_longest(finding.positions[:EXAMPLES], finding.notes[:EXAMPLES])
-        named = [
-            note if position is None else self.name(finding.subject, position, note)
-            for position, note in places
-        ]
-        return "; ".join(named) + ("; ..." if finding.count > EXAMPLES else "")
-
-    def _file_of(self, image_id: Any) -> str:
-        if self._files is None:
-            self._files = {}
-            for entry in self.coco["images"]:
-                if isinstance(entry, dict) and isinstance(entry.get("id"), (int, str)):
-                    self._files.setdefault(entry["id"], entry.get("file_name"))
-        file = self._files.get(image_id) if isinstance(image_id, (int, str)) else None
-        return "" if file is None else shown(file)
+        return (
+            f"Data check of {self.source} ({self.sizes()}): boxes skipped: {self.skipped}; "
+            f"{'; '.join(parts) or 'nothing wrong found'}. See docs/data_check.md."
+        )
 
     # ----------------------------------------------------------------------------------------------
     # JSON
 
     def to_dict(self, allowed: Collection[str] = ()) -> dict[str, Any]:
         """Everything, with all entries of every finding."""
-        images, boxes, categories = map(len, self._lists())
         return {
             "file": self.source,
-            "images": images,
-            "annotations": boxes,
-            "categories": categories,
+            **{key: len(self.coco[key]) for key in LISTS},
             "boxes_skipped_in_training": self.skipped,
             "findings": [
                 {

@@ -2,30 +2,29 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
+from ...utils.cli import command, natural_int
 from .scene import SPLITS
 from .write import summary, write_shapes
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None) -> None:
+    """Write the data set and describe it."""
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.datasets.shapes", description="Write the shapes data set."
     )
-    parser.add_argument("out", help="new or empty folder for the data set")
-    parser.add_argument("--train", type=int, default=1024, help="training images (%(default)s)")
-    parser.add_argument("--val", type=int, default=128, help="validation images (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed, 0 or more (%(default)s)")
+    add = parser.add_argument
+    add("out", help="new or empty folder for the data set")
+    add("--train", type=natural_int, default=1024, help="training images (%(default)s)")
+    add("--val", type=natural_int, default=128, help="validation images (%(default)s)")
+    add("--seed", type=natural_int, default=0, help="seed, 0 or more (%(default)s)")
     args = parser.parse_args(arguments)
-    try:
-        write_shapes(args.out, args.train, args.val, args.seed, quiet=False)
-    except (ValueError, OSError) as error:
-        print(f"shapes: {error}", file=sys.stderr)
-        return 1
+    write_shapes(args.out, args.train, args.val, args.seed, quiet=False)
     for split in SPLITS:
         print(summary(args.out, split))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

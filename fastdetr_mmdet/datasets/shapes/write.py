@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...utils.cli import UserError
+from ...utils.files import write_atomically
 from .coco import annotation
 from .outlines import CLASSES
 from .scene import SPLITS, compose
@@ -18,13 +20,6 @@ _STAMP = "dataset.json"
 # Written first and renamed to _STAMP last: says whose unfinished files these are.
 _UNFINISHED = "dataset.unfinished.json"
 _PROGRESS_STEP = 256
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half written under its own name."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _to_json(value: dict) -> bytes:
@@ -78,7 +73,7 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
         scene = compose(seed, split, index)
         image_id, name = index + 1, f"{index + 1:06d}.jpg"
         _, jpeg = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality])
-        _write(folder / name, jpeg.tobytes())
+        (folder / name).write_bytes(jpeg.tobytes())
         h, w = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "width": w, "height": h})
         for item in scene.objects:
@@ -100,7 +95,7 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
             for label, name in enumerate(CLASSES)
         ],
     }
-    _write(out / "annotations" / f"{split}.json", _to_json(coco))
+    write_atomically(out / "annotations" / f"{split}.json", _to_json(coco))
 
 
 def write_shapes(
@@ -122,9 +117,9 @@ def write_shapes(
         FileExistsError: if `out` holds something else.
     """
     if train < 0 or val < 0:
-        raise ValueError(f"train and val must be 0 or more, got {train} and {val}.")
+        raise UserError(f"train and val must be 0 or more, got {train} and {val}.")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}.")
+        raise UserError(f"seed must be 0 or more and below 2**32, got {seed}.")
     out = Path(out)
     stamp = {
         "generator": "fastdetr_mmdet.datasets.shapes",
@@ -136,7 +131,7 @@ def write_shapes(
     if not _may_write(out, stamp):
         return
     (out / "annotations").mkdir(parents=True, exist_ok=True)
-    _write(out / _UNFINISHED, _to_json(stamp))
+    write_atomically(out / _UNFINISHED, _to_json(stamp))
     (out / _STAMP).unlink(missing_ok=True)
     threads = cv2.getNumThreads()
     # One thread: sums may round differently when split among several.
