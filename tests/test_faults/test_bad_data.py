@@ -1,5 +1,6 @@
 """Training on wrong data works, skipping with a count, or stops before the first step."""
 
+import gc
 import json
 import logging
 import math
@@ -471,3 +472,12 @@ def test_voc_classes_that_are_only_rare(voc_dataset):
     for objects, classes in (([["a"]], ("a", "b")), ([["cat"], ["train"]], ("cat", "dog"))):
         before(DatasetCheckHook(), "train", voc_dataset(objects, classes))
     before(DatasetCheckHook(allow="class-without-category"), "train", voc_dataset([["a"]], ("A",)))
+
+
+def test_a_hook_that_no_run_calls_leaves_nothing_behind():
+    before = BaseDetDataset.full_init
+    hook = DatasetCheckHook()
+    assert BaseDetDataset.full_init is not before
+    del hook
+    gc.collect()
+    assert BaseDetDataset.full_init is before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +73,8 @@ class DatasetCheckHook(Hook):
         self.read_images = read_images
         self._checked: set[CheckedSet] = set()
         self._pipelines: list[tuple[Any, Compose]] = []
-        self._stop_watching = watch_loading(is_main_process()) if enabled else lambda: None
+        stop = watch_loading(is_main_process()) if enabled else lambda: None
+        self._stop_watching = weakref.finalize(self, stop)  # also for a hook that no run calls
 
     def before_run(self, runner: Runner) -> None:
         """All data sets are loaded by now."""
