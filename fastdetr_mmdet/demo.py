@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .engine.mmdet_tools import find_mim
 from .utils.cli import UserError, command
-from .utils.mmdet_tools import find_mim
 
 if TYPE_CHECKING:
     from .utils.run_history import RunHistory

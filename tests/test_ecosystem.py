@@ -30,7 +30,7 @@ from support.runs import (
 )
 
 from fastdetr_mmdet import FastDETR
-from fastdetr_mmdet.utils.mmdet_tools import find_script
+from fastdetr_mmdet.engine.mmdet_tools import find_script
 from fastdetr_mmdet.utils.run_history import RunHistory
 
 # A user's own data set by options alone: two of the six classes.

@@ -1,6 +1,6 @@
 """mmdet's own training script with fastdetr_mmdet made known to it; every flag passes through."""
 
-from fastdetr_mmdet.utils.mmdet_tools import run
+from fastdetr_mmdet.engine.mmdet_tools import run
 
 if __name__ == "__main__":
     run("train.py")

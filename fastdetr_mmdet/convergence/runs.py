@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from ..engine.mmdet_tools import find_mim
 from ..utils.cli import UsageError, UserError
 from ..utils.config import flatten
-from ..utils.mmdet_tools import find_mim
 from ..utils.run_history import RunHistory
 
 METRIC = "coco/bbox_mAP"

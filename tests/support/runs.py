@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from fastdetr_mmdet.datasets.shapes import write_shapes
-from fastdetr_mmdet.utils.mmdet_tools import find_script
+from fastdetr_mmdet.engine.mmdet_tools import find_script
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -15,7 +15,7 @@ from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, tiny_backbone, 
 from support.tolerances import assert_near
 
 from fastdetr_mmdet import FastDETRHead, HungarianMatcher
-from fastdetr_mmdet.utils.mmdet_tools import find_script
+from fastdetr_mmdet.engine.mmdet_tools import find_script
 
 pytestmark = pytest.mark.smoke
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config.utils import MODULE2PACKAGE
 
-from fastdetr_mmdet.utils import mmdet_tools
+from fastdetr_mmdet.engine import mmdet_tools
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..engine.distributed import cpu_processes
-from . import derived_keys  # noqa: F401 (also for configs that do not import it)
-from .cli import UserError
+from ..utils import derived_keys  # noqa: F401 (also for configs that do not import it)
+from ..utils.cli import UserError
+from .distributed import cpu_processes
 
 
 def run(name: str) -> None:
