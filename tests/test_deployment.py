@@ -128,7 +128,13 @@ def test_batches_and_inferencers_agree(path, shapes, tmp_path):
     assert max(worst.values()) < 2e-4, worst
 
 
-@pytest.mark.parametrize("dynamic", [[], ["--dynamic"]], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        pytest.param([], id="fixed"),
+        pytest.param(["--dynamic"], id="dynamic", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "path",
     [

@@ -266,6 +266,7 @@ def test_everything_our_extras_bring_is_capped():
     assert {canonicalize_name(r.name) for r in named} <= caps.keys()
 
 
+@pytest.mark.slow  # test_ecosystem.py trains through mim; this is the smoke run's
 @pytest.mark.smoke
 def test_mim_finds_the_package(tmp_path):
     """Mim itself, to the point where it hands over to our tools."""

@@ -47,11 +47,13 @@ def test_equals_pytorch_on_any_size(dynamic):
         assert comparison.boxes < 1e-3  # pixels
 
 
-@pytest.mark.parametrize("name", [SAM, "demo/fast-detr_r18_shapes"])
+@pytest.mark.parametrize(
+    "name", [SAM, pytest.param("demo/fast-detr_r18_shapes", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 def test_padded_images(name, dynamic, tmp_path):
     """With one channel, masks of every image by its size, and the padding that PyTorch sees."""
-    detector = small_detector(name, backbone__in_channels=1)
+    detector = small_detector(name, backbone__in_channels=1, **ONE_LAYER)
     grey = replace(PREPROCESSING, channels="loaded", mean=(1.0,), std=(2.0,), scale=(96, 64))
     path = tmp_path / "detector.onnx"
     found = export_onnx(detector, path, replace(grey, pad_to=(32, 32)), dynamic, batch_size=2)
@@ -61,7 +63,7 @@ def test_padded_images(name, dynamic, tmp_path):
     assert about["pad_to"] == ([32, 32] if dynamic else [96, 96])
     found.append(compare(path, detector, (2, 128, 160) if dynamic else (2, 96, 96), seed=1))
     assert all(comparison.agrees() for comparison in found), list(map(str, found))
-    other = small_detector(name, backbone__in_channels=1)
+    other = small_detector(name, backbone__in_channels=1, **ONE_LAYER)
     other.make_memory = lambda features, images, samples: type(other).make_memory(
         other, features, images, None
     )
