@@ -252,3 +252,12 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by(toy_
 def test_refuses_at_build_time(kwargs, named):
     with pytest.raises(ValueError, match=named):
         build(**kwargs)
+
+
+def test_positions_made_from_boxes_have_no_gradient():
+    """SAM-DETR embeds the centres of its boxes, learned ones too, without gradient."""
+    logits = torch.randn(2, NUM_QUERIES, 4, requires_grad=True)
+    queries = replace(make_queries(), pos=None).with_reference(logits)
+    states = build("DetrDecoder", num_layers=1)(queries, make_memory()).hidden_states
+    (gradient,) = torch.autograd.grad(states.square().mul(states).sum(), logits, allow_unused=True)
+    assert gradient is None
