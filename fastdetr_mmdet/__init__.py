@@ -1,57 +1,59 @@
 """Fast-converging DETRs as parts for MMDetection 3.x; importing this registers all of them."""
 
+from .utils.cli import only_help
 from .utils.environment import check_environment
 from .version import __version__
 
-check_environment()
+if not only_help():  # the help of a command needs no model, and no seconds of imports
+    # First, so that a broken set-up is named, not hit
+    check_environment()
 
-# ruff: noqa: E402 (the check above must come first, so that a broken set-up is named, not hit)
-from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
-from .engine import distributed  # noqa: F401 (registers FullFSDPStrategy)
-from .engine.hooks import (
-    AtomicCheckpointHook,
-    AttentionVisualizationHook,
-    DatasetCheckHook,
-    DatasetClassesCheckHook,
-    ExactResumeHook,
-    NumbersCheckHook,
-    ResumeCheckHook,
-    TrainingProgressHook,
-)
-from .engine.optimizers import GroupedOptimWrapperConstructor
-from .models import (
-    ConditionalAttention,
-    ConditionalDecoder,
-    ConditionalSelfAttention,
-    DeformableAttention,
-    DeformableDetrEncoder,
-    DeformableDetrTransformer,
-    DetrDecoder,
-    DetrEncoder,
-    DetrTransformer,
-    DilatedResNet,
-    FastDETR,
-    FastDETRHead,
-    GaussianPrior,
-    HungarianMatcher,
-    LearnedBoxQueries,
-    LearnedQueries,
-    MultiheadCrossAttention,
-    MultiheadSelfAttention,
-    SalientGaussianPrior,
-    SAMAttention,
-    SAMSemanticAligner,
-    SAMSinePositionalEncoding,
-    SMCAAttention,
-    SMCAConvEncoder,
-    SMCAEncoder,
-    TorchDefaultInit,
-    TwoStageQueries,
-)
-from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
+    from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
+    from .engine import distributed  # noqa: F401 (registers FullFSDPStrategy)
+    from .engine.hooks import (
+        AtomicCheckpointHook,
+        AttentionVisualizationHook,
+        DatasetCheckHook,
+        DatasetClassesCheckHook,
+        ExactResumeHook,
+        NumbersCheckHook,
+        ResumeCheckHook,
+        TrainingProgressHook,
+    )
+    from .engine.optimizers import GroupedOptimWrapperConstructor
+    from .models import (
+        ConditionalAttention,
+        ConditionalDecoder,
+        ConditionalSelfAttention,
+        DeformableAttention,
+        DeformableDetrEncoder,
+        DeformableDetrTransformer,
+        DetrDecoder,
+        DetrEncoder,
+        DetrTransformer,
+        DilatedResNet,
+        FastDETR,
+        FastDETRHead,
+        GaussianPrior,
+        HungarianMatcher,
+        LearnedBoxQueries,
+        LearnedQueries,
+        MultiheadCrossAttention,
+        MultiheadSelfAttention,
+        SalientGaussianPrior,
+        SAMAttention,
+        SAMSemanticAligner,
+        SAMSinePositionalEncoding,
+        SMCAAttention,
+        SMCAConvEncoder,
+        SMCAEncoder,
+        TorchDefaultInit,
+        TwoStageQueries,
+    )
+    from .structures import DecoderOutput, Memory, Proposals, Queries, SalientPoints
 
-allow_mmengine_checkpoints()
-guard_checkpoints()
+    allow_mmengine_checkpoints()
+    guard_checkpoints()
 
 __all__ = [
     "AtomicCheckpointHook",

@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .engine.mmdet_tools import find_mim
 from .utils.cli import UserError, command
 
 if TYPE_CHECKING:
@@ -54,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where the data set is or is to be rendered (%(default)s)")  # fmt: skip
     add("--pictures-only", action="store_true", help="write the results of a finished run again")
     args = parser.parse_args(arguments)
+
+    from .engine.mmdet_tools import find_mim
+
     config = find_config(CONFIG)
     seconds_file = args.work_dir / "train_seconds.txt"
 

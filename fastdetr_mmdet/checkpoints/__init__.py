@@ -1,8 +1,11 @@
 """Checkpoints of the official codes, and of mmdet's own DETRs, made loadable."""
 
-# not from .convert, which `python -m` runs: it would be imported twice
-from .conversion import Report, convert_checkpoint
-from .safe_loading import CheckpointError
-from .state_dicts import METHODS, convert_state_dict
+from ..utils.cli import only_help
+
+if not only_help():
+    # not from .convert, which `python -m` runs: it would be imported twice
+    from .conversion import Report, convert_checkpoint
+    from .safe_loading import CheckpointError
+    from .state_dicts import METHODS, convert_state_dict
 
 __all__ = ["METHODS", "CheckpointError", "Report", "convert_checkpoint", "convert_state_dict"]

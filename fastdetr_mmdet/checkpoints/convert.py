@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..utils.cli import command
-from .conversion import convert_checkpoint
-from .state_dicts import METHODS
+from .rename_tables import METHODS
 
 
 @command
@@ -38,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="leave the class branches out, to train on other classes",
     )
     given = parser.parse_args(arguments)
+
+    from .conversion import convert_checkpoint
+
     print(
         convert_checkpoint(given.src, given.dst, given.method, given.classes, given.drop_class_head)
     )

@@ -19,15 +19,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..utils.cli import UserError
+from ..utils.cli import UsageError
 from .files import check_file
 from .safe_loading import CheckpointError, CheckpointRefusedError
 
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
-
-
-class ConfigError(UserError):
-    """A config that cannot be used; the message is a sentence."""
 
 
 def load_detector(
@@ -48,14 +44,14 @@ def load_detector(
         cfg_options: Changes of the config.
 
     Raises:
-        ConfigError: if there is no such config, or it is none of a detector.
+        UsageError: if there is no such config or checkpoint, or the config is none of a detector.
         CheckpointRefusedError: if the checkpoint is not plain data.
-        CheckpointError: if there is none, or it is damaged, or of another model; a sentence.
+        CheckpointError: if it is damaged, or of another model.
     """
     if not isinstance(config, Config) and not _is_there(config):
-        raise ConfigError(f"There is no config {config}; give the path of a file.")
+        raise UsageError(f"There is no config {config}; give the path of a file.")
     if not _is_there(checkpoint):
-        raise CheckpointError(f"There is no checkpoint {checkpoint}; give the path of a file.")
+        raise UsageError(f"There is no checkpoint {checkpoint}; give the path of a file.")
     config = _read_config(config)
     content = read_content(checkpoint)
     model = _build(config, content, device, cfg_options)
@@ -75,10 +71,10 @@ def _read_config(config: str | Path | Config) -> Config:
             config = Config.fromfile(config)
         except Exception as error:  # a config is a program and may fail in any way
             reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{config} cannot be read as a config ({reason}).") from error
+            raise UsageError(f"{config} cannot be read as a config ({reason}).") from error
     missing = [key for key in ("model", "test_dataloader") if key not in config]
     if missing:
-        raise ConfigError(
+        raise UsageError(
             f"{config.filename or 'The config'} has no {' and no '.join(missing)}; give the config "
             "that the checkpoint was trained with."
         )

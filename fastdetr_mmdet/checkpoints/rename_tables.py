@@ -246,3 +246,11 @@ MMDET: Renames = [
     ("bbox_head.reg_ffn.layers.1.", "bbox_head.reg_branches.0.2."),
     ("bbox_head.fc_reg.", "bbox_head.reg_branches.0.4."),
 ]
+
+METHODS = {
+    "conditional_detr": CONDITIONAL_DETR,
+    "deformable_detr": DEFORMABLE_DETR,
+    "mmdet": MMDET,
+    "sam_detr": SAM_DETR,
+    "smca_detr": SMCA_DETR,
+}

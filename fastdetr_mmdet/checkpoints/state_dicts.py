@@ -9,23 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename_tables import (
-    CONDITIONAL_DETR,
-    CONTENTS,
-    DEFORMABLE_DETR,
-    MMDET,
-    POSITIONS,
-    SAM_DETR,
-    SMCA_DETR,
-)
-
-METHODS = {
-    "conditional_detr": CONDITIONAL_DETR,
-    "deformable_detr": DEFORMABLE_DETR,
-    "mmdet": MMDET,
-    "sam_detr": SAM_DETR,
-    "smca_detr": SMCA_DETR,
-}
+from .rename_tables import CONTENTS, METHODS, POSITIONS
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,23 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import DictAction
+from ..utils.cli import CfgOptions, UsageError, UserError, command, positive_int
 
-from ..utils.cli import UsageError, UserError, command, positive_int
-from .budget import apply_budget, check_data
-from .output import read_reference, write_results
-from .results import read_curve
-from .runs import Run, discover_runs, train_all
+if TYPE_CHECKING:
+    from .runs import Run
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see ``--help``. Returns 1 if a run failed, 130 if it was interrupted."""
     args = _parser().parse_args(arguments)
+
+    from .output import read_reference, write_results
+    from .results import read_curve
+    from .runs import discover_runs, train_all
+
     signal.signal(signal.SIGTERM, _interrupt)
     references = [read_reference(path) for path in args.reference]
     notes: list[str] = []
@@ -62,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare(args: argparse.Namespace) -> list[Run]:
     """All runs, seed by seed, each with its config written; none if any cannot be run."""
+    from .budget import apply_budget, check_data
+    from .runs import Run
+
     names = [path.stem for path in args.configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -103,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         help="published curves to draw beside, as JSON (docs/convergence.md)")  # fmt: skip
     add("--results-only", action="store_true", help="write results of what --out holds so far, and "
         "train nothing; CONFIG..., --seeds and --epochs, if given, choose from it")  # fmt: skip
-    add("--cfg-options", nargs="+", action=DictAction, help="as for mim train, for all configs")
+    add("--cfg-options", nargs="+", action=CfgOptions, help="as for mim train, for all configs")
     return parser
 
 

@@ -1,10 +1,13 @@
 """Detectors as ONNX files: ``python -m fastdetr_mmdet.export CONFIG CHECKPOINT OUT.onnx``."""
 
-from .comparison import Comparison, compare, measure_speed
-from .errors import ExportError
-from .graph import DetectionGraph
-from .onnx_file import export_onnx
-from .preprocessing import Preprocessing
+from ..utils.cli import only_help
+
+if not only_help():
+    from .comparison import Comparison, compare, measure_speed
+    from .errors import ExportError
+    from .graph import DetectionGraph
+    from .onnx_file import export_onnx
+    from .preprocessing import Preprocessing
 
 __all__ = [
     "Comparison",

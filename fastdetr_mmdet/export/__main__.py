@@ -9,33 +9,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.config import DictAction
-
-from ..checkpoints.loading import load_detector
-from ..utils.files import would_overwrite
-from .comparison import measure_speed
-from .errors import ExportError, check_packages
-from .onnx_file import export_onnx
+from ..utils.cli import CfgOptions, command, positive_int, refuse_to_overwrite
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, compare with PyTorch, and print both.
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export, compare with PyTorch, and print both; see ``--help``.
 
-    Args:
-        arguments: Of the command line; default: this process's.
-
-    Returns:
-        The exit status: 0; or 2, with the reason on stderr, if the detector cannot be exported, or
-        the file disagrees with it, which is then not kept.
+    A file that disagrees with PyTorch is not kept.
     """
     given = _parser().parse_args(arguments)
-    try:
-        _export(given)
-    except (ValueError, OSError) as error:  # ExportError, CheckpointRefusedError, a missing file
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    import torch
+
+    from .comparison import measure_speed
+    from .errors import check_packages
+    from .onnx_file import export_onnx
+
+    check_packages()  # before anything that takes time
+    refuse_to_overwrite([given.out], [given.config, given.checkpoint])
+    detector = _load(given)
+    size = tuple(given.image_size) if given.image_size else None
+    found = export_onnx(detector, given.out, None, given.dynamic, size, given.batch_size)
+    for comparison in found:
+        print(comparison)
+    size = found[0].image_size[1:]
+    fixed = f"batches of {given.batch_size} x {size[0]} x {size[1]}"
+    free = "any number of images of any size" if given.dynamic else fixed
+    print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB, {free}")
+    if given.benchmark:
+        speed = measure_speed(given.out, detector, (given.batch_size, *size))
+        for name, seconds in speed.items():
+            print(f"{name}: {seconds * 1000:.0f} ms, {fixed}, {torch.get_num_threads()} threads")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,47 +59,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--image-size",
-        type=int,
+        type=positive_int,
         nargs=2,
         metavar=("H", "W"),
         help="of the images in pixels; default: what the config's test pipeline makes of them",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=1, help="images per batch, unless --dynamic; default 1"
+        "--batch-size",
+        type=positive_int,
+        default=1,
+        help="images per batch, unless --dynamic; default 1",
     )
     parser.add_argument(
         "--benchmark", action="store_true", help="also time onnxruntime and PyTorch on this CPU"
     )
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="changes of the config: key=value ..."
+        "--cfg-options", nargs="+", action=CfgOptions, help="changes of the config: key=value ..."
     )
     return parser
 
 
-def _export(given: argparse.Namespace) -> None:
-    check_packages()  # before anything that takes time
-    if given.batch_size < 1:
-        raise ExportError(f"--batch-size {given.batch_size} must be at least 1.")
-    if would_overwrite([given.out], [given.config, given.checkpoint]):
-        raise ExportError(
-            f"{given.out} is the config or the checkpoint to export; name another file to write."
-        )
-    detector = _load(given)
-    size = tuple(given.image_size) if given.image_size else None
-    found = export_onnx(detector, given.out, None, given.dynamic, size, given.batch_size)
-    for comparison in found:
-        print(comparison)
-    size = found[0].image_size[1:]
-    fixed = f"batches of {given.batch_size} x {size[0]} x {size[1]}"
-    free = "any number of images of any size" if given.dynamic else fixed
-    print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB, {free}")
-    if given.benchmark:
-        speed = measure_speed(given.out, detector, (given.batch_size, *size))
-        for name, seconds in speed.items():
-            print(f"{name}: {seconds * 1000:.0f} ms, {fixed}, {torch.get_num_threads()} threads")
-
-
 def _load(given: argparse.Namespace) -> Any:
+    from ..checkpoints.loading import load_detector
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
         return load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)

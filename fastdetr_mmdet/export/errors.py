@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 
-import torch
+from ..utils.cli import UserError
 
 # Import names; pip knows them by the same.
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """A detector that could not be exported; the message says why and what to do."""
 
 
 def check_packages() -> None:
     """Raise ExportError if a package that exporting needs is missing, or torch is too old."""
+    import torch
+
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(

@@ -1,5 +1,8 @@
 """What this package registers and what of it fits together: ``python -m fastdetr_mmdet.parts``."""
 
-from .registered import SLOTS, Registered, Role, registered_roles
+from ..utils.cli import only_help
+
+if not only_help():
+    from .registered import SLOTS, Registered, Role, registered_roles
 
 __all__ = ["SLOTS", "Registered", "Role", "registered_roles"]

@@ -1,5 +1,9 @@
 """One HTML file about training runs: ``python -m fastdetr_mmdet.report``."""
 
-from .build import Settings, make_report
+from ..utils.cli import only_help
+
+if not only_help():
+    from .build import make_report
+    from .settings import Settings
 
 __all__ = ["Settings", "make_report"]

@@ -7,10 +7,8 @@ import functools
 import sys
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
-from ..utils.cli import command, natural_int, positive_int, unit_float
-from .build import Settings, make_report
+from ..utils.cli import CfgOptions, command, natural_int, positive_int, unit_float
+from .settings import Settings
 
 
 @command
@@ -38,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--examples", type=natural_int, default=default.examples, metavar="N",
         help="pictures per group of errors and run (%(default)s)")  # fmt: skip
     add("--device", help="as torch names it (a GPU if there is one)")
-    add("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE",
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
         help="changes to every run's config: data_root=... where the data is now")  # fmt: skip
     args = parser.parse_args(arguments)
+
+    from .build import make_report
+
     settings = Settings(
         predictions=not args.no_predictions,
         max_images=args.max_images,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,44 +18,11 @@ from .page import make_page
 from .pictures import contact_sheets
 from .runs import Run, find_checkpoint, find_work_dirs, read_runs
 from .samples import spread
+from .settings import Settings
 
 Progress = Callable[[str], None]
 # The files of a work directory that are read
 _SOURCES = ("*.pth", "*.py", "*/*.log", "*/vis_data/*.json", "*/vis_data/*.py")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much a report shows.
-
-    Args:
-        predictions: Whether checkpoints are run at all.
-        max_images: Evaluate only the first so many; None: the whole validation set.
-        images: Sample images per data set.
-        sheets: Attention contact sheets per run.
-        examples: Of each group of errors and run.
-        queries: Detections in a contact sheet.
-        min_score: Boxes below are neither drawn nor counted as errors.
-        checkpoint: ``best`` (if the training kept one, else the last) or ``last``.
-        device: As torch names it; None: a GPU if there is one.
-    """
-
-    predictions: bool = True
-    max_images: int | None = None
-    images: int = 8
-    sheets: int = 2
-    examples: int = 6
-    queries: int = 4
-    min_score: float = 0.3
-    checkpoint: str = "best"
-    device: str | None = None
-
-    def for_runs(self, number: int) -> Settings:
-        """Fewer pictures of each run if there are many, so that the file stays small."""
-        if number <= 3:
-            return self
-        most = dict(images=4, sheets=1, examples=3)
-        return replace(self, **{key: min(getattr(self, key), n) for key, n in most.items()})
 
 
 def make_report(

@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .files import would_overwrite
 
@@ -23,6 +24,21 @@ class UsageError(UserError):
     """Arguments that do not go together or name nothing that exists."""
 
     status = 2
+
+
+def only_help() -> bool:
+    """Whether Python is looking for a command of this package, to print its help and nothing else.
+
+    ``sys.argv[0]`` is "-m" only until ``python -m`` has found the module, which is while the
+    packages that hold it are imported. They leave out all that the help does not need.
+    """
+    name = __name__.split(".")[0]
+    return (
+        sys.argv[:1] == ["-m"]
+        and any(word.startswith(f"{name}.") for word in sys.orig_argv)
+        and "--" not in sys.argv  # after it, "-h" is the name of a file
+        and not {"-h", "--help"}.isdisjoint(sys.argv[1:])
+    )
 
 
 def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
@@ -52,6 +68,26 @@ def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) 
     path = would_overwrite(outputs, sources)
     if path is not None:
         raise UsageError(f"Refusing to overwrite {path}: it is an input. Name another output.")
+
+
+class CfgOptions(argparse.Action):
+    """mmengine's DictAction for ``--cfg-options KEY=VALUE ...``, imported only when it is used."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Merge the values into those given before."""
+        from mmengine.config import DictAction
+
+        wrong = [value for value in values if "=" not in value]
+        if wrong:
+            raise argparse.ArgumentError(self, f"{wrong[0]!r} must be KEY=VALUE")
+        action = DictAction(self.option_strings, self.dest)
+        action(parser, namespace, values, option_string)
 
 
 def positive_int(text: str) -> int:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from ..models.cross_attention import Explanation
 from ..structures import Memory
 from ..structures.boxes import cxcywh_to_xyxy
+from ..utils.cli import UsageError, UserError
 from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 from .recording import LayerCall, record
 
 
-class UnreadableImageError(ValueError):
+class UnreadableImageError(UserError):
     """A file that is no image; the message is a sentence that names it."""
 
 
@@ -86,7 +87,7 @@ def inspect_batch(
     num_queries = scores.shape[2]
     for query in queries or ():
         if not 0 <= query < num_queries:
-            raise ValueError(
+            raise UsageError(
                 f"There is no query {query}; the model made {num_queries}, numbered from 0."
             )
     metas = [sample.metainfo for sample in data["data_samples"]]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...utils.cli import UsageError, command, positive_int, refuse_to_overwrite
+from ...utils.cli import CfgOptions, UsageError, command, positive_int, refuse_to_overwrite
 from ...utils.files import write_atomically
 from .annotations import MAX_ASPECT, check_annotations
 from .clean import clean
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--root", metavar="DIR", help="the data set's folder, which no file may leave (--images)")
     add("--config", help="check the data sets of this config and its classes instead")
     add("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val"])
-    add("--cfg-options", nargs="+", metavar="KEY=VALUE", help="as for mmdet")
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="as for mmdet")
     add("--no-images", action="store_true", help="do not look for images nor into them")
     add("--decode", action="store_true", help="decode every image, not only doubtful ones")
     add("--workers", type=positive_int, help="threads for images; default: by the number of cores")
@@ -85,14 +85,11 @@ def _sets(args: argparse.Namespace) -> list[CheckedSet]:
         return [CheckedSet(args.annotations, args.images, args.root)]
     if args.images or args.root:
         raise UsageError("--images and --root need an annotation file; --config has its own.")
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--options", nargs="+", action=DictAction, default={})
-    options = parser.parse_args(["--options", *args.cfg_options] if args.cfg_options else [])
     try:
         config = Config.fromfile(args.config)
-        config.merge_from_dict(options.options)
+        config.merge_from_dict(args.cfg_options or {})
         sets = sets_of_config(config, args.split)
     except Exception as error:  # a config is code: it may raise anything
         raise UsageError(f"{args.config} cannot be read: {error!r}.") from error

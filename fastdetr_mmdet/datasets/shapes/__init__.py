@@ -9,7 +9,10 @@ Usage:
     python -m fastdetr_mmdet.datasets.shapes data/shapes --train 1024 --val 128 --seed 0
 """
 
-from .outlines import CLASSES
-from .write import summary, write_shapes
+from ...utils.cli import only_help
+
+if not only_help():
+    from .outlines import CLASSES
+    from .write import summary, write_shapes
 
 __all__ = ["CLASSES", "summary", "write_shapes"]

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 
 from ...utils.cli import command, natural_int
-from .scene import SPLITS
-from .write import summary, write_shapes
 
 
 @command
@@ -21,6 +19,10 @@ def main(arguments: Sequence[str] | None) -> None:
     add("--val", type=natural_int, default=128, help="validation images (%(default)s)")
     add("--seed", type=natural_int, default=0, help="seed, 0 or more (%(default)s)")
     args = parser.parse_args(arguments)
+
+    from .scene import SPLITS
+    from .write import summary, write_shapes
+
     write_shapes(args.out, args.train, args.val, args.seed, quiet=False)
     for split in SPLITS:
         print(summary(args.out, split))
