@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.benchmark:
         speed = measure_speed(given.out, detector, (given.batch_size, *size))
         for name, seconds in speed.items():
-            print(f"{name}: {seconds * 1000:.0f} ms, {fixed}, {torch.get_num_threads()} threads")
+            print(f"{name}: {seconds * 1000:.1f} ms, {fixed}, {torch.get_num_threads()} threads")
 
 
 def _parser() -> argparse.ArgumentParser:
