@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
@@ -19,6 +20,18 @@ CONFIGS = [
     for folder in FOLDERS
     for path in sorted((ROOT / "configs" / folder).glob("*.py"))
     if not any(part in path.stem for part in ("swin", "convnext", "timm", "r101", "12e", "108e"))
+]
+# Of these, five that have every part between them
+EVERY_PART = (
+    "conditional_detr/conditional-detr_r50_8xb2-50e_coco",
+    "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
+    "smca_detr/smca-detr-ms_r50_8xb1-50e_coco",
+    "smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco",
+    "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco",
+)
+# For tests of one fact about every model: the others only in `make test-slow`
+EACH_CONFIG = [
+    pytest.param(name, marks=[] if name in EVERY_PART else pytest.mark.slow) for name in CONFIGS
 ]
 EMBED_DIMS, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 32, 4, 12, 5
 

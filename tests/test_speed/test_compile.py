@@ -30,8 +30,8 @@ def parts(model):
     return transformer_and_head, memory
 
 
-# Tracing is slow: three models in every run of the suite, all and their gradients in the slow ones.
-QUICK = MODELS[:2] + MODELS[4:5]
+# Tracing takes seconds: two models in every run of the suite, all and their gradients when slow.
+QUICK = MODELS[1], MODELS[4]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_no_graph_breaks(name, training):
     assert explained.graph_count == 1
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_backbone_and_neck_are_one_graph(training):
     model, (inputs, _) = small_detector(MODELS[0]).train(training), make_batch()
     torch._dynamo.reset()
@@ -68,6 +68,7 @@ def test_backbone_and_neck_are_one_graph(training):
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_detector_breaks_only_where_padding_is_read():
     """On the host, between neck and transformer."""
     model = small_detector(MODELS[0])

@@ -4,11 +4,11 @@ import io
 
 import pytest
 import torch
-from support.small import CONFIGS, small_detector
+from support.small import EACH_CONFIG, small_detector
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EACH_CONFIG)
 @torch.no_grad()
 def test_traced_equals_eager(name):
     model = small_detector(name)
