@@ -1,22 +1,22 @@
 """Fixtures for all tests, and the registries as mmdet's tools set them up."""
 
-import gc
 import random
 
 import numpy as np
 import pytest
 import torch
 from mmdet.utils import register_all_modules
-from support.runs import shapes, tiny_config_file, tiny_run  # noqa: F401 (fixtures)
-from yapf.yapflib import yapf_api
+from support.runs import (
+    make_runs_quick,
+    shapes,  # noqa: F401 (fixture)
+    tiny_config_file,  # noqa: F401 (fixture)
+    tiny_run,  # noqa: F401 (fixture)
+)
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
 
 register_all_modules(init_default_scope=True)
-# mmengine collects garbage for every data set, 0.4 s with all that is imported.
-gc.freeze()
-# It writes the config of a run six times, 0.5 s each for line breaks. Subprocesses still do.
-yapf_api.FormatCode = lambda text, **_: (text, True)
+make_runs_quick()
 
 
 @pytest.fixture(autouse=True)

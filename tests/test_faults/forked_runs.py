@@ -113,13 +113,12 @@ def serve() -> None:
     os.dup2(2, 1)  # what others print belongs to the errors
     import torch._dynamo  # noqa: F401 (the first optimizer would)
     from mmdet.utils import register_all_modules
-    from mmengine.config import config
+    from support.runs import make_runs_quick
 
     import fastdetr_mmdet  # noqa: F401
 
     register_all_modules(init_default_scope=False)
-    # mmengine formats the config anew for every checkpoint, for as long as an epoch takes here
-    config.FormatCode = lambda text, **_: (text, True)
+    make_runs_quick()
     pid = 0
     for line in sys.stdin:
         order = json.loads(line)

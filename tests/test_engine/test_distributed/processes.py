@@ -93,12 +93,9 @@ def serve() -> None:
     os.dup2(2, 1)  # what others print belongs to the errors
     import jobs  # noqa: F401
     import torch._dynamo  # noqa: F401 (the first optimizer would)
-    from mmengine.config import config
-    from yapf.yapflib import yapf_api
+    from support.runs import make_runs_quick
 
-    # mmengine formats the config anew for every checkpoint, for as long as an epoch takes here
-    config.FormatCode = yapf_api.FormatCode = lambda text, **_: (text, True)
-
+    make_runs_quick()
     for line in sys.stdin:
         job, folder, world_size, arguments = json.loads(line)
         with socket.socket() as free:
