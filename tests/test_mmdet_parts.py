@@ -53,10 +53,6 @@ def check_learns(config):
 CHANNELS = THREE_LEVELS["neck__in_channels"]
 NECKS = {
     "FPN": dict(type="FPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=3),
-    "FPN, one level more": dict(
-        type="FPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=4, start_level=0
-    ),
-    "PAFPN": dict(type="PAFPN", in_channels=CHANNELS, out_channels=EMBED_DIMS, num_outs=3),
     "ChannelMapper": dict(
         type="ChannelMapper",
         in_channels=CHANNELS,
@@ -100,7 +96,6 @@ LOSSES = {
     "CIoULoss": dict(loss_weight=1.5),
     "EIoULoss": dict(loss_weight=1.5),
 }
-each_loss = pytest.mark.parametrize("kind", LOSSES)
 
 
 def role(kind):
@@ -110,14 +105,16 @@ def role(kind):
     return "loss_iou" if "IoU" in kind else "loss_bbox"
 
 
-@each_loss
+@pytest.mark.parametrize("kind", LOSSES)
 def test_loss_is_mmdets(kind):
-    """Its value is that of the same loss called by hand on the matched pairs."""
+    """Value and gradient are those of the same loss called by hand on the matched pairs."""
     config = dict(type=kind, **LOSSES[kind])
     head = FastDETRHead(NUM_CLASSES, EMBED_DIMS, **{role(kind): config})
     _, samples = make_batch(((64, 96),), objects=3)
     targets = Targets.from_data_samples(samples, "cpu")
     logits, boxes = torch.randn(1, 1, 8, NUM_CLASSES), torch.rand(1, 1, 8, 4) * 0.5 + 0.2
+    for predicted in (logits, boxes):
+        predicted.requires_grad_()
     matches = head.assigner.match(logits, boxes, targets)
     found, wanted = boxes[0, 0, matches.query_index], targets.boxes[matches.object_index]
     labels = torch.full((8,), NUM_CLASSES)
@@ -126,14 +123,11 @@ def test_loss_is_mmdets(kind):
     pairs = dict(loss_cls=(logits[0, 0], labels), loss_bbox=(found, wanted), loss_iou=corners)
     expected = MODELS.build(config)(*pairs[role(kind)], avg_factor=3)
     assert expected > 0
-    assert_near(head.loss_by_feat(logits, boxes, targets)[role(kind)][0], expected)
-
-
-@each_loss
-def test_learns_with_loss(kind):
-    config = tiny_config()
-    config.bbox_head[role(kind)] = dict(type=kind, **LOSSES[kind])
-    check_learns(config)
+    loss = head.loss_by_feat(logits, boxes, targets)[role(kind)][0]
+    assert_near(loss, expected)
+    of = logits if role(kind) == "loss_cls" else boxes
+    gradients = (torch.autograd.grad(x, of)[0] for x in (loss, expected))
+    assert_near(*gradients)
 
 
 COSTS = {
@@ -167,10 +161,6 @@ def unchanged(boxes):
 
 TRANSFORMS = {
     "RandomFlip": (dict(type="RandomFlip", prob=1.0, direction="horizontal"), flipped),
-    "RandomResize": (
-        dict(type="RandomResize", scale=(96, 96), ratio_range=(0.5, 1.5), keep_ratio=True),
-        unchanged,
-    ),
     "RandomResize, stretched": (
         dict(type="RandomResize", scale=[(64, 96), (96, 64)], keep_ratio=False),
         unchanged,
