@@ -4,9 +4,11 @@ What needs a fresh process runs as one: `mim`, and plain mmdet scripts in which 
 config imports this package. The other tools run in the process of the tests.
 """
 
+import json
 import pickle
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,9 +23,10 @@ from support.runs import (
     ROOT,
     TRAIN_IMAGES,
     VAL_IMAGES,
-    command,
+    fresh_processes,
     log_rows,
     newest_metrics,
+    once,
     own_visualizer,
     pictures,
     run_tool,
@@ -95,46 +98,98 @@ def test_checkpoints_load_without_running_code(tiny_run):
 
 
 # --------------------------------------------------------------------------------------------------
-# mmdet's own train.py and test.py
+# Programs that do not know this package: only the config imports it
+
+INFER = """\
+import sys
+from mmdet.apis import DetInferencer
+
+config, checkpoint, images, out = sys.argv[1:]
+inferencer = DetInferencer(config, checkpoint, device='cpu')
+inferencer(images, out_dir=out, no_save_pred=False, pred_score_thr=0.01)
+"""
+READ = """\
+import json
+import sys
+from mmengine.config import Config
+
+config = Config.fromfile(sys.argv[1])
+dataset = config.train_dataloader.dataset
+print(json.dumps([dataset.data_root, config.val_evaluator.ann_file]), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory, tiny_run) -> Path:
+    """What mmdet's own tools and scripts of a user's leave behind, each in a fresh process."""
+
+    def make(folder: Path) -> None:
+        resumed = folder / "resumed"
+        resumed.mkdir()
+        shutil.copy(tiny_run.work_dir / "epoch_1.pth", resumed)
+        (resumed / "last_checkpoint").write_text(str(resumed / "epoch_1.pth"))
+        options = ["--cfg-options", f"data_root={tiny_run.data_root}/"]
+        train = [find_script("train.py"), tiny_run.config, "--work-dir", resumed, "--resume"]
+
+        (folder / "user.py").write_text(
+            f"_base_ = '{(tiny_run.work_dir / 'tiny.py').as_posix()}'\n"  # as the runner dumped it
+            "custom_imports = dict(imports=['json'], allow_failed_imports=False)\n"
+            "custom_hooks = []\n"
+        )
+        test = [find_script("test.py"), folder / "user.py", tiny_run.checkpoint]
+        test += ["--work-dir", folder / "tested", "--out", folder / "predictions.pkl"]
+
+        (folder / "infer.py").write_text(INFER)
+        images = tiny_run.data_root / "val"
+        infer = [folder / "infer.py", tiny_run.config, tiny_run.checkpoint, images, folder / "out"]
+
+        template = ROOT / "configs/custom/fast-detr_r18_custom.py"
+        (folder / "child.py").write_text(f"_base_ = {str(template)!r}\ndata_root = 'other'\n")
+        (folder / "read.py").write_text(READ)
+        fresh_processes(
+            {
+                folder / "train.log": [*train, *options],
+                folder / "test.log": test,
+                folder / "infer.log": infer,
+                folder / "read.log": [folder / "read.py", folder / "child.py"],
+            }
+        )
+
+    return once(tmp_path_factory, "strangers", make)
 
 
 @pytest.mark.smoke
-def test_plain_mmdet_train_resumes(tiny_run, tmp_path):
+def test_plain_mmdet_train_resumes(tiny_run, strangers):
     """Interrupted after epoch 1 and resumed, a run ends where the uninterrupted one did."""
-    shutil.copy(tiny_run.work_dir / "epoch_1.pth", tmp_path)
-    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
-    options = ["--cfg-options", f"data_root={tiny_run.data_root}/"]
-    script = find_script("train.py")
-    command("python", script, tiny_run.config, "--work-dir", tmp_path, "--resume", *options)
-
     whole = [row for row in log_rows(tiny_run.work_dir) if row["epoch"] == 2]
-    resumed = log_rows(tmp_path)
+    resumed = log_rows(strangers / "resumed")
     for key in ("epoch", "iter", "lr"):
         assert [row[key] for row in resumed] == [row[key] for row in whole]
     expected = weights(tiny_run.checkpoint)
-    for name, tensor in weights(tmp_path / "epoch_2.pth").items():
+    for name, tensor in weights(strangers / "resumed/epoch_2.pth").items():
         # Adam without its state moves every weight by about lr at first, which is 1e-4 here.
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_plain_mmdet_test_with_own_custom_imports(tiny_run, tmp_path):
+def test_plain_mmdet_test_with_own_custom_imports(tiny_run, strangers):
     """A config's custom_imports replaces ours; the model's full name imports the package."""
-    config = tmp_path / "user.py"
-    config.write_text(
-        f"_base_ = '{(tiny_run.work_dir / 'tiny.py').as_posix()}'\n"  # as the runner dumped it
-        "custom_imports = dict(imports=['json'], allow_failed_imports=False)\n"
-        "custom_hooks = []\n"
-    )
-    out = tmp_path / "predictions.pkl"
-    arguments = [config, tiny_run.checkpoint, "--work-dir", tmp_path, "--out", out]
-    command("python", find_script("test.py"), *arguments)
-    assert (
-        newest_metrics(tmp_path)["coco/bbox_mAP"]
-        == (newest_metrics(tiny_run.work_dir)["coco/bbox_mAP"])
-    )
-    predictions = pickle.loads(out.read_bytes())
+    found = newest_metrics(strangers / "tested")["coco/bbox_mAP"]
+    assert found == newest_metrics(tiny_run.work_dir)["coco/bbox_mAP"]
+    predictions = pickle.loads((strangers / "predictions.pkl").read_bytes())
     assert len(predictions) == VAL_IMAGES
     assert predictions[0]["pred_instances"]["bboxes"].shape == (60, 4)  # 10 queries x 6 classes
+
+
+@pytest.mark.smoke
+def test_inferencer_of_a_program_that_imports_mmdet_alone(strangers):
+    assert len(pictures(strangers / "out/vis")) == VAL_IMAGES
+    assert len(list((strangers / "out/preds").glob("*.json"))) == VAL_IMAGES
+
+
+def test_a_config_that_inherits_a_template(strangers):
+    """Its data_root goes everywhere: the template imports what derives the keys."""
+    root, file = json.loads((strangers / "read.log").read_text().splitlines()[-1])
+    assert root == "other" and file.startswith("other/")
 
 
 def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):
@@ -198,47 +253,42 @@ def test_amp_without_gpu(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
 # Templates for a user's own data
 
 
-def check_template_run(work_dir, tested_dir):
-    config = Config.fromfile(next(work_dir.glob("*_custom.py")))
-    assert config.model.bbox_head.num_classes == 2
-    checkpoint = torch.load(work_dir / "epoch_1.pth", weights_only=True)
-    assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == OWN_CLASSES
-    classifiers = [x for name, x in checkpoint["state_dict"].items() if "cls_branches" in name]
-    assert {len(x) for x in classifiers} == {2}
-    assert len(log_rows(work_dir)) >= 1
-    assert 0 <= newest_metrics(tested_dir)["coco/bbox_mAP"] <= 1
-
-
-def test_small_template_through_mim(shapes, tmp_path, monkeypatch):
-    config = ROOT / "configs/custom/fast-detr_r18_custom.py"
-    options = [f"data_root={shapes}/", *DATA_OPTIONS, "default_hooks.logger.interval=1"]
-    trained, tested = tmp_path / "trained", tmp_path / "tested"
-    arguments = [config, "--work-dir", trained, "--cfg-options", *options]
-    command("mim", "train", "fastdetr_mmdet", *arguments)
-    arguments = [config, trained / "epoch_1.pth", "--work-dir", tested, "--cfg-options", *options]
-    run_tool(monkeypatch, "test.py", *arguments, own_visualizer())
-    check_template_run(trained, tested)
-
-
-def test_conditional_template(shapes, tmp_path, monkeypatch):
-    """With --auto-scale-lr, and with DetVisualizationHook drawing while it validates."""
-    config = ROOT / "configs/custom/conditional-detr_r50_custom.py"
-    options = [
-        f"data_root={shapes}/",
-        *DATA_OPTIONS,
-        "default_hooks.logger.interval=1",
-        "default_hooks.visualization.draw=True",
-        "default_hooks.visualization.interval=4",
-        # no pretrained weights from the network, and small
+# Smaller than the templates, and without pretrained weights from the network
+SMALL_BACKBONE = ("model.backbone.base_channels=8", "model.backbone.stem_channels=8")
+SMALL = {
+    "fast-detr_r18_custom": (
+        "model.neck.in_channels=[32,64]",
+        "model.neck.out_channels=32",
+        "model.transformer.embed_dims=32",
+        "model.transformer.decoder.num_layers=2",
+        *SMALL_BACKBONE,
+    ),
+    "conditional-detr_r50_custom": (
         "model.backbone.init_cfg=None",
         "model.backbone.depth=18",
-        "model.backbone.base_channels=8",
-        "model.backbone.stem_channels=8",
         "model.neck.in_channels=[64]",
         "model.neck.out_channels=32",
         "model.transformer.embed_dims=32",
         "model.transformer.encoder.num_layers=1",
         "model.transformer.decoder.num_layers=2",
+        *SMALL_BACKBONE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_templates(name, shapes, tmp_path, monkeypatch):
+    """With --auto-scale-lr, and with DetVisualizationHook drawing while it validates."""
+    config = ROOT / f"configs/custom/{name}.py"
+    options = [
+        f"data_root={shapes}/",
+        *DATA_OPTIONS,
+        *SMALL[name],
+        "default_hooks.logger.interval=1",
+        "default_hooks.visualization.draw=True",
+        "default_hooks.visualization.interval=4",
+        "train_cfg.val_interval=1",
+        "val_dataloader.batch_size=1",
     ]
     for kind in ("train", "val", "test"):
         options += [
@@ -248,13 +298,19 @@ def test_conditional_template(shapes, tmp_path, monkeypatch):
     trained, tested = tmp_path / "trained", tmp_path / "tested"
     arguments = [config, "--work-dir", trained, "--auto-scale-lr", "--cfg-options", *options]
     run_tool(monkeypatch, "train.py", *arguments, own_visualizer())
-    # written for 8 GPUs x 2 images, run on 1 x 4
-    assert log_rows(trained)[0]["lr"] == pytest.approx(1e-4 * 0.1 * BATCH_SIZE / 16)
+    if name.startswith("conditional"):  # written for 8 GPUs x 2 images, run on 1 x 4
+        assert log_rows(trained)[0]["lr"] == pytest.approx(1e-4 * 0.1 * BATCH_SIZE / 16)
     assert len(pictures(trained)) == VAL_IMAGES // 4
 
     arguments = [config, trained / "epoch_1.pth", "--work-dir", tested, "--cfg-options", *options]
     run_tool(monkeypatch, "test.py", *arguments, own_visualizer())
-    check_template_run(trained, tested)
+    assert Config.fromfile(next(trained.glob("*_custom.py"))).model.bbox_head.num_classes == 2
+    checkpoint = torch.load(trained / "epoch_1.pth", weights_only=True)
+    assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == OWN_CLASSES
+    classifiers = [x for name, x in checkpoint["state_dict"].items() if "cls_branches" in name]
+    assert {len(x) for x in classifiers} == {2}
+    assert len(log_rows(trained)) >= 1
+    assert 0 <= newest_metrics(tested)["coco/bbox_mAP"] <= 1
 
 
 # --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
-from support.runs import CLASSES, ROOT, VAL_IMAGES, command, pictures, val_images
+from support.runs import CLASSES, ROOT, VAL_IMAGES, val_images
 
 CONFIGS = sorted(
     path
@@ -90,25 +90,6 @@ def test_pipelines_as_sahi_reads_them(path):
     names = [step["type"] for step in pipeline]
     assert names[:2] == ["LoadImageFromFile", "Resize"]
     assert names[-1] == "PackDetInputs"
-
-
-@pytest.mark.smoke
-def test_inferencer_in_a_fresh_process(tiny_run, tmp_path):
-    """Nothing but the config imports this package, before the checkpoint is read."""
-    script = tmp_path / "infer.py"
-    script.write_text(
-        "import sys\n"
-        "from mmdet.apis import DetInferencer\n"
-        "assert 'fastdetr_mmdet' not in sys.modules\n"
-        "config, checkpoint, images, out = sys.argv[1:]\n"
-        "inferencer = DetInferencer(config, checkpoint, device='cpu')\n"
-        "inferencer(images, out_dir=out, no_save_pred=False, pred_score_thr=0.01)\n"
-    )
-    out = tmp_path / "out"
-    images = tiny_run.data_root / "val"
-    command("python", script, tiny_run.config, tiny_run.checkpoint, images, out)
-    assert len(pictures(out / "vis")) == VAL_IMAGES
-    assert len(list((out / "preds").glob("*.json"))) == VAL_IMAGES
 
 
 @pytest.mark.smoke

@@ -11,7 +11,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -132,7 +132,7 @@ def tiny_run(tmp_path_factory, shapes, tiny_config_file) -> TinyRun:
         command("mim", "train", "fastdetr_mmdet", tiny_config_file, *options)
         checkpoint = folder / "work/epoch_2.pth"
         arguments = ["-C", checkpoint, "--show-dir", folder / "show", *options]
-        command("mim", "test", "fastdetr_mmdet", tiny_config_file, *arguments)
+        mim_test(tiny_config_file, *arguments, own_visualizer())
 
     folder = once(tmp_path_factory, "tiny_run", make)
     return TinyRun(folder / "work", tiny_config_file, shapes, folder / "show")
@@ -150,6 +150,60 @@ def command(program: str, *arguments: str | Path) -> str:
     )
     assert result.returncode == 0, f"{program} {arguments} failed:\n{result.stdout[-6000:]}"
     return result.stdout
+
+
+# Runs scripts as fresh processes that share the import of mmdet, which takes longer than they do.
+FORKS = """\
+import json, os, runpy, sys
+import mmdet.apis, mmdet.evaluation, mmdet.models, mmdet.utils, mmengine.runner
+jobs, failed = json.loads(sys.stdin.read()), []
+for log, argv in jobs.items():
+    pid = os.fork()
+    if pid == 0:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1), os.dup2(output, 2)
+        assert 'fastdetr_mmdet' not in sys.modules
+        sys.argv = argv
+        runpy.run_path(argv[0], run_name='__main__')
+        sys.exit()
+    if os.waitpid(pid, 0)[1]:
+        failed.append(open(log).read()[-6000:])
+sys.exit('\\n'.join(failed) or 0)
+"""
+
+
+def fresh_processes(jobs: Mapping[Path, Sequence[str | Path]]) -> None:
+    """Run scripts with arguments; what each prints is in the file that is its key.
+
+    In each of them mmdet is loaded, and nothing but a config or the script itself has imported
+    this package.
+    """
+    texts = {str(log): list(map(str, argv)) for log, argv in jobs.items()}
+    result = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        cwd=ROOT.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def mim_test(*arguments: str | Path) -> None:
+    """``mim test fastdetr_mmdet`` with the program that it starts run in this process."""
+    from mim.commands.test import cli
+
+    def run(cmd: list[str], **_) -> int:
+        assert Path(cmd[0]).samefile(sys.executable)
+        patch.setattr(sys, "argv", cmd[1:])
+        runpy.run_path(cmd[1], run_name="__main__")
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "0")
+        patch.setattr(subprocess, "check_call", run)
+        cli.main(["fastdetr_mmdet", *map(str, arguments)], standalone_mode=False)
 
 
 _serial = count()
