@@ -14,6 +14,8 @@ from .detectors import FastDETR
 from .encoders import DeformableDetrEncoder, DetrEncoder, SMCAConvEncoder, SMCAEncoder
 from .heads import FastDETRHead
 from .layers import SAMSinePositionalEncoding, TorchDefaultInit
+from .losses import IABCELoss, MALLoss, PositionSupervisedLoss, QualityLoss
+from .match_costs import PositionModulatedFocalCost
 from .matchers import HungarianMatcher
 from .parts import (
     Aligner,
@@ -50,11 +52,16 @@ __all__ = [
     "FoldedResNet",
     "GaussianPrior",
     "HungarianMatcher",
+    "IABCELoss",
     "LearnedBoxQueries",
     "LearnedQueries",
+    "MALLoss",
     "MultiheadCrossAttention",
     "MultiheadSelfAttention",
     "Part",
+    "PositionModulatedFocalCost",
+    "PositionSupervisedLoss",
+    "QualityLoss",
     "QueryInitialiser",
     "SAMAttention",
     "SAMSemanticAligner",

@@ -1,17 +1,72 @@
-"""Which class losses a head without background class can use."""
+"""Class losses of a head without background class: what they are given, and which can be used."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from mmdet.models.losses import FocalLoss, QualityFocalLoss, VarifocalLoss
+from torch import Tensor, nn
+
+from ...ops.focal import focal_loss_sum
+from ..losses import QualityLoss
+
+_SEE_QUALITY = (QualityLoss, QualityFocalLoss, VarifocalLoss)
+
+
+def sees_quality(loss: nn.Module) -> bool:
+    """Whether the loss's target is the IoU of the matched boxes, and not 1."""
+    return isinstance(loss, _SEE_QUALITY)
+
+
+def sum_class_loss(
+    loss: nn.Module, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor | None
+) -> Tensor:
+    """A class loss, summed over each layer.
+
+    Args:
+        loss: A ``QualityLoss``, one of mmdet's sigmoid losses, or one of their kind.
+        logits: Predictions of all layers, float32 at least.
+        query_index: Matched queries, into (num_layers, bs, num_queries) flattened; none twice.
+        classes: Of their objects.
+        quality: IoU of their boxes, without gradient, if the loss ``sees_quality``; else None.
+
+    Shape:
+        logits: (num_layers, bs, num_queries, num_classes)
+        query_index, classes, quality: (num_pairs,)
+        returns: (num_layers,)
+    """
+    if isinstance(loss, QualityLoss):
+        assert quality is not None
+        return loss(logits, query_index, classes, quality)
+    if type(loss) is FocalLoss and not loss.activated and not logits.is_cuda:
+        # On CUDA mmdet has a kernel of its own, on the CPU a chain of operations.
+        rows = logits.flatten(1, 2)
+        total = focal_loss_sum(rows, query_index, classes, loss.alpha, loss.gamma)
+        return loss.loss_weight * total
+    rows = logits.flatten(0, 2)
+    target: Any
+    if isinstance(loss, VarifocalLoss):
+        target = torch.zeros_like(rows)
+        target[query_index, classes] = quality
+    else:
+        target = query_index.new_full((len(rows),), rows.shape[-1])
+        target[query_index] = classes
+    if isinstance(loss, QualityFocalLoss):
+        target = target, rows.new_zeros(len(rows)).index_copy(0, query_index, quality)
+    per_entry = loss(rows, target, reduction_override="none")
+    if per_entry.numel() not in (len(rows), rows.numel()):
+        raise ValueError("The loss has neither one value per query nor one per query and class.")
+    return per_entry.view(len(logits), -1).sum(1)
 
 
 def check_class_loss(loss: nn.Module, num_classes: int) -> None:
     """Refuse a class loss that cannot be trained with, by trying it on a query of every class.
 
     Args:
-        loss: One of mmdet's, or its kind: (logits, labels, reduction_override='none') -> loss per
-            query, or per query and class; ``num_classes`` as label means background.
+        loss: As for ``sum_class_loss``. One of mmdet's kind is called with (logits, labels,
+            reduction_override='none') and returns a loss per query, or per query and class;
+            ``num_classes`` as label means background.
         num_classes: Classes, without background.
 
     Raises:
@@ -20,22 +75,21 @@ def check_class_loss(loss: nn.Module, num_classes: int) -> None:
     """
     # Not under what a caller builds models under, such as torch.device("meta").
     with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
-        labels = torch.arange(num_classes + 1)  # and background
-        logits = torch.linspace(-1, 1, labels.numel() * num_classes).view(-1, num_classes)
-        logits.requires_grad_()
+        classes = torch.arange(num_classes)
+        logits = torch.linspace(-1, 1, (num_classes + 1) * num_classes)  # one query is background
+        logits = logits.view(1, 1, -1, num_classes).requires_grad_()
         try:
-            per_entry = loss(logits, labels, reduction_override="none")
-            fits = per_entry.numel() in (labels.numel(), logits.numel())
-            per_entry.sum().backward()
+            sum_class_loss(loss, logits, classes, classes, torch.ones(num_classes)).sum().backward()
             assert logits.grad is not None
-            raised = (logits.grad < 0).nonzero()  # (query, class)
-            fits = fits and len(raised) > 0 and bool((raised[:, 0] == raised[:, 1]).all())
+            raised = (logits.grad[0, 0] < 0).nonzero()  # (query, class)
+            fits = len(raised) > 0 and bool((raised[:, 0] == raised[:, 1]).all())
             error: Exception | None = None
         except Exception as raised_by_loss:  # whatever other targets or classes make it raise
             fits, error = False, raised_by_loss
     if not fits:
         raise ValueError(
             f"bbox_head.loss_cls of type {type(loss).__name__} cannot be used with FastDETRHead, "
-            "which has no background class and class indices as targets; use FocalLoss or "
-            "CrossEntropyLoss with use_sigmoid=True."
+            "which has no background class and class indices as targets; use FocalLoss, "
+            "CrossEntropyLoss with use_sigmoid=True, QualityFocalLoss, VarifocalLoss, MALLoss, "
+            "IABCELoss or PositionSupervisedLoss."
         ) from error

@@ -8,19 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...ops.focal import focal_loss_sum
 from ...structures import DecoderOutput, Targets
 from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy
 from ..matchers import AssignerMatcher, Call, Matcher, Matches
 from .branches import Branches, box_branch, class_branch
-from .class_loss import check_class_loss
+from .class_loss import check_class_loss, sees_quality, sum_class_loss
 from .mmdet_call import takes_mmdet_call
 from .top_k import top_k
 
@@ -56,8 +55,10 @@ class FastDETRHead(BaseModule):
             (every object is then of class 0); the detector sets it.
         sync_cls_avg_factor: Ignored; in mmdet's configs. The number of objects is always averaged
             over processes.
-        loss_cls: Loss of class logits; a sigmoid one. ``bg_cls_weight``, in mmdet's configs, is
-            ignored: there is no background class.
+        loss_cls: Loss of class logits; a sigmoid one: mmdet's ``FocalLoss``, ``CrossEntropyLoss``,
+            ``QualityFocalLoss`` or ``VarifocalLoss``, or this package's ``MALLoss``, ``IABCELoss``
+            or ``PositionSupervisedLoss``. ``bg_cls_weight``, in mmdet's configs, is ignored: there
+            is no background class.
         loss_bbox: Loss of normalised (cx, cy, w, h).
         loss_iou: Loss of pixel (x1, y1, x2, y2).
         train_cfg: ``assigner``: matcher config, this package's or mmdet's; default
@@ -229,48 +230,38 @@ class FastDETRHead(BaseModule):
         num_boxes = torch.full((1,), float(targets.num_objects), device=cls_scores.device)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
 
-        wanted_classes = targets.labels[matches.object_index]
-        loss_cls = self._class_loss(
-            at_least_float32(cls_scores), matches.query_index, wanted_classes
-        )
-        losses = {"loss_cls": loss_cls / num_boxes}
-
         predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
-        if len(predicted) == 0:
-            # No object in the batch: zero, but in the graph, so every parameter has a gradient.
-            nothing = boxes.flatten(1).sum(1) * 0
-            return losses | {"loss_bbox": nothing, "loss_iou": nothing}
         wanted = targets.boxes[matches.object_index]
         layer_and_image = torch.div(matches.query_index, num_queries, rounding_mode="floor")
         layer = torch.div(layer_and_image, bs, rounding_mode="floor")
         scale = targets.scales[layer_and_image % bs]
+        corners = cxcywh_to_xyxy(predicted) * scale
+        wanted_corners = cxcywh_to_xyxy(wanted) * scale
+
+        quality = None
+        if sees_quality(self.loss_cls):
+            quality = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
+        loss_cls = sum_class_loss(
+            self.loss_cls,
+            at_least_float32(cls_scores),
+            matches.query_index,
+            targets.labels[matches.object_index],
+            quality,
+        )
+        losses = {"loss_cls": loss_cls / num_boxes}
+        if len(predicted) == 0:
+            # No object in the batch: zero, but in the graph, so every parameter has a gradient.
+            nothing = boxes.flatten(1).sum(1) * 0
+            return losses | {"loss_bbox": nothing, "loss_iou": nothing}
         per_pair = dict(
             loss_bbox=self.loss_bbox(predicted, wanted, reduction_override="none"),
-            loss_iou=self.loss_iou(
-                cxcywh_to_xyxy(predicted) * scale,
-                cxcywh_to_xyxy(wanted) * scale,
-                reduction_override="none",
-            ),
+            loss_iou=self.loss_iou(corners, wanted_corners, reduction_override="none"),
         )
         for name, values in per_pair.items():
             values = values.reshape(len(layer), -1).sum(1)
             total = values.new_zeros(num_layers).index_add(0, layer, values)
             losses[name] = total / num_boxes
         return losses
-
-    def _class_loss(self, cls_scores: Tensor, query_index: Tensor, classes: Tensor) -> Tensor:
-        """Sum over each layer, (num_layers,)."""
-        num_layers, num_classes = cls_scores.shape[0], cls_scores.shape[-1]
-        loss = self.loss_cls
-        if type(loss) is FocalLoss and not cls_scores.is_cuda:
-            # On CUDA mmdet has a kernel of its own, on the CPU a chain of operations.
-            logits = cls_scores.flatten(1, 2)
-            total = focal_loss_sum(logits, query_index, classes, loss.alpha, loss.gamma)
-            return loss.loss_weight * total
-        labels = query_index.new_full((cls_scores[..., 0].numel(),), num_classes)
-        labels[query_index] = classes
-        per_entry = loss(cls_scores.flatten(0, 2), labels, reduction_override="none")
-        return per_entry.view(num_layers, -1).sum(1)
 
     @takes_mmdet_call
     def predict(

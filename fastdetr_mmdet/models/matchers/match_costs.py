@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ...structures.targets import Targets
+from ..match_costs import PositionModulatedFocalCost
 
 # Side, in pixels, of the image that mmdet's own costs are given boxes in. They divide by the
 # image's size, and boxes of images that are all of one size are the same thing. A power of two, so
@@ -69,8 +70,9 @@ def cost_terms(
 ) -> list[Tensor]:
     """Every cost of every query with every object of its own image.
 
-    mmdet's focal, L1 and IoU costs are computed for the whole batch at once, and for the classes
-    that occur only; another cost is asked image by image. A query with an infinite logit costs NaN.
+    mmdet's focal, L1 and IoU costs, and ``PositionModulatedFocalCost``, are computed for the whole
+    batch at once, and for the classes that occur only; another cost is asked image by image. A
+    query with an infinite logit costs NaN.
 
     Args:
         costs: Match costs, mmdet's or registered ones of their kind.
@@ -92,11 +94,12 @@ def cost_terms(
     terms = []
     for cost in costs:
         batched = _BATCHED.get(type(cost))
-        if batched is None or (type(cost) is FocalLossCost and cost.binary_input):
+        by_class = isinstance(cost, FocalLossCost)
+        if batched is None or (by_class and cost.binary_input):
             terms.append(_image_by_image(cost, cls_scores + spoiled, boxes, targets))
         else:
             term = batched(cost, cls_scores, boxes, objects) * cost.weight
-            terms.append(term + spoiled if type(cost) is FocalLossCost else term)
+            terms.append(term + spoiled if by_class else term)
     return terms
 
 
@@ -106,6 +109,8 @@ def _focal(
     """Focal loss as an object less that as background (arXiv 2010.04159, A.3), of its class."""
     labels = objects.labels[None, :, None].expand(*cls_scores.shape[:3], -1)
     scores = cls_scores.gather(3, labels).sigmoid_()
+    if isinstance(cost, PositionModulatedFocalCost):
+        scores = cost.modulate(scores, -_negative_iou(boxes, objects, "giou"))
     background = 1 - scores
     as_object = (scores + cost.eps).log_().mul_(background.pow(cost.gamma)).mul_(-cost.alpha)
     as_background = (background + cost.eps).log_().mul_(scores.pow_(cost.gamma))
@@ -121,6 +126,10 @@ def _l1(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) ->
 
 
 def _iou(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -> Tensor:
+    return _negative_iou(boxes, objects, cost.iou_mode)
+
+
+def _negative_iou(boxes: Tensor, objects: PaddedObjects, mode: str) -> Tensor:
     """Negative IoU or GIoU (arXiv 1902.09630), coordinate by coordinate."""
     x1, y1, x2, y2 = cxcywh_to_xyxy(boxes).unsqueeze(-1).unbind(-2)  # (..., num_queries, 1)
     a1, b1, a2, b2 = cxcywh_to_xyxy(objects.boxes).unsqueeze(1).unbind(-1)  # (bs, 1, most)
@@ -129,7 +138,7 @@ def _iou(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -
     overlap = width.clamp(min=0) * height.clamp(min=0)
     union = ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1)).sub_(overlap).clamp_(min=_LEAST_AREA)
     iou = overlap.div_(union)
-    if cost.iou_mode == "iou":
+    if mode == "iou":
         return iou.neg_()
     # The sides of the smallest box around both: max - min = (sum of the sides) - (min - max).
     around = ((x2 - x1) + (a2 - a1)).sub_(width)
@@ -139,6 +148,7 @@ def _iou(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -
 
 _BATCHED: dict[type, Callable[..., Tensor]] = {
     FocalLossCost: _focal,
+    PositionModulatedFocalCost: _focal,
     BBoxL1Cost: _l1,
     IoUCost: _iou,
 }

@@ -1,0 +1,69 @@
+"""The frame of class losses that see how well the matched box fits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class QualityLoss(nn.Module):
+    """Sigmoid class loss whose target for a matched query is a quality in [0, 1].
+
+    Every entry of the logits counts as background, but for the class of a query's object. A loss
+    says what an entry costs as background, and what an object's entry costs given its quality.
+
+    Args:
+        loss_weight: Factor of the loss.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(
+        self, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor
+    ) -> Tensor:
+        """Sum over each layer.
+
+        Args:
+            logits: Predictions of all layers, float32 at least.
+            query_index: Matched queries, into (num_layers, bs, num_queries) flattened; none twice.
+            classes: Of their objects.
+            quality: IoU of their boxes with their objects', in [0, 1], without gradient.
+
+        Shape:
+            logits: (num_layers, bs, num_queries, num_classes)
+            query_index, classes: (num_pairs,) long
+            quality: (num_pairs,)
+            returns: (num_layers,)
+        """
+        num_layers, bs, num_queries, num_classes = logits.shape
+        entries = query_index * num_classes + classes
+        background = self.background(logits).flatten().index_fill(0, entries, 0.0)
+        image = torch.div(query_index, num_queries, rounding_mode="floor")
+        target = self.target(logits.flatten()[entries], quality, image, num_layers * bs)
+        objects = self.objects(logits.flatten()[entries], target)
+        layer = torch.div(image, bs, rounding_mode="floor")
+        total = background.view(num_layers, -1).sum(1).index_add(0, layer, objects)
+        return self.loss_weight * total
+
+    def background(self, logits: Tensor) -> Tensor:
+        """Cost of every entry as background, of the logits' shape."""
+        raise NotImplementedError
+
+    def target(self, logits: Tensor, quality: Tensor, image: Tensor, num_images: int) -> Tensor:
+        """What the objects' scores should be, in [0, 1], without gradient.
+
+        Shape:
+            logits, quality: (num_pairs,)
+            image: (num_pairs,) long, which image of which layer, in [0, num_images)
+        """
+        raise NotImplementedError
+
+    def objects(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cost of the objects' entries; here the cross-entropy with the target, unweighted.
+
+        Shape:
+            logits, target, returns: (num_pairs,)
+        """
+        return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
