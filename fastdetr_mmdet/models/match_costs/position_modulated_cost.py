@@ -16,8 +16,8 @@ from torch import Tensor
 class PositionModulatedFocalCost(FocalLossCost):
     """mmdet's ``FocalLossCost`` of a score that is lowered where the box does not fit.
 
-    Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, position-modulated cost: instead of score p
-    the cost is that of ``p * ((GIoU + 1) / 2) ** power``.
+    Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, position-modulated cost: instead of
+    score p the cost is that of ``p * ((GIoU + 1) / 2) ** power``.
 
     Args:
         power: Exponent, at least 0; 0 is mmdet's cost.
