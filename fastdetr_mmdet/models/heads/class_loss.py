@@ -20,7 +20,7 @@ def sees_quality(loss: nn.Module) -> bool:
 
 
 def sum_class_loss(
-    loss: nn.Module, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor | None
+    loss: Any, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor | None
 ) -> Tensor:
     """A class loss, summed over each layer.
 
@@ -37,7 +37,6 @@ def sum_class_loss(
         returns: (num_layers,)
     """
     if isinstance(loss, QualityLoss):
-        assert quality is not None
         return loss(logits, query_index, classes, quality)
     if type(loss) is FocalLoss and not loss.activated and not logits.is_cuda:
         # On CUDA mmdet has a kernel of its own, on the CPU a chain of operations.
@@ -53,6 +52,7 @@ def sum_class_loss(
         target = query_index.new_full((len(rows),), rows.shape[-1])
         target[query_index] = classes
     if isinstance(loss, QualityFocalLoss):
+        assert quality is not None
         target = target, rows.new_zeros(len(rows)).index_copy(0, query_index, quality)
     per_entry = loss(rows, target, reduction_override="none")
     if per_entry.numel() not in (len(rows), rows.numel()):
