@@ -11,7 +11,6 @@ from support.by_hand import interpolate_by_hand
 from support.memories import (
     make_memory,
     make_queries,
-    only,
     queries_of,
     with_other_padding,
     without_padding,
@@ -242,16 +241,6 @@ def assert_alike(ours, expected):
         assert_near(getattr(ours, name), getattr(expected, name))
 
 
-@pytest.mark.parametrize("ignore_padding", [False, True])
-def test_images_do_not_see_each_other(ignore_padding):
-    aligner = build(predict_scales=True, ignore_padding=ignore_padding)
-    queries, memory = make_inputs()
-    together = aligner(queries, memory)
-    for image in range(2):
-        alone = aligner(queries_of(queries, image), only(memory, image))
-        assert_alike(queries_of(together, image).salient, alone.salient)
-
-
 def test_padding_can_be_ignored():
     """By default it is read, as in the official code; else an image is the same as without it."""
     queries, memory = make_inputs()
@@ -280,8 +269,3 @@ def test_degenerate_boxes_stay_finite():
     sum(part.sum() for part in parts).backward()
     for tensor in (logits, tokens, *aligner.parameters()):
         assert torch.isfinite(tensor.grad).all()
-
-
-def test_heads_must_divide():
-    with pytest.raises(ValueError, match="SAMSemanticAligner: embed_dims=8 is not divisible by nu"):
-        build(num_heads=3)

@@ -3,8 +3,6 @@
 import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
-from support.memories import only
-from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.cross_attention import DeformableAttention
 from fastdetr_mmdet.ops import sample_and_sum
@@ -85,29 +83,6 @@ def test_reads_the_cell_under_the_reference() -> None:
     torch.testing.assert_close(read, value[:, row * 9 + column].view(1, 1, 1), rtol=0, atol=1e-4)
     outside = sample_and_sum(value + 1, SHAPES[:1], location + 2, torch.ones(1, 1, 1, 1, 1))
     assert outside.item() == 0
-
-
-def test_padding_is_not_read() -> None:
-    attention = make_attention()
-    queries, memory = make_inputs(4, padded=True)
-    noisy = memory.with_tokens(
-        memory.tokens + 100 * memory.padding_mask.unsqueeze(-1) * torch.randn_like(memory.tokens)
-    )
-    torch.testing.assert_close(attention(queries, noisy), attention(queries, memory))
-
-
-@pytest.mark.parametrize("coordinates", [2, 4])
-def test_images_do_not_see_each_other(coordinates: int) -> None:
-    attention = make_attention()
-    queries, memory = make_inputs(coordinates, padded=True)
-    together = attention(queries, memory)
-    for image in range(2):
-        part = slice(image, image + 1)
-        alone = Queries(queries.content[part], queries.pos[part])
-        output = attention(
-            alone.with_reference(queries.reference_logits[part]), only(memory, image)
-        )
-        assert_near(together[part], output)
 
 
 def make_samples(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

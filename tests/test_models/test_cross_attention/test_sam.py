@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from support.by_hand import attend_by_hand
-from support.memories import in_double, make_memory, make_queries, only, queries_of
-from support.memories import with_other_padding as other_padding
+from support.memories import in_double, make_memory, make_queries
 from support.models import randomise
 from support.tolerances import assert_near
 
@@ -117,25 +116,6 @@ def test_levels_are_one_sequence():
     )
 
 
-def test_images_do_not_see_each_other():
-    attention = build().double()
-    queries, memory = (in_double(x) for x in make_inputs())
-    prior = make_prior(memory).double()
-    together = attention(queries, memory, prior)
-    for image in range(2):
-        part = slice(image, image + 1)
-        alone = attention(queries_of(queries, image), only(memory, image), prior[part])
-        assert_near(together[part], alone, torch.float64)
-
-
-def test_padding_is_invisible():
-    attention = build()
-    queries, memory = make_inputs()
-    for prior in (None, make_prior(memory)):
-        output = attention(queries, memory, prior)
-        assert torch.equal(attention(queries, other_padding(memory), prior), output)
-
-
 @torch.no_grad()
 def test_dropout_of_the_weights_in_training_only():
     attention, inputs = build(dropout=0.5), make_inputs()
@@ -152,15 +132,3 @@ def test_dropout_of_the_weights_in_training_only():
     output = attention.train()(*inputs)
     assert_near(output, attention.out_proj(attended.flatten(2)))
     assert not torch.allclose(output, plain)
-
-
-def test_gradient_reaches_all_parameters():
-    attention = build()
-    attention(*make_inputs()).square().sum().backward()
-    without = [n for n, p in attention.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-def test_heads_must_divide():
-    with pytest.raises(ValueError, match="SAMAttention: embed_dims=8 is not divisible by num_hea"):
-        build(num_heads=3)

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from support.by_hand import attend_by_hand, softmax_by_hand
-from support.memories import in_double, make_memory, make_queries, only, queries_of
-from support.memories import with_other_padding as other_padding
+from support.memories import in_double, make_memory, make_queries
 from support.models import randomise
 from support.tolerances import assert_near
 
@@ -127,19 +126,6 @@ def test_with_an_aligner_every_head_asks_at_its_salient_point(num_levels):
     assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
 
 
-@pytest.mark.parametrize("num_levels", [1, 3])
-def test_images_do_not_see_each_other(num_levels):
-    """Nor do they share the weights of the scales, as in the official code."""
-    attention = build(num_levels).double()
-    queries, memory = (in_double(x) for x in make_inputs(num_levels))
-    prior = make_prior(memory).double()
-    together = attention(queries, memory, prior)
-    for image in range(2):
-        part = slice(image, image + 1)
-        alone = attention(queries_of(queries, image), only(memory, image), prior[part])
-        assert_near(together[part], alone, torch.float64)
-
-
 def test_every_query_selects_its_scales():
     """From the embedded query, of its own image; the larger a logit, the more of its scale."""
     attention = build(3).double()
@@ -164,36 +150,7 @@ def test_every_query_selects_its_scales():
         assert_near(attention(queries, memory), expected, torch.float64)
 
 
-@pytest.mark.parametrize("num_levels", [1, 3])
-def test_padding_is_invisible(num_levels):
-    attention = build(num_levels)
-    queries, memory = make_inputs(num_levels)
-    for prior in (None, make_prior(memory)):
-        output = attention(queries, memory, prior)
-        assert torch.equal(attention(queries, other_padding(memory), prior), output)
-
-
-@pytest.mark.parametrize("num_levels", [1, 3])
-def test_dropout_in_training_only(num_levels):
-    attention, inputs = build(num_levels, dropout=0.5), make_inputs(num_levels)
-    assert not torch.equal(attention.train()(*inputs), attention(*inputs))
-    assert torch.equal(attention.eval()(*inputs), attention(*inputs))
-
-
-@pytest.mark.parametrize("num_levels", [1, 3])
-def test_gradient_reaches_all_parameters(num_levels):
-    attention = build(num_levels)
-    attention(*make_inputs(num_levels)).square().sum().backward()
-    without = [n for n, p in attention.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
 def test_one_level_has_nothing_to_select():
     assert build(1).scale_selection is None
     assert Field.EMBEDDED not in build(1).reads  # so that the layer makes no norm for it
     assert Field.EMBEDDED in build(3).reads
-
-
-def test_heads_must_divide():
-    with pytest.raises(ValueError, match="SMCAAttention: embed_dims=8 is not divisible by num_h"):
-        build(1, num_heads=3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from mmdet.registry import MODELS
-from support.memories import make_memory, make_queries, only, with_other_padding
+from support.memories import make_memory, make_queries
 from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
 from support.tolerances import assert_near
 from torch import nn
@@ -75,23 +75,6 @@ class TestEveryKind:
         dims = [reference.shape[-1] for reference in output.reference_logits]
         assert dims == ([2, 4, 4] if refine else [2, 2, 2])
         assert output.proposals is None
-
-    def test_images_do_not_see_each_other(self, kind, refine):
-        decoder, branches = build(kind, refine=refine), box_branches()
-        queries, memory = make_queries(), make_memory()
-        together = decoder(queries, memory, branches)
-        for image in range(2):
-            part = slice(image, image + 1)
-            alone = replace(queries, content=queries.content[part], pos=queries.pos[part])
-            alone = alone.with_reference(queries.reference_logits[part])
-            output = decoder(alone, only(memory, image), branches)
-            assert_near(together.hidden_states[:, part], output.hidden_states)
-
-    def test_padding_is_invisible(self, kind, refine):
-        decoder, branches, memory = build(kind, refine=refine), box_branches(), make_memory()
-        output = decoder(make_queries(), memory, branches)
-        other = decoder(make_queries(), with_other_padding(memory), branches)
-        assert torch.equal(other.hidden_states, output.hidden_states)
 
 
 def test_references_stay_where_they_are_without_refinement():
@@ -246,7 +229,6 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by(toy_
     [
         (dict(level_schedule=(0, 1)), r"level_schedule=\[0, 1\].* 3 "),
         (dict(num_layers=0), "ConditionalDecoder.*num_layers=0"),
-        (dict(num_heads=5), "embed_dims=32.*num_heads=5"),
     ],
 )
 def test_refuses_at_build_time(kwargs, named):

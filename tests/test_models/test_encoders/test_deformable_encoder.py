@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.models.layers import DeformableDetrTransformerEncoder
 from mmdet.registry import MODELS
-from support.memories import make_memory, not_padding, only, with_other_padding, without_padding
+from support.memories import make_memory
 from support.models import EMBED_DIMS, NUM_HEADS, randomise
 from support.tolerances import assert_near
 
@@ -78,45 +78,3 @@ def test_equals_mmdet(num_levels, image_sizes):
     assert_near(encoded.tokens, expected)
     assert encoded.pos is memory.pos
     assert encoded.spatial_shapes == memory.spatial_shapes
-
-
-@pytest.mark.parametrize("num_levels", STRIDES)
-def test_images_do_not_see_each_other(num_levels):
-    encoder, memory = build(num_levels), make_memory(PADDED, STRIDES[num_levels])
-    together = encoder(memory).tokens
-    for image in range(2):
-        assert_near(together[image : image + 1], encoder(only(memory, image)).tokens)
-
-
-@pytest.mark.parametrize("num_levels", STRIDES)
-def test_padding_is_read_as_zeros(num_levels):
-    """It is encoded itself, but what it holds reaches no other token."""
-    encoder, memory = build(num_levels), make_memory(PADDED, STRIDES[num_levels])
-    valid = not_padding(memory)
-    tokens, other = encoder(memory).tokens, encoder(with_other_padding(memory)).tokens
-    assert torch.equal(tokens[valid], other[valid])
-    assert not torch.equal(tokens[~valid], memory.tokens[~valid])
-
-
-def test_an_image_is_the_same_without_its_padding():
-    encoder, memory = build(1), make_memory(PADDED)
-    valid = not_padding(memory)[1]
-    assert_near(encoder(without_padding(memory, 1)).tokens[0], encoder(memory).tokens[1, valid])
-
-
-def test_gradient_reaches_all_parameters():
-    encoder = build(3)
-    encoder(make_memory(PADDED, STRIDES[3])).tokens.square().sum().backward()
-    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-def test_dropout_in_training_only():
-    encoder, memory = build(1, dropout=0.5), make_memory(PADDED)
-    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
-    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
-
-
-def test_refuses_heads_that_do_not_divide():
-    with pytest.raises(ValueError, match="embed_dims=32 is not divisible by num_heads=5"):
-        build(1, num_heads=5)

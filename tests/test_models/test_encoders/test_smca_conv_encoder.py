@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from support.memories import in_double, make_memory, only, with_other_padding
+from support.memories import in_double, make_memory, with_other_padding
 from support.models import randomise
 from support.tolerances import assert_near
 
@@ -127,14 +127,6 @@ def test_reduce_first_puts_the_first_level_on_the_grid_of_the_second(num_levels,
             assert torch.equal(level.padding_mask, expected.padding_mask)
 
 
-def test_images_do_not_see_each_other():
-    encoder, memory = build(4, reduce_first=True).double(), in_double(memory_of(4))
-    together = encoder(memory).tokens
-    for image in range(2):
-        alone = encoder(only(memory, image)).tokens
-        assert_near(together[image : image + 1], alone, torch.float64)
-
-
 @pytest.mark.parametrize("reduce_first", [False, True])
 @pytest.mark.parametrize("image_sizes", [((64, 96), (32, 64)), ODD], ids=["even", "odd"])
 def test_padding_can_be_ignored(image_sizes, reduce_first):
@@ -164,20 +156,6 @@ def test_with_padding_ignored_an_image_is_the_same_as_alone(reduce_first):
         alone = encoder(Memory.from_maps(maps, pos, torch.ones(1, 4, 2)))
         valid = ~encoded.padding_mask[image]
         assert_near(alone.tokens[0], encoded.tokens[image, valid], torch.float64)
-
-
-@pytest.mark.parametrize("share", [True, False])
-def test_gradient_reaches_all_parameters(share):
-    encoder = build(4, share_cross_level=share, reduce_first=True)
-    encoder(memory_of(4)).tokens.square().sum().backward()
-    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-def test_dropout_in_training_only():
-    encoder, memory = build(2, dropout=0.5), memory_of(2)
-    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
-    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from support.by_hand import attend_by_hand
-from support.memories import in_double, make_memory, only, with_other_padding
+from support.memories import in_double, make_memory
 from support.models import randomise
 from support.tolerances import assert_near
 
@@ -99,40 +99,11 @@ def test_who_sees_a_scale(kind, changed):
         assert torch.equal(old, new) == (kind == "intra" and level != changed)
 
 
-def test_images_do_not_see_each_other():
-    encoder, memory = build().double(), in_double(memory_of())
-    together = encoder(memory).tokens
-    for image in range(2):
-        alone = encoder(only(memory, image)).tokens
-        assert_near(together[image : image + 1], alone, torch.float64)
-
-
-def test_padding_is_invisible():
-    encoder, memory = build(), memory_of()
-    valid = ~memory.padding_mask
-    other = encoder(with_other_padding(memory)).tokens
-    assert torch.equal(encoder(memory).tokens[valid], other[valid])
-
-
-def test_gradient_reaches_all_parameters():
-    encoder = build()
-    encoder(memory_of()).tokens.square().sum().backward()
-    without = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-def test_dropout_in_training_only():
-    encoder, memory = build(dropout=0.5), memory_of()
-    assert not torch.equal(encoder.train()(memory).tokens, encoder(memory).tokens)
-    assert torch.equal(encoder.eval()(memory).tokens, encoder(memory).tokens)
-
-
 @pytest.mark.parametrize(
     "kwargs, sentence",
     [
         (dict(pattern=[]), r"pattern=\[\] must be a list of 'intra' and 'multi', one per block"),
         (dict(pattern=["intra", "cross"]), r"pattern=\['intra', 'cross'\] must be a list of"),
-        (dict(num_heads=3), "embed_dims=8 is not divisible by num_heads=3"),
     ],
 )
 def test_refuses(kwargs, sentence):

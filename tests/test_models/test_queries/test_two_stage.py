@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
-from support.memories import make_memory, only, with_other_padding
+from support.memories import make_memory
 from support.models import EMBED_DIMS, NUM_CLASSES, randomise
 from support.tolerances import assert_near
 from torch import nn
@@ -113,16 +113,6 @@ def test_more_queries_than_tokens(branches):
     assert (boxes[memory.padding_mask] == 1).all()
     boxes.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in branches[1].parameters())
-
-
-def test_padding_and_other_images_are_invisible(branches):
-    part, memory = build(), make_memory(SIZES)
-    queries, _ = part(memory, branches)
-    other, _ = part(with_other_padding(memory), branches)
-    assert torch.equal(queries.reference, other.reference)
-    for image in range(2):
-        alone, _ = part(only(memory, image), branches)
-        assert_near(queries.content[image], alone.content[0])
 
 
 @pytest.mark.parametrize(

@@ -57,33 +57,9 @@ def test_conditional_sums_content_and_position():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_do_not_see_each_other(kind):
-    attention, queries = build(kind), make_queries(bs=2)
-    together = attention(queries)
-    assert together.shape == queries.content.shape
-    for image in range(2):
-        part = slice(image, image + 1)
-        alone = replace(queries, content=queries.content[part], pos=queries.pos[part])
-        assert_near(together[part], attention(alone))
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_values_come_from_the_content_alone(kind):
     """With equal content everywhere, positions can only choose among equal values."""
     attention, queries = build(kind), make_queries()
     queries = replace(queries, content=torch.ones_like(queries.content))
     moved = replace(queries, pos=queries.pos.flip(1) * 2)
     assert_near(attention(queries), attention(moved))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropout_in_training_only(kind):
-    attention, queries = build(kind, dropout=0.5), make_queries()
-    assert not torch.equal(attention.train()(queries), attention(queries))
-    assert torch.equal(attention.eval()(queries), attention(queries))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_heads_must_divide(kind):
-    with pytest.raises(ValueError, match=f"{kind}: embed_dims=32 is not divisible by num_heads=5"):
-        build(kind, num_heads=5)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from mmdet.registry import MODELS
-from support.memories import make_memory, make_queries, queries_of, without_padding
+from support.memories import make_memory, make_queries
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.structures import SalientPoints
@@ -67,12 +67,6 @@ def test_a_scale_of_zero_is_flat():
     queries, memory = make_inputs()
     flat = replace(queries.salient, scales=torch.zeros(2, QUERIES, HEADS, 2))
     assert not build()(queries.with_salient(flat), memory).any()
-
-
-def test_an_image_is_the_same_without_its_padding():
-    queries, memory = make_inputs(image_sizes=((32, 48), (24, 32)))
-    scores = build()(queries, memory)[1, :, :, ~memory.padding_mask[1]]
-    assert_near(build()(queries_of(queries, 1), without_padding(memory, 1))[0], scores)
 
 
 def test_teaches_points_and_scales_and_has_nothing_to_learn_itself():
