@@ -55,6 +55,7 @@ def test_near_float32(name, dtype):
         with torch.autocast("cpu", dtype, enabled=autocast):
             losses = model.loss(*make_batch())
             logits, boxes = model._forward(*make_batch())
+        assert {loss.dtype for loss in losses.values()} == {torch.float32}
         sum(losses.values()).backward()
         trained = [p for p in model.parameters() if p.requires_grad]
         assert all(torch.isfinite(p.grad).all() for p in trained)

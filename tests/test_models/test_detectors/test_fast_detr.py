@@ -9,7 +9,6 @@ from support.models import (
     NUM_QUERIES,
     THREE_LEVELS,
     make_batch,
-    pick,
     tiny_config,
     tiny_model,
     total,
@@ -17,36 +16,24 @@ from support.models import (
 from support.tolerances import assert_near
 
 NUM_LAYERS = 3
-TWO_STAGE = dict(
-    transformer__queries=dict(type="TwoStageQueries", _delete_=True),
-    transformer__decoder__refine=True,
-    bbox_head__share_pred_layer=False,
-)
-VARIANTS = {
+TWO_STAGE = dict(type="TwoStageQueries", _delete_=True)
+VARIANTS = {  # test_product.py has every pair of parts
     "conditional": {},
-    "plain decoder": dict(transformer__decoder__type="DetrDecoder"),
     "refine, shared branches": dict(transformer__decoder__refine=True),
-    "refine, own branches": dict(
-        transformer__decoder__refine=True, bbox_head__share_pred_layer=False
-    ),
     "deformable cross-attention": THREE_LEVELS
     | dict(
         transformer__decoder__type="DetrDecoder",
         transformer__decoder__refine=True,
         transformer__decoder__cross_attn=dict(type="DeformableAttention", num_levels=3),
     ),
-    "no encoder": dict(transformer__encoder=None),
-    "two stage": TWO_STAGE,
-    "two stage, class aware": TWO_STAGE
-    | dict(
-        transformer__queries=dict(
-            type="TwoStageQueries", class_aware=True, content="memory", _delete_=True
-        )
+    "two stage": dict(
+        transformer__queries=TWO_STAGE,
+        transformer__decoder__refine=True,
+        bbox_head__share_pred_layer=False,
     ),
-    "two stage, shared branches": dict(
-        transformer__queries=dict(type="TwoStageQueries", _delete_=True)
+    "two stage, class aware, shared branches": dict(
+        transformer__queries=dict(TWO_STAGE, class_aware=True, content="memory")
     ),
-    "three levels": THREE_LEVELS,
     "three levels, one per layer": THREE_LEVELS
     | dict(transformer__decoder__level_schedule=(2, 1, 0)),
 }
@@ -59,17 +46,6 @@ def loss_names(two_stage):
     return {layer + name for layer in layers for name in names}
 
 
-@variants
-def test_raw_outputs(overrides):
-    model = tiny_model(**overrides)
-    logits, boxes = model._forward(*make_batch())
-    tokens = 6 if "TwoStage" in str(overrides) else NUM_QUERIES  # 2 x 3 tokens of the only level
-    assert logits.shape == (NUM_LAYERS, 2, tokens, NUM_CLASSES)
-    assert boxes.shape == (NUM_LAYERS, 2, tokens, 4)
-    assert (boxes >= 0).all()
-    assert (boxes <= 1).all()
-
-
 @pytest.mark.parametrize("objects", [(2, 1), (3, 0), (0, 0)], ids=["both", "one empty", "none"])
 @variants
 def test_every_parameter_learns(overrides, objects):
@@ -79,24 +55,10 @@ def test_every_parameter_learns(overrides, objects):
     assert set(losses) == loss_names("TwoStage" in str(overrides))
     assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
     total(losses).backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    without = [name for name, p in trained.items() if p.grad is None]
-    assert without == []
-    assert all(torch.isfinite(p.grad).all() for p in trained.values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
     if objects == (0, 0):
         assert losses["loss_bbox"] == losses["loss_iou"] == 0
-
-
-@variants
-def test_images_do_not_see_each_other(overrides):
-    model = tiny_model(**overrides).eval()
-    inputs, samples = make_batch(((64, 96), (48, 64), (64, 64)))
-    with torch.no_grad():
-        together = model._forward(inputs, samples)
-        for image in range(3):
-            alone = model._forward(*pick(inputs, samples, image))
-            for ours, expected in zip(together, alone, strict=True):
-                assert_near(ours[:, image], expected[:, 0], atol=2e-4)
 
 
 def test_padding_beyond_the_batch_is_invisible_to_the_transformer():
@@ -138,11 +100,15 @@ def test_raw_outputs_need_no_data_samples():
 
 
 @variants
-def test_predictions(overrides):
+def test_outputs_and_predictions(overrides):
     model = tiny_model(**overrides, test_cfg=dict(max_per_img=7)).eval()
     inputs, samples = make_batch()
     with torch.no_grad():
+        logits, boxes = model._forward(inputs, samples)
         results = model.predict(inputs, samples)
+    queries = 6 if "TwoStage" in str(overrides) else NUM_QUERIES  # 2 x 3 tokens of the only level
+    assert logits.shape == (NUM_LAYERS, 2, queries, NUM_CLASSES)
+    assert boxes.shape == (NUM_LAYERS, 2, queries, 4)
     for result, (h, w) in zip(results, ((64, 96), (48, 64)), strict=True):
         found = result.pred_instances
         assert found.bboxes.shape == (7, 4)
@@ -186,27 +152,6 @@ def test_images_without_resize_keep_their_pixels(rescale):
             ]
             for sample, boxes in zip(model.predict(inputs, given, rescale), expected, strict=True):
                 assert_near(sample.pred_instances.bboxes, boxes)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@variants
-def test_trains_at_half_precision(overrides, dtype):
-    model = tiny_model(**overrides)
-    references = []
-    model.transformer.register_forward_hook(
-        lambda _, __, output: references.extend(output.reference_logits)
-    )
-    inputs, samples = make_batch()
-    with torch.autocast("cpu", dtype=dtype):
-        losses = model.loss(inputs, samples)
-        _, boxes = model._forward(inputs, samples)
-    assert boxes.dtype == torch.float32
-    assert {reference.dtype for reference in references} == {torch.float32}
-    assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    total(losses).backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
-    single = total(tiny_model(**overrides).loss(inputs, samples))
-    assert_near(total(losses), single, dtype, rtol=0.1, atol=0.5)
 
 
 def test_widths_follow_embed_dims():
@@ -279,35 +224,22 @@ def test_number_of_queries_is_set_once():
 
 
 @pytest.mark.parametrize(
-    "overrides, sentence",
+    "overrides, named",
     [
-        (
-            dict(transformer__queries__num_queries=9),
-            r"model.num_queries=10 and model.transformer.queries.num_queries=9 disagree; set mod",
-        ),
-        (
-            dict(bbox_head__embed_dims=64),
-            r"bbox_head.embed_dims=64 differs from transformer.embed_dims=32; leave it out",
-        ),
-        (
-            dict(neck__out_channels=64),
-            r"neck.out_channels=64 differs from transformer.embed_dims=32; set both",
-        ),
+        (dict(transformer__queries__num_queries=9), "model.num_queries=10 queries.num_queries=9"),
+        (dict(bbox_head__embed_dims=64), "bbox_head.embed_dims=64 transformer.embed_dims=32"),
+        (dict(neck__out_channels=64), "neck.out_channels=64 transformer.embed_dims=32"),
         (
             dict(positional_encoding=dict(type="SinePositionalEncoding", num_feats=8)),
-            r"positional_encoding makes 16 .*embed_dims=32.* num_feats to 16",
+            "positional_encoding embed_dims=32 num_feats",
         ),
-        (dict(num_queries=0), r"num_queries=0 must be at least 1"),
-        (
-            dict(transformer__queries=dict(_delete_=True, type="TwoStageQueries", box_size=1.0)),
-            r"box_size=1.0 must be within 0.01 and 0.99",
-        ),
-        (dict(bbox_head__num_classes=0), r"bbox_head.num_classes=0 must be at least 1"),
+        (dict(bbox_head__num_classes=0), "bbox_head.num_classes=0"),
     ],
 )
-def test_refuses_at_build_time(overrides, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_refuses_at_build_time(overrides, named):
+    with pytest.raises(ValueError) as error:
         MODELS.build(tiny_config(**overrides))
+    assert [name for name in named.split() if name not in str(error.value)] == []
 
 
 def test_neck_can_be_a_list():

@@ -295,11 +295,6 @@ def test_score_thr_drops_what_scores_less():
     assert len(found[0]) == 7
 
 
-def test_refuses_no_classes():
-    with pytest.raises(ValueError, match="num_classes=0 must be at least 1"):
-        build(num_classes=0)
-
-
 @pytest.mark.parametrize(
     "meta, name",
     [

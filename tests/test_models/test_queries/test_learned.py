@@ -48,13 +48,9 @@ def test_references_are_learned_through_the_positions(reference):
 
 
 @pytest.mark.parametrize(
-    "kwargs, sentence",
-    [
-        (dict(num_queries=0), "num_queries=0 must be at least 1"),
-        (dict(content="one"), "content='one' must be 'zero' or 'learned'"),
-        (dict(reference="box"), "reference='box' must be 'none', 'mlp' or 'linear'"),
-    ],
+    "option", [dict(num_queries=0), dict(content="one"), dict(reference="box")]
 )
-def test_refuses(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        build(**kwargs)
+def test_refuses(option):
+    ((key, value),) = option.items()
+    with pytest.raises(ValueError, match=f"{key}={value!r}"):
+        build(**option)

@@ -42,8 +42,3 @@ def test_boxes_are_learned():
     part(make_memory())[0].reference.sum().backward()
     slope = part.reference.weight.sigmoid() * (1 - part.reference.weight.sigmoid())
     assert_near(part.reference.weight.grad, 2 * slope)  # of both images
-
-
-def test_refuses_no_queries():
-    with pytest.raises(ValueError, match="num_queries=0 must be at least 1"):
-        build(num_queries=0)
