@@ -1,4 +1,4 @@
-"""Attention and interpolation as plain loops over Python numbers."""
+"""Attention and interpolation written out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def attend_by_hand(
     padding: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention, head by head; keys that are padding are skipped.
+    """Softmax attention in float64, where keys that are padding do not count.
 
     Shape:
         query: (bs, num_queries, num_heads, dims)
@@ -26,31 +26,14 @@ def attend_by_hand(
         bias: (bs, num_heads, num_queries, num_keys), added to the scaled scores; or None.
         returns: (bs, num_queries, num_heads * value_dims) float64
     """
-    bs, num_queries, num_heads, _ = query.shape
-    num_keys = key.shape[1]
-    queries, keys, values = query.tolist(), key.tolist(), value.tolist()
-    outputs: list[list[list[float]]] = []
-    for image in range(bs):
-        seen = [k for k in range(num_keys) if padding is None or not padding[image, k]]
-        outputs.append([])
-        for q in range(num_queries):
-            output: list[float] = []
-            for head in range(num_heads):
-                own = queries[image][q][head]
-                scores = []
-                for k in seen:
-                    score = scale * sum(
-                        a * b for a, b in zip(own, keys[image][k][head], strict=True)
-                    )
-                    scores.append(score + (0.0 if bias is None else float(bias[image, head, q, k])))
-                weights = softmax_by_hand(scores)
-                for dim in range(len(values[image][0][head])):
-                    terms = [
-                        w * values[image][k][head][dim] for w, k in zip(weights, seen, strict=True)
-                    ]
-                    output.append(sum(terms))
-            outputs[-1].append(output)
-    return torch.tensor(outputs, dtype=torch.float64)
+    scores = scale * torch.einsum("bqhd,bkhd->bhqk", query.double(), key.double())
+    if bias is not None:
+        scores = scores + bias
+    exponentials = scores.exp()
+    if padding is not None:
+        exponentials = exponentials * ~padding[:, None, None]
+    weights = exponentials / exponentials.sum(-1, keepdim=True)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, value.double()).flatten(2)
 
 
 def softmax_by_hand(scores: list[float]) -> list[float]:

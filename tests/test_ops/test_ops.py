@@ -194,3 +194,13 @@ def test_exporting_is_each_threads_own():
         other.start()
         other.join()
     torch.testing.assert_close(found[0], torch.ones(1, 2, 3, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_that_of_the_result_only(dtype):
+    value, locations, weights = (x.detach() for x in make_inputs(dtype=torch.float32))
+    value = value.to(dtype)
+    output = sample_and_sum(value, SHAPES, locations, weights)
+    assert output.dtype == dtype
+    exact = sample_and_sum(value.float(), SHAPES, locations, weights)
+    assert torch.equal(output, exact.to(dtype))

@@ -1,4 +1,4 @@
-"""SAM-DETR's aligner: RoIAlign against loops, salient points, gates."""
+"""SAM-DETR's aligner: regions, salient points, gates."""
 
 import math
 from dataclasses import replace
@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.ops import roi_align
 from mmdet.registry import MODELS
 from support.by_hand import interpolate_by_hand
 from support.memories import (
     make_memory,
     make_queries,
-    queries_of,
     with_other_padding,
-    without_padding,
 )
 from support.models import randomise
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.layers.positions import sine_embedding
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
 DIMS, HEADS, QUERIES, ROI = 8, 2, 8, 7
 PADDED = ((80, 128), (56, 88))  # 10 x 16 and 7 x 11 cells
@@ -50,83 +50,16 @@ def make_inputs(image_sizes=PADDED, strides=(8,)):
     return queries, make_memory(image_sizes, strides, DIMS)
 
 
-def roi_align_by_hand(features, box, size, met):
-    """Mean of samples in each of size x size cells of a box (x1, y1, x2, y2) in cells of the map.
-
-    Cell centres are at half: the first one's is 0.5. There are ceil(side / size) samples per cell
-    along a side. Samples more than a cell off the map count as 0, others are clamped to it; ``met``
-    collects which kinds there were.
-
-    Shape:
-        features: (dims, h, w)
-        returns: (dims, size, size)
-    """
-    rows = features.permute(1, 2, 0).tolist()
-    h, w = len(rows), len(rows[0])
-    x1, y1, x2, y2 = box
-    step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
-    count_x, count_y = math.ceil(step_x), math.ceil(step_y)
-    region = torch.zeros(features.shape[0], size, size)
-    for row in range(size):
-        for column in range(size):
-            total = [0.0] * features.shape[0]
-            for i in range(count_y):
-                for j in range(count_x):
-                    y = y1 - 0.5 + (row + (i + 0.5) / count_y) * step_y
-                    x = x1 - 0.5 + (column + (j + 0.5) / count_x) * step_x
-                    if y < -1 or y > h or x < -1 or x > w:
-                        met.add("off the map")
-                        continue
-                    inside = min(max(y, 0), h - 1), min(max(x, 0), w - 1)
-                    met.add("on it" if inside == (y, x) else "at its border")
-                    sample = interpolate_by_hand(rows, *inside)
-                    total = [t + s for t, s in zip(total, sample, strict=True)]
-            if count_x and count_y:
-                region[:, row, column] = torch.tensor(total) / (count_x * count_y)
-            met.add(("samples", count_y, count_x))
-    return region
-
-
-def regions_by_hand(queries, memory, size=ROI):
-    """For one level; boxes are normalised to the un-padded image."""
-    (h, w), regions = memory.spatial_shapes[0], []
-    met: set[str | tuple[str, int, int]] = set()
-    for image in range(2):
-        features = memory.tokens[image].T.reshape(DIMS, h, w)
-        share = memory.valid_ratios[image, 0].tolist()
-        for query in range(QUERIES):
-            cx, cy, width, height = queries.reference[image, query].tolist()
-            cx, width, cy, height = (
-                cx * w * share[0],
-                width * w * share[0],
-                cy * h * share[1],
-                height * h * share[1],
-            )
-            box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-            regions.append(roi_align_by_hand(features, box, size, met))
-    return torch.stack(regions), met
-
-
 @pytest.mark.parametrize("size", [7, 3])
-def test_regions_equal_loops(size):
+def test_regions_are_those_of_the_boxes_on_the_unpadded_image(size):
+    """By mmcv's RoIAlign; test_ops compares ours with it for boxes of all kinds."""
     queries, memory = make_inputs()
-    expected, met = regions_by_hand(queries, memory, size)
-    kinds = {"on it", "at its border", "off the map", ("samples", 1, 1), ("samples", 0, 0)}
-    assert met >= kinds
-    assert any(kind[1] > 1 and kind[2] > 1 for kind in met if isinstance(kind, tuple))
+    (h, w), (maps,) = memory.spatial_shapes[0], memory.maps()
+    cells = memory.valid_ratios[:, 0].repeat(1, 2)[:, None] * torch.tensor([w, h, w, h])
+    image = torch.arange(2.0)[:, None, None].expand(-1, QUERIES, 1)
+    rois = torch.cat([image, cxcywh_to_xyxy(queries.reference) * cells], -1).flatten(0, 1)
+    expected = roi_align(maps, rois, size, 1.0, 0, "avg", True)
     assert_near(build(roi_size=size).cut_out(queries.reference, memory), expected)
-
-
-def test_nothing_is_read_off_the_map():
-    """A map of ones is seen as ones, but where a sample is more than a cell off it."""
-    queries, memory = make_inputs()
-    ones = memory.with_tokens(torch.ones_like(memory.tokens))
-    regions = build().cut_out(queries.reference, ones)
-    whole = regions.unflatten(0, (2, QUERIES))[0, 1]
-    assert_near(whole, torch.ones_like(whole))
-    expected, _ = regions_by_hand(queries, ones)
-    assert (expected == 0).any()
-    assert_near(regions, expected)
 
 
 @pytest.mark.parametrize("predict_scales", [False, True])
@@ -222,38 +155,21 @@ def test_the_position_teaches_its_gate_only():
     assert learning == {"pos_gate.weight", "pos_gate.bias"}
 
 
-@pytest.mark.parametrize("predict_scales", [False, True])
-def test_gradient_reaches_all_parameters_and_the_memory(predict_scales):
-    aligner = build(predict_scales=predict_scales)
+def test_gradient_reaches_memory_and_content():
+    aligner = build()
     queries, memory = make_inputs()
     tokens, content = memory.tokens.requires_grad_(), queries.content.requires_grad_()
     salient = aligner(queries, memory.with_tokens(tokens)).salient
-    parts = [salient.content, salient.pos] + ([salient.scales] if predict_scales else [])
-    sum(part.square().sum() for part in parts).backward()
-    without = [n for n, p in aligner.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
+    (salient.content.square().sum() + salient.pos.square().sum()).backward()
     assert tokens.grad.any()
     assert content.grad.all()
 
 
-def assert_alike(ours, expected):
-    for name in ("content", "pos", "points", "scales"):
-        assert_near(getattr(ours, name), getattr(expected, name))
-
-
-def test_padding_can_be_ignored():
-    """By default it is read, as in the official code; else an image is the same as without it."""
+def test_padding_is_read_unless_it_is_to_be_ignored():
+    """The default is the official code's; test_every_part.py has the other one."""
     queries, memory = make_inputs()
-    reading, ignoring = (build(predict_scales=True, ignore_padding=x) for x in (False, True))
-    read = reading(queries, memory).salient.content
-    assert not torch.allclose(reading(queries, with_other_padding(memory)).salient.content, read)
-
-    salient = ignoring(queries, memory).salient
-    assert torch.equal(
-        ignoring(queries, with_other_padding(memory)).salient.content, salient.content
-    )
-    alone = reading(queries_of(queries, 1), without_padding(memory, 1)).salient
-    assert_alike(queries_of(queries.with_salient(salient), 1).salient, alone)
+    read, other = (build()(queries, m).salient for m in (memory, with_other_padding(memory)))
+    assert not torch.allclose(read.content, other.content)
 
 
 def test_degenerate_boxes_stay_finite():

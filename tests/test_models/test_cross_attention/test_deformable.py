@@ -5,7 +5,6 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention
 
 from fastdetr_mmdet.models.cross_attention import DeformableAttention
-from fastdetr_mmdet.ops import sample_and_sum
 from fastdetr_mmdet.structures import Memory, Queries
 
 SHAPES = ((6, 9), (3, 5))  # not square: a swapped axis shows
@@ -73,37 +72,6 @@ def test_initial_offsets_point_in_all_directions() -> None:
             )
     assert not attention.sampling_offsets.weight.any()
     assert not attention.attention_weights.weight.any()
-
-
-def test_reads_the_cell_under_the_reference() -> None:
-    value = torch.arange(54.0).view(1, 54, 1, 1)
-    column, row = 7, 2
-    location = torch.tensor([(column + 0.5) / 9, (row + 0.5) / 6]).view(1, 1, 1, 1, 1, 2)
-    read = sample_and_sum(value, SHAPES[:1], location, torch.ones(1, 1, 1, 1, 1))
-    torch.testing.assert_close(read, value[:, row * 9 + column].view(1, 1, 1), rtol=0, atol=1e-4)
-    outside = sample_and_sum(value + 1, SHAPES[:1], location + 2, torch.ones(1, 1, 1, 1, 1))
-    assert outside.item() == 0
-
-
-def make_samples(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    value = torch.randn(1, 69, 2, 3, dtype=dtype)
-    locations = torch.rand(1, 4, 2, 2, 3, 2, dtype=dtype) * 1.4 - 0.2  # also outside of the map
-    return value, locations, torch.rand(1, 4, 2, 2, 3, dtype=dtype)
-
-
-def test_gradients_of_sampling() -> None:
-    inputs = [x.requires_grad_() for x in make_samples(torch.float64)]
-    assert torch.autograd.gradcheck(lambda v, x, w: sample_and_sum(v, SHAPES, x, w), inputs)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_coordinates_stay_in_float32(dtype: torch.dtype) -> None:
-    value, locations, weights = make_samples(torch.float32)
-    value = value.to(dtype)
-    output = sample_and_sum(value, SHAPES, locations, weights)
-    assert output.dtype == dtype
-    exact = sample_and_sum(value.float(), SHAPES, locations, weights)
-    assert torch.equal(output, exact.to(dtype))
 
 
 def test_wrong_number_of_levels_is_named() -> None:
