@@ -21,23 +21,6 @@ def test_formats_equal_those_of_mmdet():
     assert_near(xyxy_to_cxcywh(boxes), bbox_xyxy_to_cxcywh(boxes))
 
 
-def test_formats_are_inverses():
-    boxes = torch.rand(3, 5, 4, dtype=torch.float64)
-    assert_near(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes, torch.float64)
-    assert_near(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes, torch.float64)
-
-
-def test_formats_take_no_boxes():
-    assert cxcywh_to_xyxy(torch.zeros(0, 4)).shape == (0, 4)
-    assert xyxy_to_cxcywh(torch.zeros(0, 4)).shape == (0, 4)
-
-
-@pytest.mark.parametrize("function", [cxcywh_to_xyxy, xyxy_to_cxcywh])
-def test_format_gradients(function):
-    boxes = torch.rand(4, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(function, boxes)
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.floats(-11, 11))
 def test_inverse_sigmoid_inverts_within_its_clamp(logit):

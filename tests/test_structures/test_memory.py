@@ -69,14 +69,6 @@ def test_attend_mask_is_the_opposite_of_padding(memory):
     assert make_memory(((32, 48), (32, 48))).attend_mask is None
 
 
-def test_with_tokens_replaces_tokens_only(memory):
-    tokens = torch.zeros_like(memory.tokens)
-    changed = memory.with_tokens(tokens)
-    assert changed.tokens is tokens
-    assert changed.pos is memory.pos
-    assert changed.padding_mask is memory.padding_mask
-
-
 def test_refuses_shapes_that_do_not_add_up():
     tokens = torch.zeros(1, 7, 4)
     with pytest.raises(ValueError, match=r"holds 7 tokens but its spatial_shapes .* add up to 8"):
@@ -88,16 +80,6 @@ def test_reference_is_the_sigmoid_of_its_logits_in_float32():
     queries = Queries(torch.zeros(2, 3, 8)).with_reference(logits)
     assert queries.reference_logits.dtype == queries.reference.dtype == torch.float32
     assert torch.equal(queries.reference, logits.float().sigmoid())
-
-
-def test_with_content_keeps_the_rest():
-    queries = Queries(torch.zeros(2, 3, 8), pos=torch.ones(2, 3, 8)).with_reference(
-        torch.ones(2, 3, 2)
-    )
-    changed = queries.with_content(torch.ones(2, 3, 8))
-    assert changed.pos is queries.pos
-    assert changed.reference is queries.reference
-    assert changed.content.sum() == 48
 
 
 def test_what_follows_is_computed_once_and_again_for_other_tokens():

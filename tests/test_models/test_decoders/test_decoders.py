@@ -117,38 +117,26 @@ def test_refinement_is_detached(kind):
     assert output.reference_logits[0].requires_grad
 
 
-def test_refinement_moves_the_spatial_query():
-    """Each layer's is made of the reference that enters this layer."""
-    seen, contents = [], []
-    decoder = build(refine=True)
+@pytest.mark.parametrize("refine", [False, True])
+def test_spatial_query_is_scaled_by_the_content_before_the_norm(refine):
+    """Conditional DETR, Eq. 3: p_q = T p_s, T = FFN(content of the previous layer).
+
+    Each layer's is made of the reference that enters this layer.
+    """
+    spatials, contents = [], []
+    decoder = build(refine=refine)
     for layer in decoder.layers:
         layer.cross_attn.register_forward_pre_hook(
-            lambda _, args: seen.append(args[0].conditional.spatial)
+            lambda _, args: spatials.append(args[0].conditional.spatial)
         )
         layer.register_forward_hook(lambda _, __, output: contents.append(output))
     output = decoder(make_queries(), make_memory(), box_branches())
-    for index, spatial in enumerate(seen):
+    for index, spatial in enumerate(spatials):
         centre = output.reference_logits[index][..., :2].sigmoid()
         expected = sine_embedding(centre, EMBED_DIMS // 2)
         if index:
             expected = expected * decoder.query_scale(contents[index - 1])
         assert_near(spatial, expected)
-
-
-def test_spatial_query_is_scaled_by_the_content_before_the_norm():
-    """Conditional DETR, Eq. 3: p_q = T p_s, T = FFN(content of the previous layer)."""
-    queries, memory = make_queries(), make_memory()
-    decoder = build()
-    contents, spatials = [], []
-    for layer in decoder.layers:
-        layer.register_forward_hook(lambda _, __, output: contents.append(output))
-        layer.cross_attn.register_forward_pre_hook(
-            lambda _, args: spatials.append(args[0].conditional.spatial)
-        )
-    output = decoder(queries, memory)
-    embedded = sine_embedding(queries.reference, EMBED_DIMS // 2)
-    for index in range(1, NUM_LAYERS):
-        assert_near(spatials[index], embedded * decoder.query_scale(contents[index - 1]))
         assert_near(output.hidden_states[index], decoder.norm(contents[index]))
 
 

