@@ -48,7 +48,11 @@ class Server:
         if disk is not None:
             mount = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec"
             command = ["unshare", "-rm", "sh", "-c", " ".join([mount, *command])]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
+        }
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -67,7 +67,8 @@ def start(tiny_config_file, shapes):
             # mmengine collects garbage when it serializes, which takes most of the time
             dataset = dict(config[f"{split}_dataloader"].dataset, serialize_data=False)
             loaders[f"{split}_dataloader"] = SimpleNamespace(dataset=DATASETS.build(dataset))
-        runner = SimpleNamespace(logger=logging.getLogger("check"), val_loop=True, **loaders)
+        loops = dict(val_loop=True, _train_loop=None, _val_loop=None, _test_loop=None)
+        runner = SimpleNamespace(logger=logging.getLogger("check"), **loops, **loaders)
         hook.before_run(runner)
         getattr(hook, f"before_{phase}")(runner)
         return runner
@@ -376,8 +377,6 @@ def test_wrapped_data_sets_are_checked_once(coco_dataset, caplog):
         assert isinstance(part.pipeline, sets.NamedPipeline)
         assert part[0]["img"].shape
         assert not hasattr(part, "parsed_annotations")
-    hook.after_run(None)
-    assert {type(part.pipeline) for part in parts} == {Compose}
 
 
 def test_files_of_images_to_detect_in_need_no_annotations(coco_dataset, shapes, tmp_path):
@@ -417,7 +416,7 @@ def test_errors_of_loading_that_the_check_knows_nothing_of_stay(tmp_path, coco_d
         CocoDataset(ann_file=str(tmp_path / "none.json"), data_prefix=dict(img=""))
     with pytest.raises(ValueError, match="need at least one array"):
         coco_dataset(filter_cfg=dict(min_size=10_000), test_mode=False, serialize_data=True)
-    hook.before_run(None)
+    del hook
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from fastdetr_mmdet.engine.hooks.data_order import (
     EndlessBatches,
     SeededDataset,
     can_take_over,
+    seed_cpu_generators,
+    seed_generators,
     take_over,
 )
-from fastdetr_mmdet.engine.hooks.random_states import seed_cpu_generators, seed_generators
 
 # ruff: noqa: NPY002 (the global state of numpy is the subject)
 
@@ -152,6 +153,7 @@ def test_seed_of_the_sampler():
     assert other.sampler.seed == loader.sampler.seed == 4
     loader, config = make_loader()
     assert take_over(loader, None, SEED, 4).sampler.seed == 4
+    loader, config = make_loader()
     config["sampler"]["seed"] = 9
     assert take_over(loader, config, SEED, 4).sampler.seed == 9
 
@@ -209,7 +211,6 @@ def test_the_loader_seems_to_be_the_same():
         place = loader.batch_sampler if similar else loader
         assert place.sampler is batches.sampler
         assert hasattr(place.sampler, "set_epoch")
-        assert len(take_over(loader, config, SEED, 3)) == length  # a second training
 
 
 def test_drop_last():

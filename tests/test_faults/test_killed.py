@@ -45,8 +45,9 @@ def test_nothing_is_removed_before_what_replaces_it_is_named(whole):
     renamed = [line.split()[1] for line in steps(whole) if line.startswith("rename")]
     renamed = [name.removesuffix(UNFINISHED) for name in renamed]
     for epoch in (1, 2, 3):
-        # after training, and again after validation, whether or not it is the best
-        assert renamed.count(f"epoch_{epoch}.pth") == 2
+        # after training; what validation adds is in a small file, written once for each
+        assert renamed.count(f"epoch_{epoch}.pth") == 1
+    assert renamed.count("last_validation") == 3
     for name, after in pairwise(renamed):
         if name.startswith("epoch"):
             assert after == "last_checkpoint"
@@ -59,7 +60,8 @@ def test_nothing_is_removed_before_what_replaces_it_is_named(whole):
         successors = [other for other in renamed if other[:4] == name[:4]]
         later = next(o for o in successors if int(o.removesuffix(".pth").split("_")[-1]) > epoch)
         named = lines.index(f"rename {later}{UNFINISHED}")
-        assert f"rename last_checkpoint{UNFINISHED}" in lines[named : lines.index(f"remove {name}")]
+        pointer = "last_validation" if name.startswith("best") else "last_checkpoint"
+        assert f"rename {pointer}{UNFINISHED}" in lines[named : lines.index(f"remove {name}")]
 
 
 @pytest.mark.smoke

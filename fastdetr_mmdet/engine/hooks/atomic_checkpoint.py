@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import errno
-import functools
+import io
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import (
-    BaseLoop,
-    EpochBasedTrainLoop,
-    IterBasedTrainLoop,
-    Runner,
-)
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from ...utils.files import free_space, remove_unfinished
+from ...utils.files import free_space, remove_unfinished, write_atomically
 from .atomic_backend import whole_files
+from .changes import run_within
 from .checkpoint_choice import check_named, choose_checkpoint, point_to
 
 # The disk is full, the quota used up, or the file larger than is allowed.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+VALIDATED = "last_validation"  # in the work directory, beside last_checkpoint
 
 
 @HOOKS.register_module()
@@ -38,12 +36,13 @@ class AtomicCheckpointHook(CheckpointHook):
     - `--resume` checks the file that `last_checkpoint` names. If it is broken or missing, the
       newest whole one is used, with a warning. A broken file that was named on the command line or
       in `load_from` is an error.
-    - When a validation ends, the checkpoint before it is written again, with what it changed. If it
-      is killed, resuming makes up for it.
-    - If the disk is full, training ends in one sentence, with the last good checkpoint in place.
+    - A validation that was killed is repeated when training resumes. One that ended leaves its best
+      score in the small file `last_validation`, since its checkpoint was written before it. Only if
+      a schedule goes by metrics is the checkpoint written again.
+    - If the disk is full, training ends with an error that says so, and the last good checkpoint.
 
-    An out_dir on another machine, and what backend_args and file_client_args name, writes as it
-    does.
+    An out_dir on another machine, and a backend named by backend_args or file_client_args, writes
+    in its own way.
 
     Args:
         *args, **kwargs: As for mmengine's ``CheckpointHook``.
@@ -56,9 +55,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._validated_at: int | None = None  # iterations trained when validation last ended
-        self._saved_at: tuple[int, str] | None = None  # and when a checkpoint was last saved
         self._meta: dict[str, Any] = {}  # of the checkpoint that is being saved
-        self._resumed_meta: dict[str, Any] = {}
+        self._last_meta: dict[str, Any] = {}  # of the checkpoint that was last saved or resumed
 
     # ----------------------------------------------------------------------------------------------
     # Before training: which checkpoint
@@ -76,17 +74,22 @@ class AtomicCheckpointHook(CheckpointHook):
                 pointer = work_dir / "last_checkpoint"
                 own_log = work_dir / runner.timestamp
                 choose_checkpoint(pointer, folder, self.filename_tmpl, runner.logger, own_log)
-            barrier()  # the others read last_checkpoint after it has been put right
-        if isinstance(runner._train_loop, BaseLoop):  # not when only testing
-            run = runner._train_loop.run
-            runner._train_loop.run = functools.partial(_run_until_full, run, runner.work_dir)
+            barrier()  # the others read last_checkpoint afterwards
+        run_within(runner, explain_full_disk(runner.work_dir))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember what is told of validation; only before_train can tell if training resumes."""
-        self._resumed_meta = checkpoint.get("meta") or {}
+        """Add to a checkpoint what the validation after it found."""
+        self._last_meta = dict(checkpoint.get("meta") or {})
+        path = Path(runner.work_dir) / VALIDATED
+        if not (self._last_meta and path.is_file()):
+            return
+        validation = torch.load(path, weights_only=True)
+        if validation["of"] == _identity(self._last_meta):
+            self._last_meta["validation_due"] = None
+            checkpoint["message_hub"]["runtime_info"].update(validation["runtime_info"])
 
     def before_train(self, runner: Runner) -> None:
-        """Clear up after a killed process and do what it left undone."""
+        """Remove what a killed process left unfinished, and repeat a validation that was killed."""
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             # mmengine's is limited in length: it would drop a number before the file is removed
@@ -100,7 +103,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if runner.iter > 0:
             # mmengine forgets it, and then does not store which checkpoint is the best
             self.last_ckpt = runner.message_hub.get_info("last_ckpt")
-            if self._resumed_meta.get("iter") == runner.iter and self._owes_validation(runner):
+            if self._last_meta.get("iter") == runner.iter and self._owes_validation(runner):
                 runner.logger.info("The validation after this checkpoint was not finished.")
                 runner.val_loop.run()
 
@@ -121,14 +124,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _owes_validation(self, runner: Runner) -> bool:
         loop = runner.train_loop
-        due = self._resumed_meta.get("validation_due")
+        due = self._last_meta.get("validation_due")
         if runner.val_loop is None:
             return False
         if due == "epoch" and isinstance(loop, EpochBasedTrainLoop):
             done, end = loop.epoch, loop.max_epochs
         elif due == "iter" and isinstance(loop, IterBasedTrainLoop):
             done, end = loop.iter, loop.max_iters
-        else:  # of a checkpoint within an epoch, or an older one, which does not tell
+        else:  # a checkpoint within an epoch, or an older one, which does not say
             return False
         loop._decide_current_val_interval()
         return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
@@ -137,15 +140,29 @@ class AtomicCheckpointHook(CheckpointHook):
     # Saving
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Save the best, and what validation changed: schedulers may go by its metrics."""
+        """Save the best checkpoint, and note what validation found."""
         if not hasattr(self, "file_backend"):
             return  # validation alone, without training
         self._validated_at = runner.iter
         super().after_val_epoch(runner, metrics or {})
-        if self._saved_at == (runner.iter, "before validation"):
+        if self._last_meta.get("iter") == runner.iter:  # else no checkpoint of this iteration
+            self._save_validation(runner)
+        self._remove_outdated_best(runner)
+
+    def _save_validation(self, runner: Runner) -> None:
+        schedulers = runner.param_schedulers or []
+        if isinstance(schedulers, dict):
+            schedulers = [one for several in schedulers.values() for one in several]
+        if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
             step = runner.epoch if self.by_epoch else runner.iter
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_checkpoint_with_step(runner, step, meta)
+        elif is_main_process():
+            file = io.BytesIO()
+            info = runner.message_hub.state_dict()["runtime_info"]
+            torch.save(dict(of=_identity(self._last_meta), runtime_info=info), file)
+            with explain_failed_writing(self.last_ckpt):
+                write_atomically(Path(runner.work_dir) / VALIDATED, file.getvalue())
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Write the checkpoint, then its name, then remove what is too much."""
@@ -153,21 +170,19 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             if step not in self.keep_ckpt_ids:
                 self.keep_ckpt_ids.append(step)
-            # All that exist at this moment: what a kill prevents from being removed below, resuming
-            # removes.
+            # All that exist at this moment: resuming removes those that a kill leaves behind.
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
             while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
-        iterations = meta["iter"]  # mmengine's FlexibleRunner changes it
-        validated = iterations == self._validated_at
+        validated = meta["iter"] == self._validated_at
         meta["validation_due"] = None if validated else "epoch" if self.by_epoch else "iter"
 
         before = self.last_ckpt
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        self._meta = dict(meta)
-        with whole_files(), _told_in_a_sentence(before):
+        self._meta = dict(meta)  # mmengine's FlexibleRunner changes the other
+        with whole_files(), explain_failed_writing(before):
             runner.save_checkpoint(
                 self.out_dir,
                 name,
@@ -181,8 +196,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 point_to(self.last_ckpt, Path(runner.work_dir) / "last_checkpoint")
-        self._meta = {}
-        self._saved_at = (iterations, "after validation" if validated else "before validation")
+        self._last_meta, self._meta = self._last_meta | self._meta, {}
         if is_main_process():
             for number in outdated:
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(number))
@@ -194,15 +208,16 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Leave the removal of the former best, which mmengine begins with, for the end."""
         backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
-        # As above: what a kill prevents from being removed is listed in the checkpoint.
+        # As above: resuming removes what a kill leaves behind.
         runner.message_hub.update_info("outdated_best", outdated.paths)
-        self.file_backend = outdated
+        last = self.last_ckpt
+        # If there is one, mmengine writes it again with the score; that is in last_validation.
+        self.file_backend, self.last_ckpt = outdated, None
         try:
-            with whole_files(), _told_in_a_sentence(self.last_ckpt):
+            with whole_files(), explain_failed_writing(last):
                 super()._save_best_checkpoint(runner, metrics)
         finally:
-            self.file_backend = backend
-        self._remove_outdated_best(runner)
+            self.file_backend, self.last_ckpt = backend, last
 
     def _remove_outdated_best(self, runner: Runner) -> None:
         best = [getattr(self, "best_ckpt_path", None)]
@@ -214,13 +229,20 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.message_hub.update_info("outdated_best", [])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put right what mmengine's FlexibleRunner tells of a checkpoint after validation."""
-        checkpoint["meta"].update(self._meta)
+        """Correct the position that mmengine's FlexibleRunner stores after a validation."""
+        if self._meta:  # not the best checkpoint
+            checkpoint["meta"].update(self._meta)
+            self._last_meta = dict(checkpoint["meta"])
 
     def after_train(self, runner: Runner) -> None:
-        """Publish what published_keys names."""
-        with whole_files(), _told_in_a_sentence(self.last_ckpt):
+        """Publish the checkpoint, if published_keys says so."""
+        with whole_files(), explain_failed_writing(self.last_ckpt):
             super().after_train(runner)
+
+
+def _identity(meta: dict) -> list:
+    """What tells a checkpoint from others of the same number, in plain values."""
+    return [meta.get(key) for key in ("iter", "time", "experiment_name")]
 
 
 class _RemovesLater:
@@ -238,27 +260,25 @@ class _RemovesLater:
 
 
 @contextmanager
-def _told_in_a_sentence(last_good: str | None) -> Iterator[None]:
-    """Turn an error of writing into a sentence that says how to go on."""
+def explain_failed_writing(last_good: str | None) -> Iterator[None]:
+    """Turn an error of writing a checkpoint into one that says how to continue."""
     try:
         yield
     except OSError as error:
-        if last_good is None:
-            rest = "no checkpoint was saved before"
-        else:
-            rest = f"the one before it, {last_good}, is whole"
-        file = error.filename or "The checkpoint"
+        rest = f"the one before it, {last_good}, is whole"
         raise RuntimeError(
-            f"{file} could not be written ({error.strerror}); {rest}. "
+            f"{error.filename or 'The checkpoint'} could not be written ({error.strerror}); "
+            f"{rest if last_good else 'no checkpoint was saved before'}. "
             "Training has ended: make room, or keep fewer checkpoints "
             "(default_hooks.checkpoint.max_keep_ckpts), and continue with --resume."
         ) from error
 
 
-def _run_until_full(run: Callable[[], Any], work_dir: str) -> Any:
-    """Run a training loop; a log that no longer fits onto the disk ends it in a sentence too."""
+@contextmanager
+def explain_full_disk(work_dir: str) -> Iterator[None]:
+    """Turn the error of a log that no longer fits onto the disk into one that says so."""
     try:
-        return run()
+        yield
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -11,8 +11,10 @@ from mmdet.registry import HOOKS
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from .changes import unwrap
 
 
 @HOOKS.register_module()
@@ -36,7 +38,7 @@ class AttentionVisualizationHook(Hook):
     Raises:
         ValueError: if interval, num_images or top_k is below 1; before training, if the model has
             no such layer.
-        TypeError: before training, if the model is no FastDETR.
+        TypeError: before training, if the model is not a FastDETR, or is sharded (FSDP).
     """
 
     # before EMAHook (NORMAL) puts the weights of the training back
@@ -50,13 +52,17 @@ class AttentionVisualizationHook(Hook):
                 raise ValueError(f"AttentionVisualizationHook: {name}={value} must be at least 1.")
         self.interval, self.num_images = interval, num_images
         self.top_k, self.layer = top_k, layer
-        self._epochs = 0
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a model without such a layer before an epoch has been spent on it."""
         from ...visualization.recording import find_decoder
 
-        count = len(find_decoder(_unwrapped(runner.model)).layers)
+        if isinstance(runner.model, FullyShardedDataParallel):
+            raise TypeError(
+                "AttentionVisualizationHook draws in one process, which FullyShardedDataParallel "
+                "does not allow. Leave the hook out, or train without FullFSDPStrategy."
+            )
+        count = len(find_decoder(unwrap(runner.model)).layers)
         if self.layer is not None and not 1 <= self.layer <= count:
             raise ValueError(
                 f"AttentionVisualizationHook: layer={self.layer}, but the model's decoder has "
@@ -64,17 +70,19 @@ class AttentionVisualizationHook(Hook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Draw, if it is time."""
-        due = self._epochs % self.interval == 0
-        self._epochs += 1
-        if due:
+        """Draw, if it is time; also in a resumed training."""
+        loop, number = runner._train_loop, 0  # of validations before this one
+        if isinstance(loop, BaseLoop):  # not validation alone
+            done = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
+            number = (done - 1) // loop.val_interval - (loop.val_begin - 1) // loop.val_interval
+        if number % self.interval == 0:
             self._draw(runner)
 
     @master_only
     def _draw(self, runner: Runner) -> None:
         from ...visualization import draw_contact_sheet, inspect_batch
 
-        model: Any = _unwrapped(runner.model)
+        model: Any = unwrap(runner.model)
         dataset = runner.val_dataloader.dataset
         classes = tuple(getattr(dataset, "metainfo", {}).get("classes") or ())
         for index in range(min(self.num_images, len(dataset))):
@@ -93,7 +101,3 @@ def _picture(data: dict) -> np.ndarray:
     pixels = np.ascontiguousarray(packed.clip(0, 255).astype(np.uint8))
     h, w = data["data_samples"].metainfo.get("ori_shape", pixels.shape)[:2]
     return imresize(pixels, (w, h))
-
-
-def _unwrapped(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model

@@ -1,21 +1,49 @@
 """A training data loader that continues at a given batch, with the augmentation that it would have.
 
-`take_over` changes a data loader in place: its batches are numbered, leading ones can be left out
+`take_over` changes a data loader in place: its batches are numbered, leading ones can be skipped
 without loading their images, and each image is augmented with random numbers that follow from the
 seed and the number of its batch alone. So it matters neither how often training was interrupted nor
 how many worker processes there are.
+
+Storing the generators' states would not do: the worker processes have states of their own, which
+nobody can read, they run ahead of training, and a validation that one run makes and the resumed run
+does not draws from the main process's.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmdet.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, DataLoader
 
-from .random_states import seed_cpu_generators
+# ruff: noqa: NPY002 (the global state of numpy is what mmdet's transforms draw from)
+
+
+def seed_generators(*position: int) -> None:
+    """Seed the global generators of python, numpy and torch, those of GPUs included.
+
+    Args:
+        position: Numbers that name the place, not negative and always equally many.
+    """
+    torch.manual_seed(_seed_python_and_numpy(position))
+
+
+def seed_cpu_generators(*position: int) -> None:
+    """Seed those of the CPU alone, in microseconds: for every image, where data is loaded."""
+    torch.default_generator.manual_seed(_seed_python_and_numpy(position))
+
+
+def _seed_python_and_numpy(position: tuple[int, ...]) -> int:
+    """Seed these two, and return the seed for torch; all three are as good as independent."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence(position).generate_state(3).tolist()
+    random.seed(for_python)
+    np.random.seed(for_numpy)
+    return for_torch
 
 
 class Draw(NamedTuple):
@@ -161,12 +189,7 @@ def take_over(
         Its new batch sampler, which also tells and sets the position.
     """
     dataset = loader.dataset
-    if isinstance(dataset, SeededDataset):  # a second training in one process
-        dataset = dataset._wrapped
     batch_sampler: Any = loader.batch_sampler
-    if isinstance(batch_sampler, NumberedBatches):
-        batch_sampler = batch_sampler.batch_sampler
-
     changes: dict[str, Any] = {}
     config = config or {}
     plain = type(batch_sampler) is BatchSampler
@@ -186,8 +209,8 @@ def take_over(
 
     batches = NumberedBatches(batch_sampler)
     changes.update(dataset=SeededDataset(dataset, seed), batch_sampler=batches)
-    # DataLoader forbids to set these, since an iterator of it would not notice. There is none: what
-    # a loop has made is made anew, and persistent workers with it.
+    # DataLoader forbids to set these, since an iterator of it would not notice. There is none: the
+    # next one is new, and persistent workers with it.
     vars(loader).update(changes, _iterator=None)
     return batches
 

@@ -29,6 +29,7 @@ from ...datasets.check.sets import (
     watch_loading,
 )
 from ...datasets.wrappers import leaf_datasets
+from .changes import Changes, run_within
 
 # Images that a loader of unknown behaviour reads before the first step
 _MOST_LOADED = 1000
@@ -72,19 +73,14 @@ class DatasetCheckHook(Hook):
         self.find_images = find_images
         self.read_images = read_images
         self._checked: set[CheckedSet] = set()
-        self._pipelines: list[tuple[Any, Compose]] = []
+        self._changes = Changes()
         stop = watch_loading(is_main_process()) if enabled else lambda: None
         self._stop_watching = weakref.finalize(self, stop)  # also for a hook that no run calls
 
     def before_run(self, runner: Runner) -> None:
-        """All data sets are loaded by now."""
+        """All data sets are loaded by now; they get their pipelines back when the run ends."""
         self._stop_watching()
-
-    def after_run(self, runner: Runner) -> None:
-        """Give the data sets their pipelines back."""
-        for dataset, pipeline in self._pipelines:
-            if isinstance(dataset.pipeline, NamedPipeline):
-                dataset.pipeline = pipeline
+        run_within(runner, self._changes)
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one."""
@@ -110,8 +106,9 @@ class DatasetCheckHook(Hook):
             for _, leaf in leaf_datasets(dataset):
                 pipeline = getattr(leaf, "pipeline", None)
                 if isinstance(pipeline, Compose) and not isinstance(pipeline, NamedPipeline):
-                    self._pipelines.append((leaf, pipeline))
-                    leaf.pipeline = NamedPipeline(pipeline)
+                    named = NamedPipeline(pipeline)
+                    leaf.pipeline = named
+                    self._changes.callback(_give_back, leaf, named)
                 parsed = loaded(leaf)
                 if isinstance(leaf, XMLDataset):
                     checked = CheckedSet(leaf.ann_file, None)
@@ -168,3 +165,8 @@ class DatasetCheckHook(Hook):
                 most=_MOST_LOADED,
             )
         return report
+
+
+def _give_back(dataset: Any, named: NamedPipeline) -> None:
+    if dataset.pipeline is named:  # not if PipelineSwitchHook has set another one
+        dataset.pipeline = named.original

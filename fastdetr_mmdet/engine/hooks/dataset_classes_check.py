@@ -8,21 +8,20 @@ from typing import Any
 import mmengine
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...datasets.wrappers import leaf_datasets, use_first_metainfo
 from ...evaluation.evaluator_check import check_evaluator
+from .changes import unwrap
 
 
 @HOOKS.register_module()
 class DatasetClassesCheckHook(Hook):
     """Compares the model, the data sets, their annotation files and the evaluators.
 
-    - ``bbox_head.num_classes`` and the ``metainfo.classes`` of every data set, also within
-      wrappers: a wrong number trains silently (too many) or ends in an index error (too few). Of
-      mmdet's ``NumClassCheckHook`` it differs in that it looks into wrappers, and at validation
-      and test before the first step.
+    - ``bbox_head.num_classes`` and ``metainfo.classes`` of every data set: a wrong number trains
+      silently (too many) or ends in an index error (too few). mmdet's ``NumClassCheckHook`` looks
+      neither into wrappers nor at the test set, and checks validation only after an epoch.
     - ``metainfo.classes`` and the annotation file's categories: mmdet drops the objects of a
       misspelt class.
     - The classes that a checkpoint was trained on and those that it is tested on.
@@ -74,7 +73,7 @@ class DatasetClassesCheckHook(Hook):
         if any(loop is known for known in self._checked):
             return
         dataset = loop.dataloader.dataset
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         num_classes = getattr(getattr(model, "bbox_head", None), "num_classes", None)
         evaluator = getattr(loop, "evaluator", None)
         if num_classes is not None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
-from .data_order import EndlessBatches, NumberedBatches, can_take_over, inner_sampler, take_over
-from .random_states import seed_generators
+from .changes import Changes, run_within, unwrap
+from .data_order import (
+    EndlessBatches,
+    NumberedBatches,
+    can_take_over,
+    inner_sampler,
+    seed_generators,
+    take_over,
+)
 
 KEY = "exact_resume"  # in the checkpoint
 # What a seed is for; the first of the numbers that follow the seed and the process's number.
@@ -45,21 +48,26 @@ class ExactResumeHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] = {}
         self._batches: NumberedBatches | None = None
         self._endless: EndlessBatches | None = None
         self._seed = (0, 0)  # of the run, and the number of this process
         self._sampler_seed: int | None = None
         self._position = (0, 0)  # passes through the data, batches of the current one
+        self._changes = Changes()
+
+    def before_run(self, runner: Runner) -> None:
+        """Leave the loop and its data loader as they were found, also if training fails."""
+        run_within(runner, self._changes)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember what the checkpoint says; only before_train can tell if training resumes."""
-        self._loaded = checkpoint.get(KEY)
+        """Remember the position; only before_train can tell if training resumes."""
+        self._loaded = checkpoint.get(KEY) or {}
 
     def before_train(self, runner: Runner) -> None:
         """Bring the data loader to where the checkpoint was made."""
         loop = runner.train_loop
-        loaded = (self._loaded or {}) if runner.iter > 0 else {}  # load_from starts at 0
+        loaded = self._loaded if runner.iter > 0 else {}  # load_from starts at 0
         # The first process's, for all: diff_rank_seed may give each another one.
         seeds = [loaded.get("seed", runner.seed)]
         broadcast_object_list(seeds)
@@ -71,6 +79,8 @@ class ExactResumeHook(Hook):
             )
             return
         self._sampler_seed = loaded.get("sampler_seed", self._present_sampler_seed(runner))
+        loader = vars(loop.dataloader)
+        self._changes.callback(loader.update, dict(loader, _iterator=None))
         self._batches = take_over(
             loop.dataloader,
             runner.cfg.get("train_dataloader"),
@@ -83,11 +93,13 @@ class ExactResumeHook(Hook):
             can_skip = hasattr(type(loop.dataloader_iterator), "skip_iter")
             discard = 0 if can_skip else loop.iter
             self._endless = EndlessBatches(loop.dataloader, self._batches, discard)
-            loop.dataloader_iterator = self._endless
+            self._changes.set(loop, "dataloader_iterator", self._endless)
         elif self._batches.skip:
             # The loop counts the batches that it gets; hooks, the logger first, go by that number.
-            loop.run_iter = functools.partial(_run_later_iter, loop.run_iter, self._batches.skip)
-        parameters = dict(_bare(runner.model).named_parameters())
+            run_iter, skipped = loop.run_iter, self._batches.skip
+            run_later = lambda idx, data_batch: run_iter(idx + skipped, data_batch)  # noqa: E731
+            self._changes.set(loop, "run_iter", run_later)
+        parameters = dict(unwrap(runner.model).named_parameters())
         for name, gradient in loaded.get("gradients", {}).items():
             parameters[name].grad = gradient.to(parameters[name].device)
 
@@ -134,7 +146,7 @@ class ExactResumeHook(Hook):
         if isinstance(optimizer, OptimWrapper) and not optimizer.should_update():
             gradients = {
                 name: parameter.grad.cpu()
-                for name, parameter in _bare(runner.model).named_parameters()
+                for name, parameter in unwrap(runner.model).named_parameters()
                 if parameter.grad is not None
             }
             if all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
@@ -176,11 +188,3 @@ class ExactResumeHook(Hook):
         seen = loaded["batches"] * loaded["batch_size"] * loaded["world_size"]
         share = present["batch_size"] * present["world_size"]
         return loaded["passes"], round(seen / share)
-
-
-def _run_later_iter(run_iter: Callable, skipped: int, idx: int, data_batch: Any) -> None:
-    run_iter(idx + skipped, data_batch)
-
-
-def _bare(model: Any) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

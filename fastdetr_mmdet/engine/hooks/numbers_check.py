@@ -1,10 +1,10 @@
-"""Stops a training whose loss or gradient is not finite, before the weights are spoiled."""
+"""Stops a training whose loss or gradient is not finite, before the weights change."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -22,9 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models.heads import FastDETRHead
 from ...models.matchers import Matches
-from ...structures.targets import Targets
-from .debug_bundle import write_bundle
-from .numbers_report import Update, describe, name_bad_gradients
+from .changes import Changes, run_within, unwrap
+from .numbers_report import Update, describe, name_bad_gradients, write_bundle
 
 KEY = "numbers_check"  # in the checkpoint
 
@@ -35,27 +33,26 @@ class NotFiniteError(ValueError):
 
 @HOOKS.register_module()
 class NumbersCheckHook(Hook):
-    """Finds a loss or gradient that is NaN or infinite; tells the images, the term and the layer.
+    """Stops at a loss or gradient that is NaN or infinite; names the images, term and layer.
 
     The weights, and the running statistics of batch norms, are then those before the step, no
     checkpoint is written, and ``work_dir/debug/iter_<n>.pth`` holds the batch, the weights and the
     config (of several processes each writes its batch, the first one the weights too). All
-    processes stop at the same step, because all of them see the sum of the gradients. Where
-    gradients are accumulated they tell one another of a loss right after its batch.
+    processes stop at the same update, because all of them see the sum of the gradients. mmdet's
+    ``CheckInvalidLossHook`` looks every 50 steps, and after the weights have changed.
 
     It costs no wait for the device: the norm of the gradient is on the host already, for
     ``clip_grad``, the losses are, for the log, and the matcher looks at the outputs. Only without
-    ``clip_grad`` by norm it waits once per step, before the weights are changed.
+    ``clip_grad`` by norm it waits once per step.
 
     With a loss scaler (fp16) gradients overflow now and then, which is how it finds its scale. It
-    leaves out those steps itself, and they are no error as long as the loss is finite and the scale
+    skips those steps itself, and they are not errors as long as the loss is finite and the scale
     does not fall below ``min_loss_scale``.
 
     Args:
-        max_skips: How many such steps to leave out with a warning, before one stops the training;
-            those before a checkpoint from which training resumes count. A step is an update: of
-            gradients that are accumulated, none of its batches count.
-        min_loss_scale: The smallest scale at which an overflow is still a matter of the scale.
+        max_skips: How many such updates to skip with a warning, before one stops the training;
+            those before a checkpoint from which training resumes count.
+        min_loss_scale: The smallest scale at which an overflow is left to the scaler.
 
     Raises:
         NotFiniteError: from the training step.
@@ -70,33 +67,38 @@ class NumbersCheckHook(Hook):
         self.max_skips = max_skips
         self.min_loss_scale = min_loss_scale
         self._skipped = 0
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] = {}
         self._update = Update()
         # of batch norms, and a copy
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
-        self._undo: list[Callable[[], Any]] = []
+        self._changes = Changes()
 
     # ----------------------------------------------------------------------------------------------
     # What mmengine calls
 
+    def before_run(self, runner: Runner) -> None:
+        """Leave model and optimizer as they were found, also if training fails."""
+        run_within(runner, self._changes)
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember what was skipped; only before_train can tell if training resumes."""
-        self._loaded = checkpoint.get(KEY)
+        self._loaded = checkpoint.get(KEY) or {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add how many steps have been left out, and whether the one under way will be."""
+        """Add how many updates were skipped, and whether the one under way will be."""
         if self._skipped:
             checkpoint[KEY] = dict(skipped=self._skipped, settled=self._update.settled)
 
     def before_train(self, runner: Runner) -> None:
         """Begin to watch the model and the optimizer."""
-        if self._loaded and runner.iter > 0:  # load_from starts at 0
-            self._skipped, self._update.settled = self._loaded["skipped"], self._loaded["settled"]
-        model = _unwrap(runner.model)
-        self._undo.append(model.register_forward_hook(self._note_losses).remove)
+        if runner.iter > 0:  # load_from starts at 0
+            self._skipped = self._loaded.get("skipped", 0)
+            self._update.settled = self._loaded.get("settled", False)
+        model = unwrap(runner.model)
+        self._changes.callback(model.register_forward_hook(self._note_losses).remove)
         head = getattr(model, "bbox_head", None)
         if isinstance(head, FastDETRHead):
-            self._replace(head, "_match", functools.partial(self._match, head._match))
+            self._changes.set(head, "_match", functools.partial(self._match, head._match))
         for wrapper in _optim_wrappers(runner):
             self._watch(runner, wrapper)
         self._statistics = [
@@ -106,11 +108,6 @@ class NumbersCheckHook(Hook):
             for buffer in (module.running_mean, module.running_var)
             if buffer is not None
         ]
-
-    def after_train(self, runner: Runner) -> None:
-        """Leave model and optimizer as they were found."""
-        while self._undo:
-            self._undo.pop()()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the batch, and the statistics that it will change."""
@@ -126,17 +123,20 @@ class NumbersCheckHook(Hook):
         update, wrappers = self._update, _optim_wrappers(runner)
         scalars = runner.message_hub.log_scalars
         logged = [scalars[key] for name in outputs or () if (key := f"train/{name}") in scalars]
-        bad_loss = not all(math.isfinite(values.current()) for values in logged)
+        bad = not all(math.isfinite(values.current()) for values in logged)
         if not all(wrapper.should_update() for wrapper in wrappers):  # gradients are accumulated
-            if _in_any_process(runner, bad_loss):
-                # Now and not with the update, because a checkpoint may come in between.
-                update.bad_loss_anywhere = True
-                self._stop_or_skip(runner, alone=False)
-                for wrapper in wrappers:
-                    wrapper.zero_grad()
+            if bad:
+                update.bad_loss = True
+                self._restore_statistics()
                 _forget_last(logged)
+                if get_world_size() == 1:
+                    # Now and not with the update, because a checkpoint may come in between. Other
+                    # processes see the gradient with the update.
+                    self._stop_or_skip(runner, alone=True)
+                    for wrapper in wrappers:
+                        wrapper.zero_grad()
             return
-        if bad_loss:
+        if bad or update.bad_loss:
             self._stop_or_skip(runner, alone=True)
         elif not update.settled and (update.bad_gradient or self.every_n_train_iters(runner, 50)):
             scales = [w.loss_scaler.get_scale() for w in wrappers if _scales(w)]
@@ -151,26 +151,27 @@ class NumbersCheckHook(Hook):
     # ----------------------------------------------------------------------------------------------
     # What the step calls instead
 
-    def _match(self, match: Callable[..., list[Matches]], calls: list[tuple]) -> list[Matches]:
-        """Match; what cannot be matched for its numbers makes the whole step's loss NaN.
+    def _match(self, match: Callable[..., list[Matches]], calls: Sequence[Any]) -> list[Matches]:
+        """Match; an error makes the loss NaN.
 
-        If it were an error here, the other processes would wait for this one's gradient.
+        If it were raised here, the other processes would wait for this one's gradient.
         """
         try:
             return match(calls)
         except ValueError as error:
-            tensors = [x for cls, boxes, targets, _ in calls for x in (cls, boxes, targets.boxes)]
-            if all(bool(x.isfinite().all()) for x in tensors):
-                raise  # something else is wrong
+            tensors = [x for cls, boxes, goals, *_ in calls for x in (cls, boxes, goals.boxes)]
+            if all(bool(x.isfinite().all()) for x in tensors):  # labels out of range and the like
+                if get_world_size() == 1:
+                    raise
+                self._update.fatal = True
             self._update.failure = self._update.failure or error
-            return [_any_matches(cls_scores, targets) for cls_scores, _, targets, _ in calls]
+            nothing = torch.zeros(0, dtype=torch.long, device=calls[0][0].device)
+            return [Matches(nothing, nothing)] * len(calls)
 
     def _note_losses(self, model: nn.Module, inputs: Any, output: Any) -> Any:
         if not (model.training and isinstance(output, dict)):
             return None
-        losses = {
-            name: value.detach() for name, value in output.items() if isinstance(value, Tensor)
-        }
+        losses = {k: value.detach() for k, value in output.items() if isinstance(value, Tensor)}
         self._update.losses.append(losses)
         if self._update.failure is None:
             return None
@@ -178,33 +179,10 @@ class NumbersCheckHook(Hook):
 
     def _watch(self, runner: Runner, wrapper: OptimWrapper) -> None:
         optimizer = wrapper.optimizer
-        sharded = isinstance(runner.model, FullyShardedDataParallel)
         clips = bool(wrapper.clip_grad_kwargs) and wrapper.grad_name == "grad_norm"
-
-        def check(parameters: Sequence[Tensor], norm_type: float = 2.0) -> float:
-            norm = _total_norm(parameters, norm_type)
-            if sharded:  # each process has a share, and all must come to the same conclusion
-                all_reduce(norm)
-            value = float(norm)
-            if not math.isfinite(value):
-                self._update.bad_gradient = True
-                if not _scales(wrapper) or self._is_scale_too_small(wrapper.loss_scaler):
-                    self._update.parameters = name_bad_gradients(_unwrap(runner.model))
-            return value
-
         if clips:
-            clip = wrapper.clip_func
-
-            def checked_clip(parameters: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
-                norm_type = kwargs.get("norm_type", 2.0)
-                norm = check(parameters, norm_type)
-                if not math.isfinite(norm):
-                    return norm  # clipping would make every gradient NaN
-                clipped = clip(parameters, *args, **kwargs)
-                return clipped if sharded else norm  # a number, for which mmengine need not wait
-
-            self._replace(wrapper, "clip_func", checked_clip)
-
+            clip = functools.partial(self._clip, runner, wrapper, wrapper.clip_func)
+            self._changes.set(wrapper, "clip_func", clip)
         step = optimizer.step
 
         @functools.wraps(step)
@@ -212,48 +190,87 @@ class NumbersCheckHook(Hook):
             if self._update.settled:
                 return None  # a loss that went into it was not finite
             if not clips and not _scales(wrapper):
-                check([p for p in _parameters(optimizer) if p.grad is not None])
-            overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer sees to it
+                self._norm(
+                    runner, wrapper, [p for g in optimizer.param_groups for p in g["params"]]
+                )
+            overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer skips by itself
             if self._update.bad_gradient and (overflow is None or not overflow):
                 return self._stop_or_skip(runner, alone=False)
             return step(*args, **kwargs)
 
-        self._replace(optimizer, "step", checked_step)
+        self._changes.set(optimizer, "step", checked_step)
 
-    def _is_scale_too_small(self, scaler: Any) -> bool:
-        """Whether it will be after this overflow."""
-        return scaler.get_scale() * scaler.get_backoff_factor() < self.min_loss_scale
-
-    def _replace(self, owner: Any, name: str, function: Callable) -> None:
-        own = vars(owner).get(name)
-        setattr(owner, name, function)
-        if own is None:
-            self._undo.append(functools.partial(delattr, owner, name))
+    def _clip(
+        self,
+        runner: Runner,
+        wrapper: OptimWrapper,
+        clip: Callable,
+        parameters: Sequence[Tensor],
+        max_norm: float,
+        norm_type: float = 2.0,
+        **kwargs: Any,
+    ) -> Any:
+        """Clip what is finite; else clipping would make every gradient NaN."""
+        norm, value = self._norm(runner, wrapper, parameters, norm_type)
+        if not math.isfinite(value):
+            return value
+        if isinstance(runner.model, FullyShardedDataParallel):
+            return clip(parameters, max_norm, norm_type=norm_type, **kwargs)
+        if clip is nn.utils.clip_grad_norm_ and hasattr(nn.utils, "clip_grads_with_norm_"):
+            # torch >= 2.6 takes the norm that is there already
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, kwargs.get("foreach"))
         else:
-            self._undo.append(functools.partial(setattr, owner, name, own))
+            clip(parameters, max_norm, norm_type=norm_type, **kwargs)
+        return value  # a number, for which mmengine need not wait
+
+    def _norm(
+        self,
+        runner: Runner,
+        wrapper: OptimWrapper,
+        parameters: Sequence[Tensor],
+        norm_type: float = 2.0,
+    ) -> tuple[Tensor, float]:
+        """The norm of the gradient, also on the host; notes if it is not finite."""
+        norm = _total_norm(parameters, norm_type)
+        if isinstance(runner.model, FullyShardedDataParallel):
+            all_reduce(norm)  # each process has a share, and all must come to the same conclusion
+        value = float(norm)
+        if not math.isfinite(value):
+            self._update.bad_gradient = True
+            # a scaler lowers its scale after an overflow, and goes on
+            scaler = wrapper.loss_scaler if _scales(wrapper) else None
+            lower = scaler and scaler.get_scale() * scaler.get_backoff_factor()
+            if lower is None or lower < self.min_loss_scale:
+                self._update.parameters = name_bad_gradients(unwrap(runner.model))
+        return norm, value
 
     # ----------------------------------------------------------------------------------------------
     # When it has happened
 
-    def _stop_or_skip(self, runner: Runner, alone: bool) -> None:
-        """Leave the step out, or raise; ``alone`` if the other processes do not know of it."""
+    def _restore_statistics(self) -> None:
         for module, buffer, copy in self._statistics:
             if module.training:
                 buffer.copy_(copy)
-        if self._update.settled:
-            return  # told already, of this batch or of another one of the update
-        self._update.settled = True
-        stops = self._skipped >= self.max_skips
+
+    def _stop_or_skip(self, runner: Runner, alone: bool) -> None:
+        """Skip the update, or raise; ``alone`` if the other processes do not know of it."""
+        self._restore_statistics()
+        update = self._update
+        if update.settled:
+            return  # said already, of this batch or of another one of the update
+        update.settled = True
+        all_stop = self._skipped >= self.max_skips
+        stops = all_stop or update.fatal
         where = f"iteration {runner.iter + 1} (epoch {runner.epoch + 1})"
-        message = describe(self._update, where, get_world_size())
+        message = describe(update, where, get_world_size())
         message += self._save(runner, message, with_weights=stops and (alone or get_rank() == 0))
         if stops:
-            if not alone:
+            if all_stop and not alone:
                 barrier()  # the launcher ends the others when one has failed, their files half done
-            raise NotFiniteError(message) from self._update.failure
+            raise (ValueError if update.fatal else NotFiniteError)(message) from update.failure
         self._skipped += 1
         runner.logger.warning(
-            f"{message} The step is left out ({self._skipped} of at most {self.max_skips})."
+            f"{message} The step is skipped ({self._skipped} of at most {self.max_skips})."
         )
 
     def _save(self, runner: Runner, message: str, with_weights: bool) -> str:
@@ -273,7 +290,7 @@ class NumbersCheckHook(Hook):
             config=runner.cfg.pretty_text,
         )
         if with_weights and not isinstance(runner.model, FullyShardedDataParallel):
-            content["state_dict"] = _unwrap(runner.model).state_dict()
+            content["state_dict"] = unwrap(runner.model).state_dict()
         try:
             write_bundle(path, content)
         except OSError as error:
@@ -282,12 +299,8 @@ class NumbersCheckHook(Hook):
         return f" {what if 'state_dict' in content else 'The batch and the config'} are in {path}."
 
 
-def _unwrap(model: Any) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _optim_wrappers(runner: Runner) -> list[OptimWrapper]:
-    """All that update as mmengine's own does; DeepSpeed and ColossalAI look after themselves."""
+    """All that update as mmengine's own does; DeepSpeed's and ColossalAI's do not."""
     wrapper = runner.optim_wrapper
     wrappers = (
         wrapper.optim_wrappers.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
@@ -296,31 +309,17 @@ def _optim_wrappers(runner: Runner) -> list[OptimWrapper]:
 
 
 def _scales(wrapper: OptimWrapper) -> bool:
-    """Whether a loss scaler is at work, which leaves out steps whose gradient overflows."""
+    """Whether a loss scaler is at work, which skips steps whose gradient overflows."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler is not None and bool(getattr(scaler, "is_enabled", lambda: True)())
 
 
-def _in_any_process(runner: Runner, bad: bool) -> bool:
-    """Whether it is so in one of them; between updates they do not see each other's gradients."""
-    if get_world_size() == 1:
-        return bad
-    flag = torch.tensor(float(bad), device=next(runner.model.parameters()).device)
-    all_reduce(flag)
-    return bool(flag)
-
-
 def _forget_last(logged: Sequence[HistoryBuffer]) -> None:
-    """Take a left-out step's NaN out of the log, whose means would be NaN for a whole window."""
+    """Remove a skipped step's NaN from the log, whose means would be NaN for a whole window."""
     for values in logged:
         history, counts = values.data
         if len(history) > 1 and not math.isfinite(history[-1]):
             values._log_history, values._count_history = history[:-1], counts[:-1]
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]
 
 
 def _total_norm(parameters: Sequence[Tensor], norm_type: float) -> Tensor:
@@ -331,22 +330,3 @@ def _total_norm(parameters: Sequence[Tensor], norm_type: float) -> Tensor:
         return torch.nn.utils.get_total_norm(gradients, norm_type)
     norms = [torch.linalg.vector_norm(gradient, norm_type) for gradient in gradients]
     return torch.linalg.vector_norm(torch.stack(norms), norm_type)
-
-
-def _any_matches(cls_scores: Tensor, targets: Targets) -> Matches:
-    """As many pairs as there should be, of whichever query and object come first."""
-    num_layers, bs, num_queries, _ = cls_scores.shape
-    counts = [min(num_queries, count) for count in targets.counts]
-    starts = [sum(targets.counts[:image]) for image in range(bs)]
-    queries: list[int] = []
-    objects: list[int] = []
-    for layer in range(num_layers):
-        for image, (start, count) in enumerate(zip(starts, counts, strict=True)):
-            first = (layer * bs + image) * num_queries
-            queries.extend(range(first, first + count))
-            objects.extend(range(start, start + count))
-    device = cls_scores.device
-    return Matches(
-        torch.tensor(queries, dtype=torch.long, device=device),
-        torch.tensor(objects, dtype=torch.long, device=device),
-    )

@@ -9,7 +9,6 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -17,6 +16,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
+from .changes import unwrap
 
 # A scheduler's state; everything else are settings.
 _STATE = ("optimizer", "last_step", "_global_step", "_last_value", "verbose")
@@ -51,7 +51,7 @@ class ResumeCheckHook(Hook):
         """Log which weights do not fit, and note what resuming will overwrite."""
         has_weights = "state_dict" in checkpoint or "meta" not in checkpoint  # DeepSpeed: elsewhere
         if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrap(runner.model)
             _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
         if not (runner._resume and checkpoint.get("optimizer")):
             return

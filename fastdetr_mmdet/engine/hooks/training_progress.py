@@ -12,11 +12,11 @@ from typing import Any
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...utils.files import write_atomically
 from ...utils.run_history import PROGRESS, read_progress
+from .changes import unwrap
 
 
 @HOOKS.register_module()
@@ -53,7 +53,7 @@ class TrainingProgressHook(Hook):
                 f"({type(runner.train_loop).__name__}); set train_cfg.type='EpochBasedTrainLoop'."
             )
         self._path = Path(runner.work_dir) / PROGRESS
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         epochs = read_progress(runner.work_dir)["epochs"]
         self._progress = {

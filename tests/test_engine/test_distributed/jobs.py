@@ -18,7 +18,6 @@ from support.models import make_batch, pick, randomise, total
 from torch import Tensor, nn
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
-from fastdetr_mmdet.engine.hooks.numbers_check import NotFiniteError
 
 ROOT = Path(__file__).parents[3]
 CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
@@ -132,14 +131,14 @@ def train(config: str, work_dir: str, options: dict[str, Any], launcher: str = "
 def train_with_bad_numbers(
     config: str, work_dir: str, options: dict[str, Any], what: str, step: int, rank: int
 ) -> dict[str, Any]:
-    """Train with one process's image, loss or gradient spoilt at one step; return how it ended."""
+    """Train with one process's image, label or loss spoilt at one step; return how it ended."""
     run = runner(config, work_dir, "pytorch", options)
     if get_rank() == rank:
         _spoil(run, what, step)
     message = None
     try:
         run.train()
-    except NotFiniteError as error:
+    except ValueError as error:  # NotFiniteError is one
         message = str(error)
     weights = {name: p.detach() for name, p in run.model.module.named_parameters()}
     return dict(message=message, iterations=run.iter, weights=weights)
@@ -152,13 +151,16 @@ def _spoil(run: Any, what: str, step: int) -> None:
     model = run.model if isinstance(run.model, nn.Module) else MODELS.build(run.model)
     run.model = model  # FlexibleRunner builds it later
     inner = getattr(model, "module", model)
-    if what == "image":
+    if what in ("image", "label"):
         prepare = inner.data_preprocessor.forward
 
         def forward(data: Any, training: bool = False) -> Any:
             data = prepare(data, training)
-            if training and now():
+            if training and now() and what == "image":
                 data["inputs"][:, 0, 5, 5] = float("nan")
+            elif training and now():
+                for sample in data["data_samples"]:
+                    sample.gt_instances.labels[:] = 6
             return data
 
         inner.data_preprocessor.forward = forward

@@ -41,7 +41,7 @@ class Processes:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
+            "PYTHONPATH": f"{HERE}:{HERE.parents[1]}:{HERE.parents[2]}",
         }
         self._process = subprocess.Popen(
             [sys.executable, __file__],

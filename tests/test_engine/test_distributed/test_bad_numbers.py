@@ -6,15 +6,31 @@ from support.runs import ITERS, log_rows
 
 DDP: dict = {}
 FSDP = {"runner_type": "FlexibleRunner", "strategy": dict(type="FullFSDPStrategy")}
-kinds = pytest.mark.parametrize("kind", [DDP, FSDP], ids=["ddp", "fsdp"])
-faults = pytest.mark.parametrize("what", ["image", "loss"])
+
+
+def cases(*fast):
+    """Faults by kinds of training; those that are only wider are slow."""
+    kinds = {"ddp": DDP, "fsdp": FSDP}
+    every = [(what, name) for what in ("image", "loss", "label") for name in kinds]
+    return pytest.mark.parametrize(
+        "what, kind",
+        [
+            pytest.param(
+                what,
+                kinds[name],
+                id=f"{what}-{name}",
+                marks=[] if f"{what}-{name}" in fast else pytest.mark.slow,
+            )
+            for what, name in every
+        ],
+    )
 
 
 @pytest.fixture
 def run(processes, tiny_config_file, shapes, tmp_path):
     """Trains one epoch of four steps; at the second, process 1 has a fault."""
 
-    def train(what, options, **hook):
+    def train(what, options, start=processes.run, **hook):
         options = {
             "data_root": f"{shapes}/",
             "train_dataloader.batch_size": 2,
@@ -24,9 +40,7 @@ def run(processes, tiny_config_file, shapes, tmp_path):
             **options,
         }
         arguments = dict(config=str(tiny_config_file), work_dir=str(tmp_path), options=options)
-        return processes.run(
-            "train_with_bad_numbers", tmp_path, what=what, step=2, rank=1, **arguments
-        )
+        return start("train_with_bad_numbers", tmp_path, what=what, step=2, rank=1, **arguments)
 
     return train
 
@@ -38,20 +52,19 @@ def bundles(folder):
     }
 
 
-@kinds
-@faults
+@cases("image-ddp", "loss-fsdp", "label-ddp")
 def test_both_stop(run, tmp_path, what, kind):
     """The process at fault names its images, the other one says that they are not its own."""
     other, guilty = run(what, kind)
     assert other["iterations"] == guilty["iterations"] == 1  # steps done
-    if what == "image":
-        assert guilty["message"].startswith("Matching cost is not finite for image (id ")
-    else:
-        start = "The loss is not finite in iteration 2 (epoch 1): loss_bbox of decoder layer 0 is n"
-        assert guilty["message"].startswith(start)
-    start = "The gradient is not finite in iteration 2 (epoch 1), although this process's loss is: "
-    assert other["message"].startswith(start)
-    assert "the images of another may be the cause." in other["message"]
+    words = {
+        "image": "Matching cost is not finite for image (id ",
+        "loss": "iteration 2 (epoch 1): loss_bbox of decoder layer 0 is nan",
+        "label": "Class index 6 of image (id ",
+    }
+    assert words[what] in guilty["message"]
+    assert "The gradient is not finite in iteration 2 (epoch 1)" in other["message"]
+    assert "the images of another may be the cause" in other["message"]
     found = bundles(tmp_path)
     assert list(found) == ["iter_2_rank0.pth", "iter_2_rank1.pth"]
     assert ("state_dict" in found["iter_2_rank0.pth"]) == (kind is DDP)
@@ -67,7 +80,7 @@ def test_both_stop(run, tmp_path, what, kind):
         assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
-def check_left_out(results, folder, kind):
+def check_skipped(results, folder, kind):
     """Both processes came to the end, with sound weights; in DDP the same ones."""
     assert [result["message"] for result in results] == [None, None]
     assert len(log_rows(folder)) == ITERS
@@ -77,32 +90,30 @@ def check_left_out(results, folder, kind):
             torch.testing.assert_close(results[1]["weights"][name], tensor, rtol=0, atol=0)
 
 
-@kinds
-@faults
-def test_both_leave_the_step_out(run, tmp_path, what, kind):
+@cases("image-fsdp", "loss-ddp")
+def test_both_skip_the_step(run, tmp_path, what, kind):
     results = run(what, kind, max_skips=1)
-    check_left_out(results, tmp_path, kind)
+    check_skipped(results, tmp_path, kind)
     assert all("state_dict" not in bundle for bundle in bundles(tmp_path).values())
 
 
-def accumulating(kind):
-    """The second of four steps is then between updates, where no gradients are exchanged."""
-    return kind | {"optim_wrapper.accumulative_counts": 3}
+@pytest.mark.parametrize("kind", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_skips", [0, 1])
+def test_between_updates(run, tmp_path, kind, max_skips):
+    """Gradients are exchanged with the update; only then the other process can know."""
+    accumulating = kind | {"optim_wrapper.accumulative_counts": 3}
+    results = run("loss", accumulating, max_skips=max_skips)
+    if max_skips:
+        check_skipped(results, tmp_path, kind)
+        return
+    other, guilty = results
+    assert other["iterations"] == guilty["iterations"] == 2
+    assert "iteration 3 (epoch 1): loss_bbox of decoder layer 0 is nan" in guilty["message"]
+    assert "the images of another may be the cause" in other["message"]
+    assert list(bundles(tmp_path)) == ["iter_3_rank0.pth", "iter_3_rank1.pth"]
 
 
-@kinds
-def test_both_stop_between_updates(run, tmp_path, kind):
-    other, guilty = run("loss", accumulating(kind))
-    assert other["iterations"] == guilty["iterations"] == 1
-    assert guilty["message"].startswith(
-        "The loss is not finite in iteration 2 (epoch 1): loss_bbox"
-    )
-    start = "The loss of another process is not finite in iteration 2 (epoch 1)."
-    assert other["message"].startswith(start)
-    assert list(bundles(tmp_path)) == ["iter_2_rank0.pth", "iter_2_rank1.pth"]
-
-
-@kinds
-def test_both_leave_the_update_out(run, tmp_path, kind):
-    results = run("loss", accumulating(kind), max_skips=1)
-    check_left_out(results, tmp_path, kind)
+def test_a_mistake_that_is_not_to_be_skipped(run, processes):
+    """A wrong label stops the process that has it, whatever max_skips says."""
+    outcome = run("label", DDP, start=processes.attempt, max_skips=1)
+    assert "Class index 6 of image (id " in outcome.results[1]["message"]

@@ -1,15 +1,18 @@
 """AttentionVisualizationHook in a run: what reaches the backends, and when."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.registry import VISBACKENDS
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.visualization.vis_backend import LocalVisBackend
 from support.runs import make_runner
 
-from fastdetr_mmdet.engine.hooks import AttentionVisualizationHook
+from fastdetr_mmdet.engine.hooks import AttentionVisualizationHook, attention_visualization
 
 ADDED = []
 
@@ -76,14 +79,26 @@ def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, mo
     assert len(seen) == 1 and len(seen[0]) == 3 and set(seen[0]) <= names
 
 
-@pytest.mark.parametrize("interval, drawn", [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
-def test_interval(interval, drawn, monkeypatch):
+@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize("interval, drawn", [(1, [2, 4, 6, 8, 10]), (2, [2, 6, 10]), (9, [2])])
+def test_interval(interval, drawn, start, monkeypatch):
+    """Of validations after every second epoch; resumed after the fourth it is the same ones."""
     times = []
     own = AttentionVisualizationHook(interval=interval)
-    monkeypatch.setattr(own, "_draw", times.append)
-    for epoch in range(5):
-        own.after_val_epoch(epoch)
-    assert times == drawn
+    monkeypatch.setattr(own, "_draw", lambda runner: times.append(runner._train_loop.epoch))
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    vars(loop).update(val_begin=1, val_interval=2)
+    for loop._epoch in range(start + 2, 11, 2):
+        own.after_val_epoch(SimpleNamespace(_train_loop=loop))
+    assert times == [epoch for epoch in drawn if epoch > start]
+
+
+def test_sharded_model_is_refused(monkeypatch):
+    """One process alone cannot gather the weights; the others would wait for it."""
+    monkeypatch.setattr(attention_visualization, "FullyShardedDataParallel", torch.nn.Linear)
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match="FullyShardedDataParallel"):
+        AttentionVisualizationHook().before_train(runner)
 
 
 @pytest.mark.slow

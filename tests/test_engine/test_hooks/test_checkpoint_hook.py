@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from support.runs import ROOT
 
 from fastdetr_mmdet import AtomicCheckpointHook
-from fastdetr_mmdet.engine.hooks import atomic_checkpoint
+from fastdetr_mmdet.engine.hooks.atomic_checkpoint import VALIDATED, explain_full_disk
 from fastdetr_mmdet.utils.files import UNFINISHED
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
@@ -44,6 +44,10 @@ def make_runner(tmp_path):
             iter=0,
             epoch=0,
             logger=MMLogger("x"),
+            param_schedulers=None,
+            _train_loop=None,
+            _val_loop=None,
+            _test_loop=None,
         )
         return Saver(**(values | attributes))
 
@@ -66,7 +70,8 @@ def train(hook, runner, epochs: int, scores=()) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Of all files but that of the last validation."""
+    return {path.name for path in folder.iterdir()} - {VALIDATED}
 
 
 def test_keeps_the_newest(make_runner, tmp_path):
@@ -141,13 +146,38 @@ def test_meta_is_the_hook_s(make_runner, tmp_path, monkeypatch):
     for epoch in (1, 2):
         meta = torch.load(tmp_path / f"epoch_{epoch}.pth")["meta"]
         assert (meta["epoch"], meta["iter"]) == (epoch, 10 * epoch)
-        assert meta["validation_due"] is None
+        assert meta["validation_due"] == "epoch"  # it is written before
+
+
+def test_what_a_validation_found_comes_back(make_runner, tmp_path):
+    """In a small file; the checkpoint was written a second time before."""
+    runner = make_runner()
+    train(make_hook(save_best="mAP"), runner, epochs=2, scores=[0.4, 0.3])
+    for epoch, due in ((1, "epoch"), (2, None)):
+        checkpoint = torch.load(tmp_path / f"epoch_{epoch}.pth")
+        hook = make_hook(save_best="mAP")
+        hook.after_load_checkpoint(make_runner(), checkpoint)
+        assert hook._last_meta["validation_due"] == due
+        found = checkpoint["message_hub"]["runtime_info"].get("best_score")
+        assert found == (None if epoch == 1 else 0.4)
+    other = make_hook()
+    other.after_load_checkpoint(runner, dict(meta=dict(iter=20, time="x", validation_due="epoch")))
+    assert other._last_meta["validation_due"] == "epoch"  # a checkpoint of another run
+
+
+def test_schedules_that_go_by_metrics_need_the_checkpoint_again(make_runner, tmp_path):
+    """A validation changes them, and with them the rate."""
+    plateau = SimpleNamespace(need_val_args=True)
+    runner = make_runner(param_schedulers=[SimpleNamespace(), plateau])
+    train(make_hook(), runner, epochs=1, scores=[0.4])
+    assert torch.load(tmp_path / "epoch_1.pth")["meta"]["validation_due"] is None
+    assert not (tmp_path / VALIDATED).exists()
 
 
 def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path):
     (tmp_path / f"epoch_9.pth{UNFINISHED}").touch()
     hook = make_hook()
-    hook.before_run(make_runner(_load_from=None, _resume=False, _train_loop={}))
+    hook.before_run(make_runner(_load_from=None, _resume=False))
     assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run beside a training
     hook.before_train(make_runner())
     assert names(tmp_path) == set()
@@ -201,7 +231,7 @@ def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
     options = {} if out_dir is None else dict(out_dir=str(tmp_path / out_dir))
     train(make_hook(**options), make_runner(work_dir), epochs=2)
     (folder / "epoch_2.pth").write_bytes(b"")
-    runner = make_runner(work_dir, _load_from=None, _resume=True, _train_loop={})
+    runner = make_runner(work_dir, _load_from=None, _resume=True)
     make_hook(**options).before_run(runner)
     assert (work_dir / "last_checkpoint").read_text() == str(folder / "epoch_1.pth")
 
@@ -209,7 +239,7 @@ def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
 def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
     """The log that the runner itself has opened is none of an earlier one."""
     logger = logging.getLogger("test")
-    runner = make_runner(_load_from=None, _resume=True, _train_loop={}, logger=logger)
+    runner = make_runner(_load_from=None, _resume=True, logger=logger)
     for timestamp in ("20260101_120000", runner.timestamp):
         (tmp_path / timestamp).mkdir()
         log = tmp_path / timestamp / f"{timestamp}.log"
@@ -223,7 +253,7 @@ def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
 
 def test_without_resume_nothing_is_looked_at(make_runner, tmp_path):
     (tmp_path / "last_checkpoint").write_text("none.pth")
-    make_hook().before_run(make_runner(_load_from=None, _resume=False, _train_loop={}))
+    make_hook().before_run(make_runner(_load_from=None, _resume=False))
     assert (tmp_path / "last_checkpoint").read_text() == "none.pth"
 
 
@@ -268,18 +298,17 @@ def test_a_log_that_cannot_be_written(tmp_path, code):
     def run():
         raise OSError(code, os.strerror(code), "scalars.json")
 
-    sentence = rf"scalars.json could not be written \({os.strerror(code)}; .* free in {tmp_path}\)"
-    with pytest.raises(RuntimeError, match=sentence):
-        atomic_checkpoint._run_until_full(run, str(tmp_path))
+    with pytest.raises(RuntimeError, match=rf"scalars.json .*{os.strerror(code)}.* {tmp_path}\b"):
+        with explain_full_disk(str(tmp_path)):
+            run()
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
     def run():
         raise PermissionError(errno.EACCES, "denied")
 
-    with pytest.raises(PermissionError, match="denied"):
-        atomic_checkpoint._run_until_full(run, str(tmp_path))
-    assert atomic_checkpoint._run_until_full(lambda: 5, str(tmp_path)) == 5
+    with pytest.raises(PermissionError, match="denied"), explain_full_disk(str(tmp_path)):
+        run()
 
 
 # --------------------------------------------------------------------------------------------------
