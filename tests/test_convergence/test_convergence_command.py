@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
-from support.runs import ROOT
+from support.runs import ROOT, own_visualizer, run_tool
 
 from fastdetr_mmdet.convergence import runs as runs_module
 from fastdetr_mmdet.convergence.__main__ import main
@@ -29,7 +30,25 @@ def wait_for_epoch(work_dir, process):
         time.sleep(0.05)
 
 
-def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys):
+@pytest.fixture
+def trained_here(monkeypatch):
+    """Trainings are real, but in this process, which spares the imports of another."""
+
+    def start(run, gpu=None):
+        run.work_dir.mkdir(parents=True)
+        process = SimpleNamespace(pid=os.getpid(), poll=lambda: 0)
+        options = ["--work-dir", run.work_dir, "--resume", "--cfg-options", own_visualizer()]
+        try:
+            run_tool(monkeypatch, "train.py", run.config, *options)
+        except Exception as error:
+            run.log.write_text(f"{error}\n")
+            process.poll = lambda: 1
+        return process
+
+    monkeypatch.setattr(runs_module.Run, "start", start)
+
+
+def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys, trained_here):
     """One that can be trained, beside one that cannot."""
     broken, out = tmp_path / "broken.py", tmp_path / "out"
     broken.write_text(BROKEN.format(base=tiny_config_file.as_posix()))

@@ -70,6 +70,7 @@ def test_a_run_is_made_longer_if_the_schedule_does_not_depend_on_it(constant, st
 @pytest.fixture
 def fake_mim(tmp_path, monkeypatch):
     """Give mim another program to run, which has the arguments of ``mim train``."""
+    monkeypatch.setattr(runs_module, "_POLL_SECONDS", 0.02)
 
     def make(code):
         script = tmp_path / "mim"
@@ -125,7 +126,9 @@ def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkey
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    fake_mim("print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(2)")
+    # each waits until all three run side by side
+    wait = f"while len(glob.glob({str(tmp_path)!r} + '/*/*/train.log')) < 3: time.sleep(0.01)"
+    fake_mim(f"import glob; print(os.environ.get('CUDA_VISIBLE_DEVICES'))\n{wait}\ntime.sleep(0.1)")
     runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
     train_all(runs, jobs=3, tell=lambda line: None)
     assert [run.log.read_text().strip() for run in runs] == [str(name) for name in expected]
