@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from .utils.cli import UserError, command
 
 if TYPE_CHECKING:
     from .utils.run_history import RunHistory
-    from .visualization.predictions import Picture
 
 CONFIG = "demo/fast-detr_r18_shapes.py"
 RESULTS = ("summary.json", "predictions.png", "curves.png", "report.html")
@@ -32,14 +30,7 @@ LOSSES = {
     "loss_bbox": "L1, last layer",
     "loss_iou": "GIoU, last layer",
 }
-METRICS = {
-    "AP": "",
-    "AP50": "_50",
-    "AP75": "_75",
-    "AP small": "_s",
-    "AP medium": "_m",
-    "AP large": "_l",
-}
+PICTURES = 12  # images in predictions.png
 
 
 @command
@@ -104,9 +95,13 @@ def last_checkpoint(work_dir: Path) -> Path:
 
 
 def write_results(work_dir: Path, data_root: Path, config: Path, train_seconds: float) -> dict:
-    """Write summary, pictures and report of a trained and tested run; return the summary."""
+    """Write summary, pictures and report of a trained and tested run; return the summary.
+
+    Raises:
+        UserError: if the run was not tested, or its checkpoint cannot be run.
+    """
     from .report import make_report
-    from .utils.run_history import RunHistory
+    from .utils.environment import versions
     from .visualization import draw_predictions
 
     metrics = test_metrics(work_dir)
@@ -117,13 +112,16 @@ def write_results(work_dir: Path, data_root: Path, config: Path, train_seconds: 
         "config": f"configs/{CONFIG}",
         "versions": versions(),
     }
-    pictures, classes = predict(config, last_checkpoint(work_dir), data_root, count=12)
-    draw_predictions(pictures, classes, work_dir / "predictions.png")
-    title = f"{config.stem}: AP {summary['bbox_mAP']:.3f} after {train_seconds:.0f} s"
-    plot_curves(RunHistory.read(work_dir), work_dir / "curves.png", title)
-    (work_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     options = {"data_root": f"{data_root}/"}
-    make_report([work_dir], work_dir / "report.html", cfg_options=options)
+    (shown,) = make_report([work_dir], work_dir / "report.html", cfg_options=options)
+    if shown.evaluation is None:
+        raise UserError(" ".join(shown.notes))
+    images = [image for image in shown.evaluation.images if len(image.true_boxes)]
+    classes = shown.evaluation.classes
+    draw_predictions(images[:PICTURES], classes, work_dir / "predictions.png")
+    title = f"{config.stem}: AP {summary['bbox_mAP']:.3f} after {train_seconds:.0f} s"
+    plot_curves(shown.history, work_dir / "curves.png", title)
+    (work_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -138,68 +136,26 @@ def test_metrics(work_dir: Path) -> dict[str, float]:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of those that it builds on."""
-    found = {"python": sys.version.split()[0], "fastdetr_mmdet": metadata.version("fastdetr_mmdet")}
-    for name in ("torch", "mmengine", "mmcv", "mmdet"):
-        found[name] = __import__(name).__version__
-    return found
-
-
 def plot_curves(history: RunHistory, path: Path, title: str) -> None:
     """Write a picture of two charts: the losses and COCO's AP, against epochs."""
+    from .evaluation.coco_table import COLUMNS, METRICS
     from .utils.plotting import Chart, Line, save_charts
 
     losses = [
-        Line(label, look, [p.progress for p in curve], [p.value for p in curve])
+        Line.of(label, look, history.losses[name])
         for look, (name, label) in enumerate(LOSSES.items())
-        if (curve := history.losses.get(name))
+        if name in history.losses
     ]
     metrics = [
-        Line(f"{label} ({curve[-1].value:.3f})", look, [p.progress for p in curve],
-             [p.value for p in curve], faint=look > 1)
-        for look, (label, name) in enumerate(METRICS.items())
-        if (curve := history.metrics.get(f"coco/bbox_mAP{name}"))
-    ]  # fmt: skip
+        Line.of(f"{label} ({curve[-1].value:.3f})", look, curve, faint=look > 1)
+        for look, (label, name) in enumerate(zip(COLUMNS, METRICS, strict=True))
+        if (curve := history.metrics.get(f"coco/bbox_{name}"))
+    ]
     charts = [
         Chart(losses, "epoch", "loss", "Training loss", log_y=True),
         Chart(metrics, "epoch", "COCO AP", "Validation", (0, 1)),
     ]
     save_charts(charts, path, title)
-
-
-def predict(
-    config: Path, checkpoint: Path, data_root: Path, count: int
-) -> tuple[list[Picture], tuple[str, ...]]:
-    """The first validation images that have objects, with the trained model's boxes."""
-    import mmcv
-    import numpy as np
-    from mmdet.apis import inference_detector, init_detector
-    from pycocotools.coco import COCO
-
-    from .visualization.predictions import Picture
-
-    model = init_detector(str(config), str(checkpoint), device="cpu")
-    coco = COCO(str(data_root / "annotations/val.json"))
-    index = {category: i for i, category in enumerate(coco.getCatIds())}
-    pictures = []
-    for image_id in [i for i in coco.getImgIds() if coco.getAnnIds(i)][:count]:
-        path = str(data_root / "val" / coco.loadImgs(image_id)[0]["file_name"])
-        found = inference_detector(model, path).pred_instances.cpu().numpy()
-        objects = coco.loadAnns(coco.getAnnIds(image_id))
-        corners = np.array([a["bbox"] for a in objects], dtype=float)
-        corners[:, 2:] += corners[:, :2]
-        pictures.append(
-            Picture(
-                image=mmcv.imread(path, channel_order="rgb"),
-                true_boxes=corners,
-                true_labels=np.array([index[a["category_id"]] for a in objects]),
-                boxes=found.bboxes,
-                labels=found.labels,
-                scores=found.scores,
-            )
-        )
-    return pictures, model.dataset_meta["classes"]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.runs import BIN, VAL_IMAGES, newest_metrics
 
-from fastdetr_mmdet import __version__, demo
+from fastdetr_mmdet import __version__, demo, visualization
 from fastdetr_mmdet.utils import plotting
 from fastdetr_mmdet.utils.cli import UserError
 from fastdetr_mmdet.utils.run_history import RunHistory
@@ -64,14 +64,28 @@ def test_steps_and_results(tiny_run, finished, commands, capsys):
     assert printed.splitlines()[-1] == str(finished / "report.html")
 
 
-def test_pictures_only(tiny_run, finished, commands):
+def test_pictures_only(tiny_run, finished, commands, monkeypatch):
+    """Ground truth and predictions of the validation images that have objects."""
     (finished / "train_seconds.txt").write_text("12.5\n")
+    drawn = []
+    monkeypatch.setattr(visualization, "draw_predictions", lambda *args: drawn.extend(args[:2]))
     arguments = ["--work-dir", str(finished), "--data-root", str(tiny_run.data_root)]
     demo.main([*arguments, "--pictures-only"])
     assert commands == []
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["train_seconds"] == 12.5
-    assert (finished / "predictions.png").is_file() and (finished / "curves.png").is_file()
+
+    images, classes = drawn
+    coco = json.loads((tiny_run.data_root / "annotations/val.json").read_text())
+    with_objects = {annotation["image_id"] for annotation in coco["annotations"]}
+    assert len(images) == len(with_objects) < VAL_IMAGES
+    assert sum(len(image.true_boxes) for image in images) == len(coco["annotations"])
+    first = next(a for a in coco["annotations"] if a["image_id"] == min(with_objects))
+    x, y, w, h = first["bbox"]
+    assert images[0].true_boxes[0].tolist() == [x, y, x + w, y + h]
+    name = coco["categories"][first["category_id"] - 1]["name"]
+    assert classes[images[0].true_labels[0]] == name
+    assert len(images[0].boxes) == len(images[0].scores) == 60
 
 
 def test_pictures_only_without_a_run(tmp_path, monkeypatch, capsys):
@@ -111,22 +125,13 @@ def test_config_is_found_and_a_missing_one_is_named(tmp_path):
         demo.test_metrics(tmp_path)
 
 
-def test_pictures_hold_ground_truth_and_predictions(tiny_run):
-    pictures, classes = demo.predict(
-        tiny_run.config, tiny_run.checkpoint, tiny_run.data_root, count=12
-    )
-    coco = json.loads((tiny_run.data_root / "annotations/val.json").read_text())
-    with_objects = {annotation["image_id"] for annotation in coco["annotations"]}
-    assert len(pictures) == len(with_objects) < VAL_IMAGES
-    assert sum(len(picture.true_boxes) for picture in pictures) == len(coco["annotations"])
-    first = [a for a in coco["annotations"] if a["image_id"] == min(with_objects)]
-    x, y, w, h = first[0]["bbox"]
-    assert pictures[0].true_boxes[0].tolist() == [x, y, x + w, y + h]
-    assert (
-        classes[pictures[0].true_labels[0]]
-        == (coco["categories"][first[0]["category_id"] - 1]["name"])
-    )
-    assert len(pictures[0].boxes) == len(pictures[0].scores) == 60
+def test_checkpoint_that_cannot_be_run(tiny_run, finished, commands, capsys):
+    """Of data that is not where it was said to be."""
+    (finished / "train_seconds.txt").write_text("12.5\n")
+    arguments = ["--work-dir", str(finished), "--data-root", str(finished / "none")]
+    assert demo.main([*arguments, "--pictures-only"]) == 1
+    assert str(finished / "none") in capsys.readouterr().err
+    assert not (finished / "predictions.png").exists()
 
 
 def test_curves_are_those_of_the_log(tiny_run, tmp_path, monkeypatch):

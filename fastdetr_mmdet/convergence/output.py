@@ -8,12 +8,12 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..utils.cli import UsageError
+from ..utils.environment import versions
 from ..utils.plotting import Chart, Line, save_charts
 from .results import Curve, Reached, Summary, summarise
 
@@ -75,14 +75,10 @@ def write_results(
     below = "".join(f"- {note}.\n" for note in notes)
     paths[0].write_text(markdown_table(summaries) + (f"\n{below}" if below else ""))
     save_charts(list(charts(summaries, curves, references)), paths[1])
-    versions = {"python": platform.python_version()}
-    versions["fastdetr_mmdet"] = metadata.version("fastdetr_mmdet")
-    for name in ("torch", "mmengine", "mmcv", "mmdet"):
-        versions[name] = __import__(name).__version__
     data = {
         "budget": budget,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": versions,
+        "versions": versions(),
         "notes": notes,
         "summary": [asdict(summary) for summary in summaries],
         "runs": [asdict(curve) for curve in curves],

@@ -56,12 +56,13 @@ def coco_table(
     coco = metric._coco_api
     ids = coco.get_cat_ids(cat_names=list(classes))  # by label, in the order of the file
     detections = [
-        dict(image_id=image.image_id, bbox=_xywh(box), score=score, category_id=ids[label])
+        dict(image_id=image.image_id, bbox=[x1, y1, x2 - x1, y2 - y1], score=score,
+             category_id=ids[label])
         for image in images
-        for box, label, score in zip(
+        for (x1, y1, x2, y2), label, score in zip(
             image.boxes.tolist(), image.labels.tolist(), image.scores.tolist(), strict=True
         )
-    ]
+    ]  # fmt: skip
     objects = _count_objects(images, classes)
     if not detections:
         nothing = {name: 0.0 if sum(objects.values()) else None for name in COLUMNS}
@@ -76,64 +77,24 @@ def coco_table(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
-    position = {identity: n for n, identity in enumerate(evaluation.params.catIds)}  # sorted
-    return CocoTable(
-        overall={
-            name: _figure(value) for name, value in zip(COLUMNS, evaluation.stats[:6], strict=True)
-        },
-        classes={
-            name: _class_figures(precision[:, :, position[identity]], evaluation.params)
-            for name, identity in zip(classes, ids, strict=True)
-        },
-        objects=objects,
-    )
+        overall = _figures(evaluation)
+        precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
+        by_id = {}
+        for place, identity in enumerate(evaluation.params.catIds):  # which it has sorted
+            evaluation.eval["precision"] = precision[:, :, [place]]
+            evaluation.summarize()
+            by_id[identity] = _figures(evaluation)
+    per_class = {name: by_id[identity] for name, identity in zip(classes, ids, strict=True)}
+    return CocoTable(overall, per_class, objects)
 
 
-def _class_figures(precision: np.ndarray, params: Any) -> dict[str, float | None]:
-    """Figures of one class, by the rules of pycocotools's summary.
-
-    AP is taken at 100 detections, the other figures at the largest limit.
-
-    Shape:
-        precision: (iou, recall, area, limit), -1 where there are no objects
-    """
-    limits, thresholds = list(params.maxDets), list(params.iouThrs)
-    at_100 = limits.index(100) if 100 in limits else None
-    choices = [
-        (slice(None), 0, at_100),
-        (_index(thresholds, 0.5), 0, -1),
-        (_index(thresholds, 0.75), 0, -1),
-        *((slice(None), area, -1) for area in (1, 2, 3)),
-    ]
-    return {
-        name: None if iou is None or limit is None else _mean(precision[iou, :, area, limit])
-        for name, (iou, area, limit) in zip(COLUMNS, choices, strict=True)
-    }
-
-
-def _index(thresholds: Sequence[float], value: float) -> int | None:
-    found = np.flatnonzero(np.isclose(thresholds, value))
-    return int(found[0]) if len(found) else None
-
-
-def _mean(precision: np.ndarray) -> float | None:
-    counted = precision[precision > -1]
-    return float(counted.mean()) if counted.size else None
-
-
-def _figure(value: float) -> float | None:
-    return None if value < 0 or np.isnan(value) else float(value)
+def _figures(evaluation: COCOeval) -> dict[str, float | None]:
+    """The AP of its summary; pycocotools has -1, or NaN, where there are no objects."""
+    values = evaluation.stats[: len(COLUMNS)].tolist()
+    return {n: v if v >= 0 else None for n, v in zip(COLUMNS, values, strict=True)}
 
 
 def _count_objects(images: Sequence[ImageResult], classes: Sequence[str]) -> dict[str, int]:
-    counts = np.zeros(len(classes), dtype=int)
-    for image in images:
-        labels = image.true_labels[~image.crowd]
-        counts += np.bincount(labels, minlength=len(classes))[: len(classes)]
-    return dict(zip(classes, counts.tolist(), strict=True))
-
-
-def _xywh(box: Sequence[float]) -> list[float]:
-    x1, y1, x2, y2 = box
-    return [x1, y1, x2 - x1, y2 - y1]
+    labels = [image.true_labels[~image.crowd] for image in images]
+    counts = np.bincount(np.concatenate([[], *labels]).astype(int), minlength=len(classes))
+    return dict(zip(classes, counts.tolist(), strict=False))

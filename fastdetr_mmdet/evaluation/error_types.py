@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from pycocotools import mask
 
 from .results import ImageResult
 
@@ -71,8 +72,8 @@ def judge(image: ImageResult, min_score: float = 0.3) -> list[Verdict]:
     true_boxes, true_labels, crowd = image.true_boxes, image.true_labels, image.crowd
     kept = np.flatnonzero(scores >= min_score)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
-    overlaps = iou_matrix(boxes, true_boxes)
-    inside = _share_inside(boxes, true_boxes[crowd]).max(axis=1, initial=0.0)
+    overlaps = overlaps_of(boxes, true_boxes, crowd)
+    inside = overlaps[:, crowd].max(axis=1, initial=0.0)
     taken = np.zeros(len(true_boxes), dtype=bool)
     verdicts, left = [], []
     for box in kept:
@@ -95,16 +96,20 @@ def judge(image: ImageResult, min_score: float = 0.3) -> list[Verdict]:
     return verdicts + [Verdict(Kind.MISSED, None, int(target)) for target in missed]
 
 
-def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union, 0 for boxes without area.
+def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """Intersection over union, with a crowd over the box's own area; 0 for boxes without area.
 
     Shape:
         boxes, others: (n, 4) and (m, 4) pixel xyxy
+        crowd: (m,) bool
         returns: (n, m)
     """
-    shared = _intersection(boxes, others)
-    union = _area(boxes)[:, None] + _area(others)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    if not len(boxes) or not len(others):
+        return np.zeros((len(boxes), len(others)))
+    first, second = (
+        np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]).astype(float) for b in (boxes, others)
+    )
+    return mask.iou(first, second, crowd.astype(np.uint8))
 
 
 def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -> Verdict:
@@ -128,22 +133,3 @@ def _best(overlaps: np.ndarray, among: np.ndarray, least: float) -> int | None:
     if not len(candidates) or candidates.max() < least:
         return None
     return int(candidates.argmax())
-
-
-def _share_inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    shared = _intersection(boxes, regions)
-    area = _area(boxes)[:, None]
-    return np.divide(shared, area, out=np.zeros_like(shared), where=area > 0)
-
-
-def _intersection(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    boxes, others = np.asarray(boxes, dtype=float), np.asarray(others, dtype=float)
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=2)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.clip(np.asarray(boxes, dtype=float)[:, 2:] - np.asarray(boxes)[:, :2], 0, None).prod(
-        1
-    )

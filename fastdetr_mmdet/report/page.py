@@ -14,7 +14,7 @@ from ..evaluation.coco_table import COLUMNS, METRICS
 from ..evaluation.error_types import EXPLANATIONS, Kind
 from ..utils.config import flatten
 from ..utils.plotting import COLOURS, Chart, Line, chart_svg, printable
-from ..utils.run_history import Point, RunHistory
+from ..utils.run_history import RunHistory
 from ..version import __version__
 from .runs import Run
 from .samples import ERRORS, find_errors, make_samples, score_hint
@@ -202,9 +202,7 @@ def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[Captioned, Captioned
             kind: str, name: str, label: str, by_time: bool = False, **options: Any
         ) -> tuple[str, Markup]:
             lines = [
-                Line(
-                    run.name, run.number, [_x(p, by_time) for p in curve], [p.value for p in curve]
-                )
+                Line.of(run.name, run.number, curve, by_time)
                 for run in own  # noqa: B023 (called within this turn of the loop)
                 if (curve := getattr(run.history, kind).get(name))
             ]
@@ -233,7 +231,3 @@ def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[Captioned, Captioned
         parts = [draw("losses", n, label) for n, label in _LOSSES.items() if n in losses]
         if main:
             yield main, parts
-
-
-def _x(point: Point, by_time: bool) -> float:
-    return point.minutes if by_time else point.progress

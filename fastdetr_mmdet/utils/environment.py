@@ -8,6 +8,7 @@ instead each lack is reported in one sentence with the command that mends it.
 from __future__ import annotations
 
 import importlib
+import platform
 import re
 from importlib import metadata
 from types import ModuleType
@@ -64,6 +65,15 @@ def check_environment() -> None:
             )
         if name == "mmcv":
             _check_mmcv_ops(version)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those that it builds on."""
+    found = {"python": platform.python_version()}
+    found["fastdetr_mmdet"] = metadata.version("fastdetr_mmdet")
+    for name in ("torch", *SUPPORTED):
+        found[name] = importlib.import_module(name).__version__
+    return found
 
 
 def _check_mmcv_ops(version: Version) -> None:

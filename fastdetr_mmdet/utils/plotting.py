@@ -7,7 +7,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from .run_history import Point
 
 # Okabe and Ito's colours, darkened until they can be read on white, and marks: no two of the eight
 # look alike to anybody. Later lines have other dashes.
@@ -50,6 +52,14 @@ class Line:
     band: tuple[Sequence[float], Sequence[float]] | None = None
     connected: bool = True
     faint: bool = False
+
+    @classmethod
+    def of(
+        cls, name: str, look: int, curve: Sequence[Point], by_time: bool = False, **style: Any
+    ) -> Line:
+        """A curve of a run's history, by its progress or by minutes."""
+        x = [point.minutes if by_time else point.progress for point in curve]
+        return cls(name, look, x, [point.value for point in curve], **style)
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,7 @@ def _thin(line: Line) -> Line:
         return line
     parts = [slice(n, n + size) for n in range(0, len(line.x) - 1, size)]
     x, y = ([*(fmean(values[part]) for part in parts), values[-1]] for values in (line.x, line.y))
-    return Line(line.name, line.look, x, y, None, line.connected, line.faint)
+    return replace(line, x=x, y=y, band=None)
 
 
 def _name_ends(axis: Any, lines: Sequence[Line]) -> None:

@@ -12,15 +12,8 @@ from matplotlib.text import Text
 DPI = 100
 # Okabe and Ito's eight colours, told apart with every kind of colour vision; one per head.
 COLOURS = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#999999",
-)
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999",
+)  # fmt: skip
 INK, FAINT = "#222222", "#777777"
 SHORTEST = 16  # signs of a file name that are always shown
 

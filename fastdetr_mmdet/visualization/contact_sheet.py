@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ SLOT = 1.85  # what a heading needs
 CHART = 2.0  # width of the charts
 NAMED = 8  # so many queries have room in the title
 
-Draw = Callable[[Any, InspectedImage, InspectedQuery, InspectedLayer], None]
+Draw = Callable[[Any, InspectedImage], Any]
 
 
 def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> np.ndarray:
@@ -36,12 +37,12 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         raise ValueError("The inspected image has no query to show; inspect it with top_k >= 1.")
     shown = [query.layer(layer) for query in inspected.queries]
     number = layer or len(inspected.queries[0].layers)
-    columns = sheet_columns(shown[0])
+    columns = len(sheet_columns(inspected.queries[0], shown[0]))
     width, height = panel_size(inspected.image, 1.7, 2.9)
     row = max(height, 1.2) + 0.42
     slot = max(width, SLOT) + GAP
     page = Canvas(
-        2 * MARGIN + len(columns) * slot + CHART + 0.3,
+        2 * MARGIN + columns * slot + CHART + 0.3,
         HEAD + row * len(shown) + MARGIN,
     )
     page.title(MARGIN, 0.12, sheet_title(inspected), inspected.file, 12)
@@ -50,13 +51,13 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         top = HEAD + index * row
         name = inspected.name(query.label)
         page.text(MARGIN, top - 0.18, f"{name}  {query.score:.2f}", 9, weight="bold")
-        for column, (heading, draw) in enumerate(columns):
+        for column, (heading, draw) in enumerate(sheet_columns(query, own)):
             left = MARGIN + column * slot
             axis = page.panel(left, top, width, height)
-            draw(axis, inspected, query, own)
+            draw(axis, inspected)
             if index == 0:
                 page.text(left, HEAD - 0.44, heading, 8.5)
-        left = MARGIN + len(columns) * slot + 0.25
+        left = MARGIN + columns * slot + 0.25
         page.text(left, top - 0.16, f"query {query.query}", 7.5, color=FAINT)
         below = 0.0
         if own.level_weights is not None:
@@ -85,37 +86,21 @@ def sheet_title(inspected: InspectedImage) -> str:
     return f"What {which} looked at"
 
 
-def sheet_columns(layer: InspectedLayer) -> list[tuple[str, Draw]]:
+def sheet_columns(query: InspectedQuery, layer: InspectedLayer) -> list[tuple[str, Draw]]:
     """Heading and drawing of each panel that the layer has something for."""
-    columns: list[tuple[str, Draw]] = [("boxes, layer by layer", _refinement)]
-    if layer.weights is not None:
-        columns.append(("attention, sum of heads", _attention))
+    columns: list[tuple[str, Draw]] = [
+        ("boxes, layer by layer", partial(panels.refinement, query=query))
+    ]
+    if layer.attention is not None:
+        draw: Draw = partial(panels.heat, maps=layer.attention, corners=layer.box)
+        columns.append(("attention, sum of heads", draw))
     if layer.points is not None:
-        columns.append(("sampling points, all heads", _sampling))
-    if layer.prior_logits is not None:
-        columns.append(("spatial prior, mean of heads", _prior))
+        draw = partial(panels.sampling, layer=layer, largest=30, key=True)
+        columns.append(("sampling points, all heads", draw))
+    if layer.prior is not None:
+        maps = [maps.mean(0) for maps in layer.prior]
+        draw = partial(panels.heat, maps=maps, corners=layer.box, shares=False)
+        columns.append(("spatial prior, mean of heads", draw))
     if layer.salient_points is not None:
-        columns.append(("region and salient points", _salient))
+        columns.append(("region and salient points", partial(panels.salient, layer=layer)))
     return columns
-
-
-def _refinement(axis: Any, image: InspectedImage, query: InspectedQuery, _: Any) -> None:
-    panels.refinement(axis, image, query)
-
-
-def _attention(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
-    assert layer.attention is not None
-    panels.heat(axis, image, layer.attention, layer.box)
-
-
-def _sampling(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
-    panels.sampling(axis, image, layer, largest=30, key=True)
-
-
-def _prior(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
-    assert layer.prior is not None
-    panels.heat(axis, image, [maps.mean(0) for maps in layer.prior], layer.box, shares=False)
-
-
-def _salient(axis: Any, image: InspectedImage, query: Any, layer: InspectedLayer) -> None:
-    panels.salient(axis, image, layer)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from . import panels
-from .canvas import COLOURS, FAINT, INK, Canvas, panel_size
-from .contact_sheet import sheet_columns
+from .canvas import COLOURS, FAINT, Canvas, panel_size
+from .contact_sheet import Draw, sheet_columns
 from .inspected import InspectedImage, InspectedLayer
 
 MARGIN, GAP, TITLE = 0.2, 0.22, 0.38  # inches
@@ -47,7 +45,7 @@ def draw_detection(
     query = inspected.queries[index]
     shown = query.layer(layer)
     number = layer or len(query.layers)
-    columns = sheet_columns(shown)
+    columns = sheet_columns(query, shown)
     width, height = panel_size(inspected.image, 2.9, 4.2)
     slot = max(width, SLOTS[0]) + GAP
     rows = [row for row in (_heads(shown), _levels(shown)) if row]
@@ -63,16 +61,11 @@ def draw_detection(
     page.title(MARGIN, 0.12, f"{name}  {query.score:.2f}", inspected.file, 13)
     levels = ", ".join(str(level) for level in shown.levels)
     said = f"query {query.query}, attention of decoder layer {number} of {len(query.layers)}"
-    page.text(
-        MARGIN,
-        0.38,
-        f"{said}, which sees level{'s' * (len(shown.levels) > 1)} {levels}",
-        8.5,
-        color=FAINT,
-    )
+    said += f", which sees level{'s' * (len(shown.levels) > 1)} {levels}"
+    page.text(MARGIN, 0.38, said, 8.5, color=FAINT)
     for column, (heading, draw) in enumerate(columns):
         axis = page.panel(MARGIN + column * slot, top, width, height)
-        draw(axis, inspected, query, shown)
+        draw(axis, inspected)
         panels.title(axis, heading)
     left = MARGIN + len(columns) * slot + 0.25
     axis = page.panel(left, top, CHART - 0.35, height - (0.1 if shown.level_weights is None else 1))
@@ -88,8 +81,8 @@ def draw_detection(
             step = max(small, SLOTS[1 if row is rows[0] else 2]) + GAP / 2
             x, y = MARGIN + column * step, below + TITLE + line * (tall + TITLE)
             axis = page.panel(x, y, small, tall)
-            remark = draw_small(axis, inspected)
-            panels.title(axis, f"{heading}{remark}", 7.5)
+            peak = draw_small(axis, inspected) or 0.0
+            panels.title(axis, heading.format(f"{peak:.{0 if peak >= 10 else 1}f}"), 7.5)
             for spine in axis.spines.values():
                 spine.set(color=colour, linewidth=0.5 if colour == FAINT else 1.6)
         below += count * (tall + TITLE)
@@ -97,41 +90,26 @@ def draw_detection(
     return page.pixels()
 
 
-Small = Callable[[Any, InspectedImage], str]
-Row = list[tuple[str, str, Small]]
+Row = list[tuple[str, str, Draw]]
 
 
 def _heads(layer: InspectedLayer) -> Row:
-    """Heading, frame colour and drawing of every head; the drawing returns a remark."""
-    if layer.weights is not None:
-        count, draw = layer.weights[0].shape[0], _head_map
-    elif layer.points is not None:
-        count, draw = layer.points.shape[0], _head_points
-    else:
-        return []
-    framed = layer.salient_points is not None  # in the colours of the salient points
-    return [
-        (
-            f"head {head + 1}",
-            COLOURS[head % len(COLOURS)] if framed else FAINT,
-            partial(draw, layer=layer, head=head),
-        )
-        for head in range(count)
-    ]
-
-
-def _head_map(axis: Any, inspected: InspectedImage, layer: InspectedLayer, head: int) -> str:
-    assert layer.weights is not None
-    peak = panels.heat(axis, inspected, [maps[head] for maps in layer.weights], layer.box)
-    if layer.salient_points is not None:
-        style = dict(color=COLOURS[head % len(COLOURS)], edgecolors=INK, linewidths=0.7, zorder=5)
-        axis.scatter(*layer.salient_points[head], s=34, **style)
-    return f", peak {peak:.0f}x" if peak >= 10 else f", peak {peak:.1f}x"
-
-
-def _head_points(axis: Any, inspected: InspectedImage, layer: InspectedLayer, head: int) -> str:
-    panels.sampling(axis, inspected, layer, heads=[head], largest=40)
-    return ""
+    """Heading, with a place for the drawing's peak, frame colour and drawing of every head."""
+    row: Row = []
+    maps, framed = layer.weights, layer.salient_points is not None
+    for head in range(len(maps[0]) if maps else 0 if layer.points is None else len(layer.points)):
+        colour = COLOURS[head % len(COLOURS)] if framed else FAINT
+        if maps:
+            point = None if layer.salient_points is None else layer.salient_points[head]
+            own = [level[head] for level in maps]
+            draw: Draw = partial(
+                panels.heat, maps=own, corners=layer.box, point=point, colour=colour
+            )
+            row.append((f"head {head + 1}, peak {{}}x", colour, draw))
+        else:
+            draw = partial(panels.sampling, layer=layer, heads=[head], largest=40)
+            row.append((f"head {head + 1}", colour, draw))
+    return row
 
 
 def _levels(layer: InspectedLayer) -> Row:
@@ -139,26 +117,16 @@ def _levels(layer: InspectedLayer) -> Row:
     row: Row = []
     for place, level in enumerate(layer.levels if len(layer.levels) > 1 else ()):
         if layer.attention is not None:
-            h, w = layer.attention[place].shape
-            share = float(layer.attention[place].sum())
-            heading = f"level {level}, {h} x {w} cells\n{share:.0%} of attention"
-            row.append((heading, FAINT, partial(_level_map, layer=layer, place=place)))
+            own = layer.attention[place]
+            cells, share = ", {} x {} cells".format(*own.shape), float(own.sum())
+            draw: Draw = partial(panels.heat, maps=[own], corners=layer.box)
         elif layer.point_weights is not None:
-            share = float(layer.point_weights[:, place].sum(-1).mean())
-            heading = f"level {level}\n{share:.0%} of attention"
-            row.append((heading, FAINT, partial(_level_points, layer=layer, place=place)))
+            cells, share = "", float(layer.point_weights[:, place].sum(-1).mean())
+            draw = partial(panels.sampling, layer=layer, levels=[place], largest=40)
+        else:
+            continue
+        row.append((f"level {level}{cells}\n{share:.0%} of attention", FAINT, draw))
     return row
-
-
-def _level_map(axis: Any, inspected: InspectedImage, layer: InspectedLayer, place: int) -> str:
-    assert layer.attention is not None
-    panels.heat(axis, inspected, layer.attention[place : place + 1], layer.box)
-    return ""
-
-
-def _level_points(axis: Any, inspected: InspectedImage, layer: InspectedLayer, place: int) -> str:
-    panels.sampling(axis, inspected, layer, levels=[place], largest=40)
-    return ""
 
 
 def _fit(inspected: InspectedImage, count: int, width: float) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
     if start is not None and len(start) == 4:
         box(axis, start, FAINT, 1.0, linestyle=(0, (3, 2)), label="start")
     elif start is not None:
-        point(axis, start, label="start")
+        cross(axis, start, label="start")
     for index, layer in enumerate(query.layers):
         width = 1.0 + 1.4 * (index + 1) / count
         box(axis, layer.box, colours[index], width, label=str(index + 1))
@@ -67,20 +67,12 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
 
 def legend_below(axis: Any, entries: int) -> None:
     """A legend in one line below the panel, or in several where there are more than eight."""
-    axis.legend(
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.005),
-        ncols=min(entries, 8),
-        fontsize=7,
-        frameon=False,
-        handlelength=1.0,
-        handletextpad=0.4,
-        columnspacing=0.9,
-        borderaxespad=0.1,
-    )
+    place: dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.005))
+    gaps = dict(handlelength=1.0, handletextpad=0.4, columnspacing=0.9, borderaxespad=0.1)
+    axis.legend(ncols=min(entries, 8), fontsize=7, frameon=False, **place, **gaps)
 
 
-def point(axis: Any, position: np.ndarray, colour: str = "#D55E00", label: str = "") -> None:
+def cross(axis: Any, position: np.ndarray, colour: str = "#D55E00", label: str = "") -> None:
     """A cross where a reference point is."""
     style = dict(marker="P", s=46, color=colour, edgecolors="white", linewidths=0.9, zorder=6)
     axis.scatter(*position[:2], label=label or None, **style)
@@ -90,9 +82,11 @@ def heat(
     axis: Any,
     inspected: InspectedImage,
     maps: Sequence[np.ndarray],
-    corners: np.ndarray | None,
+    corners: np.ndarray,
     *,
     shares: bool = True,
+    point: np.ndarray | None = None,
+    colour: str = INK,
 ) -> float:
     """Maps of all levels as one heat map over the grey image; returns its peak.
 
@@ -100,15 +94,17 @@ def heat(
         axis: Where.
         inspected: Whose image.
         maps: Per level (h, w).
-        corners: The detection, drawn on it; or None.
+        corners: The detection, drawn on it.
         shares: Whether a cell's value is its share, so that it counts per area and the peak is in
             multiples of the mean; else values are taken as they are and levels averaged.
+        point, colour: A salient point, (2,), and its colour.
     """
     values = density(maps, shares)
     peak = float(values.max())
     show(axis, inspected.image, blend(grey(inspected.image), values / max(peak, 1e-12)))
-    if corners is not None:
-        box(axis, corners, width=1.3, path_effects=[])
+    box(axis, corners, width=1.3, path_effects=[])
+    if point is not None:
+        axis.scatter(*point, s=34, color=colour, edgecolors=INK, linewidths=0.7, zorder=5)
     return peak
 
 
@@ -135,28 +131,22 @@ def sampling(
         points = layer.points[chosen, level].reshape(-1, 2)
         weights = layer.point_weights[chosen, level].reshape(-1)
         order = np.argsort(weights)  # the heaviest on top
-        axis.scatter(
-            *points[order].T,
-            c=weights[order],
-            s=8 + largest * weights[order] / peak,
-            cmap="plasma",
-            vmin=0,
-            vmax=peak,
-            marker=MARKERS[level % len(MARKERS)],
-            edgecolors="white",
-            linewidths=0.5,
-            zorder=5,
-        )
+        colours = dict(c=weights[order], cmap="plasma", vmin=0, vmax=peak, zorder=5)
+        size = 8 + largest * weights[order] / peak
+        axis.scatter(*points[order].T, s=size, **colours, **_marker(level))
     if layer.reference is not None:
-        centre = layer.reference if len(layer.reference) == 2 else _centre(layer.reference)
-        point(axis, centre, "#009E73", "reference")
-    _zoom(axis, inspected, np.concatenate([layer.points.reshape(-1, 2), layer.box.reshape(2, 2)]))
+        centre = layer.reference.reshape(-1, 2).mean(0)  # of a box, or the point itself
+        cross(axis, centre, "#009E73", "reference")
+    _zoom(axis, inspected, layer.points.reshape(-1, 2), layer.box.reshape(2, 2))
     if key:
         for place, level in enumerate(layer.levels):
-            marker = MARKERS[place % len(MARKERS)]
-            style = dict(color="#7E03A8", edgecolors="white", linewidths=0.5, marker=marker)
-            axis.scatter([], [], s=30, label=f"level {level}", **style)
+            axis.scatter([], [], s=30, color="#7E03A8", label=f"level {level}", **_marker(place))
         legend_below(axis, 1 + len(layer.levels))
+
+
+def _marker(place: int) -> dict[str, Any]:
+    """One per level."""
+    return dict(marker=MARKERS[place % len(MARKERS)], edgecolors="white", linewidths=0.5)
 
 
 def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None:
@@ -171,9 +161,7 @@ def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None
         style: dict[str, Any] = dict(ha="center", va="center_baseline", fontsize=6, zorder=6)
         axis.text(x, y, str(head + 1), color=_ink_on(colour), clip_on=True, **style)
     corners = [] if layer.reference is None else [layer.reference.reshape(-1, 2)]
-    _zoom(
-        axis, inspected, np.concatenate([layer.salient_points, layer.box.reshape(2, 2), *corners])
-    )
+    _zoom(axis, inspected, layer.salient_points, layer.box.reshape(2, 2), *corners)
 
 
 def scores(
@@ -184,9 +172,9 @@ def scores(
     steps = np.arange(1, len(values) + 1)
     for rank, label in enumerate(np.argsort(-values[-1])[:most]):
         name = inspected.name(int(label))
-        style = dict(color=("#0072B2", "#E69F00", "#999999")[rank % 3], zorder=4 - rank)
-        axis.plot(steps, values[:, label], marker="os^"[rank % 3], markersize=4, lw=1.8, **style)
-        axis.plot([], [], marker="os^"[rank % 3], markersize=4, color=style["color"], label=name)
+        style = dict(color=("#0072B2", "#E69F00", "#999999")[rank % 3], marker="os^"[rank % 3])
+        axis.plot(steps, values[:, label], markersize=4, lw=1.8, zorder=4 - rank, **style)
+        axis.plot([], [], markersize=4, label=name, **style)
     axis.axvline(number, color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
     axis.set(ylim=(0, 1), xlim=(0.7, len(values) + 0.3), yticks=[0, 0.5, 1])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -211,8 +199,9 @@ def bars(axis: Any, shares: np.ndarray, names: Sequence[str]) -> None:
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 
-def _zoom(axis: Any, inspected: InspectedImage, points: np.ndarray) -> None:
-    """Show only what is around the points, in the image's shape and within it."""
+def _zoom(axis: Any, inspected: InspectedImage, *points_of: np.ndarray) -> None:
+    """Show only what is around all points, (n, 2), in the image's shape and within it."""
+    points = np.concatenate(points_of)
     h, w = inspected.image.shape[:2]
     low = points.min(0).clip(0, (w, h))
     high = points.max(0).clip(0, (w, h))
@@ -221,10 +210,6 @@ def _zoom(axis: Any, inspected: InspectedImage, points: np.ndarray) -> None:
     centre = ((low + high) / 2).clip(half, np.array([w, h]) - half)
     (x1, y1), (x2, y2) = centre - half, centre + half
     axis.set(xlim=(x1, x2), ylim=(y2, y1))
-
-
-def _centre(corners: np.ndarray) -> np.ndarray:
-    return (corners[:2] + corners[2:]) / 2
 
 
 def _ink_on(colour: str) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastdetr_mmdet.evaluation.error_types import EXPLANATIONS, Kind, iou_matrix, judge
+from fastdetr_mmdet.evaluation.error_types import EXPLANATIONS, Kind, judge, overlaps_of
 from fastdetr_mmdet.evaluation.results import ImageResult
 
 CAT, DOG = 0, 1
@@ -129,4 +129,4 @@ def test_no_objects():
 def test_iou():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [3, 3, 3, 9]], dtype=float)
     expected = [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
-    np.testing.assert_allclose(iou_matrix(boxes, boxes), expected)
+    np.testing.assert_allclose(overlaps_of(boxes, boxes, np.zeros(3, bool)), expected)

