@@ -7,19 +7,13 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import Memory, Queries
-from ..layers import (
-    OutProjection,
-    attend,
-    attention_bias,
-    attention_weights,
-    init_xavier,
-    project,
-)
-from ..parts import CrossAttention, Explanation, Field
+from ..layers import OutProjection, init_xavier, project
+from ..parts import Field
+from .multihead_cross_attention import DenseAttention
 
 
 @MODELS.register_module()
-class ConditionalAttention(CrossAttention):
+class ConditionalAttention(DenseAttention):
     """Cross-attention whose score is a content part plus a spatial part.
 
     Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.2, Eq. 2.
@@ -39,7 +33,7 @@ class ConditionalAttention(CrossAttention):
         **context: As for ``LayerPart``.
     """
 
-    reads = CrossAttention.reads | {Field.SPATIAL}
+    reads = DenseAttention.reads | {Field.SPATIAL}
 
     def __init__(self, embed_dims: int, **context) -> None:
         super().__init__(embed_dims, **context)
@@ -52,31 +46,8 @@ class ConditionalAttention(CrossAttention):
         init_xavier(self)
         self.out_proj = OutProjection(embed_dims)
 
-    def forward(
-        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
-    ) -> Tensor:
-        """Attend from the queries to the memory.
-
-        Shape:
-            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
-        query, key = self._query_and_key(queries, memory)
-        value = self.v_proj(memory.tokens)
-        bias = attention_bias(memory.attend_mask, spatial_prior)
-        dropout = self.dropout if self.training else 0.0
-        return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
-
-    def explain(
-        self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
-    ) -> Explanation:
-        """The weights that ``forward`` attends with; see ``Explanation``."""
-        query, key = self._query_and_key(queries, memory)
-        bias = attention_bias(memory.attend_mask, spatial_prior)
-        return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
-
-    def _query_and_key(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
-        """(bs, num_queries, 2 * embed_dims) and (bs, num_tokens, 2 * embed_dims)."""
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Query and key are 2 * embed_dims wide."""
         conditional = queries.conditional
         assert conditional is not None  # check_flow sees to it
         content, spatial = queries.content, conditional.spatial
@@ -91,7 +62,8 @@ class ConditionalAttention(CrossAttention):
             query = query + self.q_pos_proj(queries.pos)
             key = key + key_pos
         spatial = project(self.q_spatial_proj, spatial, self.num_heads)
-        return self._join(query, spatial), self._join(key, key_pos)
+        value = self.v_proj(memory.tokens)
+        return self._join(query, spatial), self._join(key, key_pos), value
 
     def _join(self, content: Tensor, spatial: Tensor) -> Tensor:
         """Concatenate per head: (bs, tokens, embed_dims) twice -> (bs, tokens, 2 * embed_dims)."""

@@ -10,21 +10,14 @@ from ..layers import InProjection, OutProjection, attend, attention_bias, attent
 from ..parts import CrossAttention, Explanation
 
 
-@MODELS.register_module()
-class MultiheadCrossAttention(CrossAttention):
-    """Dense attention from queries to memory, positions added to query and key.
+class DenseAttention(CrossAttention):
+    """Base class of attentions whose heads split query, key and value among them.
 
-    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.1. No difference.
-
-    Args:
-        embed_dims: Width.
-        **context: As for ``LayerPart``.
+    Attributes:
+        out_proj: Linear layer from the heads' results to the output.
     """
 
-    def __init__(self, embed_dims: int, **context) -> None:
-        super().__init__(embed_dims, **context)
-        self.in_proj = InProjection(embed_dims)
-        self.out_proj = OutProjection(embed_dims)
+    out_proj: OutProjection
 
     def forward(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
@@ -47,6 +40,31 @@ class MultiheadCrossAttention(CrossAttention):
         query, key, _ = self._project(queries, memory)
         bias = attention_bias(memory.attend_mask, spatial_prior)
         return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+
+    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of all heads.
+
+        Shape:
+            returns: (bs, num_queries, dims), (bs, num_tokens, dims), (bs, num_tokens, embed_dims)
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class MultiheadCrossAttention(DenseAttention):
+    """Dense attention from queries to memory, positions added to query and key.
+
+    Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.1. No difference.
+
+    Args:
+        embed_dims: Width.
+        **context: As for ``LayerPart``.
+    """
+
+    def __init__(self, embed_dims: int, **context) -> None:
+        super().__init__(embed_dims, **context)
+        self.in_proj = InProjection(embed_dims)
+        self.out_proj = OutProjection(embed_dims)
 
     def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         return self.in_proj(queries.located, memory.located, memory.tokens, self.num_heads)

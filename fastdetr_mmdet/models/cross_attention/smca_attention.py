@@ -9,19 +9,13 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import Memory, Queries
-from ..layers import (
-    InProjection,
-    OutProjection,
-    attend,
-    attention_bias,
-    attention_weights,
-    init_xavier,
-)
-from ..parts import CrossAttention, Explanation, Field
+from ..layers import attend, attention_bias, attention_weights, init_xavier
+from ..parts import Explanation, Field
+from .multihead_cross_attention import MultiheadCrossAttention
 
 
 @MODELS.register_module()
-class SMCAAttention(CrossAttention):
+class SMCAAttention(MultiheadCrossAttention):
     """Dense attention within each scale; every query weighs the scales.
 
     Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 6 with a prior.
@@ -40,8 +34,6 @@ class SMCAAttention(CrossAttention):
     def __init__(self, embed_dims: int, num_levels: int = 1, **context) -> None:
         super().__init__(embed_dims, **context)
         self.num_levels = num_levels
-        self.in_proj = InProjection(embed_dims)
-        self.out_proj = OutProjection(embed_dims)
         self.scale_selection: nn.Linear | None = None
         if num_levels > 1:
             self.reads = self.reads | {Field.EMBEDDED}
@@ -57,12 +49,10 @@ class SMCAAttention(CrossAttention):
             spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
             returns: (bs, num_queries, embed_dims), without the residual.
         """
+        if self.scale_selection is None:
+            return super().forward(queries, memory, spatial_prior)
         query, key, value = self._project(queries, memory)
         dropout = self.dropout if self.training else 0.0
-        if self.scale_selection is None:
-            bias = attention_bias(memory.attend_mask, spatial_prior)
-            return self.out_proj(attend(query, key, value, self.num_heads, bias, dropout))
-
         selection = self._select(queries)
         attended: Tensor | None = None
         for level, (own, bias) in enumerate(_levels(memory, spatial_prior)):
@@ -75,10 +65,9 @@ class SMCAAttention(CrossAttention):
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
         """The weights, over all levels, that ``forward`` attends with; see ``Explanation``."""
-        query, key, _ = self._project(queries, memory)
         if self.scale_selection is None:
-            bias = attention_bias(memory.attend_mask, spatial_prior)
-            return Explanation(weights=attention_weights(query, key, self.num_heads, bias))
+            return super().explain(queries, memory, spatial_prior)
+        query, key, _ = self._project(queries, memory)
         selection = self._select(queries).float()
         weights = [
             attention_weights(query, key[:, own], self.num_heads, bias)
@@ -86,9 +75,6 @@ class SMCAAttention(CrossAttention):
             for level, (own, bias) in enumerate(_levels(memory, spatial_prior))
         ]
         return Explanation(weights=torch.cat(weights, dim=-1), level_weights=selection)
-
-    def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        return self.in_proj(queries.located, memory.located, memory.tokens, self.num_heads)
 
     def _select(self, queries: Queries) -> Tensor:
         """Share of each level, (bs, num_queries, num_levels)."""
