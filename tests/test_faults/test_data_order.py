@@ -11,13 +11,11 @@ import torch
 from mmengine.dataset import (
     BaseDataset,
     ConcatDataset,
-    DefaultSampler,
-    InfiniteSampler,
     RepeatDataset,
     pseudo_collate,
 )
 from mmengine.runner import Runner
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from fastdetr_mmdet.engine.hooks import ExactResumeHook
 from fastdetr_mmdet.engine.hooks.data_order import (
@@ -366,10 +364,3 @@ def test_a_loader_that_cannot_be_taken_over():
     hook.after_train_epoch(runner)
     hook.before_save_checkpoint(runner, checkpoint)
     assert checkpoint == {}
-
-
-def test_samplers_are_as_mmengine_has_them():
-    """What take_over relies on."""
-    assert DefaultSampler(Images(), seed=1).seed == InfiniteSampler(Images(), seed=1).seed == 1
-    loader, _ = make_loader()
-    assert type(loader.batch_sampler) is BatchSampler

@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.structures import InstanceData
 from support.models import make_batch
-from support.runs import ITERS, ROOT, log_rows, make_runner
+from support.runs import ITERS, log_rows, make_runner
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import BatchSampler
 
@@ -615,11 +615,3 @@ def test_same_training_at_no_cost(runner, clip):
         norms = [run.message_hub.get_scalar("train/grad_norm").data[0] for run, _ in found]
         assert norms[0].tolist() == norms[1].tolist()
     check_nothing_is_left(checked)
-
-
-@pytest.mark.smoke
-def test_shipped_configs_have_it():
-    for path in sorted((ROOT / "configs").rglob("*.py")):
-        if "_base_" not in path.parts:
-            hooks = Config.fromfile(path, import_custom_modules=False).custom_hooks
-            assert dict(type="NumbersCheckHook") in [dict(hook) for hook in hooks], path
