@@ -108,7 +108,20 @@ def largest_difference(found: list[Detections], expected: list[Detections]) -> f
     return worst
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+# One detector of each way through the decoder, and a template that runs each image at its own size.
+QUICK = (
+    "detr_r18_convergence",
+    "deformable-detr_r18_convergence",
+    "fast-detr_r18_custom",
+    "sam-detr-smca_r18_convergence",
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=() if p.stem in QUICK else pytest.mark.slow) for p in TEMPLATES],
+    ids=lambda path: path.stem,
+)
 def test_batches_and_inferencers_agree(path, shapes, tmp_path):
     """On images of different sizes and orientations."""
     files = template(path, shapes, tmp_path)
@@ -128,21 +141,9 @@ def test_batches_and_inferencers_agree(path, shapes, tmp_path):
     assert max(worst.values()) < 2e-4, worst
 
 
-@pytest.mark.parametrize(
-    "dynamic",
-    [
-        pytest.param([], id="fixed"),
-        pytest.param(["--dynamic"], id="dynamic", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(p, marks=() if p.stem == "fast-detr_r18_shapes" else pytest.mark.slow)
-        for p in TEMPLATES
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow  # of a small detector in test_export/test_export_command.py
+@pytest.mark.parametrize("dynamic", [[], ["--dynamic"]], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_exported_file_agrees(path, dynamic, shapes, tmp_path):
     """By the page's own code; refused where it would not agree."""
     pytest.importorskip("onnxruntime")
