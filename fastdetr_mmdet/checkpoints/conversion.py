@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..utils.cli import check_destination, refuse_to_overwrite
 from ..version import __version__
 from .classes import (
     TWO_STAGE,
@@ -19,7 +20,7 @@ from .classes import (
     holds_coco_ids,
     map_classes,
 )
-from .files import Source, check_destination, read_checkpoint, write_checkpoint
+from .files import Source, dataset_meta, read_checkpoint, write_checkpoint
 from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
 from .state_dicts import METHODS, Renamed, model_of, translate
@@ -111,7 +112,8 @@ def convert_checkpoint(
             "one of the two."
         )
     src, dst = Path(src), Path(dst)
-    check_destination(dst, src)
+    check_destination(dst)
+    refuse_to_overwrite([dst], [src])
     source = read_checkpoint(src)
     renamed = translate(source.weights, method)
     found = count_classes(renamed.weights)
@@ -182,10 +184,7 @@ def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Ite
     ]
     for what, names in (
         ("should repeat another tensor", renamed.contradictions),
-        (
-            "with NaN or infinite numbers",
-            not_finite,
-        ),
+        ("with NaN or infinite numbers", not_finite),
         ("unknown", renamed.unknown),
         ("surplus", [theirs.get(key, key) for key in fit.surplus]),
         ("missing, by our names", fit.missing),
@@ -254,14 +253,11 @@ def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> di
     """Names of the classes, where they are known; ``DatasetClassesCheckHook`` compares them."""
     if coco_ids and num_classes == 80:
         return {"dataset_meta": coco_meta()}
-    given = source.meta.get("dataset_meta")
-    if num_classes is None or not isinstance(given, Mapping):
+    given = dataset_meta(source.meta) or {}
+    names = given.get("classes")
+    if num_classes is None or not isinstance(names, (list, tuple)) or len(names) != num_classes:
         return {}
-    lower = {str(key).lower(): value for key, value in given.items()}  # mmdet 3.0 wrote CLASSES
-    names = lower.get("classes")
-    if not isinstance(names, (list, tuple)) or len(names) != num_classes:
-        return {}
-    return {"dataset_meta": {k: lower[k] for k in ("classes", "palette") if k in lower}}
+    return {"dataset_meta": {k: given[k] for k in ("classes", "palette") if k in given}}
 
 
 def _own(tensor: Tensor) -> Tensor:

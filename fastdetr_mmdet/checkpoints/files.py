@@ -1,32 +1,22 @@
-"""Reading of checkpoints that nobody vouches for, and writing of ours."""
+"""Reading of checkpoints from untrusted sources, and writing of converted ones."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import io
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from ..utils.cli import refuse_to_overwrite
 from ..utils.files import write_atomically
+from .integrity import what_is_broken
 from .safe_loading import CheckpointError, load_plain
-
-# How a file begins that is not a checkpoint, but often takes the place of one
-_OTHERS = {
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"<": "a web page, which a download that needs a confirmation leaves behind",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"version https://git-lfs": "a pointer to a file that Git LFS has not fetched",
-}
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch >= 1.6, and before
 
 
 @dataclass(frozen=True)
@@ -54,20 +44,11 @@ def read_checkpoint(path: Path) -> Source:
     Raises:
         CheckpointError: if it is none of these, damaged, or asks for code to be run.
     """
-    check_file(path)
     # official checkpoints hold the command line's arguments
     safe_globals = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
     allowed = safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
-    try:
-        with allowed:
-            content = load_plain(path, map_location="cpu")
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged file may fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged, cut off or not a PyTorch checkpoint "
-            f"({first_line(error) or type(error).__name__}). Download it again."
-        ) from error
+    with allowed:
+        content = _read(str(path), lambda: load_plain(path, map_location="cpu"))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint's dict.")
     found = (content.get(name) for name in ("model", "state_dict"))
@@ -92,6 +73,49 @@ def read_checkpoint(path: Path) -> Source:
     )
 
 
+def read_content(checkpoint: str | Path) -> dict[str, Any]:
+    """What a file or an address holds, as ``mmengine`` reads it.
+
+    Raises:
+        CheckpointRefusedError: if it is not plain data.
+        CheckpointError: if it is not a checkpoint, or damaged.
+    """
+    name = str(checkpoint)
+    content = _read(name, lambda: CheckpointLoader.load_checkpoint(name, "cpu", logger="silent"))
+    if not isinstance(content, dict) or not isinstance(weights_of(content), Mapping):
+        raise CheckpointError(f"{name} is not a checkpoint: it holds no dict of weights.")
+    return content
+
+
+def weights_of(content: dict[str, Any]) -> Any:
+    """The state dict in what mmengine has read."""
+    return content.get("state_dict", content)
+
+
+def dataset_meta(meta: Any) -> dict[str, Any] | None:
+    """What mmengine's notes in a checkpoint say of its data, keys in lower case as of mmdet 3.1."""
+    known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    if isinstance(known, Mapping):
+        return {str(key).lower(): value for key, value in known.items()}
+    return None
+
+
+def _read(name: str, load: Callable[[], Any]) -> Any:
+    """Load what may be a checkpoint; errors of torch and mmengine become CheckpointError."""
+    broken = None if "://" in name else what_is_broken(name, thorough=False)
+    if broken:
+        raise CheckpointError(f"{name} {broken}.")
+    try:
+        return load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file may fail in any way
+        raise CheckpointError(
+            f"{name} is not a PyTorch checkpoint, or is damaged ({type(error).__name__}: "
+            f"{first_line(error)}). Download it again."
+        ) from error
+
+
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write a checkpoint as a whole or not at all.
 
@@ -104,49 +128,6 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
         write_atomically(path, content.getvalue())
     except OSError as error:
         raise CheckpointError(f"{path} could not be written: {first_line(error)}.") from error
-
-
-def check_destination(path: Path, source: Path) -> None:
-    """Raise UserError if nothing can or should be written there."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; name the file to write in it.")
-    if not path.parent.is_dir():
-        raise CheckpointError(f"{path} cannot be written: make the folder {path.parent} first.")
-    refuse_to_overwrite([path], [source])
-
-
-def check_file(path: Path) -> None:
-    """Raise CheckpointError if a file cannot be a checkpoint, by its beginning, end and parts."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; name the checkpoint in it.")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(32)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {first_line(error)}.") from error
-    if not head:
-        raise CheckpointError(f"{path} is empty; download it again.")
-    if not head.startswith((_ZIP, _PICKLE)):
-        what = next((what for start, what in _OTHERS.items() if head.startswith(start)), None)
-        raise CheckpointError(
-            f"{path} is not a PyTorch checkpoint: "
-            f"{f'it is {what}' if what else f'it begins with {head[:8]!r}'}."
-        )
-    if not head.startswith(_ZIP):
-        return
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is cut off: its end is missing; download it again.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # a damaged file may fail in any way; torch.load will say more
-        return
-    if any(name.endswith("/constants.pkl") for name in names):  # torch.load's own sign
-        raise CheckpointError(
-            f"{path} is a TorchScript program, not weights. Get the weights from its authors. If "
-            "you trust them, save the program's own with "
-            "torch.save(torch.jit.load(path).state_dict(), new_path)."
-        )
 
 
 def first_line(reason: object) -> str:

@@ -12,31 +12,50 @@ from typing import Any
 import torch
 from mmengine.runner import CheckpointLoader
 
+# How a file begins that is not a checkpoint, but often takes the place of one
+_OTHERS = {
+    b"\x89PNG": "but a PNG image",
+    b"\xff\xd8\xff": "but a JPEG image",
+    b"<": "but a web page, which a download that needs a confirmation leaves behind",
+    b"\x1f\x8b": "but a gzip archive; unpack it first",
+    b"version https://git-lfs": "but a pointer to a file that Git LFS has not fetched",
+}
+_SCRIPT = (
+    "is a TorchScript program, not weights. Get the weights from its authors. If you trust them, "
+    "save the program's own with torch.save(torch.jit.load(path).state_dict(), new_path)"
+)
 
-def what_is_broken(path: str | Path) -> str | None:
+
+def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
     """Say in words what is wrong with a checkpoint file, or return None if it is whole.
 
     torch writes zip archives: the list of contents comes last, and each content has a checksum.
     Files in torch's older format have neither; they are tried.
+
+    Args:
+        path: The file.
+        thorough: False looks at the beginning, the end and the list of contents only.
     """
     path = Path(path)
     if not path.is_file():
         return "does not exist"
-    if path.stat().st_size == 0:
-        return "is empty"
     with open(path, "rb") as file:
-        start = file.read(4)
+        start = file.read(32)
+    if not start:
+        return "is empty"
     if start[:1] == b"\x80":
-        return _what_is_broken_in_pickle(path)
-    if start != b"PK\x03\x04":
-        return "is no file of torch.save, or only the first bytes of one"
+        return _what_is_broken_in_pickle(path) if thorough else None
+    if not start.startswith(b"PK\x03\x04"):
+        begins = f"or only the first bytes of one: it begins with {start[:8]!r}"
+        what = next((what for head, what in _OTHERS.items() if start.startswith(head)), begins)
+        return f"is no file of torch.save, {what}"
     if not zipfile.is_zipfile(path):
         return "is cut short: the list of contents at its end is missing"
-    if not _has_checksums():
-        return None
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return _SCRIPT  # torch.load's own sign
+            damaged = archive.testzip() if thorough and _has_checksums() else None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         return f"is damaged ({error})"
     return None if damaged is None else f"is damaged: {damaged} in it has a wrong checksum"

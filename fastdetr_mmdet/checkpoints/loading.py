@@ -16,12 +16,11 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..utils.cli import UsageError
-from .files import check_file
-from .safe_loading import CheckpointError, CheckpointRefusedError
+from .files import dataset_meta, read_content, weights_of
+from .safe_loading import CheckpointError
 
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
 
@@ -32,10 +31,10 @@ def load_detector(
     device: str = "cpu",
     cfg_options: dict | None = None,
 ) -> nn.Module:
-    """What mmdet's ``init_detector`` makes, or a refusal where it would fill gaps with noise.
+    """Like mmdet's ``init_detector``, but refuse a checkpoint that leaves weights at random values.
 
-    mmengine only logs that weights are missing or of another shape; what such a model then finds
-    is of its random start. Weights that the model has no place for are passed over.
+    mmengine only logs that weights are missing or of another shape. Weights that the model has no
+    place for are passed over.
 
     Args:
         config: The model's.
@@ -44,28 +43,15 @@ def load_detector(
         cfg_options: Changes of the config.
 
     Raises:
-        UsageError: if there is no such config or checkpoint, or the config is none of a detector.
+        UsageError: if there is no such config or checkpoint, or the config has no detector.
         CheckpointRefusedError: if the checkpoint is not plain data.
         CheckpointError: if it is damaged, or of another model.
     """
-    if not isinstance(config, Config) and not _is_there(config):
-        raise UsageError(f"There is no config {config}; give the path of a file.")
-    if not _is_there(checkpoint):
-        raise UsageError(f"There is no checkpoint {checkpoint}; give the path of a file.")
-    config = _read_config(config)
-    content = read_content(checkpoint)
-    model = _build(config, content, device, cfg_options)
-    found = fill(model, content)
-    if found:
-        raise CheckpointError(
-            f"{checkpoint} does not belong to {config.filename or 'the config'}: {found}. Give the "
-            "config that it was trained with."
-        )
-    return model
-
-
-def _read_config(config: str | Path | Config) -> Config:
-    """Read it, unless that is done, and see that it is one of a detector that can be run."""
+    given = [checkpoint] if isinstance(config, Config) else [config, checkpoint]
+    for what, path in zip(("checkpoint", "config"), reversed(given), strict=False):
+        # of an address only reading can tell
+        if "://" not in str(path) and not Path(path).is_file():
+            raise UsageError(f"There is no {what} {path}; give the path of a file.")
     if not isinstance(config, Config):
         try:
             config = Config.fromfile(config)
@@ -78,12 +64,15 @@ def _read_config(config: str | Path | Config) -> Config:
             f"{config.filename or 'The config'} has no {' and no '.join(missing)}; give the config "
             "that the checkpoint was trained with."
         )
-    return config
-
-
-def _is_there(path: str | Path) -> bool:
-    """Whether it is a file, or an address, of which only reading can tell."""
-    return "://" in str(path) or Path(path).is_file()
+    content = read_content(checkpoint)
+    model = _build(config, content, device, cfg_options)
+    found = fill(model, content)
+    if found:
+        raise CheckpointError(
+            f"{checkpoint} does not belong to {config.filename or 'the config'}: {found}. Give the "
+            "config that it was trained with."
+        )
+    return model
 
 
 def _build(config: Config, content: dict[str, Any], device: str, cfg_options: dict | None) -> Any:
@@ -104,38 +93,13 @@ def _build(config: Config, content: dict[str, Any], device: str, cfg_options: di
 def _classes(content: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of the data it was trained with, keys in lower case."""
     meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    known = meta.get("dataset_meta")
-    if isinstance(known, Mapping):
-        return {str(key).lower(): value for key, value in known.items()}
-    if "CLASSES" in meta:  # mmdet before 3.0
+    known = dataset_meta(meta)
+    if known is not None:
+        return known
+    if isinstance(meta, Mapping) and "CLASSES" in meta:  # mmdet before 3.0
         return {"classes": meta["CLASSES"]}
     warnings.warn("The checkpoint does not name its classes; they get COCO's names.", stacklevel=4)
     return {"classes": get_classes("coco")}
-
-
-def read_content(checkpoint: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds, as ``mmengine`` reads it.
-
-    Raises:
-        CheckpointRefusedError: if it is not plain data.
-        CheckpointError: if it is no checkpoint, or damaged.
-    """
-    name = str(checkpoint)
-    if "://" not in name:
-        check_file(Path(name))
-    try:
-        content = CheckpointLoader.load_checkpoint(name, "cpu", logger="silent")
-    except CheckpointRefusedError:
-        raise
-    except Exception as error:  # a damaged file may fail in any way
-        reason = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise CheckpointError(
-            f"{name} is not a checkpoint, or is damaged ({type(error).__name__}: {reason})."
-        ) from error
-    if not isinstance(content, dict) or not isinstance(_weights(content), Mapping):
-        raise CheckpointError(f"{name} is not a checkpoint: it holds no dict of weights.")
-    return content
 
 
 def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> str:
@@ -149,7 +113,7 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
     Returns:
         "" if all is well; else such as "2 of 210 weights are missing, for example NAME".
     """
-    source = _weights(content)
+    source = weights_of(content)
     weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
     state = model.state_dict()
     own = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
@@ -183,7 +147,3 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
     if example in turned:
         example += f", {turned[example]} in the file and {tuple(own[example])} in the model"
     return f"{' and '.join(said)}, for example {example}"
-
-
-def _weights(content: dict[str, Any]) -> Any:
-    return content.get("state_dict", content)

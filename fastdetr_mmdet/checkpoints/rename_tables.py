@@ -19,6 +19,11 @@ def _layers(stack: str, rules: Renames, theirs: str = "transformer.") -> Renames
     return [(pattern + old, rf"transformer.{stack}.layers.\1.{new}") for old, new in rules]
 
 
+def _kept(*names: str) -> Renames:
+    """Rules of a layer for names without groups that are ours too."""
+    return [(f"({name})", r"\2") for name in names]
+
+
 def _mlp(theirs: str, ours: str, count: int) -> Renames:
     """The official MLP counts its linear layers, nn.Sequential the activations between them too."""
     return [(f"{theirs}layers.{index}.", f"{ours}{2 * index}.") for index in range(count)]
@@ -29,9 +34,8 @@ def _mlp(theirs: str, ours: str, count: int) -> Renames:
 
 _COMMON: Renames = [
     ("backbone.0.body.", "backbone."),  # torchvision's and mmdet's ResNet have the same names
-    ("transformer.level_embed$", "transformer.level_embed"),
-    ("transformer.decoder.norm.", "transformer.decoder.norm."),
-    *_layers("encoder", [("(linear[12]).", r"ffn.\2."), ("(norm[12]).", r"\2.")]),
+    ("(transformer.(?:level_embed$|decoder.norm.))", r"\1"),
+    *_layers("encoder", [("(linear[12]).", r"ffn.\2."), *_kept("norm[12].")]),
     *_layers("decoder", [("(linear[12]).", r"ffn.\2.")]),
 ]
 _DENSE_ENCODER = _layers(
@@ -42,22 +46,21 @@ _DENSE_ENCODER = _layers(
     ],
 )
 _DEFORMABLE_ATTENTION: Renames = [
-    ("output_proj.", "out_proj."),
-    ("(sampling_offsets|attention_weights|value_proj).", r"\2."),
+    ("((?:self|cross)_attn).output_proj.", r"\2.out_proj."),
+    *_kept("(?:self|cross)_attn.(?:sampling_offsets|attention_weights|value_proj)."),
 ]
-_DEFORMABLE_ENCODER = _layers(
-    "encoder", [(f"self_attn.{old}", f"self_attn.{new}") for old, new in _DEFORMABLE_ATTENTION]
-)
+_DEFORMABLE_ENCODER = _layers("encoder", _DEFORMABLE_ATTENTION)
 _PLAIN_SELF_ATTENTION: Renames = [
     ("self_attn.in_proj_(weight|bias)$", r"self_attn.in_proj.proj.\2"),
-    ("self_attn.out_proj.", "self_attn.out_proj."),
+    *_kept("self_attn.out_proj."),
 ]
-_CONDITIONAL_SELF_ATTENTION: Renames = [
+_CONDITIONAL_ATTENTION: Renames = [
     ("sa_([qk])(content|pos)_proj.", r"self_attn.\2_\3_proj."),
     ("sa_v_proj.", "self_attn.v_proj."),
-    ("self_attn.out_proj.", "self_attn.out_proj."),
+    ("ca_([qk])content_proj.", r"cross_attn.\2_content_proj."),
+    ("ca_v_proj.", "cross_attn.v_proj."),
+    *_kept("norm[123].", "(?:self|cross)_attn.out_proj."),
 ]
-_NORMS: Renames = [("(norm[123]).", r"\2.")]
 # One branch for all layers, or one per layer
 _SHARED_BRANCHES: Renames = [
     ("class_embed.(weight|bias)$", r"bbox_head.cls_branches.0.\1"),
@@ -82,12 +85,9 @@ CONDITIONAL_DETR: Renames = [
     *_layers(
         "decoder",
         [
-            *_NORMS,
-            *_CONDITIONAL_SELF_ATTENTION,
             ("ca_qpos_sine_proj.", "cross_attn.q_spatial_proj."),
-            ("ca_([qk])(content|pos)_proj.", r"cross_attn.\2_\3_proj."),
-            ("ca_v_proj.", "cross_attn.v_proj."),
-            ("cross_attn.out_proj.", "cross_attn.out_proj."),
+            ("ca_([qk])pos_proj.", r"cross_attn.\2_pos_proj."),
+            *_CONDITIONAL_ATTENTION,
         ],
     ),
     *_SHARED_BRANCHES,
@@ -113,9 +113,9 @@ DEFORMABLE_DETR: Renames = [
         [
             ("norm2.", "norm1."),
             ("norm1.", "norm2."),
-            ("norm3.", "norm3."),
+            *_kept("norm3."),
             *_PLAIN_SELF_ATTENTION,
-            *((f"cross_attn.{old}", f"cross_attn.{new}") for old, new in _DEFORMABLE_ATTENTION),
+            *_DEFORMABLE_ATTENTION,
         ],
     ),
     *_LAYER_BRANCHES,
@@ -132,12 +132,8 @@ SAM_DETR: Renames = [
     *_layers(
         "decoder",
         [
-            *_NORMS,
-            *_CONDITIONAL_SELF_ATTENTION,
-            ("ca_([qk])content_proj.", r"cross_attn.\2_content_proj."),
             *_mlp("ca_([qk])pos_sine_proj.", r"cross_attn.\2_pos_proj.", 2),
-            ("ca_v_proj.", "cross_attn.v_proj."),
-            ("cross_attn.out_proj.", "cross_attn.out_proj."),
+            *_CONDITIONAL_ATTENTION,
             ("point1.0.", "aligner.squeeze."),
             ("point2.", "aligner.point_branch."),
             ("attn1.", "aligner.content_gate."),
@@ -150,8 +146,7 @@ SAM_DETR: Renames = [
 # Single scale and multi-scale. Its layers predict the Gaussian themselves, from norm4.
 SMCA_DETR: Renames = [
     *_COMMON,
-    ("input_proj.", "neck.convs.0.conv."),
-    ("input_proj_512.", "neck.convs.0.conv."),
+    ("input_proj(?:_512)?.", "neck.convs.0.conv."),
     ("input_proj_1024.", "neck.convs.1.conv."),
     ("input_proj_2048.", "neck.convs.2.conv."),
     ("input_proj_2048_3.", "neck.extra_convs.0.conv."),
@@ -161,16 +156,12 @@ SMCA_DETR: Renames = [
     *_layers(
         "encoder",
         [
-            ("self_attn_8.", "within.0."),
-            ("self_attn_16.", "within.1."),
-            ("self_attn_32.", "within.2."),
-            ("self_attn_64.", "within.3."),
-            ("high_to_low(?:_1)?.", "down.0."),
-            ("high_to_low_2.", "down.1."),
-            ("high_to_low_3.", "down.2."),
-            ("low_to_high(?:_1)?.", "up.0."),
-            ("low_to_high_2.", "up.1."),
-            ("low_to_high_3.", "up.2."),
+            *((f"self_attn_{8 * 2**n}.", f"within.{n}.") for n in range(4)),
+            *(
+                (f"{theirs}{'(?:_1)?' if n == 0 else f'_{n + 1}'}.", f"{ours}.{n}.")
+                for theirs, ours in (("high_to_low", "down"), ("low_to_high", "up"))
+                for n in range(3)
+            ),
             ("conv_1.", "in_proj."),
             ("conv_2.", "out_proj."),
         ],
@@ -178,8 +169,8 @@ SMCA_DETR: Renames = [
     *_layers(
         "decoder",
         [
-            *_NORMS,
             ("norm4.", "input_norm."),
+            *_kept("norm[123]."),
             *_PLAIN_SELF_ATTENTION,
             ("multihead_attn.in_proj_(weight|bias)$", r"cross_attn.in_proj.proj.\2"),
             ("multihead_attn.out_proj.", "cross_attn.out_proj."),
@@ -198,12 +189,11 @@ SMCA_DETR: Renames = [
 _MMDET_LAYER: Renames = [
     ("ffn.layers.0.0.", "ffn.linear1."),
     ("ffn.layers.1.", "ffn.linear2."),
-    ("norms.0.", "norm1."),
-    ("norms.1.", "norm2."),
-    ("norms.2.", "norm3."),
+    *((f"norms.{n}.", f"norm{n + 1}.") for n in range(3)),
+    ("((?:self|cross)_attn).output_proj.", r"\2.out_proj."),
 ]
 MMDET: Renames = [
-    ("(backbone|neck).", r"\1."),
+    ("((?:backbone|neck|bbox_head.(?:cls|reg)_branches).)", r"\1"),
     ("level_embed$", "transformer.level_embed"),
     *_layers(
         "encoder",
@@ -211,8 +201,7 @@ MMDET: Renames = [
             *_MMDET_LAYER,
             ("self_attn.attn.in_proj_(weight|bias)$", r"in_proj.proj.\2"),
             ("self_attn.attn.out_proj.", "out_proj."),
-            ("self_attn.output_proj.", "self_attn.out_proj."),
-            ("self_attn.", "self_attn."),
+            *_kept("self_attn."),
         ],
         theirs="",
     ),
@@ -222,10 +211,9 @@ MMDET: Renames = [
             *_MMDET_LAYER,
             ("self_attn.attn.in_proj_(weight|bias)$", r"self_attn.in_proj.proj.\2"),
             ("self_attn.attn.out_proj.", "self_attn.out_proj."),
-            ("cross_attn.output_proj.", "cross_attn.out_proj."),
             ("cross_attn.qpos_sine_proj.", "cross_attn.q_spatial_proj."),
             ("(self|cross)_attn.([qk])(content|pos)_proj.", r"\2_attn.\3_\4_proj."),
-            ("(self|cross)_attn.", r"\2_attn."),
+            *_kept("(?:self|cross)_attn."),
         ],
         theirs="",
     ),
@@ -240,7 +228,6 @@ MMDET: Renames = [
     ("memory_trans_norm.", "transformer.queries.memory_norm."),
     ("pos_trans_fc.", "transformer.queries.box_proj."),
     ("pos_trans_norm.", "transformer.queries.box_norm."),
-    ("bbox_head.(cls|reg)_branches.", r"bbox_head.\1_branches."),
     ("bbox_head.fc_cls.", "bbox_head.cls_branches.0."),
     ("bbox_head.reg_ffn.layers.0.0.", "bbox_head.reg_branches.0.0."),
     ("bbox_head.reg_ffn.layers.1.", "bbox_head.reg_branches.0.2."),

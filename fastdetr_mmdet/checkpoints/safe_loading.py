@@ -97,32 +97,32 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 def load_url(url: str, **kwargs: Any) -> Any:
     """Stand in for torch.utils.model_zoo.load_url."""
-    return _load(url, torch.hub.load_state_dict_from_url, **kwargs)
+    return read_data(url, load=torch.hub.load_state_dict_from_url, **kwargs)
 
 
-def read_data(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+def read_data(
+    file: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any
+) -> Any:
     """torch.load of plain data; where torch cannot do that safely, a warning and all it holds.
 
     Args:
-        file: A path or an open file.
+        file: A path, an address or an open file.
         map_location: As for torch.load.
-        weights_only: Ignored; onedl-mmengine's loader has it.
+        load: torch's function for it.
+        **kwargs: As for `load`; weights_only, which onedl-mmengine gives, is ignored.
 
     Raises:
         CheckpointRefusedError: if the file asks for anything but plain data.
     """
-    return _load(file, torch.load, map_location=map_location)
-
-
-def _load(file: Any, load: Callable, **kwargs: Any) -> Any:
+    kwargs.pop("weights_only", None)
     if not _reads_safely():
         warnings.warn(
             f"torch {torch.__version__} runs what a checkpoint asks for while it reads it: load "
             "only files of people you trust, or update to torch 2.6 or later.",
             stacklevel=3,
         )
-        return load(file, **kwargs)
-    content = load_plain(file, load, **kwargs)
+        return load(file, map_location=map_location, **kwargs)
+    content = load_plain(file, load, map_location=map_location, **kwargs)
     disarm(content)
     return content
 

@@ -20,7 +20,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoints.loading import fill, read_content
+from ..checkpoints.files import read_content
+from ..checkpoints.loading import fill
 from ..datasets.wrappers import use_first_metainfo
 from ..utils.cli import UserError
 from .coco_table import CocoTable, coco_table, evaluates_coco_boxes

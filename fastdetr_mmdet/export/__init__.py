@@ -4,10 +4,9 @@ from ..utils.cli import only_help
 
 if not only_help():
     from .comparison import Comparison, compare, measure_speed
-    from .errors import ExportError
     from .graph import DetectionGraph
     from .onnx_file import export_onnx
-    from .preprocessing import Preprocessing
+    from .preprocessing import ExportError, Preprocessing
 
 __all__ = [
     "Comparison",

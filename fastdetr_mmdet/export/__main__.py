@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..utils.cli import CfgOptions, command, positive_int, refuse_to_overwrite
 
@@ -22,13 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import torch
 
+    from ..checkpoints.loading import load_detector
     from .comparison import measure_speed
-    from .errors import check_packages
-    from .onnx_file import export_onnx
+    from .onnx_file import check_packages, export_onnx
 
     check_packages()  # before anything that takes time
     refuse_to_overwrite([given.out], [given.config, given.checkpoint])
-    detector = _load(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
+        detector = load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)
     size = tuple(given.image_size) if given.image_size else None
     found = export_onnx(detector, given.out, None, given.dynamic, size, given.batch_size)
     for comparison in found:
@@ -49,42 +50,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a detector as an ONNX file of standard operators, and compare what "
         "onnxruntime makes of it with PyTorch. docs/inference.md tells how to use the file.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="the detector's config")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="its weights")
-    parser.add_argument("out", metavar="OUT.onnx", type=Path, help="the file to write")
-    parser.add_argument(
-        "--dynamic",
-        action="store_true",
-        help="leave the number of images, height and width free; else they are fixed",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="of the images in pixels; default: what the config's test pipeline makes of them",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=positive_int,
-        default=1,
-        help="images per batch, unless --dynamic; default 1",
-    )
-    parser.add_argument(
-        "--benchmark", action="store_true", help="also time onnxruntime and PyTorch on this CPU"
-    )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=CfgOptions, help="changes of the config: key=value ..."
-    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="the detector's config")
+    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add("out", metavar="OUT.onnx", type=Path, help="the file to write")
+    text = "leave the number of images, height and width free; else they are fixed"
+    add("--dynamic", action="store_true", help=text)
+    text = "of the images in pixels; default: what the config's test pipeline makes of them"
+    add("--image-size", type=positive_int, nargs=2, metavar=("H", "W"), help=text)
+    text = "images per batch, unless --dynamic; default 1"
+    add("--batch-size", type=positive_int, default=1, help=text)
+    text = "also time onnxruntime and PyTorch on this CPU"
+    add("--benchmark", action="store_true", help=text)
+    text = "changes of the config: key=value ..."
+    add("--cfg-options", nargs="+", action=CfgOptions, help=text)
     return parser
-
-
-def _load(given: argparse.Namespace) -> Any:
-    from ..checkpoints.loading import load_detector
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
-        return load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 
 from ..models.detectors import FastDETR
 from ..ops import regions_in_onnx
+from ..utils.cli import check_destination
 from ..version import __version__
 from .comparison import Comparison, compare
-from .errors import ExportError, check_packages
 from .graph import DetectionGraph
-from .preprocessing import Preprocessing
+from .preprocessing import ExportError, Preprocessing
 
 # Has GridSample and RoiAlign as we need them, and is what torch's exporter writes by itself.
 OPSET = 18
+# Import names of what exporting needs; pip knows them by the same.
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AXES = {0: "batch", 2: "height", 3: "width"}
 DETECTIONS = "k"  # axis 1 of the outputs, where its length follows from the image's
 INPUTS = ("images", "image_sizes")
@@ -110,6 +113,22 @@ def export_onnx(
     return _write(model, path, detector, sizes if check else [])
 
 
+def check_packages() -> None:
+    """Raise ExportError if a package that exporting needs is missing, or torch is too old."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"Exporting needs {', '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: run "
+            "`pip install 'fastdetr_mmdet[export]'`, or `pip install -e '.[export]'` in a clone."
+        )
+    if not hasattr(torch.onnx, "ops"):
+        raise ExportError(
+            f"Exporting needs torch 2.8 or later, and this is torch {torch.__version__}; only "
+            "what writes the file needs it, the file itself runs without torch."
+        )
+
+
 def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) -> None:
     if not isinstance(detector, FastDETR):
         raise ExportError(
@@ -118,10 +137,7 @@ def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) 
         )
     if image_size is not None and min(image_size) < 1:
         raise ExportError(f"image_size={image_size} must be a height and a width above 0.")
-    if path.is_dir():
-        raise ExportError(f"{path} is a folder; name the file to write in it.")
-    if not path.parent.is_dir():
-        raise ExportError(f"{path} cannot be written: make the folder {path.parent} first.")
+    check_destination(path)
 
 
 def _check_padding(detector: Any) -> None:

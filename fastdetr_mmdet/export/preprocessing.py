@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .errors import ExportError
+from ..utils.cli import UserError
 
 _WITHOUT_PIXELS = ("LoadAnnotations", "PackDetInputs")
+
+
+class ExportError(UserError):
+    """A detector that could not be exported; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -138,24 +142,22 @@ def _pixel_steps(pipeline: Sequence[dict]) -> tuple[dict, dict]:
 
 def _resizing(resize: dict) -> dict[str, Any]:
     """The fields that follow from the arguments of mmcv's ``Resize``."""
-    backend = resize.get("backend", "cv2")
-    if backend != "cv2":
-        raise ExportError(
-            f"The Resize of test_dataloader.dataset.pipeline has backend={backend!r}; an exported "
-            "file describes 'cv2' only."
-        )
     keep_ratio = bool(resize.get("keep_ratio", False))
-    scale, factor = _pair(resize, "scale"), _pair(resize, "scale_factor")
-    if scale is None and factor is None:
-        raise ExportError(
-            "The Resize of test_dataloader.dataset.pipeline has neither scale nor scale_factor."
-        )
-    if scale is None and keep_ratio and factor[0] != factor[1]:
-        raise ExportError(
-            f"The Resize of test_dataloader.dataset.pipeline has scale_factor={factor} and "
-            "keep_ratio=True, which contradict each other. Give one scale_factor."
-        )
-    if scale is not None and keep_ratio:
+    pairs: dict[str, Any] = {}
+    for key in ("scale", "scale_factor"):
+        value = resize.get(key)
+        pair = (value, value) if isinstance(value, (int, float)) else value
+        if pair is not None:
+            _require(len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair), resize, key)
+            _require(min(pair) > 0, resize, key)
+            pairs[key] = tuple(pair)
+    _require(bool(pairs), resize, "scale", "scale_factor")
+    _require(resize.get("backend", "cv2") == "cv2", resize, "backend")
+    scale: Any = pairs.get("scale")
+    factor: Any = pairs.get("scale_factor")
+    if scale is None:
+        _require(not keep_ratio or factor[0] == factor[1], resize, "scale_factor", "keep_ratio")
+    elif keep_ratio:
         scale = (max(scale), min(scale))
     return dict(
         scale=scale,
@@ -165,18 +167,14 @@ def _resizing(resize: dict) -> dict[str, Any]:
     )
 
 
-def _pair(resize: dict, key: str) -> Any:
-    """(w, h) of one number or two; None of None."""
-    value = resize.get(key)
-    if value is None:
-        return None
-    pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(side, (int, float)) and side > 0 for side in pair):
+def _require(condition: bool, resize: dict, *keys: str) -> None:
+    if not condition:
+        found = " and ".join(f"{key}={resize.get(key)!r}" for key in keys)
         raise ExportError(
-            f"The Resize of test_dataloader.dataset.pipeline has {key}={value!r}; an exported file "
-            f"needs one {key}: a number or (w, h)."
+            f"The Resize of test_dataloader.dataset.pipeline has {found}. An exported file needs "
+            "one scale or scale_factor, a number or (w, h), the same for both sides if "
+            "keep_ratio=True, and backend='cv2'."
         )
-    return pair
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:

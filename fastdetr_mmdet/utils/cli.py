@@ -63,6 +63,14 @@ def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
     return wrapped
 
 
+def check_destination(path: Path) -> None:
+    """Raise UserError if a file cannot be written there."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the file to write in it.")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: make the folder {path.parent} first.")
+
+
 def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
     """Raise UsageError if an output is the same file as a source, under any name or link."""
     path = would_overwrite(outputs, sources)

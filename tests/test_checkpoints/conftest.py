@@ -38,8 +38,12 @@ def hollow_mmdet():
         config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / name).model
         config.backbone.init_cfg = None
         with torch.device("meta"):
-            weights = MODELS.build(config).state_dict()
-        return {key: _number(key, value.shape) for key, value in weights.items()}
+            weights = MODELS.build(config).state_dict(keep_vars=True)
+        first: dict[int, str] = {}  # of the names of one tensor
+        return {
+            key: _number(first.setdefault(id(value), key), value.shape)
+            for key, value in weights.items()
+        }
 
     return make
 

@@ -1,7 +1,6 @@
 """What cannot be converted is refused, and nothing is written."""
 
 import os
-import pickle
 import zipfile
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from support.golden import CASES, GoldenCase
 
 from fastdetr_mmdet.checkpoints import METHODS, CheckpointError, convert_checkpoint, shipped_configs
-from fastdetr_mmdet.checkpoints.convert import main
 from fastdetr_mmdet.checkpoints.safe_loading import CheckpointRefusedError
 from fastdetr_mmdet.checkpoints.state_dicts import translate
 from fastdetr_mmdet.utils.cli import UserError
@@ -48,7 +46,7 @@ def refused(tmp_path, dst):
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"some text", "b'some tex'"),
         (b"\x80\x02}q\x00.", "damaged"),
-        (b"PK\x03\x04" + bytes(50), "cut off"),
+        (b"PK\x03\x04" + bytes(50), "cut short"),
     ],
 )
 def test_other_files(content, what, refused, tmp_path):
@@ -68,12 +66,13 @@ def test_other_archives(refused, tmp_path):
     assert "torch.jit.load(path).state_dict()" in refused(src)
 
 
-@pytest.mark.parametrize("new_format", [True, False])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize(
+    ("new_format", "share"), [(True, 0.1), (True, 0.999), (False, 0.1), (False, 0.999)]
+)
 def test_truncated(new_format, share, hollow, save, refused):
     src = save(hollow("conditional_r50"), _use_new_zipfile_serialization=new_format)
     src.write_bytes(src.read_bytes()[: int(share * src.stat().st_size)])
-    assert "cut off" in refused(src)
+    assert ("cut short" if new_format else "damaged") in refused(src)
 
 
 def test_missing_file_folder_and_places(hollow, save, refused, tmp_path):
@@ -122,46 +121,25 @@ class Payload:
         return self.call
 
 
-@pytest.fixture
-def hostile(hollow, save, tmp_path):
-    """Saves weights with an entry that makes a folder when it is unpickled."""
-
-    def make(make_entry, **options):
-        return save(
-            hollow("conditional_r50") | {"payload": make_entry(tmp_path / "trace")}, **options
-        )
-
-    yield make
-    assert not (tmp_path / "trace").exists(), "the payload was run"
-
-
-@pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize(
     ("entry", "asked"),
     [
         (lambda trace: Payload(os.mkdir, str(trace)), f"{os.name}.mkdir"),
-        (lambda trace: Payload(eval, f"__import__('os').mkdir({str(trace)!r})"), "eval"),
         # the array is refused before the code in it
         (lambda trace: np.array([Payload(os.mkdir, str(trace))], dtype=object), ""),
         # a harmless stand-in for getattr hands out no attributes
         (lambda trace: Payload(getattr, torch.nn.Parameter, "__init__"), "'__init__'"),
     ],
-    ids=["mkdir", "eval", "array", "getattr"],
+    ids=["mkdir", "array", "getattr"],
 )
-def test_code_is_not_run(entry, asked, new_format, hostile, refused):
-    src = hostile(entry, _use_new_zipfile_serialization=new_format)
+def test_code_is_not_run(entry, asked, hollow, save, refused, tmp_path):
+    """In other formats and places of the file: tests/test_faults/test_hostile_files.py."""
+    trace = tmp_path / "trace"
+    src = save(hollow("conditional_r50") | {"payload": entry(trace)})
     message = refused(src, CheckpointRefusedError)
     assert asked in message
     assert "Download it again" not in message
-
-
-@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_code_in_a_plain_pickle_is_not_run(protocol, refused, tmp_path):
-    src, trace = tmp_path / "official.pth", tmp_path / "trace"
-    src.write_bytes(pickle.dumps({"model": Payload(os.mkdir, str(trace))}, protocol))
-    refused(src, CheckpointRefusedError)
-    assert not trace.exists()
+    assert not trace.exists(), "the payload was run"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -189,7 +167,7 @@ def test_all_that_is_wrong_in_one_message(hollow, save, refused):
     del official["transformer.decoder.layers.3.norm2.weight"]
     del official["input_proj.bias"]
     official["head.weight"] = torch.zeros(3)
-    official["backbone.0.body.layer1.0.extra"] = torch.zeros(3)
+    official["transformer.decoder.norm.extra"] = torch.zeros(3)
     official["bbox_embed.layers.0.weight"] = torch.zeros(256, 128)
     official["class_embed.bias"] = torch.full((91,), float("nan"))
     message = refused(save(official), classes=20)
@@ -200,7 +178,7 @@ def test_all_that_is_wrong_in_one_message(hollow, save, refused):
     for line, count, names in (
         (bad, 1, "class_embed.bias"),
         (unknown, 1, "head.weight"),
-        (surplus, 1, "backbone.0.body.layer1.0.extra"),
+        (surplus, 1, "transformer.decoder.norm.extra"),
         (missing, 2, "neck.convs.0.conv.bias, transformer.decoder.layers.3.norm2.weight"),
         (shapes, 1, "bbox_embed.layers.0.weight (256, 128) instead of (256, 256)"),
     ):
@@ -245,9 +223,6 @@ def test_contradicting_copies(hollow, save, refused):
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        ("conditional_r50", "smca_detr"),
-        ("deformable_base", "sam_detr"),
-        ("sam_ms_e50", "deformable_detr"),
         ("smca_ms_conv", "conditional_detr"),
         ("conditional_r50", "mmdet"),
     ],
@@ -275,8 +250,3 @@ def test_contradicting_options(hollow, save, refused):
     message = refused(src, ValueError, classes=80, drop_class_head=True)
     assert "--classes 80" in message and "--drop-class-head" in message
     assert "'detr'" in refused(src, ValueError, method="detr")
-
-
-def test_command_fails_with_the_message(tmp_path, dst, capsys):
-    assert main([str(tmp_path / "no.pth"), str(dst), "--method", "sam_detr"]) == 1
-    assert str(tmp_path / "no.pth") in capsys.readouterr().err

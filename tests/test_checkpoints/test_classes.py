@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
-from mmdet.registry import MODELS
-from support.golden import GoldenCase
+from support.models import make_batch
+from support.small import small_detector
 
 from fastdetr_mmdet.checkpoints.classes import (
     COCO_IDS,
@@ -16,6 +16,7 @@ from fastdetr_mmdet.checkpoints.classes import (
     map_classes,
 )
 
+TWO_STAGE = "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco"
 # As instances_val2017.json lists them
 COCO_CATEGORIES = """
     1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat,
@@ -80,11 +81,16 @@ def test_the_proposals_keep_their_first_logit():
 
 
 @pytest.mark.parametrize(
-    ("rows", "classes", "kept"),
-    [(91, 91, 91), (92, 92, 92), (92, 91, 91), (80, None, 80), (80, 80, 80), (7, None, 7)],
+    ("rows", "classes", "coco_ids", "kept"),
+    [
+        *((91, 91, True, 91), (92, 92, True, 92), (92, 91, True, 91), (80, 80, True, 80)),
+        *((80, None, True, 80), (7, None, True, 7)),
+        # as many classes of one's own
+        *((91, None, False, 91), (92, None, False, 92)),
+    ],
 )
-def test_rows_that_are_kept(rows, classes, kept):
-    bias = map_classes(branches(rows), classes)["bbox_head.cls_branches.0.bias"]
+def test_rows_that_are_kept(rows, classes, coco_ids, kept):
+    bias = map_classes(branches(rows), classes, coco_ids)["bbox_head.cls_branches.0.bias"]
     assert bias.tolist() == list(range(kept))
 
 
@@ -113,18 +119,13 @@ def test_drop():
 
 def test_two_stage_detections_stay():
     """80 classes find what 91 find, but for the ids that are no category."""
-    case = GoldenCase("deformable_two_stage")
-    weights = case.convert(case.official_weights)
-    inputs, samples = case.batch()
-    config = case.model_config
-    config.num_queries = case.manifest["num_queries"]
-    outputs, found = {}, {}
+    inputs, samples = make_batch()
+    weights, outputs, found = {}, {}, {}
     for classes, limit in ((91, 10**6), (80, 100)):
-        config.bbox_head.num_classes = classes
-        config.test_cfg.max_per_img = limit
-        with torch.device("meta"):
-            model = MODELS.build(config).eval()
-        model.load_state_dict(map_classes(weights, classes), strict=True, assign=True)
+        sizes = dict(bbox_head__num_classes=classes, test_cfg__max_per_img=limit)
+        model = small_detector(TWO_STAGE, **sizes)
+        weights = weights or model.state_dict()
+        model.load_state_dict(map_classes(weights, classes))
         with torch.no_grad():
             outputs[classes] = model._forward(inputs, samples)
             found[classes] = [sample.pred_instances for sample in model.predict(inputs, samples)]
@@ -138,13 +139,6 @@ def test_two_stage_detections_stay():
         assert torch.equal(labels[ids.labels], ours.labels)
         assert torch.equal(ids.scores, ours.scores)
         assert torch.equal(ids.bboxes, ours.bboxes)
-
-
-@pytest.mark.parametrize("rows", [91, 92])
-def test_as_many_classes_of_ones_own_stay(rows):
-    """Only official weights hold COCO's ids, and of the official codes only SMCA has 92 logits."""
-    bias = map_classes(branches(rows), None, coco_ids=False)["bbox_head.cls_branches.0.bias"]
-    assert bias.tolist() == list(range(rows))
 
 
 @pytest.mark.parametrize(

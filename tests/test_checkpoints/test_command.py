@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -25,21 +23,20 @@ CONVERSIONS = [words[3:] for words in COMMANDS if words[0] == "python"]
 
 
 @pytest.mark.smoke
-def test_as_a_program(hollow, save, dst):
-    """Also that Python does not complain that the module was imported before."""
-    module = "fastdetr_mmdet.checkpoints.convert"
+def test_what_it_prints(hollow, save, dst, tmp_path, capsys):
     src = save(hollow("conditional_r50"), dict(dilation=False))
-    words = [sys.executable, "-W", "error::RuntimeWarning", "-m", module, src, dst]
-    words += ["--method", "conditional_detr", "--classes", "91"]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=dst.parent)
-    assert result.returncode == 0, result.stderr
+    options = ["--method", "conditional_detr", "--classes", "91"]
+    assert main([str(src), str(dst), *options]) == 0
+    printed = capsys.readouterr().out
     config = "configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
-    assert f"Config:\n    {config}\n" in result.stdout
-    assert result.stdout.splitlines()[-1] == (
+    assert f"Config:\n    {config}\n" in printed
+    assert printed.splitlines()[-1] == (
         f"    mim test fastdetr_mmdet {config} -C {dst} --cfg-options model.num_queries=16 "
         "model.bbox_head.num_classes=91"
     )
     assert dst.exists()
+    assert main([str(tmp_path / "no.pth"), str(dst), *options]) == 1
+    assert str(tmp_path / "no.pth") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"], ["a", "b", "--method", "detr"]])
@@ -108,9 +105,3 @@ def test_training_command_of_the_page(published):
     kept = model.load_state_dict(drop_class_branches(converted), strict=False, assign=True)
     branch = "bbox_head.cls_branches.0."
     assert kept == ([branch + "weight", branch + "bias"], [])
-
-
-def test_links_of_the_page():
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
-    assert targets
-    assert [t for t in targets if not (ROOT / "docs" / t).exists()] == []

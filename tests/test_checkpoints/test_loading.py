@@ -1,5 +1,8 @@
 """A detector gets all of its weights, or is refused in one sentence."""
 
+import os
+import pickle
+
 import pytest
 import torch
 from mmdet.apis import init_detector
@@ -9,7 +12,8 @@ from mmengine.runner import CheckpointLoader, save_checkpoint
 from support.models import randomise
 
 from fastdetr_mmdet.checkpoints import CheckpointError
-from fastdetr_mmdet.checkpoints.loading import fill, load_detector, read_content
+from fastdetr_mmdet.checkpoints.files import read_content
+from fastdetr_mmdet.checkpoints.loading import fill, load_detector
 from fastdetr_mmdet.export.__main__ import main as export
 from fastdetr_mmdet.utils.cli import UsageError
 from fastdetr_mmdet.visualize import main as visualize
@@ -116,15 +120,22 @@ def test_weights_without_a_place():
 def test_files_that_are_no_checkpoints(content, tmp_path):
     path = tmp_path / "fake.pth"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"fake.pth (is not a|is empty|is cut off)"):
+    with pytest.raises(CheckpointError, match=r"fake.pth (is no|is empty|is cut short)"):
         read_content(path)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="it holds no dict of weights"):
         read_content(path)
 
 
-@pytest.mark.parametrize("content", [b"no weights", None])
-def test_commands_refuse(content, tiny_config_file, save, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no weights", "is no file of torch.save"),
+        (pickle.dumps(os.system), "was refused"),
+        (None, "does not belong to"),
+    ],
+)
+def test_commands_refuse(content, reason, tiny_config_file, save, tmp_path, capsys):
     image = tmp_path / "image.jpg"
     image.write_bytes(b"is looked at later")
     path = save({"of.another.model": torch.zeros(1)})
@@ -133,6 +144,7 @@ def test_commands_refuse(content, tiny_config_file, save, tmp_path, capsys):
     for main, last in ((visualize, [image, "--out", tmp_path / "out"]), (export, [tmp_path / "o"])):
         assert main([str(x) for x in (tiny_config_file, path, *last)]) == 1
         said = capsys.readouterr()
-        expected = "is not a PyTorch checkpoint" if content else "does not belong to"
-        assert said.err.startswith(f"error: {path} {expected}") and said.err.count("\n") == 1
+        assert said.err.startswith(f"error: {path} {reason}") and said.err.count("\n") == 1
+        assert main([str(x) for x in ("no.py", path, *last)]) == 2
+        assert "no.py" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,14 +223,42 @@ def test_file_may_lie_anywhere_below_data_root(run, shapes, tmp_path):
     assert run(tmp_path / "moved.json", "--images", shapes / "val")[0] == 1
 
 
-def test_as_a_program(shapes, wrong):
-    """Also where the terminal has no letters for a file name."""
+PROGRAMS = """if True:
+    import json, runpy, sys, warnings
+    warnings.simplefilter("error", RuntimeWarning)  # a module that was imported before it is run
+    for name, *arguments in json.loads(sys.argv[1]):
+        sys.argv = [name, *arguments]
+        try:
+            runpy.run_module(f"fastdetr_mmdet.{name}", run_name="__main__", alter_sys=True)
+        except SystemExit as stopped:
+            print(name, "exits with", stopped.code)
+"""
+
+
+def test_as_programs(shapes, wrong, tmp_path):
+    """The commands on data and parts, one after the other to spare the imports.
+
+    Also where the terminal has no letters for a file name.
+    """
     change_annotations(
         wrong, wrong, lambda coco: coco["images"][6].update(file_name="犬\x1b[2J.jpg")
     )
-    command = [sys.executable, "-W", "error::RuntimeWarning", "-m"]
-    command += ["fastdetr_mmdet.datasets.check", wrong, "--images", shapes / "train"]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 1, result.stderr
+    commands = [
+        ["datasets.check", str(wrong), "--images", f"{shapes}/train"],
+        ["checkpoints.convert", str(wrong), str(tmp_path / "out"), "--method", "mmdet"],
+        ["datasets.shapes", str(tmp_path / "shapes"), "--train", "2", "--val", "0", "--seed", "3"],
+        ["parts", "GaussianPrior"],
+        ["export", "no.py", "no.pth", str(tmp_path / "out.onnx")],
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAMS, json.dumps(commands)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    ended = dict(re.findall(r"^(\S+) exits with (\d)$", result.stdout, re.MULTILINE))
+    expected = "datasets.check 1 checkpoints.convert 1 datasets.shapes 0 parts 0 export 2".split()
+    assert ended == dict(zip(expected[::2], expected[1::2], strict=True)), result.stderr
     assert r"image 7 (\u72ac\x1b[2J.jpg, no such file)" in result.stdout
+    assert "train: 2 images" in result.stdout and "val: 0 images (0 empty), 0" in result.stdout

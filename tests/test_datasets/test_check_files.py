@@ -80,20 +80,6 @@ def look(path, decode=False, **options):
     return look_at(str(path), Loader([LoadImageFromFile(**options)]), {}, decode)
 
 
-@pytest.mark.parametrize("decode", [False, True])
-def test_sound_and_broken_images(decode, tmp_path):
-    limit = Image.MAX_IMAGE_PIXELS
-    for name, content in SOUND.items():
-        (tmp_path / name).write_bytes(content)
-        found = look(tmp_path / name, decode)
-        assert (found.size, found.problem, found.orientation) == ((WIDTH, HEIGHT), "", 1), name
-    for name, (content, problem) in BROKEN.items():
-        (tmp_path / name).write_bytes(content)
-        found = look(tmp_path / name, decode)
-        assert found.problem == problem and found.note, name
-    assert limit == Image.MAX_IMAGE_PIXELS
-
-
 def test_damage_in_the_middle_takes_decoding(tmp_path):
     middle = len(PNG) // 2
     (tmp_path / "image").write_bytes(PNG[:middle] + bytes(40) + PNG[middle + 40 :])
@@ -170,9 +156,10 @@ def check(coco, images, **options):
     return report, sizes, found
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_all_kinds(tmp_path, workers, monkeypatch):
+@pytest.mark.parametrize("decode, workers", [(False, 1), (True, 3)])
+def test_all_kinds(tmp_path, decode, workers, monkeypatch):
     monkeypatch.setattr(files_module, "_BATCH", 5)
+    limit = Image.MAX_IMAGE_PIXELS
     contents = {name: content for name, (content, _) in BROKEN.items()} | SOUND
     contents |= {"turned": encode("JPEG", 6), "flipped": encode("JPEG", 2)}
     for name, content in contents.items():
@@ -182,13 +169,20 @@ def test_all_kinds(tmp_path, workers, monkeypatch):
     coco["images"][-3]["width"] += 1  # flipped
     done = []
     report, sizes, found = check(
-        coco, tmp_path, workers=workers, progress=lambda *now: done.append(now)
+        coco,
+        tmp_path,
+        decode=decode,
+        workers=workers,
+        progress=lambda *now: done.append(now),
     )
     expected = {"file-missing": ["missing", "folder"], "file-turned": ["turned"]}
     expected["file-size"] = ["flipped"]
     for name, (_, problem) in BROKEN.items():
         expected.setdefault(problem, []).append(name)
     assert found == expected
+    names = [sizes.get(n) and image["file_name"] for n, image in enumerate(coco["images"])]
+    assert {sizes[names.index(name)] for name in SOUND} == {(WIDTH, HEIGHT)}
+    assert limit == Image.MAX_IMAGE_PIXELS
     assert done == [(n, len(contents)) for n in range(1, len(contents) + 1)]
     for words in ("60 x 40, as loaded 40 x 60, EXIF orientation 6", "image 26 (missing,"):
         assert words in report.text()

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,7 +15,6 @@ from fastdetr_mmdet.datasets.shapes import write as write_module
 from fastdetr_mmdet.datasets.shapes.__main__ import main
 from fastdetr_mmdet.datasets.shapes.scene import Item, Stage, compose
 
-ROOT = Path(__file__).parents[2]
 # Of 40 and 3 images with seed 0
 DIGESTS = {
     "train": "d8090dc4886ec124416cf7c9f611ef3e93fccc6119771244c9573484a1802f83",
@@ -153,22 +149,6 @@ def test_numbers_out_of_range_are_refused(tmp_path, arguments):
     assert not (tmp_path / "out").exists()
 
 
-def test_command_line(tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "fastdetr_mmdet.datasets.shapes", str(out)]
-    done = subprocess.run(
-        [*command, "--train", "2", "--val", "0", "--seed", "3"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "train: 2 images" in done.stdout and "val: 0 images (0 empty), 0 boxes" in done.stdout
-    write_shapes(tmp_path / "same", train=2, val=0, seed=3)
-    assert read_all(out) == read_all(tmp_path / "same")
-
-
 # Annotations
 
 
@@ -225,7 +205,7 @@ def test_polygons_keep_holes_and_parts():
 
 def test_every_object_is_readable():
     hidden = 0
-    for scene in (compose(0, "train", index) for index in range(60)):
+    for scene in (compose(0, "train", index) for index in range(25)):
         claimed = np.zeros(scene.image.shape[:2], int)
         for item in scene.objects:
             claimed += item.mask
@@ -235,7 +215,7 @@ def test_every_object_is_readable():
             assert np.ptp(np.argwhere(item.mask), axis=0).min() >= 3
             hidden += item.mask.sum() < item.full_area
         assert claimed.max() <= 1
-    assert hidden > 15  # occlusion does happen
+    assert hidden > 6  # occlusion does happen
 
 
 # Placement

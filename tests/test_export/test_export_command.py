@@ -6,48 +6,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 from support.onnx_recipe import run_example
 from support.runs import val_images
 
+from fastdetr_mmdet.checkpoints import loading
 from fastdetr_mmdet.export import __main__ as command
-from fastdetr_mmdet.export import errors
+from fastdetr_mmdet.export import onnx_file
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_run, tmp_path_factory):
+def stretched(tiny_run, tmp_path_factory):
     """A two-stage detector with deformable attention, fixed to one image of 64 x 64."""
     path = tmp_path_factory.mktemp("export") / "detector.onnx"
     arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(path), "--benchmark"]
-    assert command.main(arguments) == 0
+    option = "test_dataloader.dataset.pipeline.1.keep_ratio=False"
+    assert command.main([*arguments, "--cfg-options", option]) == 0
     return path
 
 
-def test_file_is_fixed_to_the_test_scale(exported):
-    images, sizes = onnxruntime.InferenceSession(exported).get_inputs()
+def test_file_is_fixed_to_the_test_scale(stretched):
+    (images,) = onnxruntime.InferenceSession(stretched).get_inputs()
     assert images.shape == [1, 3, 64, 64]
-    assert (sizes.name, sizes.shape) == ("image_sizes", [1, 2])
 
 
-@pytest.mark.parametrize("canvas", [True, False], ids=["padded", "stretched"])
-def test_example_of_the_page(canvas, exported, tiny_run, tmp_path):
-    """Run as it stands; it finds what mmdet finds, in pixels of the file."""
+def test_example_of_the_page(stretched, tiny_run):
+    """Run as it stands; it finds what mmdet finds. On padded images: tests/test_deployment.py."""
     config = Config.fromfile(tiny_run.config)
-    if canvas:
-        config.model.data_preprocessor.pad_size_divisor = 64
-    else:
-        config.test_dataloader.dataset.pipeline[1].keep_ratio = False
-        exported = tmp_path / "detector.onnx"
-        arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(exported)]
-        option = "test_dataloader.dataset.pipeline.1.keep_ratio=False"
-        assert command.main([*arguments, "--cfg-options", option]) == 0
+    config.test_dataloader.dataset.pipeline[1].keep_ratio = False
     detector = init_detector(config, str(tiny_run.checkpoint), device="cpu")
     for picture in val_images(tiny_run.data_root):
-        names = run_example(exported, picture)
+        names = run_example(stretched, picture)
         found = inference_detector(detector, picture).pred_instances
         np.testing.assert_allclose(names["scores"], found.scores, atol=1e-4)
         np.testing.assert_allclose(names["boxes"], found.bboxes, atol=0.1)
@@ -55,7 +47,7 @@ def test_example_of_the_page(canvas, exported, tiny_run, tmp_path):
 
 
 def test_packages_are_named(tiny_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(errors, "PACKAGES", ("onnx", "not_installed_here"))
+    monkeypatch.setattr(onnx_file, "PACKAGES", ("onnx", "not_installed_here"))
     assert importlib.util.find_spec("not_installed_here") is None
     out = tmp_path / "detector.onnx"
     assert command.main([str(tiny_run.config), str(tiny_run.checkpoint), str(out)]) == 1
@@ -65,31 +57,10 @@ def test_packages_are_named(tiny_run, tmp_path, monkeypatch, capsys):
     assert not out.exists()
 
 
-class Hostile:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.mkdir, (str(self.path),)
-
-
-def test_hostile_checkpoint_is_refused(tiny_run, tmp_path, capsys):
-    checkpoint, proof = tmp_path / "hostile.pth", tmp_path / "proof"
-    torch.save(dict(state_dict={}, meta=Hostile(proof)), checkpoint)
-    out = tmp_path / "detector.onnx"
-    assert command.main([str(tiny_run.config), str(checkpoint), str(out)]) == 1
-    assert "hostile.pth was refused: reading it would run" in capsys.readouterr().err
-    assert not proof.exists() and not out.exists()
-
-
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
 def test_sources_are_not_overwritten(tiny_run, tmp_path, which, linked, monkeypatch, capsys):
-    monkeypatch.setattr(command, "_load", None)  # not even read
+    monkeypatch.setattr(loading, "load_detector", None)  # not even read
     sources = [shutil.copy(path, tmp_path) for path in (tiny_run.config, tiny_run.checkpoint)]
     out = Path(sources[which])
     before = out.read_bytes()
@@ -99,11 +70,3 @@ def test_sources_are_not_overwritten(tiny_run, tmp_path, which, linked, monkeypa
     assert command.main([*map(str, sources), str(out)]) == 2
     assert str(out) in capsys.readouterr().err
     assert Path(sources[which]).read_bytes() == before
-
-
-@pytest.mark.parametrize("which, what", [(0, "config"), (1, "checkpoint")])
-def test_missing_file(tiny_run, tmp_path, which, what, capsys):
-    arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(tmp_path / "detector.onnx")]
-    arguments[which] = "nowhere.py"
-    assert command.main(arguments) == 2
-    assert f"{what} nowhere.py" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from functools import cached_property
 from typing import Any
 
 from .kinds import KINDS, Kind
@@ -19,21 +19,24 @@ class Finding:
 
     Args:
         kind: What it is.
-        subject: List that ``positions`` point into: "images", "annotations", "categories"; or ""
+        subject: List that the positions point into: "images", "annotations", "categories"; or ""
             for the file or config as a whole.
-        positions: Of the entries in that list.
-        notes: What to say about each entry besides its id; or about the file as a whole.
+        entries: Position in that list (-1 for the file as a whole), and what to say besides the id.
     """
 
     kind: Kind
     subject: str
-    positions: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    entries: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         """Number of entries."""
-        return len(self.notes)
+        return len(self.entries)
+
+    @property
+    def positions(self) -> list[int]:
+        """Of the entries in their list."""
+        return [position for position, _ in self.entries] if self.subject else []
 
 
 class Report:
@@ -51,14 +54,11 @@ class Report:
         self.images = images
         self.findings: dict[str, Finding] = {}
         self.skipped = 0  # boxes that mmdet's CocoDataset drops while it loads
-        self._files: dict[Any, Any] | None = None  # file names by image id
 
     def add(self, kind: str, subject: str = "", position: int = -1, note: str = "") -> None:
         """Add an entry, or with no subject a note on the file as a whole, to a kind."""
         finding = self.findings.setdefault(kind, Finding(KINDS[kind], subject))
-        if subject:
-            finding.positions.append(position)
-        finding.notes.append(note)
+        finding.entries.append((position, note))
 
     def positions(self, kind: str) -> list[int]:
         """Where a kind was found."""
@@ -93,10 +93,9 @@ class Report:
         return f"{finding.kind.what}: {finding.count} ({self._examples(finding)})"
 
     def _examples(self, finding: Finding) -> str:
-        places = zip_longest(finding.positions[:EXAMPLES], finding.notes[:EXAMPLES])
         named = [
-            note if position is None else self.name(finding.subject, position, note)
-            for position, note in places
+            self.name(finding.subject, position, note) if finding.subject else note
+            for position, note in finding.entries[:EXAMPLES]
         ]
         return "; ".join(named) + ("; ..." if finding.count > EXAMPLES else "")
 
@@ -109,20 +108,19 @@ class Report:
             own_id = shown(entry["id"], 40)
         label = entry.get("name" if subject == "categories" else "file_name")
         more = [shown(label)] if isinstance(label, str) and subject != "annotations" else []
-        if subject == "annotations" and entry.get("image_id") is not None:
-            more = [f"image {shown(entry['image_id'], 40)}", self._file_of(entry["image_id"])]
+        image_id = entry.get("image_id") if subject == "annotations" else None
+        if image_id is not None:
+            file = self._files.get(image_id) if isinstance(image_id, (int, str)) else None
+            more = [f"image {shown(image_id, 40)}", "" if file is None else shown(file)]
         more = [part for part in (*more, note) if part]
         what = "category" if subject == "categories" else subject[:-1]
         return f"{what} {own_id}" + (f" ({', '.join(more)})" if more else "")
 
-    def _file_of(self, image_id: Any) -> str:
-        if self._files is None:
-            self._files = {}
-            for entry in self.coco["images"]:
-                if isinstance(entry, dict) and isinstance(entry.get("id"), (int, str)):
-                    self._files.setdefault(entry["id"], entry.get("file_name"))
-        file = self._files.get(image_id) if isinstance(image_id, (int, str)) else None
-        return "" if file is None else shown(file)
+    @cached_property
+    def _files(self) -> dict[int | str, Any]:
+        """File names by image id; of several images with one id, the first one's."""
+        images = [entry for entry in reversed(self.coco["images"]) if isinstance(entry, dict)]
+        return {e["id"]: e.get("file_name") for e in images if isinstance(e.get("id"), (int, str))}
 
     def text(self, allowed: Collection[str] = ()) -> str:
         """The table of the command line."""
@@ -166,44 +164,37 @@ class Report:
             f"{'; '.join(parts) or 'nothing wrong found'}. See docs/data_check.md."
         )
 
-    # ----------------------------------------------------------------------------------------------
-    # JSON
-
     def to_dict(self, allowed: Collection[str] = ()) -> dict[str, Any]:
-        """Everything, with all entries of every finding."""
+        """Everything, with all entries of every finding, for JSON."""
         return {
             "file": self.source,
             **{key: len(self.coco[key]) for key in LISTS},
             "boxes_skipped_in_training": self.skipped,
             "findings": [
                 {
-                    "kind": finding.kind.name,
-                    "severity": finding.kind.severity,
-                    "stops_training": finding.kind.stops,
-                    "allowed": finding.kind.name in allowed,
-                    "what": finding.kind.what,
-                    "training": finding.kind.training,
+                    "kind": kind.name,
+                    "severity": kind.severity,
+                    "stops_training": kind.stops,
+                    "allowed": kind.name in allowed,
+                    "what": kind.what,
+                    "training": kind.training,
                     "count": finding.count,
-                    "entries": [
-                        self._entry(finding.subject, position, note)
-                        for position, note in zip_longest(finding.positions, finding.notes)
-                    ],
+                    "entries": [self._entry(finding.subject, *entry) for entry in finding.entries],
                 }
                 for finding in self.ordered()
+                for kind in (finding.kind,)
             ],
         }
 
-    def _entry(self, subject: str, position: int | None, note: str) -> dict[str, Any]:
-        more = {"note": note} if note else {}
-        if position is None:
-            return more
-        entry = self.coco[subject][position]
-        named = {
-            key: entry[key]
-            for key in ("id", "image_id", "file_name", "name")
-            if isinstance(entry, dict) and isinstance(entry.get(key), (int, str))
-        }
-        return {"list": subject, "position": position, **named, **more}
+    def _entry(self, subject: str, position: int, note: str) -> dict[str, Any]:
+        found: dict[str, Any] = {"note": note} if note else {}
+        if subject:
+            entry = self.coco[subject][position]
+            values = entry if isinstance(entry, dict) else {}
+            keys = ("id", "image_id", "file_name", "name")
+            named = {key: values[key] for key in keys if isinstance(values.get(key), (int, str))}
+            found = {"list": subject, "position": position, **named, **found}
+        return found
 
 
 def _counted(findings: list[Finding], word: str) -> str:

@@ -23,18 +23,6 @@ def _polar(radii: np.ndarray) -> np.ndarray:
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-def _disc(rng: np.random.Generator) -> Outline:
-    return [_polar(np.ones(72))]
-
-
-def _square(rng: np.random.Generator) -> Outline:
-    return [_polar(np.ones(4))]
-
-
-def _triangle(rng: np.random.Generator) -> Outline:
-    return [_polar(np.ones(3))]
-
-
 def _star(rng: np.random.Generator) -> Outline:
     # Five or six points: with four a star would look like a cross.
     points = rng.integers(5, 7)
@@ -50,17 +38,13 @@ def _cross(rng: np.random.Generator) -> Outline:
     return [np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])]
 
 
-def _ring(rng: np.random.Generator) -> Outline:
-    return [_polar(np.ones(72)), _polar(np.full(72, rng.uniform(0.5, 0.7)))]
-
-
 _CLASS_OUTLINES: dict[str, Callable[[np.random.Generator], Outline]] = {
-    "disc": _disc,
-    "square": _square,
-    "triangle": _triangle,
+    "disc": lambda rng: [_polar(np.ones(72))],
+    "square": lambda rng: [_polar(np.ones(4))],
+    "triangle": lambda rng: [_polar(np.ones(3))],
     "star": _star,
     "cross": _cross,
-    "ring": _ring,
+    "ring": lambda rng: [_polar(np.ones(72)), _polar(np.full(72, rng.uniform(0.5, 0.7)))],
 }
 CLASSES = tuple(_CLASS_OUTLINES)
 
@@ -108,11 +92,6 @@ def no_class_outline(rng: np.random.Generator) -> Outline:
     return _NO_CLASS_OUTLINES[rng.integers(len(_NO_CLASS_OUTLINES))](rng)
 
 
-def _rotation(angle: float) -> np.ndarray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, -sin], [sin, cos]])
-
-
 def _area(contour: np.ndarray) -> float:
     x, y = contour.T
     return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
@@ -131,8 +110,11 @@ def view(
         rng: Source of the random choices.
     """
     stretch = np.exp(rng.uniform(-1, 1) * np.log(4 / 3) / 2)
-    turn, direction = rng.uniform(0, 2 * np.pi, 2)
-    matrix = _rotation(direction) @ np.diag([stretch, 1 / stretch]) @ _rotation(turn)
+    turn, direction = (
+        np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        for angle in rng.uniform(0, 2 * np.pi, 2)
+    )
+    matrix = direction @ np.diag([stretch, 1 / stretch]) @ turn
     slope = rng.uniform(-0.1, 0.1, 2)
     seen = []
     for contour in outline:

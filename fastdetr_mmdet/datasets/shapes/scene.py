@@ -5,13 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import paint
-from .outlines import (
-    CLASSES,
-    class_outline,
-    no_class_outline,
-    rasterise,
-    view,
-)
+from .outlines import CLASSES, class_outline, no_class_outline, rasterise, view
 
 SPLITS = ("train", "val")
 

@@ -80,13 +80,9 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
             annotations.append(annotation(item, len(annotations) + 1, image_id))
         if not quiet and (index + 1) % _PROGRESS_STEP == 0:
             print(f"{split}: {index + 1} of {count} images", flush=True)
+    version, about = str(GENERATOR_VERSION), "fastdetr_mmdet shapes"
     coco = {
-        "info": {
-            "description": "fastdetr_mmdet shapes",
-            "version": str(GENERATOR_VERSION),
-            "split": split,
-            "seed": seed,
-        },
+        "info": {"description": about, "version": version, "split": split, "seed": seed},
         "licenses": [],
         "images": images,
         "annotations": annotations,
@@ -121,13 +117,8 @@ def write_shapes(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be 0 or more and below 2**32, got {seed}.")
     out = Path(out)
-    stamp = {
-        "generator": "fastdetr_mmdet.datasets.shapes",
-        "version": GENERATOR_VERSION,
-        "train": train,
-        "val": val,
-        "seed": seed,
-    }
+    stamp = {"generator": "fastdetr_mmdet.datasets.shapes", "version": GENERATOR_VERSION}
+    stamp |= {"train": train, "val": val, "seed": seed}
     if not _may_write(out, stamp):
         return
     (out / "annotations").mkdir(parents=True, exist_ok=True)
