@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 
 from ..utils.cli import CfgOptions, command, natural_int, positive_int, unit_float
 from .settings import Settings
@@ -23,13 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("work_dirs", nargs="+", metavar="WORK_DIR", help="of a run, or a folder of several")
     add("--out", default="report.html", metavar="FILE", help="file to write (%(default)s)")
-    add("--no-predictions", action="store_true", help="curves and configs only; quick")
+    add("--no-predictions", action="store_false", dest="predictions",
+        help="curves and configs only; quick")  # fmt: skip
     add("--max-images", type=positive_int, metavar="N", help="evaluate the first N images only")
     add("--checkpoint", choices=("best", "last"), default=default.checkpoint,
         help="which one of a run (%(default)s; without a best one, the last)")  # fmt: skip
     add("--min-score", type=unit_float, default=default.min_score, metavar="S",
         help="boxes below are neither drawn nor counted as errors (%(default)s)")  # fmt: skip
-    add("--samples", type=natural_int, default=default.images, metavar="N",
+    add("--samples", type=natural_int, default=default.images, metavar="N", dest="images",
         help="images with boxes beside ground truth (%(default)s)")  # fmt: skip
     add("--sheets", type=natural_int, default=default.sheets, metavar="N",
         help="attention contact sheets per run (%(default)s)")  # fmt: skip
@@ -42,16 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from .build import make_report
 
-    settings = Settings(
-        predictions=not args.no_predictions,
-        max_images=args.max_images,
-        images=args.samples,
-        sheets=args.sheets,
-        examples=args.examples,
-        min_score=args.min_score,
-        checkpoint=args.checkpoint,
-        device=args.device,
-    )
+    names = [field.name for field in fields(Settings) if hasattr(args, field.name)]
+    settings = Settings(**{name: getattr(args, name) for name in names})
     show = functools.partial(print, flush=True)
     make_report(args.work_dirs, args.out, settings, args.cfg_options, show)
 

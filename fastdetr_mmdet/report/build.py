@@ -74,11 +74,7 @@ def make_report(
             _evaluate(run, settings, cfg_options or {}, lambda text: progress(f"    {text}"))
         for note in run.notes[known:]:
             progress(f"    {note}")
-    page = make_page(
-        runs, datetime.now(), settings.predictions, settings.images, settings.examples,
-        settings.min_score,
-    )  # fmt: skip
-    content = page.encode("utf-8", "replace")
+    content = make_page(runs, datetime.now(), settings).encode("utf-8", "replace")
     write_atomically(out, content)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     progress(f"{out}: {count}, {len(content) / 1e6:.1f} MB")
@@ -99,9 +95,8 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
         checkpoint = find_checkpoint(run.work_dir, settings.checkpoint)
         config = _load_config(run, options)
         progress(f"{checkpoint.name} on its validation set ...")
-        run.evaluation = evaluate(
-            config, checkpoint, settings.max_images, settings.device, progress
-        )
+        images, device = settings.max_images, settings.device
+        run.evaluation = evaluate(config, checkpoint, images, device, progress)
     except UserError as error:
         run.notes.append(f"No boxes, errors or attention are shown. {error}")
     except EmbeddedConfigError as error:

@@ -18,6 +18,7 @@ from ..utils.run_history import RunHistory
 from ..version import __version__
 from .runs import Run
 from .samples import ERRORS, find_errors, make_samples, score_hint
+from .settings import Settings
 
 SECTIONS = {
     "runs": "Runs",
@@ -43,39 +44,30 @@ _IGNORED = ("work_dir", "derived_keys")
 Captioned = list[tuple[str, Markup]]
 
 
-def make_page(
-    runs: Sequence[Run],
-    written: datetime,
-    predictions: bool,
-    images: int,
-    examples: int,
-    min_score: float,
-) -> str:
+def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str:
     """The report as one HTML file that needs no other.
 
     Args:
         runs: What to report, in the order of the colours.
         written: Printed at the top.
-        predictions: Whether checkpoints were to be run; else there are no sections of pictures.
-        images: Samples per data set.
-        examples: Of each group of errors and run.
-        min_score: Boxes below are neither drawn nor counted.
+        settings: Without predictions there are no sections of pictures.
     """
+    min_score = settings.min_score
     evaluated = [run for run in runs if run.evaluation is not None]
     datasets: dict[str, list[Run]] = {}
     for run in evaluated:
         assert run.evaluation is not None
         datasets.setdefault(run.evaluation.dataset, []).append(run)
     left_out = {"config"} if len(runs) < 2 else set()
-    if not predictions:
+    if not settings.predictions:
         left_out |= {"samples", "errors", "attention"}
-    errors = [find_errors(run, examples, min_score) for run in evaluated]
+    errors = [find_errors(run, settings.examples, min_score) for run in evaluated]
     return _environment().get_template("page.html").render(
         sections={key: title for key, title in SECTIONS.items() if key not in left_out},
         runs=runs,
         written=written,
         version=__version__,
-        predictions=predictions,
+        predictions=settings.predictions,
         min_score=min_score,
         evaluated=evaluated,
         charts=list(_learning_curves(runs)),
@@ -85,7 +77,7 @@ def make_page(
         configured=[run for run in runs if run.config is not None],
         differences=config_differences([run.config for run in runs if run.config is not None]),
         datasets={
-            name: (own, list(make_samples(own, images, min_score)))
+            name: (own, list(make_samples(own, settings.images, min_score)))
             for name, own in datasets.items()
         },
         hints=[hint for run in evaluated if (hint := score_hint(run, min_score))],

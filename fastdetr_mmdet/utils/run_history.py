@@ -15,7 +15,8 @@ PROGRESS = "progress.json"  # written by TrainingProgressHook
 # 2026/11/21 14:36:54 - mmengine - INFO - Epoch(train)  [1][32/64]  lr: ...
 _LINE = re.compile(
     r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - \S+ - INFO - "
-    r"(Epoch|Iter)\((train|val)\) *(?:\[ *(\d+)\])?\[ *(\d+)/ *(\d+)\]"
+    r"(Epoch|Iter)\((train|val)\) *(?:\[ *(\d+)\])?\[ *(\d+)/ *(\d+)\]",
+    re.MULTILINE,
 )
 _STAMP = "%Y/%m/%d %H:%M:%S"
 _TRAIN_LINE = re.compile(r" - (?:Epoch|Iter)\(train\)|Checkpoints will be saved to")
@@ -102,12 +103,10 @@ class RunHistory:
         history._read_epochs(work_dir)
         sessions = []
         for vis_data in sorted(work_dir.glob("*/vis_data")):
-            session = _read_session(vis_data.parent)
+            session = _Session(vis_data.parent)
             history.notes += [f"{session.name}: {note}" for note in session.notes]
             if session.rows:
                 sessions.append(session)
-            elif session.is_training:
-                history.notes.append(f"{session.name}: this session logged nothing.")
         history._add_curves(history._join(sessions))
         return history
 
@@ -201,137 +200,118 @@ class _Row:
     is_train: bool
 
 
-@dataclass
 class _Session:
-    """One start of the program: its rows in order of time, and what was wrong with its log."""
+    """One start of the program.
 
-    name: str
-    rows: list[_Row] = field(default_factory=list)
-    unit: str = "epoch"
-    is_training: bool = False
-    notes: list[str] = field(default_factory=list)
+    Attributes:
+        unit: What its rows count: ``epoch`` or ``iteration``.
+        rows: Of training and validation, in order of time; empty if it did not train.
+        notes: What is wrong with its log.
+    """
 
-
-@dataclass
-class _Clock:
-    """When rows were logged, from the text log; empty without one."""
-
-    train: dict[int, datetime] = field(default_factory=dict)  # by iteration since the start
-    val: dict[int, datetime] = field(default_factory=dict)  # by epoch, or by iteration
-    epoch_length: int = 0
-
-
-def _read_session(folder: Path) -> _Session:
-    """Read ``vis_data/scalars.json`` (else any JSON there) and the times of the text log."""
-    session = _Session(folder.name)
-    texts = [path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.log"))]
-    rows = _read_rows(folder / "vis_data", session)
-    train = [row for row in rows if _is_number(row.get("loss")) and _is_number(row.get("iter"))]
-    session.is_training = bool(train) or any(_TRAIN_LINE.search(text) for text in texts)
-    if train:
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self.rows: list[_Row] = []
+        self.notes: list[str] = []
+        texts = [path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.log"))]
+        logged = self._read_scalars(folder / "vis_data")
+        train = [r for r in logged if _is_number(r.get("loss")) and _is_number(r.get("iter"))]
         by_epoch = all(_is_number(row.get("epoch")) for row in train)
-        session.unit = "epoch" if by_epoch else "iteration"
-        clock = _read_clock(texts)
-        found = _train_rows(train, clock, by_epoch)
-        found += _val_rows([row for row in rows if "loss" not in row], clock, found)
-        session.rows = sorted(found, key=lambda row: (row.minutes, row.progress))
-    return session
+        self.unit = "epoch" if by_epoch else "iteration"
+        if train:
+            self._read_clock("\n".join(texts))
+            length = (self._length or _epoch_length(train)) if by_epoch else 0
+            self.rows = self._train_rows(train, length)
+            self.rows += self._val_rows([row for row in logged if "loss" not in row])
+            self.rows.sort(key=lambda row: (row.minutes, row.progress))
+        elif any(_TRAIN_LINE.search(text) for text in texts):
+            self.notes.append("this session logged nothing.")
 
+    def _read_scalars(self, folder: Path) -> list[dict[str, Any]]:
+        """The rows of ``scalars.json``, else of any JSON there."""
+        scalars = folder / "scalars.json"
+        rows, broken = [], 0
+        for path in [scalars] if scalars.is_file() else sorted(folder.glob("*.json")):
+            for line in filter(str.strip, path.read_text("utf-8", "replace").splitlines()):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if isinstance(row, dict) and _is_number(row.get("step")):
+                    rows.append(row)
+                else:
+                    broken += 1
+        if broken:
+            lines = "line of the log is" if broken == 1 else "lines of the log are"
+            self.notes.append(f"{broken} {lines} cut off or unreadable, and left out.")
+        return rows
 
-def _read_rows(folder: Path, session: _Session) -> list[dict[str, Any]]:
-    scalars = folder / "scalars.json"
-    rows, broken = [], 0
-    for path in [scalars] if scalars.is_file() else sorted(folder.glob("*.json")):
-        for line in path.read_text("utf-8", "replace").splitlines():
+    def _read_clock(self, text: str) -> None:
+        """When rows were logged, as the text log tells; nothing without one."""
+        self._trained_at: dict[int, datetime] = {}  # by iteration since the start
+        self._validated_at: dict[int, datetime] = {}  # by epoch, or by iteration
+        self._length = 0  # iterations of an epoch
+        for stamp, kind, mode, epoch, inner, number in _LINE.findall(text):
             try:
-                row = json.loads(line or "null")
-            except ValueError:
-                row = "broken"
-            if isinstance(row, dict) and _is_number(row.get("step")):
-                rows.append(row)
-            elif line.strip():
-                broken += 1
-    if broken:
-        lines = "line of the log is" if broken == 1 else "lines of the log are"
-        session.notes.append(f"{broken} {lines} cut off or unreadable, and left out.")
-    return rows
+                time = datetime.strptime(stamp, _STAMP)
+            except ValueError:  # digits that are not a date
+                continue
+            if mode == "val":
+                if epoch and inner == number:  # the row with the metrics comes last
+                    self._validated_at[int(epoch)] = time
+            elif kind == "Epoch" and epoch:
+                self._length = int(number)
+                self._trained_at[(int(epoch) - 1) * self._length + int(inner)] = time
+            else:
+                self._trained_at[int(inner)] = time
 
+    def _train_rows(self, rows: Sequence[dict[str, Any]], length: int) -> list[_Row]:
+        first = int(rows[0]["iter"])
+        # the iterations before the first row are part of the session
+        since = first
+        if length:
+            since = first - (int(rows[0]["epoch"]) - 1) * length
+        elif len(rows) > 1:
+            since = min(first, int(rows[1]["iter"]) - first or first)
+        lead = seconds = max(since, 1) * _seconds(rows[0])
+        begin, before = self._trained_at.get(first), first
+        found = []
+        for row in rows:
+            iteration = int(row["iter"])
+            stamp = self._trained_at.get(iteration)
+            if stamp is not None and begin is not None:
+                seconds = max(lead + (stamp - begin).total_seconds(), seconds)
+            else:  # no text log: the mean time of an iteration, which leaves out validations
+                seconds += max(iteration - before, 0) * _seconds(row)
+            before = iteration
+            losses = {
+                name: float(value)
+                for name, value in row.items()
+                if (name == "loss" or name.startswith("loss_")) and _is_number(value)
+            }
+            found.append(_Row(iteration / (length or 1), seconds / 60, losses, True))
+        return found
 
-def _read_clock(texts: Sequence[str]) -> _Clock:
-    clock = _Clock()
-    for line in (line for text in texts for line in text.splitlines()):
-        found = _LINE.match(line)
-        if found is None:
-            continue
-        stamp, kind, mode, epoch, inner, number = found.groups()
-        try:
-            time = datetime.strptime(stamp, _STAMP)
-        except ValueError:  # digits that are not a date
-            continue
-        if mode == "val":
-            if epoch and inner == number:  # the row with the metrics comes last
-                clock.val[int(epoch)] = time
-        elif kind == "Epoch" and epoch:
-            clock.epoch_length = int(number)
-            clock.train[(int(epoch) - 1) * int(number) + int(inner)] = time
-        else:
-            clock.train[int(inner)] = time
-    return clock
-
-
-def _train_rows(rows: Sequence[dict[str, Any]], clock: _Clock, by_epoch: bool) -> list[_Row]:
-    length = (clock.epoch_length or _epoch_length(rows)) if by_epoch else 0
-    first = int(rows[0]["iter"])
-    # the iterations before the first row are part of the session
-    if length:
-        since = first - (int(rows[0]["epoch"]) - 1) * length
-    else:
-        since = min(first, int(rows[1]["iter"]) - first or first) if len(rows) > 1 else first
-    seconds = max(since, 1) * _seconds(rows[0])
-    begin, lead, before = clock.train.get(first), seconds, first
-    found = []
-    for row in rows:
-        iteration = int(row["iter"])
-        stamp = clock.train.get(iteration)
-        if stamp is not None and begin is not None:
-            seconds = max(lead + (stamp - begin).total_seconds(), seconds)
-        else:  # no text log: the mean time of an iteration, which leaves out validations
-            seconds += max(iteration - before, 0) * _seconds(row)
-        before = iteration
-        losses = {
-            name: float(value)
-            for name, value in row.items()
-            if (name == "loss" or name.startswith("loss_")) and _is_number(value)
-        }
-        found.append(_Row(iteration / (length or 1), seconds / 60, losses, True))
-    return found
-
-
-def _val_rows(rows: Sequence[dict[str, Any]], clock: _Clock, train: Sequence[_Row]) -> list[_Row]:
-    begin, lead = min(clock.train.values(), default=None), train[0].minutes
-    found = []
-    for row in rows:
-        metrics = {n: float(v) for n, v in row.items() if "/" in n and _is_number(v)}
-        if not metrics:
-            continue
-        progress = float(row["step"])
-        stamp = clock.val.get(int(progress))
-        if stamp is not None and begin is not None:
-            minutes = lead + max((stamp - begin).total_seconds(), 0.0) / 60
-        else:
-            done = [row.minutes for row in train if row.progress <= progress + 1e-6]
-            minutes = max(done, default=lead)
-        found.append(_Row(progress, minutes, metrics, False))
-    return found
+    def _val_rows(self, rows: Sequence[dict[str, Any]]) -> list[_Row]:
+        begin, lead = min(self._trained_at.values(), default=None), self.rows[0].minutes
+        found = []
+        for row in rows:
+            metrics = {n: float(v) for n, v in row.items() if "/" in n and _is_number(v)}
+            progress = float(row["step"])
+            stamp = self._validated_at.get(int(progress))
+            if stamp is not None and begin is not None:
+                minutes = lead + max((stamp - begin).total_seconds(), 0.0) / 60
+            else:
+                done = [r.minutes for r in self.rows if r.progress <= progress + 1e-6]
+                minutes = max(done, default=lead)
+            if metrics:
+                found.append(_Row(progress, minutes, metrics, False))
+        return found
 
 
 def _epoch_length(rows: Sequence[dict[str, Any]]) -> int:
     """Iterations per epoch as the rows tell it: exact if the last one of an epoch is logged."""
-    last: dict[int, int] = {}
-    for row in rows:
-        epoch = int(row["epoch"])
-        last[epoch] = max(last.get(epoch, 0), int(row["iter"]))
-    return max(-(-iteration // max(epoch, 1)) for epoch, iteration in last.items())
+    return max(-(-int(row["iter"]) // max(int(row["epoch"]), 1)) for row in rows)
 
 
 def _seconds(row: dict[str, Any]) -> float:
