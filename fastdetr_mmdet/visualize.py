@@ -12,14 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .utils.cli import (
-    CfgOptions,
-    UsageError,
-    UserError,
-    command,
-    positive_int,
-    refuse_to_overwrite,
-)
+from .utils.cli import CfgOptions, UsageError, UserError, command, positive_int, refuse_to_overwrite
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -51,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pictures = {f"{name}.png": draw_contact_sheet(inspected, args.layer)}
         for index, query in enumerate(inspected.queries):
             label = re.sub(r"\W+", "-", inspected.name(query.label)).strip("-")
-            pictures[f"{name}_{index + 1}_{label}.png"] = draw_detection(
-                inspected, index, args.layer
-            )
+            page = draw_detection(inspected, index, args.layer)
+            pictures[f"{name}_{index + 1}_{label}.png"] = page
         for file, picture in pictures.items():
             imwrite(picture[..., ::-1], str(args.out / file))
             print(args.out / file, flush=True)
@@ -64,41 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.visualize",
-        description="Show where the surest queries of a trained FastDETR looked: one page per "
+        description="Show where the top-scoring queries of a trained FastDETR looked: one page per "
         "detection and one contact sheet per image.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="the model's config file")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="its weights")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them"
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write to")
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="the model's config file")
+    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
+    add("--out", required=True, type=Path, metavar="DIR", help="where to write to")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--top", type=positive_int, default=5, metavar="K", help="how many detections (default: 5)"
-    )
-    which.add_argument(
-        "--query",
-        type=int,
-        nargs="+",
-        action="extend",
-        metavar="N",
-        help="these queries instead, counted from 0",
-    )
-    parser.add_argument(
-        "--layer",
-        type=int,
-        metavar="L",
-        help="decoder layer whose attention is shown, counted from 1 (default: the last)",
-    )
-    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="changes of the config, as for `mim test`",
-    )
+    which.add_argument("--top", type=positive_int, default=5, metavar="K",
+                       help="how many detections (default: 5)")  # fmt: skip
+    which.add_argument("--query", type=int, nargs="+", action="extend", metavar="N",
+                       help="these queries instead, counted from 0")  # fmt: skip
+    add("--layer", type=int, metavar="L", help="decoder layer whose attention is shown, counted "
+        "from 1 (default: the last)")  # fmt: skip
+    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
+        help="changes of the config, as for `mim test`")  # fmt: skip
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -41,7 +42,7 @@ _LONGEST = 160  # letters of a config's value
 # Where a run's files are, and templates whose values are compared anyway
 _IGNORED = ("work_dir", "derived_keys")
 
-Captioned = list[tuple[str, Markup]]
+Captioned = tuple[str, Markup]
 
 
 def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str:
@@ -184,42 +185,40 @@ def _objects(evaluated: Sequence[Run]) -> dict[str, int]:
     return objects
 
 
-def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[Captioned, Captioned]]:
+def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[list[Captioned], list[Captioned]]]:
     """Charts of AP and loss and charts of the loss's parts, of runs that count epochs or not."""
-    names = (f"chart{number}" for number in itertools.count())
+    ids = (f"chart{number}" for number in itertools.count())
     for unit in ("epoch", "iteration"):
         own = [run for run in runs if run.history.unit == unit and run.history.progress]
-
-        def draw(
-            kind: str, name: str, label: str, by_time: bool = False, **options: Any
-        ) -> tuple[str, Markup]:
-            lines = [
-                Line.of(run.name, run.number, curve, by_time)
-                for run in own  # noqa: B023 (called within this turn of the loop)
-                if (curve := getattr(run.history, kind).get(name))
-            ]
-            x, by = ("minutes", "time") if by_time else (unit, f"{unit}s")  # noqa: B023
-            svg = chart_svg(Chart(lines, x, **options), next(names))
-            return f"{label}, by {by}", Markup(svg)
-
+        losses = {name for run in own for name in run.history.losses}
         logged = {name for run in own for name in run.history.metrics}
         curves = {name: label for name, label in _CURVES.items() if name in logged}
         if MAIN_METRIC not in logged:
             others = filter(None, (_main_metric(run.history) for run in own))
             curves = {name: name for name in itertools.islice(others, 1)}
+        draw = functools.partial(_chart, own, ids)
         main = [
             draw("metrics", name, label, by_time, y_range=(0, None))
             for name, label in curves.items()
             for by_time in (False, True)
         ]
-        losses = {name for run in own for name in run.history.losses}
-        if losses:
-            main += [
-                draw(
-                    "losses", "loss", "Training loss of all layers, log scale", by_time, log_y=True
-                )
-                for by_time in (False, True)
-            ]
-        parts = [draw("losses", n, label) for n, label in _LOSSES.items() if n in losses]
+        for by_time in (False, True) if losses else ():
+            label = "Training loss of all layers, log scale"
+            main.append(draw("losses", "loss", label, by_time, log_y=True))
         if main:
-            yield main, parts
+            yield main, [draw("losses", n, label) for n, label in _LOSSES.items() if n in losses]
+
+
+def _chart(
+    runs: Sequence[Run], ids: Iterator[str], kind: str, name: str, label: str,
+    by_time: bool = False, **options: Any,
+) -> Captioned:  # fmt: skip
+    """A chart with its caption, of what all runs have logged under a name."""
+    lines = [
+        Line.of(run.name, run.number, curve, by_time)
+        for run in runs
+        if (curve := getattr(run.history, kind).get(name))
+    ]
+    unit = runs[0].history.unit
+    x, by = ("minutes", "time") if by_time else (unit, f"{unit}s")
+    return f"{label}, by {by}", Markup(chart_svg(Chart(lines, x, **options), next(ids)))

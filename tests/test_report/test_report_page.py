@@ -316,7 +316,10 @@ def test_weights_that_do_not_fit_the_config(moved_run):
     assert run.evaluation is None and "epoch_2.pth" in notes
 
 
-def test_data_that_is_elsewhere_now(moved_run, tmp_path):
+def test_data_that_is_elsewhere_now(moved_run, tmp_path, monkeypatch):
+    """COCOeval runs once: the evaluator does not have to compute the figures too."""
+    calls, evaluate = [], COCOeval.evaluate
+    monkeypatch.setattr(COCOeval, "evaluate", lambda self: calls.append(self) or evaluate(self))
     here, there = moved_run.data, tmp_path / "moved"
     shutil.move(here, there)
     settings = Settings(sheets=0, images=1, examples=0, max_images=3)
@@ -324,16 +327,8 @@ def test_data_that_is_elsewhere_now(moved_run, tmp_path):
     assert run.evaluation is None and "--cfg-options data_root=..." in notes
     run, notes = moved_run(str, settings, {"data_root": f"{there}/"})
     assert len(run.evaluation.images) == 3 and run.sheets == [] and run.evaluation.model is None
-    assert f"3 of {VAL_IMAGES}" in section((tmp_path / "r.html").read_text(), "coco")
-
-
-def test_cocoeval_runs_once(moved_run, monkeypatch):
-    """The figures are those of the evaluator, which does not have to compute them too."""
-    calls = []
-    evaluate = COCOeval.evaluate
-    monkeypatch.setattr(COCOeval, "evaluate", lambda self: calls.append(self) or evaluate(self))
-    run, _ = moved_run(str, Settings(sheets=0, images=0, examples=0))
     assert len(calls) == 1 and run.evaluation.table is not None
+    assert f"3 of {VAL_IMAGES}" in section((tmp_path / "r.html").read_text(), "coco")
 
 
 def test_other_evaluators_have_their_own_figures(moved_run, tmp_path):
