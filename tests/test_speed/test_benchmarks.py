@@ -113,13 +113,6 @@ def test_counts_launches_and_waits_of_a_cuda_step():
     assert launches.tally(events) == {"operators": 2, "launches": 2, "waits": 1}
 
 
-def test_cuda_where_there_is_none(capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit):
-        compare.parse(["--device", "cuda"])
-    assert "there is no CUDA device here" in capsys.readouterr().err
-
-
 def test_table_of_memory():
     row = dict(model="m", what="memory", dtype="fp32", batch=2, beside="mmdet", ours_mib=500.0)
     row |= dict(theirs_mib=1000.0, ratio_median=0.5, ratio_min=0.4, ratio_max=0.6)
@@ -154,18 +147,17 @@ def test_growth_draws(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "named"),
     [
-        (["--rounds", "0"], "--rounds must be at least 1."),
-        (["--device", "cud"], "--device cud is neither cpu nor cuda."),
-        (
-            ["--what", "criterion", "--models", "smca-detr", "sam-detr"],
-            "mmdet has none of these models.",
-        ),
-        (["--json", "/nowhere/rows.json"], "/nowhere/rows.json cannot be written: make its folder"),
+        (["--rounds", "0"], "--rounds"),
+        (["--device", "cud"], "--device cud"),
+        (["--device", "cuda"], "CUDA"),
+        (["--what", "criterion", "--models", "smca-detr", "sam-detr"], "none of these models"),
+        (["--json", "/nowhere/rows.json"], "/nowhere/rows.json"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_measured(capsys, options, sentence):
+def test_wrong_options_are_refused_before_anything_is_measured(capsys, monkeypatch, options, named):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
         compare.parse(options)
-    assert sentence in capsys.readouterr().err
+    assert named in capsys.readouterr().err

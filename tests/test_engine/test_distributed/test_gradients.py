@@ -1,14 +1,12 @@
 """Two processes with one image each learn what one process with both images learns."""
 
 import pytest
-from mmengine.config import Config
 from support.runs import ROOT
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for path in (ROOT / "configs").rglob("*_r[15][80]_*.py")
     if not {"_base_", "convergence"} & set(path.parts)
-    and Config.fromfile(path).model.backbone.type == "FoldedResNet"
 )
 # Every method once, the rest in the slow test
 FEW = [

@@ -24,12 +24,24 @@ def convolutions(stage):
     return [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-def test_dilation_starts_in_the_second_block():
-    stages = build()
-    for stage in (stages.layer1, stages.layer2, stages.layer3):
-        assert {conv.dilation for conv in convolutions(stage)} == {(1, 1)}
-    assert [conv.dilation for conv in convolutions(stages.layer4)] == [(1, 1), (2, 2), (2, 2)]
-    assert [conv.padding for conv in convolutions(stages.layer4)] == [(1, 1), (2, 2), (2, 2)]
+@pytest.mark.parametrize(
+    "options, dilations",
+    [
+        (dict(), [[1, 1, 1], [1, 1, 1, 1], [1] * 6, [1, 2, 2]]),
+        (
+            dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+            [[1, 1, 1], [1, 1, 1, 1], [1, 2, 2, 2, 2, 2], [2, 4, 4]],
+        ),
+        # torchvision dilates no basic blocks; mmdet's dilate their first convolution only
+        (dict(depth=18), [[1] * 4, [1] * 4, [1] * 4, [1, 1, 2, 1]]),
+    ],
+    ids=["one stage", "two stages", "basic blocks"],
+)
+def test_the_first_block_keeps_the_dilation_of_the_stage_before(options, dilations):
+    model = build(**options)
+    stages = [convolutions(getattr(model, name)) for name in model.res_layers]
+    for attribute in ("dilation", "padding"):
+        assert [[getattr(c, attribute)[0] for c in stage] for stage in stages] == dilations
 
 
 def test_last_stage_keeps_the_resolution():
@@ -72,17 +84,3 @@ def test_equals_mmdets_without_dilation(depth):
     x = torch.randn(1, 3, 64, 64)
     for mine, other in zip(ours(x), theirs(x), strict=True):
         assert_near(mine, other)
-
-
-def test_two_dilated_stages():
-    """The first block of the last stage has the dilation of the stage before."""
-    model = build(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
-    assert [c.dilation[0] for c in convolutions(model.layer3)] == [1, 2, 2, 2, 2, 2]
-    assert [c.dilation[0] for c in convolutions(model.layer4)] == [2, 4, 4]
-
-
-def test_basic_blocks():
-    """Torchvision has none that are dilated; mmdet's dilate their first convolution only."""
-    model = build(depth=18)
-    assert [c.dilation[0] for c in convolutions(model.layer4)] == [1, 1, 2, 1]
-    assert model(torch.randn(1, 3, 64, 64))[3].shape[-2:] == (4, 4)

@@ -107,15 +107,6 @@ def test_equals_loops(num_levels, prior, image_sizes):
 
 
 @pytest.mark.parametrize("num_levels", [1, 3])
-def test_queries_without_position(num_levels):
-    attention = build(num_levels).double()
-    queries, memory = (in_double(x) for x in make_inputs(num_levels))
-    queries = replace(queries, pos=None)
-    output = attention(queries, memory)
-    assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
-
-
-@pytest.mark.parametrize("num_levels", [1, 3])
 def test_with_an_aligner_every_head_asks_at_its_salient_point(num_levels):
     attention = build(num_levels).double()
     queries, memory = make_inputs(num_levels)
