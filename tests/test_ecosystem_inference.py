@@ -2,7 +2,6 @@
 
 import re
 
-import cv2
 import mmcv
 import numpy as np
 import pytest
@@ -74,15 +73,6 @@ def test_data_samples_as_supervision_reads_them(tiny_run, detector):
     assert "masks" not in found
 
 
-def test_supervision_reads_data_samples(tiny_run, detector):
-    """Where it is installed; what it reads is checked above in any case."""
-    supervision = pytest.importorskip("supervision")
-    result = inference_detector(detector, val_images(tiny_run.data_root)[0])
-    found = supervision.Detections.from_mmdetection(result)
-    np.testing.assert_array_equal(found.xyxy, result.pred_instances.bboxes)
-    np.testing.assert_array_equal(found.class_id, result.pred_instances.labels)
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_pipelines_as_sahi_reads_them(path):
     """sahi's wrapper of DetInferencer looks for these names, and takes out the first two."""
@@ -129,38 +119,6 @@ def test_batches_of_different_sizes_give_what_single_images_give(tiny_run, tmp_p
     together = padded(images, batch_size=5)["predictions"]
     worst = max(np.abs(a - b).max() for a, b in zip(arrays(together), arrays(alone), strict=True))
     assert worst > 1e-2  # the padding is seen, so the option is needed
-
-
-def test_inferencer_on_a_folder(tiny_run):
-    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
-    folder = infer(str(tiny_run.data_root / "val"))["predictions"]
-    assert len(folder) == VAL_IMAGES
-    one_by_one = [infer(path)["predictions"][0] for path in val_images(tiny_run.data_root)]
-    # A folder is listed in no particular order.
-    key = lambda prediction: prediction["scores"]  # noqa: E731
-    for actual, expected in zip(sorted(folder, key=key), sorted(one_by_one, key=key), strict=True):
-        assert actual == expected
-
-
-def test_video_by_frames(tiny_run, detector, tmp_path):
-    """mmdet's way with videos: mmcv.VideoReader, and frames as arrays."""
-    paths = val_images(tiny_run.data_root, range(3))
-    frames = [mmcv.imresize(mmcv.imread(path), (160, 128)) for path in paths]
-    writer = cv2.VideoWriter(
-        str(tmp_path / "video.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (160, 128)
-    )
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    video = mmcv.VideoReader(str(tmp_path / "video.avi"))
-    assert len(video) == 3
-    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
-    read = list(video)
-    predictions = infer(read, batch_size=3)["predictions"]
-    for frame, prediction in zip(read, predictions, strict=True):
-        found = inference_detector(detector, frame).pred_instances
-        np.testing.assert_allclose(prediction["scores"], found.scores, rtol=1e-3, atol=1e-4)
-        assert max(box[2] for box in prediction["bboxes"]) <= 160
 
 
 def test_inferencer_as_sahi_reads_it(tiny_run):
@@ -222,11 +180,3 @@ def test_inferencer_of_a_pure_python_config(tiny_run, detector, tmp_path):
     ):
         (found,) = infer(path)["predictions"]
         np.testing.assert_allclose(found["scores"], expected.scores, rtol=1e-4)
-
-
-def test_visualization_is_returned(tiny_run):
-    infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
-    path = val_images(tiny_run.data_root)[0]
-    (picture,) = infer(path, return_vis=True, pred_score_thr=0.0)["visualization"]
-    assert picture.shape == mmcv.imread(path).shape
-    assert (picture != mmcv.imread(path, channel_order="rgb")).any()

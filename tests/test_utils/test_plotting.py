@@ -55,16 +55,13 @@ def test_svg_is_made_for_a_page():
     assert len({style for _, style in lines_of(svg)}) == 16
 
 
-@pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize(
-    "values",
-    [[0.0], [5.0], [0.0, 0.0], [1e-9, 2e-9], [1e9, 3e9], [-5.0, 5.0], [1.0, 1.0 + 1e-9], [1, 1e6]],
-    ids=str,
+    "values", [[5.0], [0.0, 0.0], [1e-9, 2e-9], [-5.0, 5.0], [1.0, 1.0 + 1e-9], [1, 1e6]], ids=str
 )
-def test_odd_values(values, log):
-    lines = [Line(f"run {n}", n, range(len(values)), values) for n in range(3)]
-    svg = chart_svg(Chart(lines, "x", log_y=log), "c")
-    for points, _ in lines_of(svg):
+def test_odd_values(values):
+    for log in (False, True):
+        svg = chart_svg(Chart([Line("run", 0, range(len(values)), values)], "x", log_y=log), "c")
+        ((points, _),) = lines_of(svg)
         assert (points >= 0).all() and (points <= (420, 270)).all()
 
 
