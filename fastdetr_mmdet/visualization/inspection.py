@@ -49,9 +49,8 @@ def inspect_image(
         ValueError: if the array is no such array, or a query does not exist.
     """
     pixels = _read(image)
-    data = _pipeline(model, image)(
-        dict(img=image, img_id=0) if isinstance(image, np.ndarray) else _named(image)
-    )
+    source = dict(img=image) if isinstance(image, np.ndarray) else dict(img_path=str(image))
+    data = _pipeline(model, image)({**source, "img_id": 0})
     return inspect_batch(model, pseudo_collate([data]), [pixels[..., ::-1]], top_k, queries)[0]
 
 
@@ -216,10 +215,6 @@ def _read(image: str | Path | np.ndarray) -> np.ndarray:
             f"{image} cannot be read as an image; give a JPEG, PNG or similar file."
         )
     return pixels
-
-
-def _named(image: str | Path) -> dict:
-    return dict(img_path=str(image), img_id=0)
 
 
 def _pipeline(model: Any, image: str | Path | np.ndarray) -> Compose:

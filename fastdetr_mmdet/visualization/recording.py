@@ -53,15 +53,13 @@ def record(model: nn.Module) -> Iterator[Recording]:
 
     def start(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         recording.layers.clear()  # a second pass replaces the first
-        recording.memory = _argument(args, kwargs, 1, "memory")
+        recording.memory = (dict(zip(("queries", "memory"), args, strict=False)) | kwargs)["memory"]
 
     def note(part: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        names = ("queries", "memory", "spatial_prior")
         recording.layers.append(
             LayerCall(
-                part,
-                _argument(args, kwargs, 0, "queries"),
-                _argument(args, kwargs, 1, "memory"),
-                _argument(args, kwargs, 2, "spatial_prior"),
+                part, **{"spatial_prior": None, **dict(zip(names, args, strict=False)), **kwargs}
             )
         )
 
@@ -84,7 +82,3 @@ def find_decoder(model: nn.Module) -> Any:
             "there is no attention to show; give a FastDETR, for example from init_detector."
         )
     return decoder
-
-
-def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name)

@@ -18,7 +18,6 @@ def pretend(monkeypatch):
 
     def replace(**modules):
         for name, version in modules.items():
-            name = name.replace("__", ".")
             fake = None
             if version is not None:
                 fake = ModuleType(name)
@@ -56,44 +55,38 @@ def test_this_environment_is_fit():
     check_environment()
 
 
-@pytest.mark.parametrize(
-    ("stack", "name", "command"),
-    [
-        ("onedl", "mmengine", "`pip install -U 'onedl-mmengine>=0.10.10,<1'`"),
-        ("onedl", "mmdet", "`pip install -U 'onedl-mmdetection>=3.5,<4'`"),
-        ("openmmlab", "mmengine", "`pip install -U 'mmengine>=0.10.0,<1'`"),
-        ("openmmlab", "mmdet", "`pip install -U 'mmdet>=3.3,<4'`"),
-    ],
-)
-def test_missing_package(pretend, installed, stack, name, command):
-    installed("onedl-mmcv" if stack == "onedl" else "mmcv")
-    pretend(**{name: None})
-    message = complaint()
-    assert name in message and command in message
+COMPILE = "MMCV_WITH_OPS=1 pip install --no-build-isolation"
+AGAIN = "--no-cache-dir --force-reinstall --no-deps"
+ONEDL, OPENMMLAB = ("onedl-mmcv",), ("mmcv",)
 
 
 @pytest.mark.parametrize(
-    ("distributions", "wanted"),
+    ("distributions", "module", "command"),
     [
-        ((), "'onedl-mmcv>=2.3,<3'"),
-        (("onedl-mmengine",), "'onedl-mmcv>=2.3,<3'"),
-        (("mmengine", "mmdet"), "'mmcv>=2.0.0,<2.2'"),
-        (("mmengine", "onedl-mmdetection"), "'onedl-mmcv>=2.3,<3'"),
+        (ONEDL, "mmengine", "`pip install -U 'onedl-mmengine>=0.10.10,<1'`"),
+        (ONEDL, "mmdet", "`pip install -U 'onedl-mmdetection>=3.5,<4'`"),
+        (OPENMMLAB, "mmengine", "`pip install -U 'mmengine>=0.10.0,<1'`"),
+        (OPENMMLAB, "mmdet", "`pip install -U 'mmdet>=3.3,<4'`"),
+        # mmcv is compiled, from the family that is there
+        ((), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
+        (("onedl-mmengine",), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
+        (("mmengine", "mmdet"), "mmcv", f"{COMPILE} 'mmcv>=2.0.0,<2.2'`"),
+        (("mmengine", "onedl-mmdetection"), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
+        # which CUDA torch has to be built for, only the user knows
+        ((), "torch", "--index-url"),
+        ((), "torch", "`pip install torch`"),
+        # without ops; mmcv-lite is removed first
+        (ONEDL, "mmcv._ext", f"{AGAIN} onedl-mmcv=="),
+        (OPENMMLAB, "mmcv._ext", f"{AGAIN} mmcv=="),
+        (("mmcv-lite", "mmdet"), "mmcv._ext", "`pip uninstall -y mmcv-lite && pip install"),
     ],
 )
-def test_missing_mmcv_is_compiled_from_the_family_that_is_there(
-    pretend, installed, distributions, wanted
-):
+def test_missing_module(pretend, installed, distributions, module, command):
     installed(*distributions)
-    pretend(mmcv=None)
-    assert f"MMCV_WITH_OPS=1 pip install --no-build-isolation {wanted}`" in complaint()
-
-
-def test_missing_torch(pretend):
-    """Which CUDA it has to be built for, only the user knows."""
-    pretend(torch=None)
+    pretend(**{module: None})
     message = complaint()
-    assert "`pip install torch`" in message and "--index-url" in message
+    assert module.partition(".")[0] in message and command in message
+    assert ("uninstall" in message) == ("mmcv-lite" in distributions)
 
 
 @pytest.mark.parametrize(
@@ -117,21 +110,6 @@ def test_wrong_version(pretend, name, version):
 def test_right_version(pretend, version):
     pretend(mmdet=version)
     check_environment()
-
-
-@pytest.mark.parametrize(("family", "name"), [("onedl-mmcv", "onedl-mmcv"), ("mmcv", "mmcv")])
-def test_mmcv_without_ops(pretend, installed, family, name):
-    installed(family)
-    pretend(mmcv___ext=None)
-    message = complaint()
-    assert "--no-cache-dir --force-reinstall --no-deps " + name + "==" in message
-    assert "uninstall" not in message
-
-
-def test_mmcv_lite_is_removed_first(pretend, installed):
-    installed("mmcv-lite", "mmdet")
-    pretend(mmcv___ext=None)
-    assert "`pip uninstall -y mmcv-lite && pip install" in complaint()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Recording changes nothing, costs nothing outside of its block, and leaves nothing behind."""
 
-
 import pytest
 import torch
 from support.mixes import MIXES, mix
