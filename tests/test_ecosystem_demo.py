@@ -31,7 +31,10 @@ def commands(tiny_run, monkeypatch) -> list[list[str]]:
     return recorded
 
 
-def test_steps_and_results(tiny_run, finished, commands, capsys):
+def test_steps_and_results(tiny_run, finished, commands, capsys, monkeypatch):
+    drawn, draw = [], visualization.draw_predictions
+    spy = lambda *args: drawn.extend(args[:2]) or draw(*args)  # noqa: E731
+    monkeypatch.setattr(visualization, "draw_predictions", spy)
     data_root = str(tiny_run.data_root)
     assert demo.main(["--work-dir", str(finished), "--data-root", data_root]) == 0
     mim, config = str(BIN / "mim"), str(tiny_run.config)
@@ -63,18 +66,7 @@ def test_steps_and_results(tiny_run, finished, commands, capsys):
     assert '"bbox_mAP"' in printed and "predictions.png" in printed
     assert printed.splitlines()[-1] == str(finished / "report.html")
 
-
-def test_pictures_only(tiny_run, finished, commands, monkeypatch):
-    """Ground truth and predictions of the validation images that have objects."""
-    (finished / "train_seconds.txt").write_text("12.5\n")
-    drawn = []
-    monkeypatch.setattr(visualization, "draw_predictions", lambda *args: drawn.extend(args[:2]))
-    arguments = ["--work-dir", str(finished), "--data-root", str(tiny_run.data_root)]
-    demo.main([*arguments, "--pictures-only"])
-    assert commands == []
-    summary = json.loads((finished / "summary.json").read_text())
-    assert summary["train_seconds"] == 12.5
-
+    # the pictures: ground truth and predictions of the validation images that have objects
     images, classes = drawn
     coco = json.loads((tiny_run.data_root / "annotations/val.json").read_text())
     with_objects = {annotation["image_id"] for annotation in coco["annotations"]}
@@ -86,6 +78,17 @@ def test_pictures_only(tiny_run, finished, commands, monkeypatch):
     name = coco["categories"][first["category_id"] - 1]["name"]
     assert classes[images[0].true_labels[0]] == name
     assert len(images[0].boxes) == len(images[0].scores) == 60
+
+
+def test_pictures_only(tiny_run, finished, commands, monkeypatch):
+    """Of the training whose time is in the folder."""
+    (finished / "train_seconds.txt").write_text("12.5\n")
+    written = []
+    monkeypatch.setattr(demo, "write_results", lambda *args: written.append(args) or {})
+    arguments = ["--work-dir", str(finished), "--data-root", str(tiny_run.data_root)]
+    assert demo.main([*arguments, "--pictures-only"]) == 0
+    assert commands == []
+    assert written == [(finished, tiny_run.data_root, tiny_run.config, 12.5)]
 
 
 def test_pictures_only_without_a_run(tmp_path, monkeypatch, capsys):
