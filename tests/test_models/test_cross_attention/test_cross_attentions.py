@@ -93,11 +93,6 @@ def test_conditional_equals_equation_2(layer_index):
     assert_near(attention(queries, memory), attention.out_proj(outputs))
 
 
-def test_conditional_has_its_extra_projection_in_the_first_layer_only():
-    assert build("ConditionalAttention", layer_index=0).q_pos_proj is not None
-    assert build("ConditionalAttention", layer_index=1).q_pos_proj is None
-
-
 def test_bias_is_nothing_when_there_is_nothing():
     prior = torch.randn(2, 4, 3, 5)
     mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)

@@ -117,30 +117,6 @@ def test_with_an_aligner_every_head_asks_at_its_salient_point(num_levels):
     assert_near(output, by_hand(attention, queries, memory, None), torch.float64)
 
 
-def test_every_query_selects_its_scales():
-    """From the embedded query, of its own image; the larger a logit, the more of its scale."""
-    attention = build(3).double()
-    queries, memory = (in_double(x) for x in make_inputs(3))
-    before = attention(queries, memory)
-    embedded = queries.embedded.clone()
-    embedded[1, 2] += 1
-    changed = (attention(replace(queries, embedded=embedded), memory) != before).any(-1)
-    assert changed.nonzero().tolist() == [[1, 2]]
-
-    linear = attention.scale_selection
-    torch.nn.init.zeros_(linear.weight)
-    for level in range(3):
-        linear.bias.data = torch.tensor([0.0, 0.0, 0.0]).double()
-        linear.bias.data[level] = 40.0
-        first = sum(memory.level_sizes[:level])
-        hidden = torch.ones_like(memory.padding_mask)
-        hidden[:, first : first + memory.level_sizes[level]] = False
-        one = build(1).double()
-        one.load_state_dict(attention.state_dict(), strict=False)
-        expected = one(queries, replace(memory, padding_mask=memory.padding_mask | hidden))
-        assert_near(attention(queries, memory), expected, torch.float64)
-
-
 def test_one_level_has_nothing_to_select():
     assert build(1).scale_selection is None
     assert Field.EMBEDDED not in build(1).reads  # so that the layer makes no norm for it

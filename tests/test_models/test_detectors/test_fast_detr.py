@@ -61,25 +61,6 @@ def test_every_parameter_learns(overrides, objects):
         assert losses["loss_bbox"] == losses["loss_iou"] == 0
 
 
-def test_padding_beyond_the_batch_is_invisible_to_the_transformer():
-    """From the feature maps on: the CNN itself sees where padding begins."""
-    model = tiny_model(**THREE_LEVELS).eval()
-    inputs, samples = make_batch(((64, 96),))
-    wider = torch.nn.functional.pad(inputs, (0, 64, 0, 32))
-    features = model.extract_feat(inputs)
-    # stride 8: 8 x 12 cells of image in 12 x 20
-    padded = [
-        torch.nn.functional.pad(f, (0, 64 // s, 0, 32 // s))
-        for f, s in zip(features, (8, 16, 32), strict=True)
-    ]
-    with torch.no_grad():
-        memory = model.make_memory(features, inputs, samples)
-        other = model.make_memory([p + (p == 0) * 9 for p in padded], wider, samples)
-        assert memory.padding_mask is None
-        assert other.padding_mask is not None
-        assert_near(model.transformer(memory).hidden_states, model.transformer(other).hidden_states)
-
-
 def test_positions_are_shared_when_nothing_is_padded():
     """An unpadded batch encodes one image's positions; they equal those of an all-valid mask."""
     model = tiny_model()

@@ -89,14 +89,6 @@ def test_equals_functional(num_levels, kernel_size, share, image_sizes):
     assert encoded.spatial_shapes == memory.spatial_shapes
 
 
-@pytest.mark.parametrize(
-    "num_levels, share, pairs", [(4, True, 1), (4, False, 3), (1, True, 0), (1, False, 0)]
-)
-def test_convolutions_between_levels_can_be_shared(num_levels, share, pairs):
-    for layer in build(num_levels, share_cross_level=share).layers:
-        assert (len(layer.down), len(layer.up), len(layer.within)) == (pairs, pairs, num_levels)
-
-
 @pytest.mark.parametrize("image_sizes", [EVEN, ODD], ids=["not padded", "padded"])
 @pytest.mark.parametrize("num_levels", [2, 4])
 def test_reduce_first_puts_the_first_level_on_the_grid_of_the_second(num_levels, image_sizes):

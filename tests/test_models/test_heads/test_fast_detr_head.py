@@ -121,20 +121,6 @@ def test_boxes_that_the_decoder_made_are_reported_as_they_are(share):
     assert_near(boxes[-1], expected[-1])
 
 
-def test_references_in_all_the_forms_that_mmdets_detectors_give():
-    """One normalised tensor, or one per layer and one too many, or none."""
-    head, output = build(), decoded()
-    hidden, references = output.hidden_states, output.reference_logits
-    _, expected = head(DecoderOutput(hidden, references[:1] * NUM_LAYERS))
-    _, one = head(hidden_states=hidden, references=references[0].sigmoid())
-    assert_near(one, expected)
-    one_too_many = [r.sigmoid() for r in references] + [torch.zeros(2, NUM_QUERIES, 4)]
-    _, many = head(hidden_states=hidden, references=one_too_many)
-    assert_near(many, head(output)[1])
-    _, none = head(hidden_states=hidden)
-    assert_near(none, head.reg_branches[0](hidden).sigmoid())
-
-
 def test_predict_equals_the_last_layer_of_forward():
     head = build(test_cfg=dict(max_per_img=NUM_QUERIES * NUM_CLASSES), share_pred_layer=False)
     output = decoded()
@@ -202,20 +188,6 @@ def test_objects_as_mmdets_box_type():
         sample.gt_instances.bboxes = HorizontalBoxes(sample.gt_instances.bboxes)
     losses = loss(head, output, samples)
     assert all(torch.equal(losses[name], value) for name, value in expected.items())
-
-
-def test_initial_probability_and_boxes():
-    torch.manual_seed(0)
-    config = dict(type="FastDETRHead", num_classes=3, embed_dims=8, num_pred_layer=3)
-    for share in (True, False):
-        head = MODELS.build(dict(config, share_pred_layer=share))
-        hidden, reference = torch.zeros(3, 1, 4, 8), torch.rand(1, 4, 2)
-        logits, boxes = head(hidden_states=hidden, references=reference)
-        assert_near(logits.sigmoid(), torch.full((3, 1, 4, 3), 0.01))
-        assert_near(boxes[..., :2], reference.expand(3, 1, 4, 2))
-        assert_near(boxes[..., 2:], torch.full((3, 1, 4, 2), 0.5))
-        box = torch.rand(1, 4, 4)
-        assert_near(head(hidden_states=hidden, references=box)[1], box.expand(3, 1, 4, 4))
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, NUM_CLASSES])

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from support.tolerances import BY_DTYPE, assert_near
 from torch import nn
 
-from fastdetr_mmdet.models.layers import MLP, FeedForward, InProjection, attend, mlp
+from fastdetr_mmdet.models.layers import MLP, attend, mlp
 from fastdetr_mmdet.structures import Memory
 
 BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7
@@ -69,31 +69,12 @@ def test_dropout_drops_weights():
     )
 
 
-def test_in_projection_equals_torch():
-    """One multiplication where query is key, three where not: the same numbers."""
-    projection = InProjection(8)
-    reference = nn.MultiheadAttention(8, 2, batch_first=True)
-    reference.in_proj_weight.data = projection.proj.weight.data
-    reference.in_proj_bias.data = projection.proj.bias.data
-    query, key, value = torch.randn(3, 2, 5, 8)
-    for q, k in ((query, key), (query, query)):
-        ours = attend(*projection(q, k, value), num_heads=2)
-        expected, _ = reference(q, k, value)
-        assert_near(reference.out_proj(ours), expected)
-
-
 def test_mlp_has_relu_between_its_layers_only():
     mlp = MLP(3, 8, 2, num_layers=3)
     first, second, third = (layer for layer in mlp if isinstance(layer, nn.Linear))
     x = torch.randn(4, 3)
     assert_near(mlp(x), third(second(first(x).relu()).relu()))
     assert [layer.out_features for layer in (first, second, third)] == [8, 8, 2]
-
-
-def test_feed_forward_has_no_residual():
-    block = FeedForward(4, 8, dropout=0.0)
-    x = torch.randn(2, 3, 4)
-    assert_near(block(x), block.linear2(block.linear1(x).relu()))
 
 
 def test_a_far_prior_does_not_underflow_in_half_precision():

@@ -94,9 +94,14 @@ def test_content_can_be_the_token_itself(branches):
     assert queries.pos.shape == queries.content.shape == (2, NUM_QUERIES, EMBED_DIMS)
 
 
-def test_references_are_detached_and_proposals_are_not(branches):
-    queries, proposals = build()(make_memory(SIZES), branches)
+@pytest.mark.parametrize("content", ["box", "memory"])
+def test_what_becomes_queries_is_detached_and_proposals_are_not(branches, content):
+    """But for the projections of the boxes."""
+    part, memory = build(content=content), make_memory(SIZES)
+    queries, proposals = part(memory.with_tokens(memory.tokens.requires_grad_()), branches)
     assert not queries.reference_logits.requires_grad
+    assert queries.content.requires_grad == (content == "box")
+    assert queries.pos.requires_grad
     assert proposals.boxes.requires_grad
     assert proposals.cls_scores.requires_grad
 
@@ -120,12 +125,3 @@ def test_refuses(option):
     ((key, value),) = option.items()
     with pytest.raises(ValueError, match=f"{key}={value!r}"):
         build(**option)
-
-
-def test_content_from_memory_is_detached_and_so_are_the_boxes(branches):
-    part, memory = build(content="memory"), make_memory(SIZES)
-    queries, proposals = part(memory.with_tokens(memory.tokens.requires_grad_()), branches)
-    assert not queries.content.requires_grad
-    assert not queries.reference.requires_grad
-    assert queries.pos.requires_grad
-    assert proposals.boxes.requires_grad

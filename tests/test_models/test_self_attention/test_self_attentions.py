@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from mmdet.registry import MODELS
 from support.memories import make_queries
 from support.models import EMBED_DIMS, NUM_HEADS, randomise
 from support.tolerances import assert_near
 from torch import nn
-
-KINDS = ["MultiheadSelfAttention", "ConditionalSelfAttention"]
 
 
 def build(kind, **kwargs):
@@ -54,12 +51,3 @@ def test_conditional_sums_content_and_position():
         attention.out_proj,
     )
     assert_near(attention(queries), expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_values_come_from_the_content_alone(kind):
-    """With equal content everywhere, positions can only choose among equal values."""
-    attention, queries = build(kind), make_queries()
-    queries = replace(queries, content=torch.ones_like(queries.content))
-    moved = replace(queries, pos=queries.pos.flip(1) * 2)
-    assert_near(attention(queries), attention(moved))

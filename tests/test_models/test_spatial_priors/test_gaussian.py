@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from support.memories import make_memory, make_queries, queries_of, without_padding
+from support.memories import make_memory, make_queries
 from support.models import randomise
 from support.tolerances import assert_near
 
@@ -109,29 +109,6 @@ def test_all_scales_start_at_one(scale_type):
         predicted = prior.scale_branch(queries.embedded)
         assert predicted.shape[-1] == HEADS * VALUES[scale_type]
         assert torch.equal(predicted, torch.ones_like(predicted))
-
-
-def test_the_highest_score_is_at_the_centre():
-    prior, (queries, memory) = build(), make_inputs(image_sizes=((80, 80), (80, 80)))
-    torch.nn.init.zeros_(prior.offset_branch.weight)
-    torch.nn.init.zeros_(prior.offset_branch.bias)
-    column, row = 7, 2
-    centre = torch.tensor([(column + 0.5) / 10, (row + 0.5) / 10]).logit()
-    queries = queries.with_reference(centre.expand(2, QUERIES, 2))
-    scores = prior(queries, memory)
-    assert (scores.argmax(-1) == row * 10 + column).all()
-    assert_near(scores.amax(-1), torch.zeros(2, HEADS, QUERIES))
-
-
-@pytest.mark.parametrize("options", [dict(), dict(strides=True)], ids=["ratios", "strides"])
-def test_an_image_is_the_same_without_its_padding(options):
-    """Where it ends with a cell, also when strides place the reference."""
-    prior = build(scale_type="correlated", **options)
-    queries, memory = make_inputs(image_sizes=((32, 48), (24, 32)))
-    valid = ~memory.padding_mask[1]
-    scores = prior(queries, memory)[1, :, :, valid]
-    cropped = without_padding(memory, 1)
-    assert_near(prior(queries_of(queries, 1), cropped)[0], scores)
 
 
 def test_first_layer_can_predict_the_references():

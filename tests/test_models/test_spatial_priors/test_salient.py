@@ -48,9 +48,7 @@ def test_equals_loops(num_levels, options):
                         for column in range(w):
                             dx, dy = column + 0.5 - x, row + 0.5 - y
                             distance = (scale[0] * dx) ** 2 + (scale[1] * dy) ** 2
-                            expected[image, head, query, token] = -distance / options.get(
-                                "smooth", 8.0
-                            )
+                            expected[image, head, query, token] = -distance
                             token += 1
     scores = build(**options)(queries, memory)
     assert scores.dtype == torch.float32
