@@ -202,13 +202,9 @@ def notes_on(curves: Sequence[Curve], summaries: Sequence[Summary]) -> list[str]
     return notes
 
 
-def _rounded(value: Any) -> Any:
-    """Round the numbers of a JSON tree to four digits after the point, to keep files small."""
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+def _rounded(data: Any) -> Any:
+    """A JSON tree with four digits after the point, to keep files small."""
+    return json.loads(json.dumps(data), parse_float=lambda text: round(float(text), 4))
 
 
 def _compact(data: dict[str, Any]) -> str:

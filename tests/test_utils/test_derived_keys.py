@@ -45,32 +45,27 @@ def merged(config: Config, **options) -> Config:
 @pytest.mark.parametrize(
     ("key", "template", "option", "value"),
     [
-        ("names", "{classes}", dict(classes=3), 3),
-        ("names", "{classes}", dict(classes="x"), "x"),
+        ("loader.names", "{classes}", dict(classes=3), 3),
+        ("loader.names", "{classes}", dict(classes="x"), "x"),
+        ("head.num_classes", "{#classes}", dict(classes=["x", "y", "z"]), 3),
         # --cfg-options makes lists of 320,240, and mmdet's Resize takes only tuples
-        ("names", "{classes}", dict(classes=["x", "y"]), ("x", "y")),
-        ("names", "{classes}", dict(classes=None), None),
-        ("path", "{root}/{file}", dict(file=None), None),
-        ("path", "{root}{file}", dict(root="/new/"), "/new/train.json"),
-        ("note", "{#classes} classes", dict(classes=["x"]), "1 classes"),
+        ("loader.names", "{classes}", dict(classes=["x", "y"]), ("x", "y")),
+        ("loader.names", "{classes}", dict(classes=None), None),
+        ("loader.path", "{root}/{file}", dict(file=None), None),
+        ("loader.path", "{root}{file}", dict(root="/new/"), "/new/train.json"),
+        ("loader.note", "{#classes} classes", dict(classes=["x"]), "1 classes"),
         # paths are joined with one slash, and not at all if the second is absolute
-        ("path", "{root}/{file}", dict(root="/new"), "/new/train.json"),
-        ("path", "{root}/{file}", dict(root="/new/"), "/new/train.json"),
-        ("path", "{root}/{file}", dict(file="/elsewhere/x.json"), "/elsewhere/x.json"),
-        ("pipeline.0.scale", "{root}", dict(root="/new/"), "/new/"),
+        ("loader.path", "{root}/{file}", dict(root="/new"), "/new/train.json"),
+        ("loader.path", "{root}/{file}", dict(root="/new/"), "/new/train.json"),
+        ("loader.path", "{root}/{file}", dict(file="/elsewhere/x.json"), "/elsewhere/x.json"),
+        ("loader.pipeline.0.scale", "{root}", dict(root="/new/"), "/new/"),
     ],
 )
 def test_what_follows(key, template, option, value):
     """From an option, and from a config that inherits the template."""
-    key = f"loader.{key}"
     assert lookup(merged(example(**{key: template}), **option), key) == value
     inherits = example(**{key: template}).to_dict() | option
     assert lookup(Config(inherits), key) == value
-
-
-def test_number_of_entries():
-    config = merged(example(**{"head.num_classes": "{#classes}"}), classes=["x", "y", "z"])
-    assert config.head.num_classes == 3
 
 
 def test_only_what_changed_follows():

@@ -3,12 +3,20 @@
 import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from support.mixes import mix
 from support.models import NUM_CLASSES, make_batch
 
-from fastdetr_mmdet.visualization import canvas, draw_contact_sheet, draw_detection, inspect_batch
+from fastdetr_mmdet.evaluation.results import ImageResult
+from fastdetr_mmdet.visualization import (
+    canvas,
+    draw_contact_sheet,
+    draw_detection,
+    draw_predictions,
+    inspect_batch,
+)
 from fastdetr_mmdet.visualization.contact_sheet import sheet_columns, sheet_title
 from fastdetr_mmdet.visualization.heat import blend, density
 
@@ -191,3 +199,20 @@ def test_name_of_the_image_comes_from_the_batch():
     batch = dict(inputs=pixels, data_samples=samples)
     found = inspect_batch(mix("plain"), batch, pictures, 1)
     assert [each.file for each in found] == ["", "000012.jpg"]
+
+
+def test_predictions_beside_ground_truth(tmp_path):
+    """Only boxes that reach the score are drawn, on the right."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((60, 80, 3), 128, np.uint8))
+    one, label = np.array([[10.0, 20, 50, 40]]), np.array([0])
+    image = ImageResult(
+        1, str(tmp_path / "a.png"), one, label, np.array([False]), one, label, np.array([0.5])
+    )
+    with_box, without = (
+        draw_predictions([image], ["disc"], tmp_path / "b.png", min_score, columns=1)
+        or cv2.imread(str(tmp_path / "b.png")).astype(int)[30:]  # below the titles
+        for min_score in (0.5, 0.51)
+    )
+    changed = np.abs(with_box - without).max(axis=(0, 2)) > 0
+    assert changed.any() and not changed[: len(changed) // 2].any()
+    assert with_box[:, : len(changed) // 2].std() > 1
