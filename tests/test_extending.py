@@ -241,9 +241,3 @@ def test_page_describes_the_contract():
     attributes = {name for name in vars(Part) if not name.startswith("_")} - {"role"}
     assert {row[0] for row in rows("| attribute |")} == attributes
     assert [row[0] for row in rows("| field |")] == [field.name for field in Field]
-
-
-def test_links_lead_to_files():
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
-    assert targets
-    assert [target for target in targets if not (PAGE.parent / target).exists()] == []

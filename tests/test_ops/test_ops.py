@@ -135,18 +135,6 @@ def test_warnings_are_shown_once_all_the_same():
     assert [str(warning.message) for warning in shown] == ["as a training step may"]
 
 
-def test_traced_models_can_be_saved(tmp_path):
-    value, locations, weights = (x.detach().float() for x in make_inputs())
-
-    def function(v, x, w):
-        return sample_and_sum(v, SHAPES, x, w)
-
-    traced = torch.jit.trace(function, (value, locations, weights))
-    traced.save(str(tmp_path / "traced.pt"))
-    found = torch.jit.load(str(tmp_path / "traced.pt"))(value, locations, weights)
-    assert_near(found, function(value, locations, weights))
-
-
 def test_level_shapes_are_made_once_and_fit_for_gradients():
     device = torch.device("cpu")
     with torch.inference_mode():

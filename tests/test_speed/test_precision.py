@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 MODELS = {
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco": set(),
     "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco": set(),
-    "smca_detr/smca-detr_r50_8xb2-50e_coco": set(),
     "smca_detr/smca-detr-ms_r50_8xb1-50e_coco": {"_softmax"},
     "sam_detr/sam-detr_r50_4xb4-50e_coco": {"sigmoid", "_softmax"},
     "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco": {"sigmoid"},

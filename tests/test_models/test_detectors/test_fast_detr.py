@@ -223,17 +223,6 @@ def test_refuses_at_build_time(overrides, named):
     assert [name for name in named.split() if name not in str(error.value)] == []
 
 
-def test_neck_can_be_a_list():
-    necks = [
-        dict(type="ChannelMapper", in_channels=[64], out_channels=16, num_outs=1),
-        dict(type="ChannelMapper", in_channels=[16], out_channels=32, num_outs=1),
-    ]
-    assert tiny_model(neck=necks)._forward(*make_batch())[0].shape[1:3] == (2, NUM_QUERIES)
-    necks[1]["out_channels"] = 64
-    with pytest.raises(ValueError, match=r"neck.out_channels=64 differs"):
-        tiny_model(neck=necks)
-
-
 def test_building_leaves_the_config_as_it_was():
     config = tiny_config()
     before = config.to_dict()
