@@ -77,10 +77,11 @@ class HungarianMatcher(Matcher):
     def _match_all(self, calls: Sequence[Call]) -> list[Matches]:
         pending = [self._pack(*call) for call in calls]
         host = torch.cat([one.packed for one in pending]).cpu().numpy()
-        spans = _spans([len(one.packed) for one in pending])
+        shares = np.split(host, np.cumsum([len(one.packed) for one in pending])[:-1])
+        solved = [self._unpack(*pair) for pair in zip(pending, shares, strict=True)]
         return [
-            self._unpack(one, host[start : start + size]).to(one.packed.device)
-            for one, (start, size) in zip(pending, spans, strict=True)
+            Matches(*torch.from_numpy(pairs).to(one.packed.device, non_blocking=True))
+            for one, pairs in zip(pending, solved, strict=True)
         ]
 
     def _pack(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> _Pending:
@@ -96,17 +97,16 @@ class HungarianMatcher(Matcher):
         parts = [finite, targets.labels.float(), *(block.flatten() for block in blocks)]
         return _Pending(torch.cat(parts), terms, targets, tuple(cls_scores.shape), what)
 
-    def _unpack(self, one: _Pending, host: np.ndarray) -> _HostMatches:
+    def _unpack(self, one: _Pending, host: np.ndarray) -> np.ndarray:
+        """Check what came to the host, and solve; see ``_solve``."""
         num_layers, bs, num_queries, num_classes = one.shape
         targets, what = one.targets, one.what
         flags, labels, costs = np.split(host, np.cumsum([num_layers * bs, targets.num_objects]))
         self._check_labels(labels, targets, num_classes)
-        shapes = [(num_layers, num_queries, count) for count in targets.counts]
+        per_image = np.split(costs, num_layers * num_queries * np.cumsum(targets.counts)[:-1])
         host_blocks = [
-            costs[start : start + size].reshape(shape)
-            for (start, size), shape in zip(
-                _spans([int(np.prod(shape)) for shape in shapes]), shapes, strict=True
-            )
+            block.reshape(num_layers, num_queries, count)
+            for block, count in zip(per_image, targets.counts, strict=True)
         ]
         for image, block in enumerate(host_blocks):
             if not np.isfinite(block).all():
@@ -114,26 +114,7 @@ class HungarianMatcher(Matcher):
                 parts = [term[layer, image, :, : targets.counts[image]] for term in one.terms]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
-        return self._solve(host_blocks, targets.counts, num_layers, num_queries)
-
-    def _solve(
-        self,
-        host_blocks: list[np.ndarray],
-        counts: Sequence[int],
-        num_layers: int,
-        num_queries: int,
-    ) -> _HostMatches:
-        nothing = np.zeros(0, dtype=np.int64)
-        query_index, object_index = [nothing], [nothing]
-        bs = len(host_blocks)
-        for layer in range(num_layers):
-            for image, (start, count) in enumerate(_spans(counts)):
-                if count == 0:
-                    continue
-                rows, columns = linear_sum_assignment(host_blocks[image][layer])
-                query_index.append(rows + (layer * bs + image) * num_queries)
-                object_index.append(columns + start)
-        return _HostMatches(np.concatenate(query_index), np.concatenate(object_index))
+        return _solve(host_blocks)
 
     def _check_labels(self, labels: np.ndarray, targets: Targets, num_classes: int) -> None:
         wrong = (labels < 0) | (labels >= num_classes)
@@ -225,16 +206,23 @@ class _Pending:
     what: str
 
 
-@dataclass(frozen=True)
-class _HostMatches:
-    query_index: np.ndarray
-    object_index: np.ndarray
+def _solve(host_blocks: list[np.ndarray]) -> np.ndarray:
+    """Query and object index of every pair, by layer, image and query.
 
-    def to(self, device: torch.device) -> Matches:
-        """Both index arrays in one copy."""
-        pairs = torch.from_numpy(np.stack([self.query_index, self.object_index]))
-        query_index, object_index = pairs.to(device, non_blocking=True)
-        return Matches(query_index, object_index)
+    Shape:
+        host_blocks: per image the costs, (num_layers, num_queries, objects of the image)
+        returns: (2, num_pairs) int64
+    """
+    query_index, object_index = [], []
+    bs, (num_layers, num_queries, _) = len(host_blocks), host_blocks[0].shape
+    for layer in range(num_layers):
+        start = 0
+        for image, block in enumerate(host_blocks):
+            rows, columns = linear_sum_assignment(block[layer])
+            query_index.append(rows + (layer * bs + image) * num_queries)
+            object_index.append(columns + start)
+            start += block.shape[-1]
+    return np.stack([np.concatenate(query_index), np.concatenate(object_index)])
 
 
 def _is_finite(x: Tensor) -> Tensor:
@@ -248,9 +236,3 @@ def _spread_infinity(logits: Tensor) -> Tensor:
     Its costs would be finite, and the loss that follows NaN; so the matcher is where it shows.
     """
     return logits + (logits * 0).sum(-1, keepdim=True)
-
-
-def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(start, count) of every run in a concatenation."""
-    starts = np.cumsum([0, *counts[:-1]])
-    return [(int(start), int(count)) for start, count in zip(starts, counts, strict=True)]
