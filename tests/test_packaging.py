@@ -268,23 +268,6 @@ def test_everything_our_extras_bring_is_capped():
     assert {canonicalize_name(r.name) for r in named} <= caps.keys()
 
 
-@pytest.mark.slow  # test_ecosystem.py trains through mim; this is the smoke run's
-@pytest.mark.smoke
-def test_mim_finds_the_package(tmp_path):
-    """Mim itself, to the point where it hands over to our tools."""
-    config = tmp_path / "broken.py"
-    config.write_text("raise SystemExit('the config was reached')\n")
-    result = subprocess.run(
-        [Path(sys.executable).parent / "mim", "train", "fastdetr_mmdet", config],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert "the config was reached" in result.stderr
-
-
 def test_damaged_environment_is_noticed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import venv_intact

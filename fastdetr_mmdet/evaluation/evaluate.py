@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ from torch import nn
 
 from ..checkpoints.files import read_content
 from ..checkpoints.loading import fill
+from ..datasets.check.files import locate
+from ..datasets.check.sets import checked_sets
 from ..datasets.wrappers import use_first_metainfo
 from ..utils.cli import UserError
 from .coco_table import CocoTable, coco_table, evaluates_coco_boxes
 from .evaluator_check import check_evaluator
-from .image_paths import check_image_paths
 from .results import ImageResult
 
 Progress = Callable[[str], None]
@@ -99,7 +101,7 @@ def evaluate(
     model: Any = _load_model(config, checkpoint, device)
     model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
     infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
-    check_image_paths(dataset, [info["img_path"] for info in infos.values()])
+    _check_image_paths(dataset, [info["img_path"] for info in infos.values()])
     evaluator.dataset_meta = dataset.metainfo
     coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)
 
@@ -181,3 +183,43 @@ def _result(sample: Any, info: dict) -> ImageResult:
         labels=found.labels[order].numpy(),
         scores=found.scores[order].numpy().astype(float),
     )
+
+
+def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
+    """Refuse a data set whose annotation file leads elsewhere, before anything there is opened.
+
+    Images on no disk of this machine are not looked at, nor those of data sets in formats other
+    than COCO's that name no folder.
+
+    Args:
+        dataset: Of mmdet.
+        paths: Of the images, as the data set opens them.
+    """
+    folders = []
+    for checked in checked_sets(dataset, evaluated=True):
+        if checked.images is None:
+            return
+        folders += [checked.images, *([checked.root] if checked.root else [])]
+    root = getattr(dataset, "data_root", None)
+    if not folders and root and "://" not in root:
+        folders = [root]
+    if not folders:
+        return
+    # not normalised: a link before a `..` would make that another place
+    absolute = [os.path.join(os.getcwd(), path) for path in paths]
+    wrong: dict[int, str] = {}
+    for index, folder in enumerate(folders):
+        found = {
+            number: f"{paths[number]}: {note}"
+            for number, (problem, note) in enumerate(locate(absolute, folder))
+            if problem
+        }
+        # outside of one folder, an image may lie in another
+        wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
+    if wrong:
+        count = "1 image is" if len(wrong) == 1 else f"{len(wrong)} images are"
+        raise UserError(
+            f"{count} missing or outside of the folder of the validation set; none was opened "
+            f"({next(iter(wrong.values()))}). Say where the data is: --cfg-options data_root=... "
+            "(python -m fastdetr_mmdet.datasets.check finds all such images)."
+        )

@@ -57,8 +57,7 @@ def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str
     evaluated = [run for run in runs if run.evaluation is not None]
     datasets: dict[str, list[Run]] = {}
     for run in evaluated:
-        assert run.evaluation is not None
-        datasets.setdefault(run.evaluation.dataset, []).append(run)
+        datasets.setdefault(run.evaluated.dataset, []).append(run)
     left_out = {"config"} if len(runs) < 2 else set()
     if not settings.predictions:
         left_out |= {"samples", "errors", "attention"}
@@ -178,10 +177,9 @@ def _main_metric(history: RunHistory) -> str | None:
 def _objects(evaluated: Sequence[Run]) -> dict[str, int]:
     """Number of objects of each class of all runs' tables."""
     objects: dict[str, int] = {}
-    for run in evaluated:
-        assert run.evaluation is not None
-        if run.evaluation.table is not None:
-            objects = objects | run.evaluation.table.objects | objects
+    for table in (run.evaluated.table for run in evaluated):
+        if table is not None:
+            objects = objects | table.objects | objects
     return objects
 
 

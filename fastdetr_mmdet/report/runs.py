@@ -61,6 +61,12 @@ class Run:
         return not (self.history.progress or self.config_file or _is_work_dir(self.work_dir))
 
     @property
+    def evaluated(self) -> Evaluation:
+        """The evaluation of a run that has one."""
+        assert self.evaluation is not None
+        return self.evaluation
+
+    @property
     def planned_epochs(self) -> int | None:
         """Epochs that the config asks for; None if it does not, or counts iterations."""
         train = (self.config or {}).get("train_cfg")

@@ -66,8 +66,7 @@ def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
 
 def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator[Sample]:
     """Draw so many images, the same for all of these runs, which have one data set."""
-    evaluation = runs[0].evaluation
-    assert evaluation is not None
+    evaluation = runs[0].evaluated
     for image in spread(evaluation.images, number):
         pixels = read_image(image.path)
         if pixels is None:
@@ -91,8 +90,7 @@ def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator
 
 def find_errors(run: Run, number: int, min_score: float) -> Errors:
     """Sort all boxes of a run into groups, and draw so many examples of each."""
-    evaluation = run.evaluation
-    assert evaluation is not None
+    evaluation = run.evaluated
     found = [(image, v) for image in evaluation.images for v in judge(image, min_score)]
     examples: dict[Kind, list[tuple[Drawing, str]]] = {}
     for kind in ERRORS:
@@ -109,8 +107,7 @@ def find_errors(run: Run, number: int, min_score: float) -> Errors:
 
 def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
     """What to say of a run none of whose boxes counts, and the option to give; else None."""
-    assert run.evaluation is not None
-    scores = [float(image.scores.max(initial=0.0)) for image in run.evaluation.images]
+    scores = [float(image.scores.max(initial=0.0)) for image in run.evaluated.images]
     highest = max(scores, default=0.0)
     if highest == 0:
         return f"{run.name} has found no box at all.", ""
@@ -134,21 +131,19 @@ def _class_name(evaluation: Evaluation, label: int) -> str:
 
 
 def _same_image(run: Run, image: ImageResult) -> ImageResult | None:
-    assert run.evaluation is not None
-    same = (other for other in run.evaluation.images if other.image_id == image.image_id)
+    same = (other for other in run.evaluated.images if other.image_id == image.image_id)
     return next((other for other in same if other.path == image.path), None)
 
 
 def _predicted_boxes(run: Run, image: ImageResult, min_score: float) -> tuple[list[Box], int]:
     """Boxes to draw, the top-scoring ones on top, and how many errors there are."""
-    assert run.evaluation is not None
     boxes, errors = [], 0
     for verdict in reversed(judge(image, min_score)):
         errors += verdict.kind is not Kind.CORRECT
         if verdict.box is None:
             boxes.append(Box(image.true_boxes[verdict.target], "", "missed"))
         else:
-            text = f"{_class_name(run.evaluation, image.labels[verdict.box])} "
+            text = f"{_class_name(run.evaluated, image.labels[verdict.box])} "
             text += f"{image.scores[verdict.box]:.2f}"
             look = "right" if verdict.kind is Kind.CORRECT else "wrong"
             boxes.append(Box(image.boxes[verdict.box], text, look))
