@@ -234,6 +234,17 @@ MMDET: Renames = [
     ("bbox_head.fc_reg.", "bbox_head.reg_branches.0.4."),
 ]
 
+# In the mmdet table's place for what DINO names alike and means otherwise
+MMDET_DINO: Renames = [
+    ("decoder.norm.", "transformer.decoder.norm."),
+    *_mlp("decoder.ref_point_head.", "transformer.decoder.ref_point_head.", 2),
+    ("query_embedding.weight$", "transformer.queries.queries.query_embedding.weight"),
+    ("memory_trans_fc.", "transformer.queries.queries.memory_proj."),
+    ("memory_trans_norm.", "transformer.queries.queries.memory_norm."),
+    ("dn_query_generator.label_embedding.", "transformer.queries.label_embedding."),
+    *MMDET,
+]
+
 METHODS = {
     "conditional_detr": CONDITIONAL_DETR,
     "deformable_detr": DEFORMABLE_DETR,

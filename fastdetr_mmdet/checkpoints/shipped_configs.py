@@ -100,7 +100,7 @@ def find_configs(
     Raises:
         CheckpointError: if no config of the method can be built with the known options.
     """
-    folders = ["deformable_detr", "conditional_detr"] if method == "mmdet" else [method]
+    folders = ["deformable_detr", "conditional_detr", "dino"] if method == "mmdet" else [method]
     files = [item for folder in folders for item in shipped_configs(folder).items()]
 
     def compare(name: str, config: Config, options: Options) -> Fit | None:

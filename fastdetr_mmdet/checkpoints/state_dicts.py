@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename_tables import CONTENTS, METHODS, POSITIONS
+from .rename_tables import CONTENTS, METHODS, MMDET_DINO, POSITIONS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def model_of(method: str) -> str:
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(sorted(METHODS))}.")
     if method == "mmdet":
-        return "mmdet's own Deformable or Conditional DETR"
+        return "mmdet's own Deformable DETR, Conditional DETR or DINO"
     return f"an official {method} model"
 
 
@@ -75,7 +75,9 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     model_of(method)
     renamed = Renamed()
     # a pattern's dots are literal
-    rules = [(re.compile(old.replace(".", r"\.")), new) for old, new in METHODS[method]]
+    is_dino = method == "mmdet" and "dn_query_generator.label_embedding.weight" in state_dict
+    table = MMDET_DINO if is_dino else METHODS[method]
+    rules = [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
     for key, tensor in _tidy(state_dict, renamed.contradictions).items():
         rule = next(((old, new) for old, new in rules if old.match(key)), None)
         ours = rule[0].sub(rule[1], key, count=1) if rule else ""

@@ -27,7 +27,7 @@ from .parts import (
     SelfAttention,
     SpatialPrior,
 )
-from .queries import LearnedBoxQueries, LearnedQueries, TwoStageQueries
+from .queries import DenoisingQueries, LearnedBoxQueries, LearnedQueries, TwoStageQueries
 from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
 from .spatial_priors import GaussianPrior, SalientGaussianPrior
 from .transformers import DeformableDetrTransformer, DetrTransformer
@@ -42,6 +42,7 @@ __all__ = [
     "DeformableAttention",
     "DeformableDetrEncoder",
     "DeformableDetrTransformer",
+    "DenoisingQueries",
     "DetrDecoder",
     "DetrEncoder",
     "DetrTransformer",

@@ -142,6 +142,15 @@ class QueryInitialiser(Part):
         """
         raise NotImplementedError
 
+    def position(self, reference_logits: Tensor) -> Tensor:
+        """Positions of other queries at given boxes, where this part's own queries have some.
+
+        Shape:
+            reference_logits: (bs, num_queries, 4) (cx, cy, w, h) before the sigmoid
+            returns: (bs, num_queries, embed_dims)
+        """
+        raise NotImplementedError
+
 
 class Decoder(Part):
     """Base class of decoders.

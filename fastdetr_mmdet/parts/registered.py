@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,8 +142,10 @@ class Registered:
             for name, hint in typing.get_type_hints(owner.__init__).items():  # type: ignore[misc]
                 if hint is bool:
                     choices.setdefault(name, (False, True))
-                elif typing.get_origin(hint) is Literal:
-                    choices.setdefault(name, typing.get_args(hint))
+                union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+                for one in typing.get_args(hint) if union else (hint,):
+                    if typing.get_origin(one) is Literal:
+                        choices.setdefault(name, typing.get_args(one))
         accepted = {p.name for owner in _constructors(self.cls) for p in _signature(owner)}
         if "num_levels" in accepted:
             choices["num_levels"] = (3,)

@@ -4,7 +4,7 @@ A part gets everything it needs through these and never reaches into another par
 """
 
 from .memory import Memory
-from .queries import ConditionalQuery, DecoderOutput, Proposals, Queries, SalientPoints
+from .queries import ConditionalQuery, DecoderOutput, Proposals, Queries, QueryGroup, SalientPoints
 from .targets import Targets
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Memory",
     "Proposals",
     "Queries",
+    "QueryGroup",
     "SalientPoints",
     "Targets",
 ]

@@ -42,6 +42,30 @@ class ConditionalQuery:
 
 
 @dataclass(frozen=True)
+class QueryGroup:
+    """Queries that training adds behind the matching ones, and which objects they answer for.
+
+    Args:
+        name: Prefix of its losses.
+        size: Queries per image.
+        copies: How often each object is in the group; what its losses are divided by, beside the
+            number of objects.
+        query_index: Queries that answer for an object, into (bs, size) flattened; none twice. All
+            others are background.
+        object_index: Their objects, into the batch's concatenated objects.
+
+    Shape:
+        query_index, object_index: (num_pairs,) long
+    """
+
+    name: str
+    size: int
+    copies: int
+    query_index: Tensor
+    object_index: Tensor
+
+
+@dataclass(frozen=True)
 class Queries:
     """Object queries on their way through a decoder.
 
@@ -55,6 +79,9 @@ class Queries:
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
             input, from which spatial prior and scale selection are predicted (SMCA); or None.
         salient: what the aligner found, set by it; or None.
+        groups: what training adds behind the matching queries, in order.
+        attend_mask: (num_queries, num_queries) bool, True where a query (row) may look at another
+            (column); or None: everywhere.
     """
 
     content: Tensor
@@ -64,6 +91,8 @@ class Queries:
     conditional: ConditionalQuery | None = None
     embedded: Tensor | None = None
     salient: SalientPoints | None = None
+    groups: tuple[QueryGroup, ...] = ()
+    attend_mask: Tensor | None = None
 
     @property
     def located(self) -> Tensor:
@@ -117,9 +146,11 @@ class DecoderOutput:
             branches to refine its references, (bs, num_queries, 4) before the sigmoid; empty where
             it does not refine.
         proposals: of the encoder, in two-stage models; else None.
+        groups: of the queries that training added behind the matching ones.
     """
 
     hidden_states: Tensor
     reference_logits: tuple[Tensor, ...] | None = None
     box_logits: tuple[Tensor, ...] = ()
     proposals: Proposals | None = None
+    groups: tuple[QueryGroup, ...] = ()

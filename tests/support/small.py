@@ -14,7 +14,7 @@ from support.models import randomise
 
 ROOT = Path(__file__).parents[2]
 # All that have a ResNet, one of each model: 12 epochs or 50 are the same to a graph.
-FOLDERS = ("conditional_detr", "deformable_detr", "smca_detr", "sam_detr", "mixed", "demo")
+FOLDERS = ("conditional_detr", "deformable_detr", "smca_detr", "sam_detr", "dino", "mixed", "demo")
 CONFIGS = [
     f"{path.parent.name}/{path.stem}"
     for folder in FOLDERS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.registry import MODELS
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ...structures import ConditionalQuery, DecoderOutput, Memory, Queries
 from ...structures.boxes import add_reference
-from ..layers import call_layer
+from ..layers import MLP, call_layer, init_xavier
 from ..layers.positions import sine_embedding
 from ..parts import Decoder, Field, Placed, contract
 from .decoder_layer import DecoderLayer
@@ -24,9 +25,10 @@ class DetrDecoder(Decoder):
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR,
     Zhu et al. 2021, arXiv 2010.04159, Sec. 4.2 and A.4 (the references entering layer 1 and later
-    are detached). Queries without a position (``LearnedBoxQueries``) get the sine embedding of
-    their reference point in its place, anew in each layer and without gradient (SAM-DETR, arXiv
-    2203.06883, Sec. 3.4).
+    are detached); look forward twice, positions of queries and the norm: DINO, Zhang et al. 2022,
+    arXiv 2203.03605, Sec. 3.5, and DAB-DETR, Liu et al. 2022, arXiv 2201.12329, Sec. 4.2. Queries
+    without a position (``LearnedBoxQueries``) get the sine embedding of their reference point
+    instead, again in each layer and without gradient (SAM-DETR, arXiv 2203.06883, Sec. 3.4).
 
     Args:
         embed_dims: Width.
@@ -39,14 +41,28 @@ class DetrDecoder(Decoder):
         aligner: Aligner config, or None.
         spatial_prior: Spatial prior config, or None.
         refine: Whether each layer moves the references for the next one.
+        look_forward_twice: Where it refines, whether the loss of a layer's box also teaches the layer before, from
+            which its reference comes: the reference is detached for attention, but not for the
+            box. Results are the same.
+        refine_normed: Whether references move by the returned, normed states, so that a layer's box
+            is the next one's reference; False, DINO: by the states before the norm.
+        reference_eps: References are moved from within [reference_eps, 1 - reference_eps]; 1e-3 in
+            DINO's official code.
+        reference_pos: What the position of a query is in every layer. None: what the query
+            initialiser made. 'image': an MLP of the sine embedding of its reference box. 'canvas':
+            the same with the box as a share of the padded batch, as in DINO's official code, so
+            that it depends on the padding.
+        reference_feats: Sine features per coordinate of reference_pos; None: embed_dims / 2, as in
+            DINO's published weights (later versions of mmdet train with embed_dims).
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
             gradient, which saves memory and costs this part a second forward pass.
 
     Raises:
-        ValueError: if there is no layer, or level_schedule has not one entry per layer; in forward,
-            if it refines and is not given box_branches.
+        ValueError: if there is no layer, level_schedule has not one entry per layer, or
+            reference_pos has another value; in forward, if it refines and is not given
+            box_branches.
     """
 
     def __init__(
@@ -61,6 +77,11 @@ class DetrDecoder(Decoder):
         aligner: dict | None = None,
         spatial_prior: dict | None = None,
         refine: bool = False,
+        look_forward_twice: bool = False,
+        refine_normed: bool = True,
+        reference_eps: float = 0.0,
+        reference_pos: Literal["image", "canvas"] | None = None,
+        reference_feats: int | None = None,
         post_norm: bool = True,
         level_schedule: Sequence[int] | None = None,
         with_cp: bool = False,
@@ -73,9 +94,18 @@ class DetrDecoder(Decoder):
                 f"{type(self).__name__}: level_schedule={list(level_schedule)} has "
                 f"{len(level_schedule)} entries for {num_layers} layers; give one level per layer."
             )
+        if reference_pos not in (None, "image", "canvas"):
+            raise ValueError(
+                f"{type(self).__name__}: reference_pos={reference_pos!r} must be 'image', 'canvas' "
+                "or None."
+            )
         self.num_layers = num_layers
         self.embed_dims = embed_dims
         self.refine = refine
+        self.look_forward_twice = look_forward_twice
+        self.refine_normed = refine_normed
+        self.reference_pos = reference_pos
+        self.most_logit = math.log((1 - reference_eps) / reference_eps) if reference_eps else None
         self.level_schedule = level_schedule
         self.with_cp = with_cp
         layers = [
@@ -96,6 +126,13 @@ class DetrDecoder(Decoder):
         self.norm = nn.LayerNorm(embed_dims) if post_norm else nn.Identity()
         if refine:
             self.reads = self.reads | {Field.POINT}
+        self.reference_feats = reference_feats or embed_dims // 2
+        self.ref_point_head: MLP | None = None
+        if reference_pos is not None:
+            self.reads = self.reads | {Field.BOX}
+            in_dims = 4 * self.reference_feats
+            self.ref_point_head = MLP(in_dims, embed_dims, embed_dims, num_layers=2)
+            init_xavier(self.ref_point_head)
         # Whether the first layer's prior predicts the references.
         self.locates = any(Field.POINT in contract(*placed).makes for placed in layers[0].parts)
 
@@ -115,13 +152,16 @@ class DetrDecoder(Decoder):
             )
         hidden_states, references, boxes = [], [], []
         position: Tensor | None = None
-        without_pos = queries.pos is None
+        moved: Tensor | None = None  # the reference, with the gradient into the layer before
+        without_pos = queries.pos is None and self.reference_pos is None
         if self.locates:
             first: Any = self.layers[0]
             queries = first.locate(queries)
         for index, layer in enumerate(self.layers):
             if index == 0 or self.refine:
                 position = self.embed_reference(queries)
+                if self.ref_point_head is not None:
+                    queries = replace(queries, pos=self._locate_boxes(queries, memory))
                 if without_pos and queries.reference is not None:
                     centre = queries.reference[..., :2].detach()
                     pos = sine_embedding(centre, self.embed_dims // 2).to(queries.content.dtype)
@@ -131,7 +171,7 @@ class DetrDecoder(Decoder):
                 spatial = position if scale is None else position * scale
                 queries = replace(queries, conditional=ConditionalQuery(spatial, scale))
             if queries.reference_logits is not None:
-                references.append(queries.reference_logits)
+                references.append(queries.reference_logits if moved is None else moved)
             level = (
                 memory if self.level_schedule is None else memory.level(self.level_schedule[index])
             )
@@ -139,10 +179,32 @@ class DetrDecoder(Decoder):
             queries = replace(queries, content=content, embedded=None)
             hidden_states.append(self.norm(queries.content))
             if self.refine and index + 1 < self.num_layers:
-                delta = box_branches[index](hidden_states[-1])  # type: ignore[index]
-                boxes.append(add_reference(delta, queries.reference_logits))
-                queries = queries.with_reference(boxes[-1].detach())
-        return DecoderOutput(torch.stack(hidden_states), tuple(references) or None, tuple(boxes))
+                state = hidden_states[-1] if self.refine_normed else content
+                delta = box_branches[index](state)  # type: ignore[index]
+                start = queries.reference_logits
+                if start is not None and self.most_logit is not None:
+                    start = start.clamp(-self.most_logit, self.most_logit)
+                box = add_reference(delta, start)
+                if self.refine_normed:
+                    boxes.append(box if moved is None else add_reference(delta, moved))
+                if self.look_forward_twice:
+                    moved = box
+                queries = queries.with_reference(box.detach())
+        return DecoderOutput(
+            torch.stack(hidden_states),
+            tuple(references) or None,
+            tuple(boxes),
+            groups=queries.groups,
+        )
+
+    def _locate_boxes(self, queries: Queries, memory: Memory) -> Tensor:
+        """Position of each query from its reference box, (bs, num_queries, embed_dims)."""
+        boxes = queries.reference
+        assert boxes is not None and self.ref_point_head is not None
+        if self.reference_pos == "canvas":
+            boxes = boxes * memory.valid_ratios[:, :1].to(boxes.dtype).repeat(1, 1, 2)
+        embedded = sine_embedding(boxes, self.reference_feats)
+        return self.ref_point_head(embedded.to(queries.content.dtype))
 
     def embed_reference(self, queries: Queries) -> Tensor | None:
         """Embedding of the references, made once and again after each refinement; none here."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
 from ..parts import Field, check_flow, contract
+from ..queries import DenoisingQueries
 
 
 @MODELS.register_module()
@@ -92,6 +93,12 @@ class FastDETR(BaseDetector):
             dict(bbox_head, **decided),
             default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),
         )
+        queries, num_classes = self.transformer.queries, self.bbox_head.num_classes
+        if isinstance(queries, DenoisingQueries) and queries.num_classes != num_classes:
+            raise ValueError(
+                f"transformer.queries.num_classes={queries.num_classes} differs from "
+                f"bbox_head.num_classes={num_classes}; set both to the same number."
+            )
         self._check_widths(neck)
         check_flow(self.transformer.parts, _num_levels(backbone, neck))
 

@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...structures import DecoderOutput, Targets
+from ...structures import DecoderOutput, QueryGroup, Targets
 from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy
 from ..matchers import AssignerMatcher, Call, Matcher, Matches
 from .branches import Branches, box_branch, class_branch
@@ -178,9 +178,15 @@ class FastDETRHead(BaseModule):
 
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls`` ... of the
-            others, ``enc_loss_cls`` ... of the proposals; scalars, weighted.
+            others, ``enc_loss_cls`` ... of the proposals, ``dn_loss_cls``, ``d0.dn_loss_cls`` ...
+            of a group of queries named dn; scalars, weighted.
         """
-        cls_scores, boxes = self(output)
+        all_scores, all_boxes = self(output)
+        sizes = [group.size for group in output.groups]
+        sizes.insert(0, all_scores.shape[2] - sum(sizes))
+        (cls_scores, *group_scores), (boxes, *group_boxes) = (
+            x.split(sizes, dim=2) for x in (all_scores, all_boxes)
+        )
         calls = [(cls_scores, boxes, targets, "decoder layer")]
         proposals = output.proposals
         if proposals is not None:
@@ -193,6 +199,9 @@ class FastDETRHead(BaseModule):
         losses: dict[str, Tensor] = {}
         for own in per_proposal:
             losses |= {f"enc_{name}": values[0] for name, values in own.items()}
+        for group, *predicted in zip(output.groups, group_scores, group_boxes, strict=True):
+            per_group = self._compare_group(group, *predicted, targets)
+            per_layer |= {f"{group.name}_{name}": values for name, values in per_group.items()}
         last = cls_scores.shape[0] - 1
         for name, values in per_layer.items():
             losses[name] = values[last]
@@ -200,6 +209,18 @@ class FastDETRHead(BaseModule):
             for name, values in per_layer.items():
                 losses[f"d{layer}.{name}"] = values[layer]
         return losses
+
+    def _compare_group(
+        self, group: QueryGroup, cls_scores: Tensor, boxes: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Losses of queries whose objects are known, which are the same in every layer."""
+        num_layers, bs = cls_scores.shape[:2]
+        layers = torch.arange(num_layers, device=cls_scores.device).unsqueeze(1)
+        matches = Matches(
+            (group.query_index + layers * (bs * group.size)).flatten(),
+            group.object_index.repeat(num_layers),
+        )
+        return self._compare(cls_scores, boxes, targets, matches, group.copies)
 
     def loss_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
@@ -223,11 +244,16 @@ class FastDETRHead(BaseModule):
         return self.assigner.match_all(calls)
 
     def _compare(
-        self, cls_scores: Tensor, boxes: Tensor, targets: Targets, matches: Matches
+        self,
+        cls_scores: Tensor,
+        boxes: Tensor,
+        targets: Targets,
+        matches: Matches,
+        copies: int = 1,
     ) -> dict[str, Tensor]:
         num_layers, bs, num_queries = cls_scores.shape[:3]
         # As a tensor, so that the mean over processes never leaves the device.
-        num_boxes = torch.full((1,), float(targets.num_objects), device=cls_scores.device)
+        num_boxes = torch.full((1,), float(targets.num_objects * copies), device=cls_scores.device)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
 
         predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)

@@ -1,7 +1,8 @@
 """Query initialisers: ``(Memory, proposal branches, Targets) -> (Queries, Proposals or None)``."""
 
+from .denoising_queries import DenoisingQueries
 from .learned_box_queries import LearnedBoxQueries
 from .learned_queries import LearnedQueries
 from .two_stage_queries import TwoStageQueries
 
-__all__ = ["LearnedBoxQueries", "LearnedQueries", "TwoStageQueries"]
+__all__ = ["DenoisingQueries", "LearnedBoxQueries", "LearnedQueries", "TwoStageQueries"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from mmdet.registry import MODELS
@@ -29,7 +30,11 @@ class TwoStageQueries(QueryInitialiser):
             of class 0. True: proposals carry classes and the best class counts, which teaches the
             encoder classes directly (as DINO, arXiv 2203.03605, does).
         content: 'box', the official code: content from the embedded box. 'memory': the projected
-            token itself, detached.
+            token itself, detached. 'learned': a learned vector per query (mixed query selection of
+            DINO, Sec. 3.4), and no position: the decoder makes one of the reference, best with its
+            ``reference_pos``.
+        supervise: Which proposals are matched and have losses: 'all', the official code, or the
+            'selected' ones, as in DINO.
         ignore_padding: False, the official code: tokens of padding compete for the queries like all
             others, with a score that training makes low. True: they come last, so that an image
             gives the same result in every batch.
@@ -47,13 +52,20 @@ class TwoStageQueries(QueryInitialiser):
         embed_dims: int,
         num_queries: int = 300,
         class_aware: bool = False,
-        content: str = "box",
+        content: Literal["box", "memory", "learned"] = "box",
+        supervise: Literal["all", "selected"] = "all",
         ignore_padding: bool = False,
         box_size: float = 0.05,
     ) -> None:
         super().__init__(embed_dims, num_queries)
-        if content not in ("box", "memory"):
-            raise ValueError(f"TwoStageQueries: content={content!r} must be 'box' or 'memory'.")
+        if content not in ("box", "memory", "learned"):
+            raise ValueError(
+                f"TwoStageQueries: content={content!r} must be 'box', 'memory' or 'learned'."
+            )
+        if supervise not in ("all", "selected"):
+            raise ValueError(
+                f"TwoStageQueries: supervise={supervise!r} must be 'all' or 'selected'."
+            )
         if not 0.01 < box_size < 0.99:
             raise ValueError(f"TwoStageQueries: box_size={box_size} must be within 0.01 and 0.99.")
         self.num_feats = embed_dims // 2
@@ -63,15 +75,19 @@ class TwoStageQueries(QueryInitialiser):
         # at the last level a proposal is smaller than the image
         self.level_limit = math.ceil(math.log2(0.99 / box_size)), "box_size"
         self.content = content
+        self.supervise = supervise
         self.ignore_padding = ignore_padding
         self.box_size = box_size
         self.memory_proj = nn.Linear(embed_dims, embed_dims)
         self.memory_norm = nn.LayerNorm(embed_dims)
-        out_dims = 2 * embed_dims if content == "box" else embed_dims
-        self.box_proj = nn.Linear(2 * embed_dims, out_dims)
-        self.box_norm = nn.LayerNorm(out_dims)
-        for linear in (self.memory_proj, self.box_proj):
-            nn.init.xavier_uniform_(linear.weight)
+        nn.init.xavier_uniform_(self.memory_proj.weight)
+        if content == "learned":
+            self.query_embedding = nn.Embedding(num_queries, embed_dims)
+        else:
+            out_dims = 2 * embed_dims if content == "box" else embed_dims
+            self.box_proj = nn.Linear(2 * embed_dims, out_dims)
+            self.box_norm = nn.LayerNorm(out_dims)
+            nn.init.xavier_uniform_(self.box_proj.weight)
 
     def forward(
         self,
@@ -88,7 +104,7 @@ class TwoStageQueries(QueryInitialiser):
 
         Shape:
             returns: queries with content and pos (bs, k, embed_dims), reference (bs, k, 4),
-                k = min(num_queries, num_tokens); proposals of all tokens.
+                k = min(num_queries, num_tokens); proposals of all tokens or of the selected k.
         """
         assert proposal_branches is not None  # the head has them, since PROPOSALS is declared
         classifier, regressor = proposal_branches
@@ -101,17 +117,34 @@ class TwoStageQueries(QueryInitialiser):
         if self.ignore_padding and memory.padding_mask is not None:
             scores = scores.masked_fill(memory.padding_mask, float("-inf"))
         best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices.unsqueeze(-1)
-        boxes = box_logits.detach().gather(1, best.expand(-1, -1, 4))
+        selected = box_logits.gather(1, best.expand(-1, -1, 4))
+        boxes = selected.detach()
+        if self.supervise == "selected":
+            cls_scores = cls_scores.gather(1, best.expand(-1, -1, cls_scores.shape[-1]))
+            box_logits = selected
+        proposals = Proposals(cls_scores, box_logits.sigmoid())
+        content, pos = self._content_and_pos(tokens, best, boxes)
+        return Queries(content=content, pos=pos).with_reference(boxes), proposals
 
-        embedded = sine_embedding(boxes.sigmoid(), self.num_feats, order="xywh")
-        made = self.box_norm(self.box_proj(embedded.to(tokens.dtype)))
+    def _content_and_pos(
+        self, tokens: Tensor, best: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.content == "learned":
+            content = self.query_embedding.weight[: best.shape[1]]
+            return content.expand(len(tokens), -1, -1), None
+        made = self._embed(boxes)
         if self.content == "box":
             pos, content = made.chunk(2, dim=-1)
-        else:
-            pos = made
-            content = tokens.detach().gather(1, best.expand(-1, -1, tokens.shape[-1]))
-        proposals = Proposals(cls_scores, box_logits.sigmoid())
-        return Queries(content=content, pos=pos).with_reference(boxes), proposals
+            return content, pos
+        return tokens.detach().gather(1, best.expand(-1, -1, tokens.shape[-1])), made
+
+    def position(self, reference_logits: Tensor) -> Tensor:
+        """See ``QueryInitialiser.position``."""
+        return self._embed(reference_logits)[..., : self.embed_dims]
+
+    def _embed(self, boxes: Tensor) -> Tensor:
+        embedded = sine_embedding(boxes.sigmoid(), self.num_feats, order="xywh")
+        return self.box_norm(self.box_proj(embedded.to(self.box_proj.weight.dtype)))
 
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """The box that each token's proposal starts from, before the sigmoid.

@@ -44,4 +44,5 @@ class ConditionalSelfAttention(SelfAttention):
         key = self.k_content_proj(content) + self.k_pos_proj(pos)
         value = self.v_proj(content)
         dropout = self.dropout if self.training else 0.0
-        return self.out_proj(attend(query, key, value, self.num_heads, dropout=dropout))
+        output = attend(query, key, value, self.num_heads, queries.attend_mask, dropout)
+        return self.out_proj(output)

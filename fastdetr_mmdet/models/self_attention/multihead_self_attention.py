@@ -37,4 +37,5 @@ class MultiheadSelfAttention(SelfAttention):
         located = content if queries.pos is None else content + queries.pos
         query, key, value = self.in_proj(located, located, content)
         dropout = self.dropout if self.training else 0.0
-        return self.out_proj(attend(query, key, value, self.num_heads, dropout=dropout))
+        output = attend(query, key, value, self.num_heads, queries.attend_mask, dropout)
+        return self.out_proj(output)

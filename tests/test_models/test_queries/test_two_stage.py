@@ -120,8 +120,24 @@ def test_more_queries_than_tokens(branches):
     assert all(torch.isfinite(p.grad).all() for p in branches[1].parameters())
 
 
-@pytest.mark.parametrize("option", [dict(content="zero"), dict(box_size=1.0)])
+@pytest.mark.parametrize("option", [dict(content="zero"), dict(supervise="best"), dict(box_size=1.0)])
 def test_refuses(option):
     ((key, value),) = option.items()
     with pytest.raises(ValueError, match=f"{key}={value!r}"):
         build(**option)
+
+
+def test_learned_content_and_losses_on_the_selected_proposals(branches):
+    part = build(content="learned", supervise="selected", class_aware=True)
+    memory = make_memory(SIZES)
+    queries, proposals = part(memory, branches)
+    assert queries.pos is None
+    for image in range(2):
+        assert torch.equal(queries.content[image], part.query_embedding.weight)
+    assert torch.equal(proposals.boxes, queries.reference)
+    assert proposals.boxes.requires_grad and not queries.reference.requires_grad
+    part.supervise = "all"
+    _, everything = part(memory, branches)
+    best = everything.cls_scores.amax(-1).topk(NUM_QUERIES).indices
+    expected = everything.cls_scores.gather(1, best.unsqueeze(-1).expand(-1, -1, NUM_CLASSES))
+    assert torch.equal(proposals.cls_scores, expected)

@@ -1,0 +1,29 @@
+# DINO (arXiv 2203.03605): learned contents at selected proposals, contrastive denoising, refinement
+# that looks forward twice.
+_base_ = './deformable-detr_r50.py'
+
+num_classes = 80
+# no dropout, wider feed-forward blocks
+layer = dict(feedforward_channels=2048, dropout=0.0)
+model = dict(
+    num_queries=900,
+    positional_encoding=dict(offset=0.0, temperature=20),
+    transformer=dict(
+        encoder=layer,
+        queries=dict(
+            _delete_=True,
+            type='DenoisingQueries',
+            queries=dict(
+                type='TwoStageQueries', class_aware=True, content='learned', supervise='selected'),
+            num_classes=num_classes,
+            num_dn_queries=100),
+        decoder=dict(
+            **layer,
+            post_norm=True,
+            refine=True,
+            refine_normed=False,
+            look_forward_twice=True,
+            reference_eps=1e-3,
+            reference_pos='canvas')),
+    bbox_head=dict(share_pred_layer=False, box_size_bias=0.0, loss_cls=dict(loss_weight=1.0)),
+    test_cfg=dict(max_per_img=300))

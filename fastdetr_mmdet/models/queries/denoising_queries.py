@@ -1,0 +1,190 @@
+"""Denoising queries: noisy ground truth that the decoder learns to restore."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
+from ...structures.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from ..parts import Field, QueryInitialiser, contract
+
+
+@MODELS.register_module()
+class DenoisingQueries(QueryInitialiser):
+    """In training, groups of noisy objects behind the queries of another query initialiser.
+
+    Paper: DINO, Zhang et al. 2022, arXiv 2203.03605, Sec. 3.3; DN-DETR, Li et al. 2022, arXiv
+    2203.01305, Sec. 4.
+
+    A group holds every object of an image once with noise, and, if contrastive, once more with so
+    much noise that it counts as background. The content of such a query is the embedding of its
+    noisy class, its reference the noisy box; which object it answers for is known, so it needs no
+    matching. Groups see themselves and the matching queries, which see no group. Images with fewer
+    objects than others have empty queries in their groups, which count as background. In
+    prediction there is nothing of it.
+
+    The noise is drawn from torch's generator. DINO replaces a class with probability 0.25 and moves
+    each corner by up to box_noise / 2 of the box's size, by twice that at most if it counts as
+    background. DN-DETR (contrastive=False, 5 groups, label_noise=0.2, box_noise=0.4) moves the
+    centre by up to box_noise / 2 of the size and changes the size by up to box_noise of it.
+
+    Args:
+        queries: Config of the query initialiser of the matching queries; it must make reference
+            boxes.
+        num_classes: Classes; those of the head.
+        embed_dims: Width.
+        num_queries: Matching queries per image; None: as ``queries`` says.
+        num_dn_queries: With num_groups=None, there are as many groups as the image with most
+            objects has room for here, counting each object once; at least one.
+        num_groups: Number of groups; None: see num_dn_queries.
+        contrastive: Whether groups have queries that count as background (DINO), or not (DN-DETR).
+        label_noise: Probability with which a class is replaced by a random one, in [0, 1].
+        box_noise: Scale of the noise of boxes, at least 0.
+
+    Raises:
+        ValueError: if an argument is out of range, or ``queries`` makes no reference boxes.
+    """
+
+    def __init__(
+        self,
+        queries: dict,
+        num_classes: int,
+        embed_dims: int,
+        num_queries: int | None = None,
+        num_dn_queries: int = 100,
+        num_groups: int | None = None,
+        contrastive: bool = True,
+        label_noise: float = 0.25,
+        box_noise: float = 1.0,
+    ) -> None:
+        shared = dict(embed_dims=embed_dims)
+        if num_queries is not None:
+            shared["num_queries"] = num_queries
+        inner = MODELS.build(queries, default_args=shared)
+        super().__init__(embed_dims, inner.num_queries)
+        if Field.BOX not in contract("transformer.queries", inner).makes:
+            raise ValueError(
+                f"DenoisingQueries: queries={type(inner).__name__} makes no reference boxes, which "
+                "denoising needs; use TwoStageQueries or LearnedBoxQueries."
+            )
+        if num_classes < 1 or num_dn_queries < 1 or (num_groups is not None and num_groups < 1):
+            raise ValueError(
+                f"DenoisingQueries: num_classes={num_classes}, num_dn_queries={num_dn_queries} and "
+                f"num_groups={num_groups} must be at least 1."
+            )
+        if not 0 <= label_noise <= 1 or box_noise < 0:
+            raise ValueError(
+                f"DenoisingQueries: label_noise={label_noise} must be in [0, 1] and "
+                f"box_noise={box_noise} at least 0."
+            )
+        if num_queries is not None and inner.num_queries != num_queries:
+            raise ValueError(
+                f"DenoisingQueries: num_queries={num_queries} and queries.num_queries="
+                f"{inner.num_queries} disagree; set one of them only."
+            )
+        self.queries = inner
+        self.makes = inner.makes
+        self.level_limit = inner.level_limit
+        self.num_classes = num_classes
+        self.num_dn_queries = num_dn_queries
+        self.num_groups = num_groups
+        self.contrastive = contrastive
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.label_embedding = nn.Embedding(num_classes, embed_dims)
+
+    def forward(
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
+    ) -> tuple[Queries, Proposals | None]:
+        """The matching queries, and in training the groups behind them; see ``QueryInitialiser``.
+
+        ``targets`` are needed in training only.
+        """
+        queries, proposals = self.queries(memory, proposal_branches, targets)
+        if self.training and targets is not None:
+            queries = self._with_groups(queries, targets)
+        return queries, proposals
+
+    def _with_groups(self, queries: Queries, targets: Targets) -> Queries:
+        bs, num_matching, dims = queries.content.shape
+        if targets.num_objects == 0:
+            # No group, but in the graph, so every parameter has a gradient.
+            return queries.with_content(queries.content + self.label_embedding.weight.sum() * 0)
+        most = max(targets.counts)
+        copies = self.num_groups or max(1, self.num_dn_queries // most)
+        rows = copies * (1 + self.contrastive)
+        size = rows * most
+        device = queries.content.device
+        first, number = _places(targets.counts, size)
+        first = first.to(device, non_blocking=True)  # (num_objects,), into (bs, size) flattened
+        place = first + most * torch.arange(rows, device=device).unsqueeze(1)
+
+        labels, boxes = self.noise(targets, rows)
+        flat = place.flatten()
+        embedded = self.label_embedding(labels).flatten(0, 1)
+        content = embedded.new_zeros(bs * size, dims).index_copy(0, flat, embedded)
+        logits = inverse_sigmoid(boxes, eps=1e-3).flatten(0, 1)
+        logits = logits.new_zeros(bs * size, 4).index_copy(0, flat, logits)
+        assert queries.reference_logits is not None
+        logits = logits.view(bs, size, 4)
+        pos = queries.pos
+        if pos is not None:
+            pos = torch.cat([pos, self.queries.position(logits).to(pos.dtype)], dim=1)
+        group = QueryGroup(
+            name="dn",
+            size=size,
+            copies=copies,
+            query_index=place[:: 1 + self.contrastive].flatten(),
+            object_index=number.to(device, non_blocking=True).repeat(copies),
+        )
+        content = content.view(bs, size, dims).to(queries.content.dtype)
+        queries = replace(
+            queries,
+            content=torch.cat([queries.content, content], dim=1),
+            pos=pos,
+            groups=(group,),
+            attend_mask=_attend_mask(num_matching, copies, size // copies, device),
+        )
+        return queries.with_reference(torch.cat([queries.reference_logits, logits], dim=1))
+
+    def noise(self, targets: Targets, rows: int) -> tuple[Tensor, Tensor]:
+        """Noisy classes and boxes of all objects; if contrastive, odd rows count as background.
+
+        Shape:
+            returns: (rows, num_objects) long, and (rows, num_objects, 4) normalised
+                (cx, cy, w, h), within the image if contrastive.
+        """
+        labels = targets.labels.expand(rows, -1)
+        replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise
+        labels = torch.where(replaced, torch.randint_like(labels, self.num_classes), labels)
+        boxes = targets.boxes.expand(rows, -1, -1)
+        sizes = boxes[..., 2:].repeat(1, 1, 2)
+        amount = torch.rand_like(boxes)
+        if not self.contrastive:
+            amount = (2 * amount - 1) * self.box_noise
+            amount = amount * amount.new_tensor([0.5, 0.5, 1.0, 1.0])
+            return labels, (boxes + amount * sizes).clamp(0, 1)
+        amount = amount + torch.arange(rows, device=boxes.device)[:, None, None] % 2
+        sign = torch.randint_like(boxes, 2) * 2 - 1
+        corners = cxcywh_to_xyxy(boxes) + sign * amount * sizes * (self.box_noise / 2)
+        return labels, xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+def _places(counts: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
+    """Of each object its place in the first row, and its number in the batch; on the host."""
+    places = [image * size + i for image, count in enumerate(counts) for i in range(count)]
+    return torch.tensor(places), torch.arange(len(places))
+
+
+def _attend_mask(num_matching: int, copies: int, size: int, device: torch.device) -> Tensor:
+    """True where a query (row) may look: in its own group, and at matching queries."""
+    groups = torch.arange(1, copies + 1, device=device).repeat_interleave(size)
+    group = torch.nn.functional.pad(groups, (num_matching, 0))
+    return (group.unsqueeze(1) == group) | (group == 0)
