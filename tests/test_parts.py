@@ -103,7 +103,11 @@ def test_declarations_say_on_which_argument_they_depend():
         "reads": ["POINT", "EMBEDDED"],
         "makes": ["PRIOR", "POINT (predict_reference=True)"],
     }
-    assert PARTS["DetrDecoder"].declares["reads"] == ["POINT (refine=True)"]
+    assert PARTS["DetrDecoder"].declares["reads"] == [
+        "POINT (refine=True)",
+        "BOX (reference_pos='image')",
+        "BOX (reference_pos='canvas')",
+    ]
     assert PARTS["FastDETRHead"].declares == {}
 
 

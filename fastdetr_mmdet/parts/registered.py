@@ -135,7 +135,9 @@ class Registered:
     @cached_property
     def declares(self) -> dict[str, list[str]]:
         """Fields that are read and made, each with the argument on which it depends, if any."""
-        if not issubclass(self.cls, Part) or issubclass(self.cls, Transformer):
+        needed = {p.name for p in self.parameters if p.default is None and p.name[0] != "*"}
+        contains_parts = issubclass(self.cls, Transformer) or needed - set(_SMALL)
+        if not issubclass(self.cls, Part) or contains_parts:
             return {}
         choices: dict[str, tuple] = {}
         for owner in _constructors(self.cls):
