@@ -120,7 +120,9 @@ def test_more_queries_than_tokens(branches):
     assert all(torch.isfinite(p.grad).all() for p in branches[1].parameters())
 
 
-@pytest.mark.parametrize("option", [dict(content="zero"), dict(supervise="best"), dict(box_size=1.0)])
+@pytest.mark.parametrize(
+    "option", [dict(content="zero"), dict(supervise="best"), dict(box_size=1.0)]
+)
 def test_refuses(option):
     ((key, value),) = option.items()
     with pytest.raises(ValueError, match=f"{key}={value!r}"):
