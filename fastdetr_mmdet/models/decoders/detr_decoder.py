@@ -41,9 +41,9 @@ class DetrDecoder(Decoder):
         aligner: Aligner config, or None.
         spatial_prior: Spatial prior config, or None.
         refine: Whether each layer moves the references for the next one.
-        look_forward_twice: Where it refines, whether the loss of a layer's box also teaches the layer before, from
-            which its reference comes: the reference is detached for attention, but not for the
-            box. Results are the same.
+        look_forward_twice: Where it refines, whether the loss of a layer's box also teaches the
+            layer before, from which its reference comes: the reference is detached for attention,
+            but not for the box. Results are the same.
         refine_normed: Whether references move by the returned, normed states, so that a layer's box
             is the next one's reference; False, DINO: by the states before the norm.
         reference_eps: References are moved from within [reference_eps, 1 - reference_eps]; 1e-3 in
