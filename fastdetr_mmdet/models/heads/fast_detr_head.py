@@ -199,8 +199,9 @@ class FastDETRHead(BaseModule):
         losses: dict[str, Tensor] = {}
         for own in per_proposal:
             losses |= {f"enc_{name}": values[0] for name, values in own.items()}
-        for group, *predicted in zip(output.groups, group_scores, group_boxes, strict=True):
-            per_group = self._compare_group(group, *predicted, targets)
+        predicted = zip(output.groups, group_scores, group_boxes, strict=True)
+        for group, scores_of_group, boxes_of_group in predicted:
+            per_group = self._compare_group(group, scores_of_group, boxes_of_group, targets)
             per_layer |= {f"{group.name}_{name}": values for name, values in per_group.items()}
         last = cls_scores.shape[0] - 1
         for name, values in per_layer.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -132,9 +133,8 @@ class DenoisingQueries(QueryInitialiser):
         content = embedded.new_zeros(bs * size, dims).index_copy(0, flat, embedded)
         logits = inverse_sigmoid(boxes, eps=1e-3).flatten(0, 1)
         logits = logits.new_zeros(bs * size, 4).index_copy(0, flat, logits)
-        assert queries.reference_logits is not None
         logits = logits.view(bs, size, 4)
-        pos = queries.pos
+        pos: Any = queries.pos
         if pos is not None:
             pos = torch.cat([pos, self.queries.position(logits).to(pos.dtype)], dim=1)
         group = QueryGroup(
@@ -145,14 +145,15 @@ class DenoisingQueries(QueryInitialiser):
             object_index=number.to(device, non_blocking=True).repeat(copies),
         )
         content = content.view(bs, size, dims).to(queries.content.dtype)
-        queries = replace(
+        assert queries.reference_logits is not None
+        references = torch.cat([queries.reference_logits, logits], dim=1)
+        return replace(
             queries,
             content=torch.cat([queries.content, content], dim=1),
             pos=pos,
             groups=(group,),
             attend_mask=_attend_mask(num_matching, copies, size // copies, device),
-        )
-        return queries.with_reference(torch.cat([queries.reference_logits, logits], dim=1))
+        ).with_reference(references)
 
     def noise(self, targets: Targets, rows: int) -> tuple[Tensor, Tensor]:
         """Noisy classes and boxes of all objects; if contrastive, odd rows count as background.
