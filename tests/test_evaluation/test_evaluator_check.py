@@ -53,23 +53,28 @@ def coco(path, **options):
     return dict(type="CocoMetric", ann_file=path, metric="bbox", **options)
 
 
-def start(dataset, config, phase="val"):
-    """What the hook does before training, validation or test; returns the evaluator."""
+def runner_of(dataset, config, phase="val"):
     build = EVALUATOR.build if isinstance(config, dict) and "metrics" in config else Evaluator
     evaluator = build(config)
     evaluator.dataset_meta = dataset.metainfo
-    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=evaluator)
-    train = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    loader = SimpleNamespace(dataset=dataset)
     where = "test" if phase == "test" else "val"
-    runner = SimpleNamespace(
+    loops = {"val_loop": None, f"{where}_loop": SimpleNamespace(dataloader=loader)}
+    loops[f"{where}_loop"].evaluator = evaluator
+    return SimpleNamespace(
         model=SimpleNamespace(),
         cfg={f"{where}_evaluator": config},
         logger=logging.getLogger("evaluator"),
-        train_loop=train if phase == "train" else None,
-        **{"val_loop": None, f"{where}_loop": loop},
+        train_loop=SimpleNamespace(dataloader=loader) if phase == "train" else None,
+        **loops,
     )
+
+
+def start(dataset, config, phase="val"):
+    """What the hook does before training, validation or test; returns the evaluator."""
+    runner = runner_of(dataset, config, phase)
     getattr(HOOKS.build(dict(type="DatasetClassesCheckHook")), f"before_{phase}")(runner)
-    return evaluator
+    return (runner.test_loop if phase == "test" else runner.val_loop).evaluator
 
 
 def average_precision(evaluator, dataset):
@@ -209,14 +214,7 @@ class Own(CocoDataset):
 def test_data_set_with_its_own_reading(write):
     """Of it only the ids can be compared."""
     path = write("val.json")
-    prefix = dict(img="images/")
-    dataset = Own(
-        ann_file=path,
-        data_prefix=prefix,
-        metainfo=dict(classes=CLASSES),
-        pipeline=[],
-        test_mode=True,
-    )
+    dataset = load(path, Own)
     start(dataset, coco(path))
     with pytest.raises(ValueError, match=path):
         start(dataset, coco(write("other.json", range(11, 17))))
@@ -226,16 +224,7 @@ def test_is_checked_once(write, monkeypatch):
     """Before training, and not again at every validation."""
     path = write("val.json")
     dataset = load(path)
-    config = coco(path)
-    evaluator = Evaluator(config)
-    evaluator.dataset_meta = dataset.metainfo
-    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=evaluator)
-    runner = SimpleNamespace(
-        model=SimpleNamespace(),
-        cfg=dict(val_evaluator=config),
-        train_loop=SimpleNamespace(dataloader=loop.dataloader),
-        val_loop=loop,
-    )
+    runner = runner_of(dataset, coco(path), "train")
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     hook.before_train(runner)
     monkeypatch.setattr(dataset, "get_data_info", lambda index: pytest.fail("read again"))
