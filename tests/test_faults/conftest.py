@@ -1,75 +1,100 @@
 """The run that the tests interrupt, and how it ends when nothing does."""
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from forked_runs import Server
-from support.runs import ROOT, once
+from support.forks import Outcome, Server
+from support.runs import once
 
-# The demo's model and loop, small, with random numbers everywhere: dropout, augmentation in worker
-# processes, order of the images. Only one checkpoint is kept, which leaves nothing to fall back on.
+# The tiny run with random numbers everywhere: dropout, augmentation in workers, order of the
+# images. Only one checkpoint is kept, which leaves nothing to fall back on.
 CONFIG = """\
 _base_ = '{base}'
 
-model = dict(
-    num_queries=10,
-    backbone=dict(base_channels=8, stem_channels=8),
-    neck=dict(in_channels=[32, 64], out_channels=32),
-    transformer=dict(
-        embed_dims=32,
-        decoder=dict(num_layers=2, num_heads=4, feedforward_channels=48, dropout=0.2)))
-image_scale = (64, 64)
+model = dict(transformer=dict(decoder=dict(dropout=0.2)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
 data_root = '{shapes}/'
 train_dataloader = dict(
-    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     dataset=dict(data_root=data_root, pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=8, num_workers=0, dataset=dict(data_root=data_root, pipeline=test_pipeline))
+val_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=3, val_interval=1)
+train_cfg = dict(max_epochs=3)
 log_processor = dict(window_size=1)  # log each loss itself, not a mean
-default_hooks = dict(
-    logger=dict(interval=1),
-    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best='auto'))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
 """
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory, shapes) -> Path:
-    """A config file; the base is the demo's."""
+def config(tmp_path_factory, tiny_config_file, shapes) -> Path:
+    """A config file."""
 
     def make(folder: Path) -> None:
-        base = (ROOT / "configs/demo/fast-detr_r18_shapes.py").as_posix()
-        text = CONFIG.format(base=base, shapes=shapes.as_posix())
+        text = CONFIG.format(base=tiny_config_file.as_posix(), shapes=shapes.as_posix())
         (folder / "faults.py").write_text(text)
 
     return once(tmp_path_factory, "fault_config", make) / "faults.py"
 
 
+class Runs(Server):
+    """Trainings, one at a time.
+
+    Args:
+        folder: For what they print.
+        disk, size: As for `Server`.
+    """
+
+    def __init__(self, folder: Path, disk: Path | None = None, size: str = "") -> None:
+        super().__init__(disk, size)
+        self._folder = folder
+
+    def train(
+        self,
+        config: Path,
+        work_dir: Path,
+        kill_after: float | None = None,
+        faults: dict | None = None,
+        processes: int = 1,
+        **options,
+    ) -> Outcome:
+        """Train.
+
+        Args:
+            config: File of a config.
+            work_dir: Of the run.
+            kill_after: Seconds from the start to SIGKILL, unless the run has ended before.
+            faults: Arguments for `faults.install`, in the first process.
+            processes: That train together; they die with the first.
+            options: For --cfg-options; a double underscore stands for a dot. `resume` too.
+        """
+        return self.attempt(
+            "train_with_faults",
+            self._folder,
+            processes,
+            kill_after,
+            config=str(config),
+            work_dir=str(work_dir),
+            options={key.replace("__", "."): value for key, value in options.items()},
+            faults=faults,
+        )
+
+
 @pytest.fixture(scope="session")
-def server():
+def server(tmp_path_factory):
     """One for each worker of pytest-xdist."""
-    server = Server()
+    server = Runs(tmp_path_factory.mktemp("output"))
     yield server
     server.close()
 
@@ -79,8 +104,23 @@ def whole(tmp_path_factory, server, config) -> Path:
     """The work directory of a run that nothing interrupted."""
 
     def make(folder: Path) -> None:
-        result = server.run(config, folder, faults=dict(steps_to=str(folder / "steps.txt")))
+        start = time.monotonic()
+        result = server.train(config, folder, faults=dict(steps_to=str(folder / "steps.txt")))
         assert result.code == 0, result.output[-4000:]
-        (folder / "seconds.txt").write_text(str(result.seconds))
+        (folder / "seconds.txt").write_text(str(time.monotonic() - start))
 
     return once(tmp_path_factory, "whole", make)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Runs that see a disk of 6 MiB: room for one checkpoint of 3 MiB, not for two."""
+    allowed = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
+    if allowed.returncode:
+        pytest.skip("this machine lets nobody mount a disk of his own")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    server = Runs(tmp_path / "output", folder, "6m")
+    server.folder = folder
+    yield server
+    server.close()

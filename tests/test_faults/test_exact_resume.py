@@ -25,77 +25,98 @@ def check_resumes(server, config, tmp_path, after, faults=None, **options):
     """Killed when last_checkpoint has come to name a file, and resumed, it is the same run."""
     faults, whole, run = faults or {}, tmp_path / "whole", tmp_path / "run"
     steps = whole / "steps.txt"
-    result = server.run(config, whole, faults=dict(faults, steps_to=str(steps)), **options)
+    result = server.train(config, whole, faults=dict(faults, steps_to=str(steps)), **options)
     assert result.code == 0, result.output[-4000:]
     lines = steps.read_text().splitlines()
     point = lines.index(f"rename {after}{UNFINISHED}")
     point = lines.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
 
-    killed = server.run(config, run, faults=dict(faults, kill_at=point), **options)
+    killed = server.train(config, run, faults=dict(faults, kill_at=point), **options)
     assert killed.killed, killed.output[-4000:]
     assert last_checkpoint(run).name == after
-    resumed = server.run(config, run, faults=faults, resume=True, **options)
+    resumed = server.train(config, run, faults=faults, resume=True, **options)
     assert resumed.code == 0, resumed.output[-4000:]
     check_same(run, whole)
     return whole, run, resumed
 
 
 def test_the_number_of_workers_does_not_matter(server, config, whole, tmp_path):
-    result = server.run(config, tmp_path, **NO_WORKERS)
+    result = server.train(config, tmp_path, **NO_WORKERS)
     assert result.code == 0, result.output[-4000:]
     check_same(tmp_path, whole)
 
 
-def test_in_the_middle_of_an_epoch(server, config, tmp_path):
-    """The log too, which has every third iteration of an epoch, and its last."""
-    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 3}
-    options |= {"log_processor__window_size": 50, "default_hooks__logger__interval": 3}
-    check_resumes(server, config, tmp_path, "iter_6.pth", **options, **NO_WORKERS)
+def by_iteration(interval):
+    return {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": interval}
 
 
-@pytest.mark.slow
-def test_in_the_middle_of_an_epoch_with_workers(server, config, tmp_path):
-    """Batches of images of similar shape, whose sampler gathers them over the epoch."""
-    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 3}
-    check_resumes(server, config, tmp_path, "iter_6.pth", **options, **WORKERS, **SIMILAR_SHAPES)
+def sampler(name):
+    return {"train_dataloader__sampler__type": f"{name}Sampler"}
 
 
-@pytest.mark.slow
-def test_at_the_last_iteration_of_an_epoch(server, config, tmp_path):
-    """The checkpoint comes before what ends the epoch: schedulers, validation."""
-    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 4}
-    options["param_scheduler"] = [dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True)]
-    check_resumes(server, config, tmp_path, "iter_8.pth", **options, **NO_WORKERS)
+# each process has its own statistics of BatchNorm, and only the first one's are stored
+TWO = {
+    "processes": 2,
+    "model__backbone__norm_eval": True,
+    "train_dataloader__batch_size": 2,
+}
+STEPS = {"param_scheduler": [dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True)]}
+# Where training is killed, and the options
+RESUMES = {
+    # the log too, which has every third iteration of an epoch, and its last
+    "in an epoch": (
+        "iter_6.pth",
+        by_iteration(3)
+        | NO_WORKERS
+        | {"log_processor__window_size": 50, "default_hooks__logger__interval": 3},
+    ),
+    # batches of images of similar shape, whose sampler gathers them over the epoch
+    "in an epoch, 2 workers": (
+        "iter_6.pth",
+        by_iteration(3) | WORKERS | SIMILAR_SHAPES,
+    ),
+    # the checkpoint comes before what ends the epoch: schedulers, validation
+    "at an epoch's end": ("iter_8.pth", by_iteration(4) | STEPS | NO_WORKERS),
+    "similar shapes": ("iter_10.pth", sampler("Default") | ITERATIONS | SIMILAR_SHAPES),
+    "similar shapes, endless": (
+        "iter_10.pth",
+        sampler("Infinite") | ITERATIONS | SIMILAR_SHAPES,
+    ),
+    # the optimizer steps every third iteration, and the checkpoint is in between
+    "accumulated gradients": (
+        "iter_8.pth",
+        by_iteration(4) | {"optim_wrapper__accumulative_counts": 3},
+    ),
+    # each has its own images and random numbers; the first writes the checkpoints
+    "two processes": ("epoch_2.pth", TWO),
+    "two processes by iterations": ("iter_10.pth", TWO | ITERATIONS | sampler("Infinite")),
+    # mmengine's runner for FSDP; here it trains as one process
+    "flexible runner": ("epoch_2.pth", {"runner_type": "FlexibleRunner"}),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "in an epoch" else pytest.param(name, marks=pytest.mark.slow)
+        for name in RESUMES
+    ],
+)
+def test_resumes(server, config, tmp_path, name):
+    after, options = RESUMES[name]
+    check_resumes(server, config, tmp_path, after, **options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", ["iter_5.pth", "iter_10.pth"])
 @pytest.mark.parametrize("workers", [NO_WORKERS, WORKERS], ids=["no workers", "2 workers"])
-@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
-def test_by_iterations(server, config, tmp_path, sampler, workers, after):
+@pytest.mark.parametrize("kind", ["Default", "Infinite"])
+def test_by_iterations(server, config, tmp_path, kind, workers, after):
     """14 iterations are three and a half passes through the data."""
-    options = {"train_dataloader__sampler__type": sampler}
-    _, run, _ = check_resumes(server, config, tmp_path, after, **options, **ITERATIONS, **workers)
+    options = sampler(kind) | ITERATIONS | workers
+    _, run, _ = check_resumes(server, config, tmp_path, after, **options)
     position = state(run / "iter_14.pth")["exact_resume"]
-    expected = (0, 14) if sampler == "InfiniteSampler" else (3, 2)
-    assert (position["passes"], position["batches"]) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
-def test_by_iterations_with_images_of_similar_shape(server, config, tmp_path, sampler):
-    options = {"train_dataloader__sampler__type": sampler}
-    check_resumes(
-        server, config, tmp_path, "iter_10.pth", **options, **ITERATIONS, **SIMILAR_SHAPES
-    )
-
-
-@pytest.mark.slow
-def test_gradients_that_are_accumulated(server, config, tmp_path):
-    """The optimizer steps every third iteration, and the checkpoint is in between."""
-    options = {CHECKPOINT + "by_epoch": False, CHECKPOINT + "interval": 4}
-    options["optim_wrapper__accumulative_counts"] = 3
-    check_resumes(server, config, tmp_path, "iter_8.pth", **options)
+    assert (position["passes"], position["batches"]) == ((0, 14) if kind == "Infinite" else (3, 2))
 
 
 @pytest.mark.slow
@@ -113,34 +134,16 @@ def test_a_run_without_a_seed(server, config, tmp_path):
     first, second = (tmp_path / name for name in ("first", "second"))
     for work_dir in (first, second):
         options = dict(randomness__seed=None)
-        result = server.run(config, work_dir, train_cfg__max_epochs=1, **options)
+        result = server.train(config, work_dir, train_cfg__max_epochs=1, **options)
         assert result.code == 0, result.output[-4000:]
     assert logged(first)["loss at 2"] != logged(second)["loss at 2"]
 
-    result = server.run(config, first, resume=True, **options)
+    result = server.train(config, first, resume=True, **options)
     assert result.code == 0, result.output[-4000:]
     seed = torch.load(first / "epoch_3.pth", weights_only=True)["meta"]["seed"]
-    result = server.run(config, tmp_path / "whole", randomness__seed=seed)
+    result = server.train(config, tmp_path / "whole", randomness__seed=seed)
     assert result.code == 0, result.output[-4000:]
     check_same(first, tmp_path / "whole")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loop", ["epochs", "iterations"])
-def test_two_processes(server, config, tmp_path, loop):
-    """Each has its own images and random numbers; the first writes the checkpoints."""
-    # each process has its own statistics of BatchNorm, and only the first one's are stored
-    options = {"model__backbone__norm_eval": True, "train_dataloader__batch_size": 2}
-    if loop == "iterations":
-        options |= ITERATIONS | {"train_dataloader__sampler__type": "InfiniteSampler"}
-    after = "epoch_2.pth" if loop == "epochs" else "iter_10.pth"
-    check_resumes(server, config, tmp_path, after, processes=2, **options)
-
-
-@pytest.mark.slow
-def test_flexible_runner(server, config, tmp_path):
-    """mmengine's runner for FSDP; here it trains as one process."""
-    check_resumes(server, config, tmp_path, "epoch_2.pth", runner_type="FlexibleRunner")
 
 
 @pytest.mark.slow
@@ -151,9 +154,9 @@ def test_killed_while_it_validates(server, config, whole, tmp_path):
         run = tmp_path / name
         point = steps.index(f"rename {name}{UNFINISHED}")
         point = steps.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
-        assert server.run(config, run, faults=dict(kill_at=point)).killed
+        assert server.train(config, run, faults=dict(kill_at=point)).killed
         metrics = {name for name in logged(run) if name.startswith("coco")}
-        resumed = server.run(config, run, resume=True)
+        resumed = server.train(config, run, resume=True)
         assert resumed.code == 0, resumed.output[-4000:]
         assert "The validation after this checkpoint was not finished" in resumed.output
         assert {name for name in logged(run) if name.startswith("coco")} > metrics
@@ -164,7 +167,7 @@ def test_a_finished_run_has_nothing_to_do(server, config, whole, tmp_path):
     """And does not validate again what was validated."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    result = server.run(config, run, resume=True)
+    result = server.train(config, run, resume=True)
     assert result.code == 0, result.output[-4000:]
     assert "resuming from" in result.output  # last_checkpoint names the file in the other folder
     assert "Epoch(train)" not in result.output and "Epoch(val)" not in result.output

@@ -1,10 +1,7 @@
 """A full disk ends training in a sentence, and leaves what is needed to go on."""
 
-import subprocess
-
 import pytest
 from comparing import check_last_checkpoint, check_same, last_checkpoint
-from forked_runs import Server
 
 from fastdetr_mmdet.utils.files import UNFINISHED
 
@@ -24,13 +21,13 @@ def check_ended(result, work_dir, sentence: str) -> None:
 
 
 def test_full_while_a_checkpoint_is_written(server, config, whole, tmp_path):
-    result = server.run(config, tmp_path, faults=dict(full_at=SECOND_EPOCH))
+    result = server.train(config, tmp_path, faults=dict(full_at=SECOND_EPOCH))
     first = tmp_path / "epoch_1.pth"
     check_ended(result, tmp_path, f"; the one before it, {first}, is whole. Training has ended")
     sentence = f"{tmp_path / 'epoch_2.pth'} could not be written (No space left on device; "
     assert sentence in result.output
     assert last_checkpoint(tmp_path) == first
-    assert server.run(config, tmp_path, resume=True).code == 0
+    assert server.train(config, tmp_path, resume=True).code == 0
     check_same(tmp_path, whole)
 
 
@@ -38,49 +35,35 @@ def test_full_while_a_checkpoint_is_written(server, config, whole, tmp_path):
 @pytest.mark.parametrize("file", range(4))
 def test_full_at_any_checkpoint(server, config, whole, tmp_path, file):
     """The first, and the best, too."""
-    result = server.run(config, tmp_path, faults=dict(full_at=file))
+    result = server.train(config, tmp_path, faults=dict(full_at=file))
     good = "no checkpoint was saved before" if file == 0 else "is whole. Training has ended"
     check_ended(result, tmp_path, good)
-    assert server.run(config, tmp_path, resume=True).code == 0
+    assert server.train(config, tmp_path, resume=True).code == 0
     check_same(tmp_path, whole)
 
 
 @pytest.mark.slow
 def test_a_limit_of_the_kernel(server, config, whole, tmp_path):
     """Of the size of a file, as `ulimit -f` sets it."""
-    result = server.run(config, tmp_path, faults=dict(limit_at=SECOND_EPOCH))
+    result = server.train(config, tmp_path, faults=dict(limit_at=SECOND_EPOCH))
     check_ended(result, tmp_path, "epoch_2.pth could not be written (File too large; ")
     assert last_checkpoint(tmp_path).name == "epoch_1.pth"
-    assert server.run(config, tmp_path, resume=True).code == 0
+    assert server.train(config, tmp_path, resume=True).code == 0
     check_same(tmp_path, whole)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A server of runs that see a disk of 6 MiB: room for one checkpoint of 3 MiB, not for two."""
-    allowed = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
-    if allowed.returncode:
-        pytest.skip("this machine lets nobody mount a disk of his own")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    server = Server(folder, "6m")
-    server.folder = folder
-    yield server
-    server.close()
 
 
 @pytest.mark.slow
 def test_a_disk_that_is_too_small(disk, config, whole):
     """After room was made, training goes on as if nothing had been."""
-    result = disk.run(config, disk.folder)
+    result = disk.train(config, disk.folder)
     work_dir = disk.seen(disk.folder)
     check_ended(result, work_dir, "could not be written (No space left on device; ")
     assert last_checkpoint(work_dir).name == "epoch_1.pth"
-    again = disk.run(config, disk.folder, resume=True)
+    again = disk.train(config, disk.folder, resume=True)
     assert again.code == 1  # it trains, and ends at the same place
     check_ended(again, work_dir, "could not be written (No space left on device; ")
     disk.shell(f"mount -o remount,size=20m {disk.folder}")
-    assert disk.run(config, disk.folder, resume=True).code == 0
+    assert disk.train(config, disk.folder, resume=True).code == 0
     check_same(work_dir, whole)
 
 
@@ -90,16 +73,16 @@ def test_a_disk_that_others_fill(disk, config, whole):
     disk.shell(f"mount -o remount,size=20m {disk.folder}")
     steps = (whole / "steps.txt").read_text().splitlines()
     fill_at = steps.index(f"open epoch_2.pth{UNFINISHED}") - 1
-    result = disk.run(config, disk.folder, faults=dict(fill_at=fill_at))
+    result = disk.train(config, disk.folder, faults=dict(fill_at=fill_at))
     work_dir = disk.seen(disk.folder)
     check_ended(result, work_dir, f"No space left on device; 0 B free in {disk.folder}). Its ")
     assert last_checkpoint(work_dir).name == "epoch_1.pth"
 
-    refused = disk.run(config, disk.folder, resume=True)
+    refused = disk.train(config, disk.folder, resume=True)
     assert refused.code == 1
     assert "No space left on device" in refused.output.strip().splitlines()[-1]
     check_last_checkpoint(work_dir)
 
     disk.shell(f"rm {disk.folder}/filler")
-    assert disk.run(config, disk.folder, resume=True).code == 0
+    assert disk.train(config, disk.folder, resume=True).code == 0
     check_same(work_dir, whole)

@@ -18,15 +18,15 @@ SLOW_POINTS = 24  # of which every second is a moment, and the others are in wri
 
 
 def kill_and_resume(server, config, whole, work_dir, moment=None, **how):
-    killed = server.run(config, work_dir, kill_after=moment, **how)
+    killed = server.train(config, work_dir, kill_after=moment, **how)
     while moment is not None and killed.code == 0:
         # The machine has become faster since `whole` was run.
         shutil.rmtree(work_dir)
         moment /= 2
-        killed = server.run(config, work_dir, kill_after=moment)
+        killed = server.train(config, work_dir, kill_after=moment)
     assert killed.killed, killed.output[-4000:]
     check_last_checkpoint(work_dir)
-    resumed = server.run(config, work_dir, resume=True)
+    resumed = server.train(config, work_dir, resume=True)
     assert resumed.code == 0, resumed.output[-4000:]
     check_same(work_dir, whole)
 
@@ -128,7 +128,7 @@ def test_killed_again_and_again(server, config, whole, tmp_path):
     kills = 0
     while True:
         moment = choice.uniform(0.3, 1.1) * seconds(whole)
-        if server.run(config, tmp_path, kill_after=moment, resume=True).code == 0:
+        if server.train(config, tmp_path, kill_after=moment, resume=True).code == 0:
             break
         check_last_checkpoint(tmp_path)
         kills += 1

@@ -1,12 +1,12 @@
 """Processes that the tests of this folder share."""
 
 import pytest
-from processes import Processes
+from support.forks import Server
 
 
 @pytest.fixture(scope="session")
 def processes():
     """One server for each worker of pytest-xdist."""
-    processes = Processes()
-    yield processes
-    processes.close()
+    server = Server()
+    yield server
+    server.close()

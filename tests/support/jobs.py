@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
@@ -14,12 +15,13 @@ from mmengine.dist import get_rank, get_world_size, init_dist
 from mmengine.model.wrappers import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from support.models import make_batch, pick, randomise, total
 from torch import Tensor, nn
 
 import fastdetr_mmdet  # noqa: F401 (registers our parts)
+from support.faults import install
+from support.models import make_batch, pick, randomise, total
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
 
 register_all_modules(init_default_scope=True)
@@ -126,6 +128,18 @@ def runner(config: str, work_dir: str, launcher: str, options: dict[str, Any]) -
 def train(config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch") -> None:
     """As tools/train.py does."""
     runner(config, work_dir, launcher, options).train()
+
+
+def train_with_faults(
+    config: str, work_dir: str, options: dict[str, Any], faults: dict[str, Any] | None
+) -> None:
+    """Train; the first process has faults, the arguments of `faults.install`."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    if faults is not None and rank == 0:
+        install(**faults)
+    np.random.seed()  # noqa: NPY002 (from which mmengine draws a seed if the config has none)
+    train(config, work_dir, options, "pytorch" if size > 1 else "none")
 
 
 def train_with_bad_numbers(
