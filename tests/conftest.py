@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.utils import register_all_modules
+from support.forks import processes  # noqa: F401 (fixture)
 from support.runs import (
     make_runs_quick,
     shapes,  # noqa: F401 (fixture)

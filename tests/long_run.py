@@ -180,10 +180,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(
-    folder: Path, iterations: int, workers: int, images: int, sizes: str, *hooks: Hook
+    folder: Path,
+    iterations: int,
+    workers: int,
+    images: int,
+    sizes: str,
+    *hooks: Hook,
+    val: int = 64,
 ) -> list[Row]:
-    """Train and return what was measured every 100 iterations."""
-    write_shapes(folder / "shapes", images, 64)
+    """Train, with `val` images to validate; return what was measured every 100 iterations."""
+    write_shapes(folder / "shapes", images, val)
     base = (ROOT / "configs/demo/fast-detr_r18_shapes.py").as_posix()
     (folder / "long.py").write_text(CONFIG.format(base=base, workers=workers))
     cfg = Config.fromfile(folder / "long.py")

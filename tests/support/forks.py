@@ -16,10 +16,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 TESTS = Path(__file__).parents[1]
@@ -132,6 +134,14 @@ class Server:
         answer = self._process.stdout.readline()
         assert answer, "the server of the processes has died"
         return json.loads(answer)
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Server]:
+    """One server for each worker of pytest-xdist."""
+    server = Server()
+    yield server
+    server.close()
 
 
 def serve() -> None:

@@ -2,7 +2,9 @@
 
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.forks import Outcome, Server
@@ -48,17 +50,17 @@ def config(tmp_path_factory, tiny_config_file, shapes) -> Path:
     return once(tmp_path_factory, "fault_config", make) / "faults.py"
 
 
-class Runs(Server):
+@dataclass(frozen=True)
+class Runs:
     """Trainings, one at a time.
 
     Args:
+        processes: By which they run.
         folder: For what they print.
-        disk, size: As for `Server`.
     """
 
-    def __init__(self, folder: Path, disk: Path | None = None, size: str = "") -> None:
-        super().__init__(disk, size)
-        self._folder = folder
+    processes: Server
+    folder: Path
 
     def train(
         self,
@@ -79,9 +81,9 @@ class Runs(Server):
             processes: That train together; they die with the first.
             options: For --cfg-options; a double underscore stands for a dot. `resume` too.
         """
-        return self.attempt(
+        return self.processes.attempt(
             "train_with_faults",
-            self._folder,
+            self.folder,
             processes,
             kill_after,
             config=str(config),
@@ -92,11 +94,9 @@ class Runs(Server):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """One for each worker of pytest-xdist."""
-    server = Runs(tmp_path_factory.mktemp("output"))
-    yield server
-    server.close()
+def server(tmp_path_factory, processes) -> Runs:
+    """Trainings in processes that can be killed."""
+    return Runs(processes, tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +120,11 @@ def disk(tmp_path):
         pytest.skip("this machine lets nobody mount a disk of his own")
     folder = tmp_path / "disk"
     folder.mkdir()
-    server = Runs(tmp_path / "output", folder, "6m")
-    server.folder = folder
-    yield server
+    server = Server(folder, "6m")
+    yield SimpleNamespace(
+        folder=folder,
+        train=Runs(server, tmp_path / "output").train,
+        seen=server.seen,
+        shell=server.shell,
+    )
     server.close()

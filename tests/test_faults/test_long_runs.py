@@ -41,7 +41,7 @@ class LeakHook(Hook):
 def test_what_an_iteration_makes_is_gone_after_it(tmp_path, leak):
     """Over passes with validations and checkpoints between them; a leak is seen."""
     count = CountHook()
-    train(tmp_path, 5 * PASS + 1, 0, 8 * PASS, "few", count, *[LeakHook()] * leak)
+    train(tmp_path, 5 * PASS + 1, 0, 8 * PASS, "few", count, *[LeakHook()] * leak, val=8)
     # From the second validation on: what is made once is there by then.
     assert len(count.tensors) == 6
     assert (count.tensors[-1] > count.tensors[4]) is leak, count.tensors
