@@ -88,9 +88,9 @@ if ! venv_is_sound; then
         was=$("$bin/python" -c "$long" 2>/dev/null) || was="a Python that does not run"
         now=$("$python" -c "$long")
         if [ "$was" = "$now" ]; then
-            say "$venv is unfinished: making it anew"
+            say "$venv is unfinished: making it again"
         else
-            say "$venv is of ${was%% (*}, and $python is ${now%% (*}: making it anew. (To keep a Python, give PYTHON=... to every make target.)"
+            say "$venv is of ${was%% (*}, and $python is ${now%% (*}: making it again. (To keep a Python, give PYTHON=... to every make target.)"
         fi
     fi
     say "making $venv with $("$python" --version)"

@@ -44,7 +44,7 @@ def set_up(tmp_path):
 
 def test_of_another_python(set_up):
     python, said = set_up("echo '3.9.1 (main, of another day)'")
-    assert f".venv is of 3.9.1, and {python} is {VERSION}: making it anew." in said
+    assert f".venv is of 3.9.1, and {python} is {VERSION}: making it again." in said
     assert "give PYTHON=... to every make target" in said
 
 
@@ -56,4 +56,4 @@ def test_of_a_python_that_is_gone(set_up):
 def test_of_this_python_but_unfinished(set_up):
     """It runs, but has no pip."""
     _, said = set_up(f'case $1 in -c) exec {sys.executable} "$@";; esac; exit 1')
-    assert ".venv is unfinished: making it anew" in said
+    assert ".venv is unfinished: making it again" in said

@@ -102,9 +102,6 @@ def _differs(info: dict, api: Any, labels: dict[int, int] | None) -> bool:
         return PurePath(info["img_path"]).stem != PurePath(image["file_name"]).stem
     annotations = api.imgToAnns[info["img_id"]]
     # A subset and not the same: mmdet's data set leaves boxes of no area out.
-    expected = {(labels.get(a["category_id"]), *_corners(*a["bbox"])) for a in annotations}
+    boxes = [(labels.get(a["category_id"]), *a["bbox"]) for a in annotations]
+    expected = {(label, x, y, x + w, y + h) for label, x, y, w, h in boxes}
     return any((i["bbox_label"], *i["bbox"]) not in expected for i in info["instances"])
-
-
-def _corners(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-    return x, y, x + w, y + h

@@ -1,8 +1,8 @@
-"""Checks at import that the packages below this one can carry it, and mends what can be mended.
+"""Checks at import that the packages below this one can carry it, and names the fix.
 
 Two families of distributions install the import names mmengine, mmcv and mmdet: OpenMMLab's own and
 the maintained onedl forks. This package runs on both and so can declare neither as a dependency;
-instead each lack is reported in one sentence with the command that mends it.
+instead each lack is reported in one sentence with the command that fixes it.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def _install(name: str) -> str:
     return f"{COMPILE} '{wanted}'" if name == "mmcv" else f"pip install -U '{wanted}'"
 
 
-def _fail(problem: str, mend: str, cause: Exception | None = None) -> NoReturn:
+def _fail(problem: str, fix: str, cause: Exception | None = None) -> NoReturn:
     raise ImportError(
-        f"{problem}: run `{mend}`, or, for a tested environment, `make setup` in a clone of "
+        f"{problem}: run `{fix}`, or, for a tested environment, `make setup` in a clone of "
         "fastdetr_mmdet."
     ) from cause
 

@@ -73,10 +73,10 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
 
 
 def sheet_title(inspected: InspectedImage) -> str:
-    """What the queries of the sheet are: those asked for, by number, or the surest."""
+    """What the queries of the sheet are: those asked for, by number, or the top-scoring."""
     numbers = [str(query.query) for query in inspected.queries]
     if not inspected.chosen:
-        which = "the surest queries" if len(numbers) > 1 else "the surest query"
+        which = "the top-scoring queries" if len(numbers) > 1 else "the top-scoring query"
     elif len(numbers) == 1:
         which = f"query {numbers[0]}"
     elif len(numbers) <= NAMED:

@@ -95,10 +95,10 @@ class InspectedQuery:
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """An image with the queries that were asked for: the surest, or ``chosen`` by number.
+    """An image with the queries that were asked for: top-scoring ones, or ``chosen`` by number.
 
-    The surest come first; chosen ones in the order in which they were named. ``file`` is the name
-    of the image's file, "" if it is not known.
+    Top-scoring ones are in falling order, chosen ones in the order in which they were named.
+    ``file`` is the name of the image's file, "" if it is not known.
 
     Shape:
         image: (H, W, 3) uint8 RGB, as it was before the model's pipeline.

@@ -39,7 +39,7 @@ def inspect_image(
         model: A FastDETR with its config as ``model.cfg``, as ``init_detector`` gives it; its test
             pipeline is used. It is run in eval mode and left as it was.
         image: A file, or an (H, W, 3) uint8 array in BGR.
-        top_k: How many queries, those with the surest class first; each query counts once.
+        top_k: How many queries, top-scoring first; each query counts once.
         queries: Which queries instead, by index; the order is kept.
 
     Raises:

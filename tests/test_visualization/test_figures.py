@@ -146,7 +146,7 @@ def test_there_is_no_such_entry():
 @pytest.mark.parametrize(
     "numbers, title",
     [
-        (None, "What the surest queries looked at"),
+        (None, "What the top-scoring queries looked at"),
         ([3, 7], "What queries 3 and 7 looked at"),
         ([7, 0, 3], "What queries 7, 0 and 3 looked at"),
         ([4], "What query 4 looked at"),
@@ -178,8 +178,8 @@ def test_titles_fit_the_page(width, monkeypatch):
         (f"start_{'0123456789' * 20}_end.jpg", r" in start_\d*…\d*_end\.jpg"),
     ):
         page = canvas.Canvas(width, 0.5)
-        page.title(0.15, 0.12, "What the surest query looked at", file, 12)
-        assert re.fullmatch("What the surest query looked at" + shown, lines.pop())
+        page.title(0.15, 0.12, "What the top-scoring query looked at", file, 12)
+        assert re.fullmatch("What the top-scoring query looked at" + shown, lines.pop())
         assert (page.pixels()[:, -round(0.1 * canvas.DPI) :] == 255).all()
 
 

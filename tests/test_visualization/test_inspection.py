@@ -154,9 +154,9 @@ def test_last_box_and_score_are_the_detection(name):
             scores_of_layers = np.stack([layer.scores for layer in query.layers])
             assert scores_of_layers.shape == (len(query.layers), NUM_CLASSES)
             assert scores_of_layers[-1].max() == pytest.approx(query.score)
-        surest = [query.score for query in image.queries]
-        assert surest == sorted(surest, reverse=True)
-        assert surest[0] == pytest.approx(float(scores[0]))
+        best = [query.score for query in image.queries]
+        assert best == sorted(best, reverse=True)
+        assert best[0] == pytest.approx(float(scores[0]))
 
 
 @pytest.mark.parametrize("name", MIXES)
