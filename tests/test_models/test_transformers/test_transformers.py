@@ -1,10 +1,13 @@
-"""The composition: any encoder or none, any queries, any decoder, or a refusal at build time."""
+"""The composition: any encoder or none, any queries, any decoder; levels embedded or not."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from mmdet.registry import MODELS
 from support.memories import make_memory
 from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, NUM_QUERIES, randomise
+from support.tolerances import assert_near
 from torch import nn
 
 LAYER = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
@@ -57,3 +60,38 @@ def test_without_encoder_the_feature_maps_go_to_the_decoder():
 def test_refuses_widths_that_sines_cannot_fill(embed_dims):
     with pytest.raises(ValueError, match=f"embed_dims={embed_dims} is not divisible by 4"):
         build(QUERIES["mlp"], dict(type="DetrDecoder"), embed_dims=embed_dims)
+
+
+LEVELS = {1: (8,), 3: (8, 16, 32)}  # strides
+
+
+def embedding_levels(num_levels):
+    """A transformer that does, and a memory."""
+    options = dict(type="DeformableDetrTransformer", num_levels=num_levels)
+    transformer = build(QUERIES["mlp"], dict(type="ConditionalDecoder"), **options)
+    return transformer, make_memory(strides=LEVELS[num_levels])
+
+
+@pytest.mark.parametrize("num_levels", LEVELS)
+def test_each_level_gets_its_own_vector(num_levels):
+    """Also where there is only one; on the positions, not on the tokens."""
+    transformer, memory = embedding_levels(num_levels)
+    assert transformer.level_embed.shape == (num_levels, EMBED_DIMS)
+    embedded = transformer.embed_levels(memory)
+    assert replace(embedded, pos=memory.pos) == memory  # all else as it was
+    for level in range(num_levels):
+        expected = memory.level(level).pos + transformer.level_embed[level]
+        assert_near(embedded.level(level).pos, expected)
+
+
+@pytest.mark.parametrize("num_levels", LEVELS)
+def test_encoder_and_decoder_see_the_embedded_positions(num_levels):
+    transformer, memory = embedding_levels(num_levels)
+    plain = build(QUERIES["mlp"], dict(type="ConditionalDecoder"))
+    weights = transformer.state_dict()
+    weights.pop("level_embed")
+    plain.load_state_dict(weights)
+    expected = plain(transformer.embed_levels(memory)).hidden_states
+    output = transformer(memory).hidden_states
+    assert_near(output, expected)
+    assert not torch.allclose(output, plain(memory).hidden_states)
