@@ -1,0 +1,101 @@
+"""Denoising around every query initialiser that makes boxes; DN-DETR's noise; what is refused."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, randomise, tiny_config
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.structures import Targets
+
+INNER = [
+    dict(type="TwoStageQueries", content="box"),
+    dict(type="TwoStageQueries", content="memory", class_aware=True),
+    dict(type="TwoStageQueries", content="learned", supervise="selected"),
+    dict(type="LearnedBoxQueries"),
+]
+
+
+def denoising(inner, **kwargs):
+    return dict(type="DenoisingQueries", queries=inner, num_classes=NUM_CLASSES, **kwargs)
+
+
+def detector(inner, kind="ConditionalDecoder", **kwargs):
+    config = tiny_config(transformer__decoder__refine=True)
+    config.transformer.queries = denoising(inner, num_dn_queries=6, **kwargs)
+    config.transformer.decoder.type = kind
+    torch.manual_seed(0)
+    return randomise(MODELS.build(config))
+
+
+@pytest.mark.parametrize("kind", ["DetrDecoder", "ConditionalDecoder"])
+@pytest.mark.parametrize("inner", INNER, ids=lambda cfg: "-".join(map(str, cfg.values())))
+def test_matching_losses_are_those_without_groups(inner, kind):
+    """In any mix groups change nothing else; every parameter learns, with and without objects."""
+    model = detector(inner, kind)
+    plain = model.transformer.queries.queries
+    inputs, samples = make_batch(objects=(2, 1))
+    losses = model.loss(inputs, samples)
+    assert {"dn_loss_cls", "d0.dn_loss_bbox"} <= set(losses)
+    model.zero_grad()
+    sum(losses.values()).backward()
+    assert model.transformer.queries.label_embedding.weight.grad.any()
+    wrapped, model.transformer.queries = model.transformer.queries, plain
+    for name, value in model.loss(inputs, samples).items():
+        assert_near(losses[name], value)
+    model.transformer.queries = wrapped
+    model.zero_grad()
+    sum(model.loss(*make_batch(objects=0)).values()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_prediction_has_no_groups():
+    model = detector(INNER[3]).eval()
+    with torch.no_grad():
+        output = model.forward_transformer(*make_batch())
+    assert output.groups == () and output.hidden_states.shape[2] == NUM_QUERIES
+
+
+def test_noise_of_dn_detr():
+    part = detector(
+        INNER[3], contrastive=False, num_groups=2, label_noise=0.2, box_noise=0.4
+    ).transformer.queries
+    targets = Targets.from_data_samples(make_batch(objects=3)[1], "cpu")
+    torch.manual_seed(0)
+    labels, boxes = part.noise(targets, 2000)
+    changed = (labels != targets.labels).float().mean()
+    assert changed == pytest.approx(0.2 * (NUM_CLASSES - 1) / NUM_CLASSES, abs=0.02)
+    moved = (boxes - targets.boxes) / targets.boxes[:, 2:].repeat(1, 2)
+    assert moved[..., :2].abs().max() <= 0.2 + 1e-5 and moved[..., 2:].abs().max() <= 0.4 + 1e-5
+    assert moved[..., 2:].abs().mean() > 0.15
+
+
+def test_groups_of_dn_detr_have_no_background():
+    model = detector(INNER[3], contrastive=False, num_groups=3).train()
+    inputs, samples = make_batch(objects=(2, 1))
+    targets = Targets.from_data_samples(samples, "cpu")
+    (group,) = model.forward_transformer(inputs, samples, targets).groups
+    assert (group.size, group.copies, len(group.query_index)) == (6, 3, 9)
+    assert sorted(group.query_index.tolist()) == [0, 1, 2, 3, 4, 5, 6, 8, 10]
+    assert torch.equal(group.object_index, torch.arange(3).repeat(3))
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (dict(queries=dict(type="LearnedQueries", reference="mlp")), "LearnedQueries"),
+        (dict(label_noise=2), "label_noise=2"),
+        (dict(num_groups=0), "num_groups=0"),
+        (dict(num_queries=5, queries=dict(type="LearnedBoxQueries", num_queries=4)), "=4"),
+    ],
+)
+def test_refuses(change, named):
+    with pytest.raises(ValueError, match=named):
+        MODELS.build(dict(denoising(INNER[3], embed_dims=32), **change))
+
+
+def test_classes_are_those_of_the_head():
+    config = tiny_config(transformer__decoder__refine=True)
+    config.transformer.queries = dict(denoising(INNER[3]), num_classes=NUM_CLASSES + 1)
+    with pytest.raises(ValueError, match="transformer.queries.num_classes=6"):
+        MODELS.build(config)
