@@ -97,5 +97,5 @@ def test_refuses(change, named):
 def test_classes_are_those_of_the_head():
     config = tiny_config(transformer__decoder__refine=True)
     config.transformer.queries = dict(denoising(INNER[3]), num_classes=NUM_CLASSES + 1)
-    with pytest.raises(ValueError, match="transformer.queries.num_classes=6"):
+    with pytest.raises(ValueError, match=r"transformer\.queries\.num_classes=6"):
         MODELS.build(config)
