@@ -57,15 +57,12 @@ class Report:
     @property
     def command(self) -> str:
         """The next shell command: mim test, or mim train where class branches are missing."""
-        options = self.options
+        options = [f"{key}={value}" for key, value in self.options.items()]
+        words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
         if self.num_classes is None:
-            options = {**options, "load_from": self.destination}
-            words = ["mim", "train", "fastdetr_mmdet", self.configs[0]]
-        else:
-            words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
-        if options:
-            words += ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
-        return shlex.join(words)
+            options.append(f"load_from={self.destination}")
+            words = ["mim", "train", *words[2:4]]
+        return shlex.join([*words, *(["--cfg-options", *options] if options else [])])
 
     def __str__(self) -> str:
         classes = "class branches left out"
@@ -218,12 +215,10 @@ def _notes(
     dilation = arguments.get("dilation")
     dilated = {fit.dilated for fit in fits}
     if len(dilated) > 1:
-        known = isinstance(dilation, bool)
-        yield "The weights of DC5 (a dilated last stage) and of a strided one look alike. " + (
-            f"The file's own arguments say dilation={dilation}."
-            if known
-            else "Take a config with dc5 in its name if the file's name or its origin says DC5."
-        )
+        said = "Take a config with dc5 in its name if the file's name or its origin says DC5."
+        if isinstance(dilation, bool):
+            said = f"The file's own arguments say dilation={dilation}."
+        yield f"The weights of DC5 (a dilated last stage) and of a strided one look alike. {said}"
     elif dilation is True and dilated == {False}:
         yield (
             "Careful: the file's own arguments say dilation=True (DC5), and no config for these "

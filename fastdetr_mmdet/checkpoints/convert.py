@@ -20,29 +20,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("src", metavar="SRC", help="the checkpoint to convert")
     parser.add_argument("dst", metavar="DST", help="the file to write")
-    parser.add_argument(
-        "--method", required=True, choices=sorted(METHODS), help="whose checkpoint it is"
-    )
+    text = "whose checkpoint it is"
+    parser.add_argument("--method", required=True, choices=sorted(METHODS), help=text)
     head = parser.add_mutually_exclusive_group()
-    head.add_argument(
-        "--classes",
-        type=int,
-        metavar="N",
-        help="80 (default for official weights): mmdet's labels of COCO, which the configs need; "
-        "91: COCO's category ids; or as many as the file has",
+    text = (
+        "80 (default for official weights): mmdet's labels of COCO, which the configs need; 91: "
+        "COCO's category ids; or as many as the file has"
     )
-    head.add_argument(
-        "--drop-class-head",
-        action="store_true",
-        help="leave the class branches out, to train on other classes",
-    )
+    head.add_argument("--classes", type=int, metavar="N", help=text)
+    text = "leave the class branches out, to train on other classes"
+    head.add_argument("--drop-class-head", action="store_true", help=text)
     given = parser.parse_args(arguments)
 
     from .conversion import convert_checkpoint
 
-    print(
-        convert_checkpoint(given.src, given.dst, given.method, given.classes, given.drop_class_head)
-    )
+    print(convert_checkpoint(**vars(given)))
 
 
 if __name__ == "__main__":

@@ -102,13 +102,17 @@ def dataset_meta(meta: Any) -> dict[str, Any] | None:
 
 def _read(name: str, load: Callable[[], Any]) -> Any:
     """Load what may be a checkpoint; errors of torch and mmengine become CheckpointError."""
-    broken = None if "://" in name else what_is_broken(name, thorough=False)
-    if broken:
-        raise CheckpointError(f"{name} {broken}.")
+    if Path(name).is_dir():
+        raise CheckpointError(f"{name} is a folder; name the checkpoint in it.")
     try:
+        broken = None if "://" in name else what_is_broken(name, thorough=False)
+        if broken:
+            raise CheckpointError(f"{name} {broken}.")
         return load()
     except CheckpointError:
         raise
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be read: {first_line(error)}.") from error
     except Exception as error:  # a damaged file may fail in any way
         raise CheckpointError(
             f"{name} is not a PyTorch checkpoint, or is damaged ({type(error).__name__}: "

@@ -111,7 +111,7 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
         unknown: Whether weights that the model has no place for count too.
 
     Returns:
-        "" if all is well; else such as "2 of 210 weights are missing, for example NAME".
+        "" if all is well; else such as "of 210 weights 2 missing, for example NAME".
     """
     source = weights_of(content)
     weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
@@ -131,19 +131,12 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
         return " ".join(str(error).split())[:300]
     missing = [k for k in result.missing_keys if k not in turned and _COUNTER not in k]
     extra = [key for key in result.unexpected_keys if _COUNTER not in key] if unknown else []
-    total = f" of {sum(_COUNTER not in key for key in own)} weights"
-    said = []
-    for keys, what in ((missing, "missing"), (turned, "of another shape")):
-        if keys:
-            said.append(f"{len(keys)}{total} {'is' if len(keys) == 1 else 'are'} {what}")
-            total = ""
-    if extra:
-        said.append(
-            f"{len(extra)} weight{'' if len(extra) == 1 else 's'} of the file the model has not"
-        )
+    wrong = {"missing": missing, "of another shape": [*turned], "unknown to the model": extra}
+    said = ", ".join(f"{len(keys)} {what}" for what, keys in wrong.items() if keys)
     if not said:
         return ""
-    example = (missing or list(turned) or extra)[0]
+    example = [*missing, *turned, *extra][0]
     if example in turned:
         example += f", {turned[example]} in the file and {tuple(own[example])} in the model"
-    return f"{' and '.join(said)}, for example {example}"
+    total = sum(_COUNTER not in key for key in own)
+    return f"of {total} weights {said}, for example {example}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,7 @@ def find_configs(
     folders = ["deformable_detr", "conditional_detr", "dino"] if method == "mmdet" else [method]
     files = [item for folder in folders for item in shipped_configs(folder).items()]
 
-    def compare(name: str, config: Config, options: Options) -> Fit | None:
-        return _compare(name, config, options, shapes, class_head)
-
+    compare = partial(_compare, shapes=shapes, class_head=class_head)
     fits = []
     for name, config in files:
         said = {key: value for key, value in (known or {}).items() if _get(config, key) is not None}

@@ -142,18 +142,14 @@ def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) 
 
 def _check_padding(detector: Any) -> None:
     """Refuse a detector whose ``predict`` computes each padded image by itself."""
-    advice = "Images of this file are padded. Add --dynamic, or --cfg-options"
-    if detector.separate_sizes:
+    parts = (detector.transformer.encoder, *detector.transformer.decoder.modules())
+    found = [type(p).__name__ for p in parts if getattr(p, "ignore_padding", False)]
+    key = f"ignore_padding=True ({found[0]})" if found else "model.test_cfg.separate_sizes=True"
+    if found or detector.separate_sizes:
         raise ExportError(
-            f"model.test_cfg.separate_sizes=True keeps padding out. {advice} "
-            "model.test_cfg.separate_sizes=False."
+            f"Images of this file are padded, but {key} keeps padding out. Add --dynamic, or set "
+            "the key to False by --cfg-options."
         )
-    for part in (detector.transformer.encoder, *detector.transformer.decoder.modules()):
-        if getattr(part, "ignore_padding", False):
-            raise ExportError(
-                f"{type(part).__name__} with ignore_padding=True keeps padding out. {advice} with "
-                "ignore_padding=False."
-            )
 
 
 def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:

@@ -217,7 +217,7 @@ def coco(tmp_path) -> Path:
         pixels = np.full((64, 96, 3), 40 * image["id"], np.uint8)
         cv2.imwrite(str(root / "val2017" / image["file_name"]), pixels)
     box = dict(id=1, image_id=1, category_id=90, bbox=[8, 8, 40, 30], area=1200, iscrowd=0)
-    categories = [dict(id=int(number), name=name.strip()) for number, name in PAIRS]
+    categories = [dict(id=number, name=name) for number, name in PAIRS]
     content = dict(images=images, annotations=[box], categories=categories)
     (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
     return root

@@ -91,14 +91,12 @@ def test_weights_that_are_missing_or_of_another_shape(tiny_config_file, weights,
     del changed["neck.fpn_convs.0.conv.weight"]
     with pytest.raises(CheckpointError) as error:
         load_detector(tiny_config_file, save(changed))
-    sentence = (
-        f"tiny.py: 1 of {total} weights is missing, for example neck.fpn_convs.0.conv.weight."
-    )
+    sentence = f"tiny.py: of {total} weights 1 missing, for example neck.fpn_convs.0.conv.weight."
     assert sentence in str(error.value)
 
     changed["neck.lateral_convs.1.conv.weight"] = torch.zeros(2, 3)
     changed["backbone.conv1.weight"] = torch.zeros(7)
-    with pytest.raises(CheckpointError, match=r"is missing and 2 are of another shape, for exam"):
+    with pytest.raises(CheckpointError, match=r"1 missing, 2 of another shape, for exam"):
         load_detector(tiny_config_file, save(changed))
 
     other = weights | {"neck.lateral_convs.1.conv.weight": torch.zeros(2, 3)}
@@ -112,7 +110,7 @@ def test_weights_without_a_place():
     content = dict(state_dict=model.state_dict() | dict(more=torch.zeros(1)))
     assert fill(model, content) == ""
     assert fill(model, content, unknown=True) == (
-        "1 weight of the file the model has not, for example more"
+        "of 2 weights 1 unknown to the model, for example more"
     )
 
 
@@ -125,6 +123,9 @@ def test_files_that_are_no_checkpoints(content, tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="it holds no dict of weights"):
         read_content(path)
+    for place, reason in ((tmp_path, "is a folder"), ("http://127.0.0.1:1/x", "cannot be read")):
+        with pytest.raises(CheckpointError, match=f"{place} {reason}"):
+            read_content(place)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from support.runs import val_images
 
 from fastdetr_mmdet.checkpoints import loading
 from fastdetr_mmdet.export import __main__ as command
-from fastdetr_mmdet.export import onnx_file
+from fastdetr_mmdet.export import comparison, onnx_file
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -24,7 +25,9 @@ def stretched(tiny_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "detector.onnx"
     arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(path), "--benchmark"]
     option = "test_dataloader.dataset.pipeline.1.keep_ratio=False"
-    assert command.main([*arguments, "--cfg-options", option]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "measure_speed", partial(comparison.measure_speed, rounds=1))
+        assert command.main([*arguments, "--cfg-options", option]) == 0
     return path
 
 

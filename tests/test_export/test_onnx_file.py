@@ -64,9 +64,13 @@ def test_equals_pytorch_on_any_size(dynamic):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [SAM, "demo/fast-detr_r18_shapes"])
-def test_fixed_files_of_padded_images(name, tmp_path):
-    detector, path = small_detector(name, **SMALL), tmp_path / "detector.onnx"
+@pytest.mark.parametrize(
+    "name, overrides",
+    [(SAM, SMALL), ("demo/fast-detr_r18_shapes", dict(backbone__in_channels=1))],
+    ids=["sam", "demo"],  # the demo has no encoder
+)
+def test_fixed_files_of_padded_images(name, overrides, tmp_path):
+    detector, path = small_detector(name, **overrides), tmp_path / "detector.onnx"
     found = export_onnx(detector, path, PREPROCESSING, batch_size=2)
     assert about(path)["pad_to"] == [96, 96]
     found.append(compare(path, detector, (2, 96, 96), seed=1))

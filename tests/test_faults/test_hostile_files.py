@@ -127,18 +127,27 @@ def test_attributes_of_allowed_classes(tmp_path, owner, name):
 # Every way in
 
 
+def pretrained(config, path, **more):
+    model = Config.fromfile(config).model
+    model.backbone.init_cfg = dict(type="Pretrained", checkpoint=path, **more)
+    MODELS.build(model).init_weights()
+
+
+WAYS = {
+    "init_detector": lambda config, path: init_detector(config, path, device="cpu"),
+    "inferencer": lambda config, path: DetInferencer(config, path, device="cpu"),
+    "inferencer alone": lambda config, path: DetInferencer(weights=path, device="cpu"),
+    "pretrained": pretrained,
+    "pretrained part": lambda config, path: pretrained(config, path, prefix="backbone."),
+}
+
+
 @pytest.mark.smoke
-def test_init_detector(tiny_config_file, tmp_path, trace):
+@pytest.mark.parametrize("load", WAYS.values(), ids=WAYS)
+def test_ways_in(load, tiny_config_file, tmp_path, trace):
     path = hostile(tmp_path / "weights.pth", trace=trace)
     with refused(path):
-        init_detector(str(tiny_config_file), str(path), device="cpu")
-
-
-def test_inferencer(tiny_config_file, tmp_path, trace):
-    path = hostile(tmp_path / "weights.pth", trace=trace)
-    for arguments in (dict(model=str(tiny_config_file)), dict()):
-        with refused(path):
-            DetInferencer(**arguments, weights=str(path), device="cpu")
+        load(str(tiny_config_file), str(path))
 
 
 @pytest.mark.smoke
@@ -177,17 +186,6 @@ def test_flexible_runner(tiny_config_file, shapes, tmp_path, trace):
     cfg.load_from = str(path)
     with refused(path):
         RUNNERS.build(cfg).train()
-
-
-def test_pretrained_weights(tiny_config_file, tmp_path, trace):
-    path = hostile(tmp_path / "weights.pth", trace=trace)
-    cfg = Config.fromfile(tiny_config_file).model
-    cfg.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(path))
-    with refused(path):
-        MODELS.build(cfg).init_weights()
-    cfg.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
-    with refused(path):
-        MODELS.build(cfg).init_weights()
 
 
 @pytest.mark.parametrize("scheme", ["torchvision://", "mmcls://", "openmmlab://", ""])

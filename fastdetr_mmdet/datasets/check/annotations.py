@@ -161,21 +161,17 @@ def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any
             last = f" to {after - 1}" if after - before > 2 else ""
             report.add("category-gap", note=f"{before + 1}{last}")
     if classes is not None:
-        compare_classes(report, classes, list(by_key["category-name-twice"]))
+        names = list(by_key["category-name-twice"])
+        for name in classes:
+            if name not in names:
+                report.add("class-without-category", note=missing_class(name, names))
+        # mmdet numbers the classes in the order in which the file has them
+        in_file = [name for name in names if name in classes]
+        if in_file != [name for name in dict.fromkeys(classes) if name in names]:
+            order = ", ".join(shown(name, 20) for name in in_file[:8])
+            more = ", ..." if len(in_file) > 8 else ""
+            report.add("class-order", note=f"the file's order, to set there, is {order}{more}")
     return found
-
-
-def compare_classes(report: Report, classes: Sequence[Any], names: Sequence[str]) -> None:
-    """Compare a config's classes with the names that a data set has, in its order."""
-    for name in classes:
-        if name not in names:
-            report.add("class-without-category", note=missing_class(name, names))
-    # mmdet numbers the classes in the order in which the file has them
-    in_file = [name for name in names if name in classes]
-    if in_file != [name for name in dict.fromkeys(classes) if name in names]:
-        order = ", ".join(shown(name, 20) for name in in_file[:8])
-        more = ", ..." if len(in_file) > 8 else ""
-        report.add("class-order", note=f"the file's order, to set there, is {order}{more}")
 
 
 def similar_name(name: Any, names: Sequence[str]) -> str | None:

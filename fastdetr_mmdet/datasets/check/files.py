@@ -9,9 +9,8 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .annotations import MOST_PIXELS as MOST_SIDE
 from .read import is_file_name, number
@@ -82,18 +81,14 @@ def check_files(
         for start in range(0, len(there), _BATCH):
             batch = there[start : start + _BATCH]
             looks = pool.map(lambda one: look_at(one[2], loader, one[1], decode), batch)
-            for done, ((position, entry, _), found) in enumerate(
-                zip(batch, looks, strict=True), start + 1
-            ):
-                problem, note = found.problem, found.note
-                if found.size is not None:
-                    sizes[position] = found.size
-                    if not problem:
-                        problem, note = _compare(entry, found.size, found.orientation, loader)
+            for done, (size, problem, note) in enumerate(looks, start):
+                position = there[done][0]
+                if size is not None:
+                    sizes[position] = size
                 if problem:
                     report.add(problem, "images", position, note)
                 if progress:
-                    progress(done, len(there))
+                    progress(done + 1, len(there))
     thin = set(report.positions("image-aspect")) & sizes.keys()
     for position, entry, path in there if thin and pipeline else ():
         note = _run(pipeline or (), path, entry) if position in thin else ""
@@ -247,13 +242,11 @@ def _results(path: str, entry: dict) -> dict:
     return dict(img_path=path, img_id=entry.get("id"), seg_map_path=None, instances=[], **sides)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What an image file is, and the kind of its problem, if it has one."""
+class Look(NamedTuple):
+    """What an image file is: its (width, height) as training sees it, and what is wrong with it."""
 
-    size: tuple[int, int] | None = None  # (width, height) as training sees it
-    orientation: int = 1  # EXIF's
-    problem: str = ""
+    size: tuple[int, int] | None = None
+    problem: str = ""  # the kind
     note: str = ""
 
 
@@ -266,15 +259,15 @@ def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Loo
     """
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for ever
-            return Look(problem="file-missing", note="no regular file")
+            return Look(None, "file-missing", "no regular file")
         if not os.path.getsize(path):
-            return Look(problem="file-unreadable", note="it is empty")
+            return Look(None, "file-unreadable", "it is empty")
         if not loader.known:
-            return Look(loader.load(path, entry))
+            return _compare(entry, loader.load(path, entry))
         with open(path, "rb") as file:
             return _look(path, file, loader, entry, decode)
     except Exception as error:  # an own loader, or a broken file, can raise anything
-        return Look(problem="file-unreadable", note=reason(error))
+        return Look(None, "file-unreadable", reason(error))
 
 
 def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) -> Look:
@@ -286,18 +279,18 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
     except Image.DecompressionBombError as error:  # tells the number of pixels, but no size
         pixels = int(re.findall(r"\d+", str(error))[0])
         problem = "file-unreadable" if pixels > MOST_PIXELS else "file-huge"
-        return Look(problem=problem, note=f"{pixels} pixels")
+        return Look(None, problem, f"{pixels} pixels")
     except Exception:  # formats unknown to Pillow, and all that a broken header can raise
-        return Look(loader.load(path, entry))
+        return _compare(entry, loader.load(path, entry))
     stored, orientation = image.size, _orientation(image)
     pixels, note = stored[0] * stored[1], f"{stored[0]} x {stored[1]} pixels"
     if max(stored) > MOST_SIDE or pixels > MOST_PIXELS:
-        return Look(problem="file-unreadable", note=f"{note} are more than OpenCV reads")
+        return Look(None, "file-unreadable", f"{note} are more than OpenCV reads")
     if pixels > MOST_DECODED:
-        return Look(stored, orientation, "file-huge", note)
+        return Look(stored, "file-huge", note)
     complete = _is_complete(file, image.format)
     if complete and not decode and (orientation == 1 or not loader.turns):
-        return Look(stored, orientation)
+        return _compare(entry, stored, orientation, loader.turns)
     strict, size = "", None
     try:
         image.load()  # OpenCV before 4.12 fills what is missing with grey
@@ -308,8 +301,10 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
     except Exception as error:
         note = reason(error)
     if "truncated" in strict.lower() or (size is None and complete is False):
-        return Look(size, orientation, "file-truncated", strict or note)
-    return Look(size, orientation) if size else Look(problem="file-unreadable", note=note)
+        return Look(size, "file-truncated", strict or note)
+    if size is None:
+        return Look(None, "file-unreadable", note)
+    return _compare(entry, size, orientation, loader.turns)
 
 
 def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
@@ -335,21 +330,20 @@ def _orientation(image: Any) -> int:
     return orientation if orientation in range(2, 9) else 1
 
 
-def _compare(
-    entry: dict, size: tuple[int, int], orientation: int, loader: Loader
-) -> tuple[str, str]:
-    """Kind of problem and note for the sizes of an image in the annotations and as loaded."""
+def _compare(entry: dict, size: tuple[int, int], orientation: int = 1, turns: bool = True) -> Look:
+    """Compare an image's (width, height) as loaded with the annotations, by EXIF's orientation."""
     wanted = number(entry.get("width")), number(entry.get("height"))
     exchanges = orientation in _EXCHANGES and size[0] != size[1]
+    note = f"EXIF orientation {orientation}"
     if wanted == size:
-        flips = orientation != 1 and loader.turns and not exchanges
-        return ("file-orientation", f"EXIF orientation {orientation}") if flips else ("", "")
+        flips = orientation != 1 and turns and not exchanges
+        return Look(size, "file-orientation", note) if flips else Look(size)
     if not all(map(math.isfinite, wanted)):
-        return "", ""  # a missing size is reported by itself
-    note = f"annotations {wanted[0]:g} x {wanted[1]:g}, as loaded {size[0]} x {size[1]}"
+        return Look(size)  # a missing size is reported by itself
+    sides = f"annotations {wanted[0]:g} x {wanted[1]:g}, as loaded {size[0]} x {size[1]}"
     if exchanges and wanted == size[::-1]:
-        return "file-turned", f"{note}, EXIF orientation {orientation}"
-    return "file-size", note
+        return Look(size, "file-turned", f"{sides}, {note}")
+    return Look(size, "file-size", sides)
 
 
 def _run(pipeline: Sequence[Any], path: str, entry: dict) -> str:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .scene import SceneObject, mask_box
+from .scene import Item, mask_box
 
 # How far a polygon may leave the exact pixel border, in pixels. A slanted border is a staircase; at
 # 0.75 it becomes straight lines, a seventh of the points for a mask IoU of 0.98.
@@ -55,15 +55,15 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     return [(p / 2 + [x, y]).ravel().tolist() for p in polygons.values()]
 
 
-def annotation(item: SceneObject, annotation_id: int, image_id: int) -> dict:
-    """COCO annotation of one object or crowd; category ids are labels + 1."""
-    segmentation = mask_to_rle(item.mask) if item.is_crowd else mask_to_polygons(item.mask)
+def annotation(item: Item, mask: np.ndarray, annotation_id: int, image_id: int) -> dict:
+    """COCO annotation of the visible part of an object or crowd; category ids are labels + 1."""
+    assert item.label is not None
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": item.label + 1,
-        "bbox": list(mask_box(item.mask)),
-        "area": int(item.mask.sum()),
+        "bbox": list(mask_box(mask)),
+        "area": int(mask.sum()),
         "iscrowd": int(item.is_crowd),
-        "segmentation": segmentation,
+        "segmentation": mask_to_rle(mask) if item.is_crowd else mask_to_polygons(mask),
     }

@@ -48,28 +48,17 @@ class Item:
 
 
 @dataclass(frozen=True)
-class SceneObject:
-    """One object of a finished scene.
+class Scene:
+    """A finished image.
 
     Args:
-        label: Index into CLASSES.
-        mask: (h, w) bool, the visible part.
-        full_area: Pixels it would have with nothing in front and no image border.
-        is_crowd: True for a tight cluster of many shapes of one class.
+        image: (h, w, 3) uint8 BGR.
+        objects: Each with its visible part, an (h, w) bool mask.
+        jpeg_quality: To store the image at.
     """
 
-    label: int
-    mask: np.ndarray
-    full_area: int
-    is_crowd: bool
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A finished image, (h, w, 3) uint8 BGR, its objects and the JPEG quality to store it at."""
-
     image: np.ndarray
-    objects: list[SceneObject]
+    objects: list[tuple[Item, np.ndarray]]
     jpeg_quality: int
 
 
@@ -188,7 +177,7 @@ class Stage:
     def finish(self) -> Scene:
         """Take the photograph and cut out the visible part of each object."""
         objects = [
-            SceneObject(item.label, self.owner == index + 1, item.full_area, item.is_crowd)
+            (item, self.owner == index + 1)
             for index, item in enumerate(self.items)
             if item.label is not None
         ]

@@ -76,8 +76,8 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
         (folder / name).write_bytes(jpeg.tobytes())
         h, w = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "width": w, "height": h})
-        for item in scene.objects:
-            annotations.append(annotation(item, len(annotations) + 1, image_id))
+        for item, mask in scene.objects:
+            annotations.append(annotation(item, mask, len(annotations) + 1, image_id))
         if not quiet and (index + 1) % _PROGRESS_STEP == 0:
             print(f"{split}: {index + 1} of {count} images", flush=True)
     version, about = str(GENERATOR_VERSION), "fastdetr_mmdet shapes"
