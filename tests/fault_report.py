@@ -60,7 +60,6 @@ KINDS = {
         "test_checkpoints/test_bad_files.py::test_code",
         "test_visualization/test_visualize_command.py::test_hostile",
         "test_report/test_report_page.py::test_hostile",
-        "test_export/test_export_command.py::.*refused",
     ],
     "files that are no weights for the model": [
         "test_checkpoints/test_bad_files.py::test_(no_weights|other|wrong|keys|contra|missing|conv)",

@@ -334,7 +334,7 @@ def test_checkpoints_stay_as_they_are(runner, monkeypatch):
 
 
 def check_nothing_is_left(run):
-    assert "_match" not in vars(run.model.bbox_head)
+    assert "match_all" not in vars(run.model.bbox_head.assigner)
     assert not run.model._forward_hooks
     assert "step" not in vars(run.optim_wrapper.optimizer)
     clip = vars(run.optim_wrapper).get("clip_func", torch.nn.utils.clip_grad_norm_)

@@ -98,7 +98,8 @@ class NumbersCheckHook(Hook):
         self._changes.callback(model.register_forward_hook(self._note_losses).remove)
         head = getattr(model, "bbox_head", None)
         if isinstance(head, FastDETRHead):
-            self._changes.set(head, "_match", functools.partial(self._match, head._match))
+            match = functools.partial(self._match, head.assigner.match_all)
+            self._changes.set(head.assigner, "match_all", match)
         for wrapper in _optim_wrappers(runner):
             self._watch(runner, wrapper)
         self._statistics = [

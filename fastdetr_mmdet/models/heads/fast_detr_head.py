@@ -237,12 +237,8 @@ class FastDETRHead(BaseModule):
 
     def _compare_all(self, calls: list[Call]) -> list[dict[str, Tensor]]:
         """Losses of each call, after one wait for the matches of all."""
-        matches = self._match(calls)
+        matches = self.assigner.match_all(calls)
         return [self._compare(*call[:3], own) for call, own in zip(calls, matches, strict=True)]
-
-    def _match(self, calls: list[Call]) -> list[Matches]:
-        """Apart, because ``NumbersCheckHook`` takes its place."""
-        return self.assigner.match_all(calls)
 
     def _compare(
         self,
