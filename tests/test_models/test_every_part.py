@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from mmdet.registry import MODELS
+from support.matching import make_targets
 from support.memories import (
     in_double,
     make_memory,
@@ -25,6 +26,7 @@ STRIDES = {1: (8,), 3: (8, 16, 32)}
 SIZES = ((64, 128), (32, 96))  # of the images: whole cells on every level, exact ratios
 DENSE = dict(num_layers=2, feedforward_channels=48)
 IGNORE = dict(ignore_padding=True)
+BOXES = dict(type="LearnedBoxQueries", num_queries=NUM_QUERIES)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Case:
         if self.type.endswith("Decoder"):
             return dict(hidden=part(queries, memory, branches(4, 2)).hidden_states.transpose(0, 1))
         if self.type.endswith("Queries"):
-            made, proposals = part(memory, branches(NUM_CLASSES, 1, 4))
+            targets = make_targets((2, 1), NUM_CLASSES)
+            made, proposals = part(memory, branches(NUM_CLASSES, 1, 4), targets)
             made = {key: getattr(made, key) for key in ("content", "pos", "reference_logits")}
             found = vars(proposals) if proposals else {}
             return {key: value for key, value in (made | found).items() if value is not None}
@@ -103,6 +106,7 @@ CASES = [
     Case("LearnedBoxQueries", {}, heads=False),
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES) | IGNORE, 3, heads=False),
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES, content="memory"), heads=False),
+    Case("DenoisingQueries", dict(queries=BOXES, num_classes=NUM_CLASSES), heads=False),
     Case("DetrDecoder", dict(DENSE, refine=True), 3),
     Case("ConditionalDecoder", dict(DENSE, refine=True), 3),
 ]
@@ -196,8 +200,8 @@ def test_dropout_in_training_only(case):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.type != "SalientGaussianPrior"], ids=str)
 def test_gradient_reaches_all_parameters(case):
-    """The prior at salient points has none."""
-    part = case.build()
+    """Denoising in training only; the prior at salient points has none."""
+    part = case.build().train()
     made = case.call(part, *inputs(case)).values()
     sum(tensor.square().sum() for tensor in made).backward()
     without = [n for n, p in part.named_parameters() if p.grad is None or not p.grad.any()]
