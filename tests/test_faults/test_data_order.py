@@ -14,7 +14,7 @@ from mmengine.dataset import (
     RepeatDataset,
     pseudo_collate,
 )
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
 from fastdetr_mmdet.engine.hooks import ExactResumeHook
@@ -198,23 +198,18 @@ def test_the_data_set_seems_to_be_the_one_it_wraps():
 
 
 def test_the_loader_seems_to_be_the_same():
-    for similar in (False, True):
+    for similar, drop_last in ((False, True), (False, False), (True, False)):
         options = dict(batch_sampler=dict(type="AspectRatioBatchSampler")) if similar else {}
-        loader, config = make_loader(drop_last=False, **options)
+        loader, config = make_loader(drop_last=drop_last, **options)
         length = len(loader)
         batches = take_over(loader, config, SEED, 3)
-        assert len(loader) == length
-        assert loader.batch_sampler.batch_size == 4 and not loader.batch_sampler.drop_last
+        assert len(loader) == len(batches_of(loader)) == length == 3 - drop_last
+        assert loader.batch_sampler.batch_size == 4
+        assert loader.batch_sampler.drop_last is drop_last
         # where DistSamplerSeedHook looks for the sampler
         place = loader.batch_sampler if similar else loader
         assert place.sampler is batches.sampler
         assert hasattr(place.sampler, "set_epoch")
-
-
-def test_drop_last():
-    loader, config = make_loader(drop_last=True)
-    take_over(loader, config, SEED, 3)
-    assert [len(batch[0]) for batch in batches_of(loader)] == [4, 4]
 
 
 def test_processes_draw_different_numbers(monkeypatch):
@@ -273,20 +268,9 @@ def test_endless_batches_continue(sampler, done):
 # The hook
 
 
-class Log:
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
     """What the hook reads of a runner."""
-    from mmengine.runner import EpochBasedTrainLoop
-
+    warnings: list[str] = []
     loader, config = make_loader(**config)
     kind = EpochBasedTrainLoop if loop == "EpochBasedTrainLoop" else SimpleNamespace
     train_loop = kind.__new__(kind)
@@ -303,7 +287,7 @@ def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
         rank=0,
         world_size=1,
         cfg=dict(train_dataloader=config),
-        logger=Log(),
+        logger=SimpleNamespace(warnings=warnings, warning=warnings.append),
         model=torch.nn.Linear(1, 1),
         optim_wrapper=None,
     )
@@ -322,23 +306,24 @@ def resumed_position(runner, checkpoint: dict) -> tuple[int, int]:
     return hook._batches.passes, hook._batches.skip
 
 
-def test_resumes_at_the_stored_position():
-    runner = make_runner(iter=5)
-    assert resumed_position(runner, dict(exact_resume=stored())) == (1, 2)
+INFINITE = dict(loop="IterBasedTrainLoop", sampler="InfiniteSampler")
+POSITIONS = {
+    "stored": (dict(iter=5), stored(), (1, 2)),
+    "load_from": (dict(iter=0), stored(), (0, 0)),
+    # without a position in the checkpoint the iterations tell it
+    "full epochs": (dict(iter=6), None, (2, 0)),
+    "in an epoch": (dict(iter=7), None, (2, 1)),
+    "by iterations": (dict(loop="IterBasedTrainLoop", iter=7), None, (2, 1)),
+    "endless": (dict(iter=7, **INFINITE), None, (0, 7)),
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_position_after_a_resume(name):
+    run, checkpoint, position = POSITIONS[name]
+    runner = make_runner(**run)
+    assert resumed_position(runner, dict(exact_resume=checkpoint)) == position
     assert runner.logger.warnings == []
-
-
-def test_load_from_starts_at_the_beginning():
-    assert resumed_position(make_runner(iter=0), dict(exact_resume=stored())) == (0, 0)
-
-
-def test_checkpoints_of_other_makers():
-    """Without a position of ours; the iterations tell it."""
-    assert resumed_position(make_runner(iter=6), {}) == (2, 0)
-    assert resumed_position(make_runner(iter=7), {}) == (2, 1)
-    assert resumed_position(make_runner("IterBasedTrainLoop", iter=7), {}) == (2, 1)
-    infinite = make_runner("IterBasedTrainLoop", iter=7, sampler="InfiniteSampler")
-    assert resumed_position(infinite, {}) == (0, 7)
 
 
 def test_another_set_up():
@@ -347,7 +332,7 @@ def test_another_set_up():
     checkpoint = dict(exact_resume=stored(batch_size=1, world_size=2, batches=4))
     assert resumed_position(runner, checkpoint) == (1, 2)
     (warning,) = runner.logger.warnings
-    assert "batch_size was 1 and is 4, world_size was 2 and is 1): training resumes" in warning
+    assert "batch_size was 1 and is 4, world_size was 2 and is 1" in warning
 
 
 def test_a_loader_that_cannot_be_taken_over():
