@@ -326,6 +326,20 @@ def test_position_after_a_resume(name):
     assert runner.logger.warnings == []
 
 
+def test_every_epoch_and_iteration_draws_its_own_numbers():
+    """And the same ones when it comes again."""
+    runner, hook = make_runner(), ExactResumeHook()
+    hook.before_train(runner)
+
+    drawn = []
+    for runner.iter, runner.epoch in ((0, 0), (1, 1), (0, 0)):
+        hook.before_train_epoch(runner)
+        drawn.append(torch.rand(1).item())
+        hook.before_train_iter(runner, 0)
+        drawn.append(torch.rand(1).item())
+    assert len(set(drawn[:4])) == 4 and drawn[4:] == drawn[:2]
+
+
 def test_another_set_up():
     """Half as many images at a time: twice as many batches are left out, and it is told."""
     runner = make_runner(iter=5)

@@ -13,17 +13,44 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ...utils.files import free_space, remove_unfinished, write_atomically
-from .atomic_backend import whole_files
 from .changes import run_within
 from .checkpoint_choice import check_named, choose_checkpoint, point_to
 
 # The disk is full, the quota used up, or the file larger than is allowed.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 VALIDATED = "last_validation"  # in the work directory, beside last_checkpoint
+
+
+class AtomicBackend(LocalBackend):
+    """Files of this machine, which come into being whole."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes."""
+        write_atomically(Path(filepath), obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Write text."""
+        write_atomically(Path(filepath), obj.encode(encoding))
+
+
+@contextmanager
+def whole_files() -> Iterator[None]:
+    """Within it, what mmengine writes to this machine's disks comes into being whole.
+
+    backend_args would do for its Runner, but not for its FlexibleRunner (FSDP) and for published
+    models, which hand none on.
+    """
+    before = type(get_file_backend("."))
+    register_backend("local", AtomicBackend, force=True, prefixes="")
+    try:
+        yield
+    finally:
+        register_backend("local", before, force=True, prefixes="")
 
 
 @HOOKS.register_module()

@@ -13,7 +13,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -23,6 +23,7 @@ from ...models.heads import FastDETRHead
 from ...models.matchers import Matches
 from .changes import Changes, run_within, unwrap
 from .numbers_report import Update, describe, name_bad_gradients, write_bundle
+from .resume_check import optim_wrappers
 
 KEY = "numbers_check"  # in the checkpoint
 
@@ -100,7 +101,7 @@ class NumbersCheckHook(Hook):
         if isinstance(head, FastDETRHead):
             match = functools.partial(self._match, head.assigner.match_all)
             self._changes.set(head.assigner, "match_all", match)
-        for wrapper in _optim_wrappers(runner):
+        for wrapper in optim_wrappers(runner).values():
             self._watch(runner, wrapper)
         self._statistics = [
             (module, buffer, buffer.clone())
@@ -121,7 +122,7 @@ class NumbersCheckHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Look at the losses, which the log has brought to the host, and at the loss scale."""
-        update, wrappers = self._update, _optim_wrappers(runner)
+        update, wrappers = self._update, list(optim_wrappers(runner).values())
         scalars = runner.message_hub.log_scalars
         logged = [scalars[key] for name in outputs or () if (key := f"train/{name}") in scalars]
         bad = not all(math.isfinite(values.current()) for values in logged)
@@ -298,15 +299,6 @@ class NumbersCheckHook(Hook):
             return f" The batch could not be saved: {error}."
         what = "The batch, the weights before it and the config"
         return f" {what if 'state_dict' in content else 'The batch and the config'} are in {path}."
-
-
-def _optim_wrappers(runner: Runner) -> list[OptimWrapper]:
-    """All that update as mmengine's own does; DeepSpeed's and ColossalAI's do not."""
-    wrapper = runner.optim_wrapper
-    wrappers = (
-        wrapper.optim_wrappers.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    )
-    return [wrapper for wrapper in wrappers if isinstance(wrapper, OptimWrapper)]
 
 
 def _scales(wrapper: OptimWrapper) -> bool:

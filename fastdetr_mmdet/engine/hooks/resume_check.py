@@ -55,7 +55,7 @@ class ResumeCheckHook(Hook):
             _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
         if not (runner._resume and checkpoint.get("optimizer")):
             return
-        wrappers = _optim_wrappers(runner)
+        wrappers = optim_wrappers(runner)
         if list(wrappers) == [""]:
             _check_type(wrappers[""].optimizer, checkpoint.get("meta") or {})
         self._saved = checkpoint.get("param_schedulers")
@@ -70,7 +70,7 @@ class ResumeCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Let the resumed training follow the config, then compare schedules with its length."""
         loop, schedulers = runner.train_loop, runner.param_schedulers
-        wrappers = _optim_wrappers(runner)
+        wrappers = optim_wrappers(runner)
         for name, (groups, fresh) in self._wanted.items():
             if runner.iter == 0:  # load_from
                 break
@@ -96,7 +96,7 @@ class ResumeCheckHook(Hook):
                 runner.logger.warning(problem)
 
 
-def _optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
+def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
     """By name, "" where there is only one; DeepSpeed's and ColossalAI's are left alone."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):

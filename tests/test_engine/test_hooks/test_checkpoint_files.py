@@ -10,7 +10,7 @@ import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 
 from fastdetr_mmdet.checkpoints.integrity import numbered_checkpoints, what_is_broken
-from fastdetr_mmdet.engine.hooks.atomic_backend import AtomicBackend, whole_files
+from fastdetr_mmdet.engine.hooks.atomic_checkpoint import AtomicBackend, whole_files
 from fastdetr_mmdet.utils import files
 from fastdetr_mmdet.utils.files import UNFINISHED, remove_unfinished, write_atomically
 
