@@ -19,30 +19,40 @@ from fastdetr_mmdet.export import comparison, onnx_file
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
+KEEP_RATIO = "test_dataloader.dataset.pipeline.1.keep_ratio"
+
+
 @pytest.fixture(scope="module")
-def stretched(tiny_run, tmp_path_factory):
+def exported(tiny_run, tmp_path_factory):
     """A two-stage detector with deformable attention, fixed to one image of 64 x 64."""
     path = tmp_path_factory.mktemp("export") / "detector.onnx"
     arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(path), "--benchmark"]
-    option = "test_dataloader.dataset.pipeline.1.keep_ratio=False"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "measure_speed", partial(comparison.measure_speed, rounds=1))
-        assert command.main([*arguments, "--cfg-options", option]) == 0
+        assert command.main(arguments) == 0
     return path
 
 
-def test_file_is_fixed_to_the_test_scale(stretched):
-    (images,) = onnxruntime.InferenceSession(stretched).get_inputs()
+def test_file_is_fixed_to_the_test_scale(exported):
+    images, sizes = onnxruntime.InferenceSession(exported).get_inputs()
     assert images.shape == [1, 3, 64, 64]
+    assert (sizes.name, sizes.shape) == ("image_sizes", [1, 2])
 
 
-def test_example_of_the_page(stretched, tiny_run):
-    """Run as it stands; it finds what mmdet finds. On padded images: tests/test_deployment.py."""
+@pytest.mark.parametrize("stretched", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_example_of_the_page(stretched, exported, tiny_run, tmp_path):
+    """Run as it stands; it finds what mmdet finds, of padded images and of stretched ones."""
     config = Config.fromfile(tiny_run.config)
-    config.test_dataloader.dataset.pipeline[1].keep_ratio = False
+    if stretched:
+        config.merge_from_dict({KEEP_RATIO: False})
+        exported = tmp_path / "detector.onnx"
+        arguments = [str(tiny_run.config), str(tiny_run.checkpoint), str(exported)]
+        assert command.main([*arguments, "--cfg-options", f"{KEEP_RATIO}=False"]) == 0
+    else:
+        config.model.data_preprocessor.pad_size_divisor = 64
     detector = init_detector(config, str(tiny_run.checkpoint), device="cpu")
     for picture in val_images(tiny_run.data_root):
-        names = run_example(stretched, picture)
+        names = run_example(exported, picture)
         found = inference_detector(detector, picture).pred_instances
         np.testing.assert_allclose(names["scores"], found.scores, atol=1e-4)
         np.testing.assert_allclose(names["boxes"], found.bboxes, atol=0.1)
