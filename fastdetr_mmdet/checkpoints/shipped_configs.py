@@ -180,6 +180,9 @@ def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tu
         layers = {key.removeprefix(below).split(".")[0] for key in shapes if key.startswith(below)}
         if layers:
             yield below, {f"transformer.{part}.num_layers": len(layers)}
+    point_head = "transformer.decoder.ref_point_head.0."
+    if (weight := shapes.get(f"{point_head}weight")) is not None:
+        yield point_head, {"transformer.decoder.reference_feats": weight[1] // 4}
     for option, below in _SIZES.items():
         own = fit.options.get(option, _get(config, option))
         pairs = [

@@ -2,7 +2,6 @@
 # that looks forward twice.
 _base_ = './deformable-detr_r50.py'
 
-num_classes = 80
 # no dropout, wider feed-forward blocks
 layer = dict(feedforward_channels=2048, dropout=0.0)
 model = dict(
@@ -15,7 +14,6 @@ model = dict(
             type='DenoisingQueries',
             queries=dict(
                 type='TwoStageQueries', class_aware=True, content='learned', supervise='selected'),
-            num_classes=num_classes,
             num_dn_queries=100),
         decoder=dict(
             **layer,
@@ -24,6 +22,8 @@ model = dict(
             refine_normed=False,
             look_forward_twice=True,
             reference_eps=1e-3,
-            reference_pos='canvas')),
+            reference_pos='canvas',
+            # of mmdet 3.3 and of the published weights; later versions have 256
+            reference_feats=128)),
     bbox_head=dict(share_pred_layer=False, box_size_bias=0.0, loss_cls=dict(loss_weight=1.0)),
     test_cfg=dict(max_per_img=300))

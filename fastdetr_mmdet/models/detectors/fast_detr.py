@@ -71,6 +71,7 @@ class FastDETR(BaseDetector):
             )
         if num_queries is not None:
             transformer["queries"] = _with_num_queries(transformer["queries"], num_queries)
+        transformer["queries"] = _with_num_classes(transformer["queries"], bbox_head)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck is not None else None
         self.transformer = MODELS.build(transformer)
@@ -252,6 +253,13 @@ def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | Non
             len(channels) if isinstance(channels, (list, tuple)) else None
         )
     return len(backbone["out_indices"]) if "out_indices" in backbone else None
+
+
+def _with_num_classes(queries: dict, bbox_head: dict) -> dict:
+    """Denoising draws classes of objects, so it has the head's number of them."""
+    if str(queries.get("type")).rpartition(".")[2] != DenoisingQueries.__name__:
+        return queries
+    return {"num_classes": bbox_head.get("num_classes"), **queries}
 
 
 def _with_num_queries(queries: dict, num_queries: int) -> dict:

@@ -36,7 +36,7 @@ class DenoisingQueries(QueryInitialiser):
     Args:
         queries: Config of the query initialiser of the matching queries; it must make reference
             boxes.
-        num_classes: Classes; those of the head.
+        num_classes: Classes; those of the head, from which the detector takes them over.
         embed_dims: Width.
         num_queries: Matching queries per image; None: as ``queries`` says.
         num_dn_queries: With num_groups=None, there are as many groups as the image with most

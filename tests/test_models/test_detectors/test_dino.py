@@ -12,7 +12,7 @@ from support.models import make_batch, randomise
 from support.runs import ROOT
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.checkpoints import convert_state_dict
+from fastdetr_mmdet.checkpoints import convert_checkpoint, convert_state_dict
 from fastdetr_mmdet.structures import Targets
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy, inverse_sigmoid
 
@@ -59,9 +59,9 @@ def theirs():
 
 
 def ours():
-    changes = {"transformer.embed_dims": DIMS, "transformer.queries.num_classes": CLASSES}
+    changes = {"transformer.embed_dims": DIMS}
     changes["transformer.queries.num_dn_queries"] = DN
-    changes["transformer.decoder.reference_feats"] = None if PUBLISHED else DIMS
+    changes["transformer.decoder.reference_feats"] = 128 if PUBLISHED else DIMS
     for stack in ("encoder", "decoder"):
         changes[f"transformer.{stack}.num_layers"] = LAYERS
         changes[f"transformer.{stack}.feedforward_channels"] = 48
@@ -190,3 +190,17 @@ def test_matching_queries_do_not_see_the_groups(pair):
     for before, after in zip(*predicted, strict=True):
         assert_near(before[:, :, :NUM_QUERIES], after[:, :, :NUM_QUERIES])
         assert not torch.equal(before[:, :, NUM_QUERIES:], after[:, :, NUM_QUERIES:])
+
+
+@pytest.mark.slow
+def test_checkpoints_of_mmdets_convert(tmp_path):
+    config = Config.fromfile(THEIRS).model
+    config.backbone.init_cfg, config.bbox_head.num_classes = None, 20
+    source = tmp_path / "theirs.pth"
+    torch.save(dict(state_dict=randomise(MODELS.build(config)).state_dict(), meta={}), source)
+    report = convert_checkpoint(source, tmp_path / "ours.pth", "mmdet")
+    assert report.configs == (f"configs/{NAME}",)
+    expected = {"model.bbox_head.num_classes": 20}
+    if not PUBLISHED:
+        expected["model.transformer.decoder.reference_feats"] = 256
+    assert report.options == expected
