@@ -80,14 +80,16 @@ class TwoStageQueries(QueryInitialiser):
         self.box_size = box_size
         self.memory_proj = nn.Linear(embed_dims, embed_dims)
         self.memory_norm = nn.LayerNorm(embed_dims)
-        nn.init.xavier_uniform_(self.memory_proj.weight)
+        linears = [self.memory_proj]
         if content == "learned":
             self.query_embedding = nn.Embedding(num_queries, embed_dims)
         else:
             out_dims = 2 * embed_dims if content == "box" else embed_dims
             self.box_proj = nn.Linear(2 * embed_dims, out_dims)
             self.box_norm = nn.LayerNorm(out_dims)
-            nn.init.xavier_uniform_(self.box_proj.weight)
+            linears.append(self.box_proj)
+        for linear in linears:  # at the end, so that a seed goes on giving the weights it gave
+            nn.init.xavier_uniform_(linear.weight)
 
     def forward(
         self,
