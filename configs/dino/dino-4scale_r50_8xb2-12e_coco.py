@@ -9,4 +9,4 @@ _base_ = [
 max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[11], gamma=0.1)]
-derived_keys = {'param_scheduler.0.milestones': '[{max_epochs*0.92}]'}
+derived_keys = {'param_scheduler.0.milestones': '[{max_epochs*0.9}]'}

@@ -90,7 +90,7 @@ def convert_checkpoint(
     """Convert a checkpoint file and say which shipped config it belongs to.
 
     Args:
-        src: An official checkpoint, or one of mmdet's own Deformable or Conditional DETR.
+        src: An official checkpoint, or one of mmdet's own (``METHODS``).
         dst: The file to write; overwritten if it exists, and untouched if anything is wrong.
         method: One of ``METHODS``.
         classes: Logits of the class branches: 80, mmdet's labels of COCO, as the configs have it;

@@ -46,14 +46,14 @@ class DetrDecoder(Decoder):
             but not for the box. Results are the same.
         refine_normed: Whether references move by the returned, normed states, so that a layer's box
             is the next one's reference; False, DINO: by the states before the norm.
-        reference_eps: References are moved from within [reference_eps, 1 - reference_eps]; 1e-3 in
-            DINO's official code.
+        reference_eps: References are moved from within [reference_eps, 1 - reference_eps], in
+            [0, 0.5); 1e-3 in DINO's official code.
         reference_pos: What the position of a query is in every layer. None: what the query
             initialiser made. 'image': an MLP of the sine embedding of its reference box. 'canvas':
             the same with the box as a share of the padded batch, as in DINO's official code, so
             that it depends on the padding.
-        reference_feats: Sine features per coordinate of reference_pos; None: embed_dims / 2, as in
-            DINO's published weights (later versions of mmdet train with embed_dims).
+        reference_feats: Sine features per coordinate of reference_pos, even; None: embed_dims / 2,
+            as in DINO's published weights (later versions of mmdet train with embed_dims).
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
@@ -61,7 +61,7 @@ class DetrDecoder(Decoder):
 
     Raises:
         ValueError: if there is no layer, level_schedule has not one entry per layer, or
-            reference_pos has another value; in forward, if it refines and is not given
+            a reference_ argument is out of range; in forward, if it refines and is not given
             box_branches.
     """
 
@@ -98,6 +98,11 @@ class DetrDecoder(Decoder):
             raise ValueError(
                 f"{type(self).__name__}: reference_pos={reference_pos!r} must be 'image', 'canvas' "
                 "or None."
+            )
+        if not 0 <= reference_eps < 0.5 or (reference_feats or 2) % 2:
+            raise ValueError(
+                f"{type(self).__name__}: reference_eps={reference_eps} must be in [0, 0.5) and "
+                f"reference_feats={reference_feats} even."
             )
         self.num_layers = num_layers
         self.embed_dims = embed_dims

@@ -97,6 +97,7 @@ class DenoisingQueries(QueryInitialiser):
         self.label_noise = label_noise
         self.box_noise = box_noise
         self.label_embedding = nn.Embedding(num_classes, embed_dims)
+        self.register_load_state_dict_pre_hook(_nest_names)
 
     def forward(
         self,
@@ -176,6 +177,13 @@ class DenoisingQueries(QueryInitialiser):
         sign = torch.randint_like(boxes, 2) * 2 - 1
         corners = cxcywh_to_xyxy(boxes) + sign * amount * sizes * (self.box_noise / 2)
         return labels, xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+def _nest_names(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Take the weights of a model without denoising: its queries' names lack one level."""
+    own = (f"{prefix}queries.", f"{prefix}label_embedding.")
+    for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]:
+        state_dict[f"{own[0]}{key.removeprefix(prefix)}"] = state_dict.pop(key)
 
 
 def _places(counts: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,13 @@
 """Denoising around every query initialiser that makes boxes; DN-DETR's noise; what is refused."""
 
+import re
+
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, randomise, tiny_config
+from support.runs import ROOT
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.structures import Targets
@@ -99,3 +103,31 @@ def test_classes_are_those_of_the_head():
     config.transformer.queries = dict(denoising(INNER[3]), num_classes=NUM_CLASSES + 1)
     with pytest.raises(ValueError, match=r"transformer\.queries\.num_classes=6"):
         MODELS.build(config)
+
+
+@pytest.mark.parametrize("inner", INNER[1:], ids=lambda cfg: cfg["type"])
+def test_weights_of_a_model_without_denoising_load(inner):
+    """All but the embedding of classes, which they do not have."""
+    part = detector(inner).transformer.queries
+    plain = {f"q.{key}": value + 1 for key, value in part.queries.state_dict().items()}
+    holder = torch.nn.ModuleDict(dict(q=part))
+    missing, unexpected = holder.load_state_dict(plain, strict=False)
+    assert (missing, unexpected) == (["q.label_embedding.weight"], [])
+    for key, value in part.queries.state_dict().items():
+        assert torch.equal(value, plain[f"q.{key}"])
+    assert holder.load_state_dict(holder.state_dict()).missing_keys == []
+
+
+def test_config_of_the_page(tmp_path):
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "configs/dino/README.md").read_text(), re.S
+    )
+    path = tmp_path / "config.py"
+    path.write_text(code.replace("./configs", f"{ROOT}/configs"))
+    model = MODELS.build(Config.fromfile(path).model)
+    losses = model.loss(*make_batch(((64, 64), (64, 48)), objects=(2, 1)))
+    assert {"dn_loss_iou", "d0.dn_loss_cls", "enc_loss_cls"} <= set(losses)
+    assert type(model.bbox_head.loss_cls).__name__ == "MALLoss"
+    cost = model.bbox_head.assigner.match_costs[0]
+    assert (type(cost).__name__, cost.weight) == ("PositionModulatedFocalCost", 2.0)
+    assert model.transformer.decoder.look_forward_twice
