@@ -225,7 +225,10 @@ def make_runner(config: Path, work_dir: Path, data_root: Path, **options) -> Run
     """A runner for the config; a double underscore stands for the dot of --cfg-options."""
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir)
-    cfg.merge_from_dict({"data_root": f"{data_root}/", "visualizer.name": f"v{next(_serial)}"})
+    # By name mmengine shares visualizers, and loggers with their files, among runs of one second.
+    name = f"run{next(_serial)}"
+    cfg.experiment_name = name
+    cfg.merge_from_dict({"data_root": f"{data_root}/", "visualizer.name": name})
     cfg.merge_from_dict({key.replace("__", "."): value for key, value in options.items()})
     return Runner.from_cfg(cfg)
 
