@@ -145,7 +145,7 @@ def train_with_faults(
 def train_with_bad_numbers(
     config: str, work_dir: str, options: dict[str, Any], what: str, step: int, rank: int
 ) -> dict[str, Any]:
-    """Train with one process's image, label or loss spoilt at one step; return how it ended."""
+    """Train with one process's image, label or loss corrupted at one step; return how it ended."""
     run = runner(config, work_dir, "pytorch", options)
     if get_rank() == rank:
         _spoil(run, what, step)

@@ -124,8 +124,10 @@ class DenoisingQueries(QueryInitialiser):
         rows = copies * (1 + self.contrastive)
         size = rows * most
         device = queries.content.device
-        first, number = _places(targets.counts, size)
-        first = first.to(device, non_blocking=True)  # (num_objects,), into (bs, size) flattened
+        counts = enumerate(targets.counts)
+        firsts = [image * size + i for image, count in counts for i in range(count)]
+        # (num_objects,), the first copy of each object, into (bs, size) flattened
+        first = torch.tensor(firsts).to(device, non_blocking=True)
         place = first + most * torch.arange(rows, device=device).unsqueeze(1)
 
         labels, boxes = self.noise(targets, rows)
@@ -143,7 +145,7 @@ class DenoisingQueries(QueryInitialiser):
             size=size,
             copies=copies,
             query_index=place[:: 1 + self.contrastive].flatten(),
-            object_index=number.to(device, non_blocking=True).repeat(copies),
+            object_index=torch.arange(len(firsts), device=device).repeat(copies),
         )
         content = content.view(bs, size, dims).to(queries.content.dtype)
         assert queries.reference_logits is not None
@@ -184,12 +186,6 @@ def _nest_names(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> No
     own = (f"{prefix}queries.", f"{prefix}label_embedding.")
     for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]:
         state_dict[f"{own[0]}{key.removeprefix(prefix)}"] = state_dict.pop(key)
-
-
-def _places(counts: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
-    """Of each object its place in the first row, and its number in the batch; on the host."""
-    places = [image * size + i for image, count in enumerate(counts) for i in range(count)]
-    return torch.tensor(places), torch.arange(len(places))
 
 
 def _attend_mask(num_matching: int, copies: int, size: int, device: torch.device) -> Tensor:
