@@ -1,7 +1,7 @@
 """Models: one folder per role; importing this registers every part."""
 
 from .aligners import SAMSemanticAligner
-from .backbones import DilatedResNet, FoldedResNet
+from .backbones import DilatedResNet, EfficientNetLite, FoldedResNet
 from .cross_attention import (
     ConditionalAttention,
     DeformableAttention,
@@ -47,6 +47,7 @@ __all__ = [
     "DetrEncoder",
     "DetrTransformer",
     "DilatedResNet",
+    "EfficientNetLite",
     "Encoder",
     "FastDETR",
     "FastDETRHead",

@@ -1,6 +1,7 @@
 """Backbones that mmdet lacks."""
 
 from .dilated_resnet import DilatedResNet
+from .efficientnet_lite import EfficientNetLite
 from .folded_resnet import FoldedResNet
 
-__all__ = ["DilatedResNet", "FoldedResNet"]
+__all__ = ["DilatedResNet", "EfficientNetLite", "FoldedResNet"]
