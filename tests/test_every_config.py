@@ -105,7 +105,7 @@ def test_has_the_official_parameters(config):
             path,
             id=str(path.relative_to(ROOT / "configs")),
             # 12 epochs or 50 are the same to the model
-            marks=[pytest.mark.slow] if re.search("r101|12e|108e", path.stem) else [],
+            marks=[pytest.mark.slow] if re.search("r101|12e|36e|108e", path.stem) else [],
         )
         for path in CONFIGS
     ],
@@ -118,7 +118,8 @@ def test_trains(path):
             pytest.skip(f"{package} is not installed (configs/mixed/README.md)")
     config = Config.fromfile(path)
     name = str(path.relative_to(ROOT / "configs").with_suffix(""))
-    if "ResNet" in config.model.backbone.type and "transformer" in config.model:
+    own = re.search("ResNet|Swin", config.model.backbone.type)
+    if own and "transformer" in config.model:
         config.model = small_config(name)
     config.model.backbone.pop("init_cfg", None)
     if "pretrained" in config.model.backbone:  # timm

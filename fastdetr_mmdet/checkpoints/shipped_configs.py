@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch.overrides import TorchFunctionMode
 
 from .classes import CLASS_BRANCHES
 from .safe_loading import CheckpointError
@@ -52,6 +53,15 @@ _CHOICES: list[tuple[str, Options]] = [
         for share in (True, False)
     ),
 ]
+
+
+class HostLinspace(TorchFunctionMode):
+    """Below ``torch.device("meta")``: mmdet's Swin reads numbers of a linspace when it is built."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch's."""
+        device = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**device, **(kwargs or {})})
 
 
 @dataclass(frozen=True)
@@ -216,7 +226,7 @@ def _text(config: Config, options: Options) -> str:
 def _shapes(model: str) -> dict[str, Shape] | None:
     """Shapes of a model's parameters and buffers; None if its parts refuse the options."""
     try:
-        with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+        with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"), HostLinspace():
             built = MODELS.build(Config(ast.literal_eval(model)))
     except (TypeError, ValueError):
         return None

@@ -7,7 +7,7 @@ its variables, in two entries:
 
 - ``derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
   ``'{data_root}/{val_ann}'`` joins paths, ``'{#classes}'`` is the number of entries and
-  ``'[{max_epochs*0.8}]'`` a list of one rounded share. What is made from None is None.
+  ``'[{max_epochs*0.8}]'`` a list of rounded shares. What is made from None is None.
   Keys whose variables the config lacks wait for the file that brings them.
 - ``derived_from`` holds the values of the variables that the config's own entries were computed
   from, so that a config which inherits it can be told from the template.
@@ -63,7 +63,7 @@ def _names(templates: str) -> set[str]:
 
 def _evaluate(template: str, values: Mapping[str, Any]) -> Any:
     if template.startswith("["):
-        return [_evaluate(template[1:-1], values)]
+        return [_evaluate(part, values) for part in template[1:-1].split(", ")]
     if any(values[name] is None for name in _names(template)):
         return None
 

@@ -19,7 +19,9 @@ CONFIGS = [
     f"{path.parent.name}/{path.stem}"
     for folder in FOLDERS
     for path in sorted((ROOT / "configs" / folder).glob("*.py"))
-    if not any(part in path.stem for part in ("swin", "convnext", "timm", "r101", "12e", "108e"))
+    if not any(
+        part in path.stem for part in ("swin", "convnext", "timm", "r101", "12e", "36e", "108e")
+    )
 ]
 # Of these, five that have every part between them
 EVERY_PART = (
@@ -37,16 +39,18 @@ EMBED_DIMS, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 32, 4, 12, 5
 
 
 def small_config(name: str) -> ConfigDict:
-    """Model of a shipped config with a narrow ResNet-18 and few, narrow layers.
+    """Model of a shipped config with a narrow ResNet-18 or Swin and few, narrow layers.
 
     Args:
         name: Below configs/, without '.py'.
     """
     model = Config.fromfile(ROOT / "configs" / f"{name}.py", import_custom_modules=False).model
     model.num_queries = NUM_QUERIES
-    model.backbone.update(
-        depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None
-    )
+    if model.backbone.type == "SwinTransformer":
+        small = dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4)
+    else:
+        small = dict(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1)
+    model.backbone.update(small, init_cfg=None)
     channels = [8 * 2**stage for stage in model.backbone.out_indices]
     model.neck.update(in_channels=channels, out_channels=EMBED_DIMS)
     if "norm_cfg" in model.neck:

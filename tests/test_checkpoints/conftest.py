@@ -12,6 +12,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from support.golden import GoldenCase
 
+from fastdetr_mmdet.checkpoints.shipped_configs import HostLinspace
+
 
 def _number(key: str, shape) -> torch.Tensor:
     return torch.tensor(zlib.crc32(key.encode()) % 1000 / 1e4).expand(shape)
@@ -37,7 +39,7 @@ def hollow_mmdet():
     def make(name: str) -> dict[str, torch.Tensor]:
         config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / name).model
         config.backbone.init_cfg = None
-        with torch.device("meta"):
+        with torch.device("meta"), HostLinspace():
             weights = MODELS.build(config).state_dict(keep_vars=True)
         first: dict[int, str] = {}  # of the names of one tensor
         return {

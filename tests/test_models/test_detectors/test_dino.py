@@ -12,9 +12,10 @@ from support.models import make_batch, randomise
 from support.runs import ROOT
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.checkpoints import convert_checkpoint, convert_state_dict
+from fastdetr_mmdet.checkpoints import convert_state_dict
 from fastdetr_mmdet.structures import Targets
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy, inverse_sigmoid
+from fastdetr_mmdet.utils.config import flatten
 
 NAME = "dino/dino-4scale_r50_8xb2-12e_coco.py"
 THEIRS = Path(mmdet.__file__).parent / ".mim" / "configs" / NAME
@@ -22,6 +23,33 @@ THEIRS = Path(mmdet.__file__).parent / ".mim" / "configs" / NAME
 PUBLISHED = mmdet.__version__ < "3.4"
 DIMS = 256 if PUBLISHED else 32
 CLASSES, NUM_QUERIES, LAYERS, DN = 5, 8, 3, 12
+
+
+SETTINGS = (
+    "max_epochs",
+    "param_scheduler.0.milestones",
+    "optim_wrapper.optimizer.lr",
+    "optim_wrapper.paramwise_cfg.custom_keys.sampling_offsets.lr_mult",
+    "model.num_queries",
+    "model.backbone.frozen_stages",
+    "model.backbone.drop_path_rate",
+    "model.backbone.window_size",
+    "model.neck.num_outs",
+    "model.positional_encoding.temperature",
+    "model.positional_encoding.offset",
+    "model.bbox_head.loss_cls.loss_weight",
+    "model.test_cfg.max_per_img",
+)
+
+
+@pytest.mark.parametrize("path", sorted(THEIRS.parent.glob("*.py")), ids=lambda path: path.stem)
+def test_settings_are_mmdets(path):
+    """Each of their configs is one of ours."""
+    both = Config.fromfile(path), Config.fromfile(ROOT / "configs/dino" / path.name)
+    expected, found = ([flatten(c).get(key) for key in SETTINGS] for c in both)
+    assert found == expected
+    groups = both[0].model.dn_cfg.group_cfg
+    assert both[1].model.transformer.queries.num_dn_queries == groups.num_dn_queries
 
 
 def small(config, changes):
@@ -190,17 +218,3 @@ def test_matching_queries_do_not_see_the_groups(pair):
     for before, after in zip(*predicted, strict=True):
         assert_near(before[:, :, :NUM_QUERIES], after[:, :, :NUM_QUERIES])
         assert not torch.equal(before[:, :, NUM_QUERIES:], after[:, :, NUM_QUERIES:])
-
-
-@pytest.mark.slow
-def test_checkpoints_of_mmdets_convert(tmp_path):
-    config = Config.fromfile(THEIRS).model
-    config.backbone.init_cfg, config.bbox_head.num_classes = None, 20
-    source = tmp_path / "theirs.pth"
-    torch.save(dict(state_dict=randomise(MODELS.build(config)).state_dict(), meta={}), source)
-    report = convert_checkpoint(source, tmp_path / "ours.pth", "mmdet")
-    assert report.configs == (f"configs/{NAME}",)
-    expected = {"model.bbox_head.num_classes": 20}
-    if not PUBLISHED:
-        expected["model.transformer.decoder.reference_feats"] = 256
-    assert report.options == expected
