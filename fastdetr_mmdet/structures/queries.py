@@ -75,19 +75,23 @@ class Queries:
         reference_logits: (bs, num_queries, 2 or 4), (cx, cy[, w, h]) before the sigmoid; or None.
             Kept beside ``reference`` so that refinement never goes through sigmoid and back.
         reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
+        previous_reference: the reference of the decoder layer before, (bs, num_queries, 2 or 4); or
+            None where that was the same.
         conditional: the spatial query of Conditional DETR, set by ``ConditionalDecoder``; or None.
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
             input, from which spatial prior and scale selection are predicted (SMCA); or None.
         salient: what the aligner found, set by it; or None.
         groups: what training adds behind the matching queries, in order.
         attend_mask: (num_queries, num_queries) bool, True where a query (row) may look at another
-            (column); or None: everywhere.
+            (column); or None: everywhere. A self-attention that adds to the scores may hand it on
+            as a bias, (bs, num_heads, num_queries, num_queries).
     """
 
     content: Tensor
     pos: Tensor | None = None
     reference_logits: Tensor | None = None
     reference: Tensor | None = None
+    previous_reference: Tensor | None = None
     conditional: ConditionalQuery | None = None
     embedded: Tensor | None = None
     salient: SalientPoints | None = None

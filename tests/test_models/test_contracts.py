@@ -44,6 +44,10 @@ REFUSED = {
         dict(transformer__decoder__aligner=SAM),
         ["SAMSemanticAligner", "LearnedQueries", "LearnedBoxQueries", "transformer.queries"],
     ),
+    "boxes for their relation": (
+        decoder(self_attn=dict(type="RelationSelfAttention")),
+        ["RelationSelfAttention", "LearnedQueries", "LearnedBoxQueries", "transformer.queries"],
+    ),
     "spatial query from nobody": (
         decoder(cross_attn=dict(type="ConditionalAttention")),
         ["ConditionalAttention", "DetrDecoder", "ConditionalDecoder"],

@@ -88,6 +88,7 @@ CASES = [
     Case("SMCAConvEncoder", dict(DENSE, num_levels=3, reduce_first=True) | IGNORE, 3, heads=False),
     Case("MultiheadSelfAttention", {}),
     Case("ConditionalSelfAttention", {}),
+    Case("RelationSelfAttention", dict(layer_index=1)),
     Case("MultiheadCrossAttention", {}, 3),
     Case("MultiheadCrossAttention", {}, salient=True),
     Case("ConditionalAttention", dict(layer_index=0), 3),
@@ -121,7 +122,11 @@ WITH_DROPOUT = [
 def inputs(case, levels=None):
     """Queries that carry everything that any part reads, and a memory with padding."""
     queries = make_queries(reference_dims=4)
-    queries = replace(queries, embedded=torch.randn_like(queries.content))
+    queries = replace(
+        queries,
+        embedded=torch.randn_like(queries.content),
+        previous_reference=torch.rand_like(queries.reference),
+    )
     if case.salient:
         shape = (2, NUM_QUERIES, NUM_HEADS)
         content, pos = torch.randn(2, *shape, EMBED_DIMS)

@@ -194,6 +194,7 @@ class DetrDecoder(Decoder):
                     boxes.append(box if moved is None else add_reference(delta, moved))
                 if self.look_forward_twice:
                     moved = box
+                queries = replace(queries, previous_reference=queries.reference)
                 queries = queries.with_reference(box.detach())
         return DecoderOutput(
             torch.stack(hidden_states),

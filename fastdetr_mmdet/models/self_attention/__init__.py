@@ -2,5 +2,6 @@
 
 from .conditional_self_attention import ConditionalSelfAttention
 from .multihead_self_attention import MultiheadSelfAttention
+from .relation_self_attention import RelationSelfAttention
 
-__all__ = ["ConditionalSelfAttention", "MultiheadSelfAttention"]
+__all__ = ["ConditionalSelfAttention", "MultiheadSelfAttention", "RelationSelfAttention"]

@@ -71,6 +71,19 @@ def test_refined_reference_is_the_previous_layers_box(kind, reference_dims):
         expected = delta + moved
 
 
+def test_layers_know_the_reference_of_the_layer_before():
+    seen = []
+    decoder = build("DetrDecoder", refine=True)
+    for layer in decoder.layers:
+        layer.self_attn.register_forward_pre_hook(
+            lambda _, args: seen.append(args[0].previous_reference)
+        )
+    output = decoder(make_queries(), make_memory(), box_branches())
+    assert seen[0] is None
+    for before, logits in zip(seen[1:], output.reference_logits[:-1], strict=True):
+        assert torch.equal(before, logits.sigmoid())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_refinement_is_detached(kind):
     """Later layers do not teach the earlier ones' box branches; the first reference is learned."""
