@@ -83,7 +83,7 @@ def branches(*sizes):
 CASES = [
     Case("DetrEncoder", DENSE, 3),
     Case("DeformableDetrEncoder", dict(DENSE, num_levels=3), 3),
-    Case("DeformableDetrEncoder", dict(DENSE, num_levels=1)),
+    Case("DeformableDetrEncoder", dict(DENSE, num_levels=1, memory_fusion=True)),
     Case("SMCAEncoder", dict(feedforward_channels=48), 3),
     Case("SMCAConvEncoder", dict(DENSE, num_levels=3, reduce_first=True) | IGNORE, 3, heads=False),
     Case("MultiheadSelfAttention", {}),

@@ -10,6 +10,7 @@ from ...structures import Memory, Queries
 from ..cross_attention.deformable_attention import DeformableAttention
 from ..layers import FeedForward, by_tokens, call_layer
 from ..parts import Encoder
+from .memory_fusion import MemoryFusion
 
 
 class DeformableDetrEncoderLayer(nn.Module):
@@ -61,6 +62,8 @@ class DeformableDetrEncoder(Encoder):
         dropout: Dropout of residual branches and feed-forward block.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
             gradient, which saves memory and costs this part a second forward pass.
+        memory_fusion: Whether the result is projected from the input and the outputs of all layers
+            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742), not the last output alone.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
@@ -77,6 +80,7 @@ class DeformableDetrEncoder(Encoder):
         feedforward_channels: int = 1024,
         dropout: float = 0.1,
         with_cp: bool = False,
+        memory_fusion: bool = False,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
@@ -87,6 +91,7 @@ class DeformableDetrEncoder(Encoder):
             )
             for _ in range(num_layers)
         )
+        self.fusion = MemoryFusion(embed_dims, num_layers) if memory_fusion else None
 
     def forward(self, memory: Memory) -> Memory:
         """Encode.
@@ -97,7 +102,9 @@ class DeformableDetrEncoder(Encoder):
         Shape:
             returns: tokens (bs, num_tokens, embed_dims), all else as given.
         """
-        grid = memory.grid()
+        grid, states = memory.grid(), [memory.tokens]
         for layer in self.layers:
             memory = call_layer(layer, memory, grid, with_cp=self.with_cp)
-        return memory
+            if self.fusion is not None:
+                states.append(memory.tokens)
+        return memory if self.fusion is None else memory.with_tokens(self.fusion(states))

@@ -17,6 +17,7 @@ from ..layers import (
     check_heads,
 )
 from ..parts import Encoder
+from .memory_fusion import MemoryFusion
 
 
 class DetrEncoderLayer(nn.Module):
@@ -63,6 +64,8 @@ class DetrEncoder(Encoder):
         dropout: Dropout of attention weights, residual branches and feed-forward block.
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
             gradient, which saves memory and costs this part a second forward pass.
+        memory_fusion: Whether the result is projected from the input and the outputs of all layers
+            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742), not the last output alone.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads.
@@ -76,6 +79,7 @@ class DetrEncoder(Encoder):
         feedforward_channels: int = 2048,
         dropout: float = 0.1,
         with_cp: bool = False,
+        memory_fusion: bool = False,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
@@ -83,6 +87,7 @@ class DetrEncoder(Encoder):
             DetrEncoderLayer(embed_dims, num_heads, feedforward_channels, dropout)
             for _ in range(num_layers)
         )
+        self.fusion = MemoryFusion(embed_dims, num_layers) if memory_fusion else None
 
     def forward(self, memory: Memory) -> Memory:
         """Encode.
@@ -93,6 +98,9 @@ class DetrEncoder(Encoder):
             returns: tokens (bs, num_tokens, embed_dims), all else as given.
         """
         tokens, attend_mask = memory.tokens, memory.attend_mask
+        states = [tokens]
         for layer in self.layers:
             tokens = call_layer(layer, tokens, memory.pos, attend_mask, with_cp=self.with_cp)
-        return memory.with_tokens(tokens)
+            if self.fusion is not None:
+                states.append(tokens)
+        return memory.with_tokens(tokens if self.fusion is None else self.fusion(states))
