@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("src", metavar="SRC", help="the checkpoint to convert")
     parser.add_argument("dst", metavar="DST", help="the file to write")
     text = "whose checkpoint it is"
-    parser.add_argument("--method", required=True, choices=sorted(METHODS), help=text)
+    parser.add_argument("--method", required=True, choices=METHODS, help=text)
     head = parser.add_mutually_exclusive_group()
     text = (
         "80 (default for official weights): mmdet's labels of COCO, which the configs need; 91: "

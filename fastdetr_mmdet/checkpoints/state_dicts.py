@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename_tables import CONTENTS, METHODS, MMDET_DINO, POSITIONS
+from .rename_tables import CONTENTS, METHODS, POSITIONS, rules
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def model_of(method: str) -> str:
         ValueError: for an unknown method.
     """
     if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(sorted(METHODS))}.")
+        raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
     if method == "mmdet":
         return "mmdet's own Deformable DETR, Conditional DETR or DINO"
     return f"an official {method} model"
@@ -76,10 +76,10 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     renamed = Renamed()
     # a pattern's dots are literal
     is_dino = method == "mmdet" and "dn_query_generator.label_embedding.weight" in state_dict
-    table = MMDET_DINO if is_dino else METHODS[method]
-    rules = [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
+    table = rules("mmdet_dino" if is_dino else method)
+    patterns = [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
     for key, tensor in _tidy(state_dict, renamed.contradictions).items():
-        rule = next(((old, new) for old, new in rules if old.match(key)), None)
+        rule = next(((old, new) for old, new in patterns if old.match(key)), None)
         ours = rule[0].sub(rule[1], key, count=1) if rule else ""
         if not ours or ours in renamed.weights:
             renamed.unknown.append(key)

@@ -5,25 +5,28 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .read import as_id, is_file_name, number, require_lists, shown
 from .report import Report
 
 MAX_ASPECT = 50.0
-# OpenCV reads no image of more pixels a side.
-MOST_PIXELS = 2**20
-# Beyond this a coordinate is a mistake.
-LARGEST = 1e7
-# COCO's own boxes reach a little out of their images, by rounding.
-BORDER = 1.0
+MOST_PIXELS = 2**20  # a side, of what OpenCV reads
+LARGEST = 1e7  # beyond this a coordinate is a mistake
+BORDER = 1.0  # COCO's own boxes reach a little out of their images, by rounding
 # So many boxes must all look like another format before they are taken for it; and such a share of
 # them must make no sense as (x, y, width, height) before they are taken for corners.
-ENOUGH_BOXES = 8
-SENSELESS_SHARE = 1 / 3
+ENOUGH_BOXES, SENSELESS_SHARE = 8, 1 / 3
+_MALFORMED = {
+    "images": "image-malformed",
+    "categories": "category-malformed",
+    "annotations": "annotation-malformed",
+}
 
 
 def check_annotations(
@@ -53,13 +56,10 @@ def check_annotations(
     return report
 
 
-@dataclass
-class _Images:
-    """The list of images by position; of several with one id, mmdet uses the last."""
-
-    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)  # (width, height), pixels
-    position_of: dict[Any, int] = field(default_factory=dict)
-    by_file: dict[str, list[int]] = field(default_factory=dict)
+class _Images(NamedTuple):
+    sizes: dict[int, tuple[float, float]]  # (width, height) in pixels, by position
+    position_of: dict[Any, int]  # by id; of several with one id, mmdet uses the last
+    by_file: dict[str, list[int]]
 
 
 class _Category(NamedTuple):
@@ -77,100 +77,91 @@ class _Box(NamedTuple):
     ignored: bool
 
 
-def _entries(report: Report, subject: str, kind: str) -> Iterator[tuple[int, dict]]:
-    """Positions and values of the entries that are JSON objects; reports the others."""
-    for position, entry in enumerate(report.coco[subject]):
-        if isinstance(entry, dict):
-            yield position, entry
-        else:
-            report.add(kind, subject, position, f"it is {shown(entry, 40)}")
-
-
-def _have_letters(report: Report, subject: str) -> bool:
-    """Whether all ids of a list are strings."""
-    entries = [entry for entry in report.coco[subject] if isinstance(entry, dict)]
-    letters = {type(entry.get("id")) for entry in entries} == {str}
+def _entries(report: Report, subject: str) -> Iterator[tuple[int, dict, Any]]:
+    """Position, value and id (or None) of the entries that are JSON objects; reports the others."""
+    entries = report.coco[subject]
+    letters = {type(entry.get("id")) for entry in entries if isinstance(entry, dict)} == {str}
+    letters = letters and subject != "annotations"
     if letters:
         report.add("ids-in-letters", note=f"those of '{subject}'")
-    return letters
+    if not entries and subject != "annotations":
+        report.add(f"no-{subject}", note=f"'{subject}' is an empty list")
+    for position, entry in enumerate(entries):
+        if isinstance(entry, dict):
+            yield position, entry, as_id(entry.get("id"), letters)
+        else:
+            report.add(_MALFORMED[subject], position, f"it is {shown(entry, 40)}")
 
 
-def _say(entry: dict, key: str) -> str:
-    return f"{key} is {shown(entry[key], 40, repr)}" if key in entry else f"no {key}"
+def _add_repeated(report: Report, kind: str, positions_of: Mapping[Any, list[int]]) -> None:
+    """Report the entries that share an id or a name."""
+    for positions in positions_of.values():
+        for position in positions if len(positions) > 1 else ():
+            report.add(kind, position)
 
 
 def _check_images(report: Report, max_aspect: float) -> _Images:
-    images = _Images()
-    if not report.coco["images"]:
-        report.add("no-images", note="'images' is an empty list")
-    letters = _have_letters(report, "images")
-    positions_of: dict[Any, list[int]] = {}
-    for position, entry in _entries(report, "images", "image-malformed"):
-        image_id, name = as_id(entry.get("id"), letters), entry.get("file_name")
+    images = _Images({}, {}, defaultdict(list))
+    positions_of: dict[Any, list[int]] = defaultdict(list)
+    for position, entry, image_id in _entries(report, "images"):
         if image_id is None:
-            report.add("image-id", "images", position, _say(entry, "id"))
+            report.add("image-id", position)
         else:
-            positions_of.setdefault(image_id, []).append(position)
+            positions_of[image_id].append(position)
+            images.position_of[image_id] = position
+        name = entry.get("file_name")
         if is_file_name(name):
-            images.by_file.setdefault(os.path.normpath(name), []).append(position)
+            images.by_file[os.path.normpath(name)].append(position)
         else:
-            report.add("file-name", "images", position, _say(entry, "file_name"))
+            report.add("file-name", position)
         size = number(entry.get("width")), number(entry.get("height"))
         usable = all(0 < side <= MOST_PIXELS for side in size)
         if not usable or any(side % 1 for side in size):
-            said = [
+            sides = [
                 shown(entry[key], 20, repr) if key in entry else "missing"
                 for key in ("width", "height")
             ]
-            report.add("image-size", "images", position, " x ".join(said))
+            report.add("image-size", position, " x ".join(sides))
         if usable:
             images.sizes[position] = size
             if max(size) > max_aspect * min(size):
-                report.add("image-aspect", "images", position, _times(size))
-    for image_id, positions in positions_of.items():
-        images.position_of[image_id] = positions[-1]
-        for position in positions if len(positions) > 1 else ():
-            report.add("image-id-twice", "images", position)
+                report.add("image-aspect", position, _times(size))
+    _add_repeated(report, "image-id-twice", positions_of)
     return images
 
 
 def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any, _Category]:
     """The usable categories by id; the first one of each id."""
-    if not report.coco["categories"]:
-        report.add("no-categories", note="'categories' is an empty list")
-    letters = _have_letters(report, "categories")
     found: dict[Any, _Category] = {}
-    by_key: dict[str, dict[Any, list[int]]] = {"category-id-twice": {}, "category-name-twice": {}}
-    for position, entry in _entries(report, "categories", "category-malformed"):
-        category_id, name = as_id(entry.get("id"), letters), entry.get("name")
+    by_id: dict[Any, list[int]] = defaultdict(list)
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for position, entry, category_id in _entries(report, "categories"):
+        name = entry.get("name")
         if category_id is None or type(name) is not str:
-            report.add("category-malformed", "categories", position)
+            report.add("category-malformed", position)
             continue
         trained = classes is None or name in classes
         found.setdefault(category_id, _Category(position, trained))
-        by_key["category-id-twice"].setdefault(category_id, []).append(position)
-        by_key["category-name-twice"].setdefault(name, []).append(position)
+        by_id[category_id].append(position)
+        by_name[name].append(position)
         if not trained:
-            report.add("category-not-in-classes", "categories", position)
-    for kind, positions_of in by_key.items():
-        for positions in positions_of.values():
-            for position in positions if len(positions) > 1 else ():
-                report.add(kind, "categories", position)
+            report.add("category-not-in-classes", position)
+    _add_repeated(report, "category-id-twice", by_id)
+    _add_repeated(report, "category-name-twice", by_name)
     for before, after in pairwise(sorted(i for i in found if isinstance(i, int))):
         if after - before > 1:
             last = f" to {after - 1}" if after - before > 2 else ""
             report.add("category-gap", note=f"{before + 1}{last}")
-    if classes is not None:
-        names = list(by_key["category-name-twice"])
-        for name in classes:
-            if name not in names:
-                report.add("class-without-category", note=missing_class(name, names))
-        # mmdet numbers the classes in the order in which the file has them
-        in_file = [name for name in names if name in classes]
-        if in_file != [name for name in dict.fromkeys(classes) if name in names]:
-            order = ", ".join(shown(name, 20) for name in in_file[:8])
-            more = ", ..." if len(in_file) > 8 else ""
-            report.add("class-order", note=f"the file's order, to set there, is {order}{more}")
+    names = list(by_name)
+    for name in classes or ():
+        if name not in names:
+            report.add("class-without-category", note=missing_class(name, names))
+    # mmdet numbers the classes in the order in which the file has them
+    in_file = [name for name in names if name in (classes or ())]
+    if in_file != [name for name in dict.fromkeys(classes or ()) if name in names]:
+        order = ", ".join(shown(name, 20) for name in in_file[:8])
+        more = ", ..." if len(in_file) > 8 else ""
+        report.add("class-order", note=f"the file's order, to set there, is {order}{more}")
     return found
 
 
@@ -204,81 +195,70 @@ def _check_boxes(
     """Check the list of annotations: values, then boxes against their images."""
     rows: list[_Box] = []
     ids: set[Any] = set()
-    contents: dict[int, dict[tuple, None]] = {}  # of images
-    for position, entry in _entries(report, "annotations", "annotation-malformed"):
-
-        def add(kind: str, note: str = "", position: int = position) -> None:
-            report.add(kind, "annotations", position, note)
-
-        own_id = as_id(entry.get("id"))
-        if own_id is None:
-            add("annotation-id", _say(entry, "id"))
-        elif own_id in ids:
-            add("annotation-id-twice")
-        ids.add(own_id)
-        if own_id == 0 and evaluated:
-            add("annotation-id-zero")
+    contents: dict[int, set[tuple]] = defaultdict(set)  # of images
+    for position, entry, own_id in _entries(report, "annotations"):
         image = images.position_of.get(as_id(entry.get("image_id"), letters=True), -1)
-        if image < 0:
-            add("unknown-image", _say(entry, "image_id"))
         category = categories.get(as_id(entry.get("category_id"), letters=True))
-        if category is None:
-            add("unknown-category", _say(entry, "category_id"))
-        crowd = entry.get("iscrowd", 0)
-        if not (isinstance(crowd, (int, float)) and crowd in (0, 1)):
-            add("iscrowd", _say(entry, "iscrowd"))
-        elif "iscrowd" not in entry and evaluated:
-            add("iscrowd-missing")
-        if entry.get("ignore"):
-            add("marked-ignore")
+        crowd, ignored = entry.get("iscrowd", 0), bool(entry.get("ignore"))
         bbox = _four_numbers(entry.get("bbox"))
-        if not bbox:
-            add("bbox-malformed", _say(entry, "bbox"))
-        elif not all(abs(value) <= LARGEST for value in bbox):
-            add("bbox-not-finite", _say(entry, "bbox"))
-            bbox = []
+        finite = all(abs(value) <= LARGEST for value in bbox)
+        content = (category, *(bbox if finite else ()))
+        known = bool(bbox) and finite and category is not None and image >= 0
+        found = {
+            "annotation-id": own_id is None,
+            "annotation-id-twice": own_id is not None and own_id in ids,
+            "annotation-id-zero": own_id == 0 and evaluated,
+            "unknown-image": image < 0,
+            "unknown-category": category is None,
+            "iscrowd": not (isinstance(crowd, (int, float)) and crowd in (0, 1)),
+            "iscrowd-missing": "iscrowd" not in entry and evaluated,
+            "marked-ignore": ignored,
+            "bbox-malformed": not bbox,
+            "bbox-not-finite": not finite,
+            "bbox-twice": known and content in contents[image],
+        }
+        for kind, wrong in found.items():
+            if wrong:
+                report.add(kind, position)
+        ids.add(own_id)
         if image >= 0:
-            content = (category, *bbox)
-            boxes = contents.setdefault(image, {})
-            if bbox and category and content in boxes:
-                add("bbox-twice")
-            boxes[content] = None
-        area, ignored = number(entry.get("area")), bool(entry.get("ignore"))
+            contents[image].add(content)
+        bbox, area = bbox if finite else [], number(entry.get("area"))
         rows.append(_Box(position, image, category, bbox, area, bool(crowd), ignored))
 
     in_pixels = _check_format(report, images, rows)
-    crowds_in: dict[int, set[bool]] = {}  # images with usable boxes, and whether these are crowds
+    crowds_in: dict[int, set[bool]] = defaultdict(set)  # images with usable boxes; all crowds?
     used: set[_Category] = set()
     for row in rows:
         whole = bool(row.bbox)
         if row.bbox and in_pixels:
             whole = _check_geometry(report, row, images.sizes.get(row.image), max_aspect)
-        known = abs(row.area) <= LARGEST**2
+        known_area = abs(row.area) <= LARGEST**2
         # a box of no extent need not have a positive area
-        if row.bbox and not (known and (row.area > 0 or not whole)):
-            say = _say(report.coco["annotations"][row.position], "area")
-            report.add("area", "annotations", row.position, say)
+        if row.bbox and not (known_area and (row.area > 0 or not whole)):
+            report.add("area", row.position)
         if row.image < 0:
             continue  # mmdet never comes to it
-        usable = whole and min(row.bbox[2:]) >= 1 and known and row.area > 0
+        usable = whole and min(row.bbox[2:]) >= 1 and known_area and row.area > 0
         if usable and not row.ignored and row.category and row.category.trained:
-            crowds_in.setdefault(row.image, set()).add(row.crowd)
+            crowds_in[row.image].add(row.crowd)
             used.add(row.category)
         else:
             report.skipped += 1
     if in_pixels:
         for position, image_entry in enumerate(report.coco["images"]):
             if isinstance(image_entry, dict) and False not in crowds_in.get(position, ()):
-                kind = "image-crowds-only" if position in crowds_in else "image-empty"
-                report.add(kind, "images", position)
+                report.add(
+                    "image-crowds-only" if position in crowds_in else "image-empty", position
+                )
         for category in categories.values():
             if category.trained and category not in used:
-                report.add("category-unused", "categories", category.position)
+                report.add("category-unused", category.position)
     for first, *others in images.by_file.values():
-        same = all(contents.get(n, {}).keys() == contents.get(first, {}).keys() for n in others)
-        for n in others:
+        for other in others:
+            same = contents[other] == contents[first]
             note = f"same file as {report.name('images', first)}"
-            report.add("file-twice" if same else "file-shared", "images", n, note)
+            report.add("file-twice" if same else "file-shared", other, note)
 
 
 def _four_numbers(value: Any) -> list[float]:
@@ -293,16 +273,11 @@ def _check_geometry(
     """Check a box in an image of (width, height); True if it has an area there."""
     x, y, w, h = row.bbox
     width, height = size or (math.inf, math.inf)
-    kinds = []
-    whole = False
-    if w < 0 or h < 0:
-        kinds = ["bbox-negative"]
-    elif w == 0 or h == 0:
-        kinds = ["bbox-zero"]
-    elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        kinds = ["bbox-outside"]
-    else:
-        whole = True
+    outside = min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0)
+    empty = {"bbox-negative": min(w, h) < 0, "bbox-zero": min(w, h) == 0, "bbox-outside": outside}
+    kinds = [kind for kind, wrong in empty.items() if wrong][:1]
+    whole = not kinds
+    if whole:
         if min(w, h) < 1:
             kinds = ["bbox-subpixel"]
         elif max(w, h) > max_aspect * min(w, h):
@@ -312,38 +287,29 @@ def _check_geometry(
     for kind in kinds:
         inside = f" in {_times(size)}" if size else ""
         note = f"bbox {[round(value, 2) for value in row.bbox]}{inside}"
-        report.add(kind, "annotations", row.position, note)
+        report.add(kind, row.position, note)
     return whole
 
 
 def _check_format(report: Report, images: _Images, rows: Sequence[_Box]) -> bool:
     """Report boxes that are in another format throughout; False if so."""
-    sized = [
-        (row.bbox, images.sizes[row.image])
-        for row in rows
-        if row.bbox and row.image in images.sizes
-    ]
+    sized = [row for row in rows if row.bbox and row.image in images.sizes]
     if len(sized) < ENOUGH_BOXES:
         return True
-    if all(
-        min(x, y, w, h) >= 0 and max(x + w, y + h) <= 1 + 1e-3 for (x, y, w, h), _ in sized
-    ) and any(max(bbox[2:]) > 0 for bbox, _ in sized):
+    boxes = np.array([row.bbox for row in sized])
+    sizes = np.array([images.sizes[row.image] for row in sized])
+    start, end = boxes[:, :2], boxes[:, 2:]  # as fractions and as pixels `end` is the size
+    if boxes.min() >= 0 and (start + end).max() <= 1 + 1e-3 and end.max() > 0:
         kind, example = "boxes-as-fractions", sized[0]
-    elif all(
-        -BORDER <= x < a <= width + BORDER and -BORDER <= y < b <= height + BORDER
-        for (x, y, a, b), (width, height) in sized
-    ):
-        senseless = [
-            one
-            for one in sized
-            if any(one[0][n] + one[0][n + 2] > one[1][n] + BORDER for n in (0, 1))
-        ]
-        if len(senseless) <= SENSELESS_SHARE * len(sized):
+    elif ((start >= -BORDER) & (start < end) & (end <= sizes + BORDER)).all():
+        senseless = (start + end > sizes + BORDER).any(axis=1)
+        if senseless.mean() <= SENSELESS_SHARE:
             return True
-        kind, example = "boxes-as-corners", senseless[0]
+        kind, example = "boxes-as-corners", sized[senseless.argmax()]
     else:
         return True
-    report.add(kind, note=f"such as {example[0]} in an image of {_times(example[1])}")
+    size = images.sizes[example.image]
+    report.add(kind, note=f"such as {example.bbox} in an image of {_times(size)}")
     return False
 
 

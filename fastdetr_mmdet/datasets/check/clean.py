@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +68,7 @@ def clean(
             return coco, +counts
         if finding.kind.cleaned == "refused":
             raise CannotCleanError(f"{report.source}: nothing to write: {finding.kind.what}.")
-        subject = finding.subject
+        subject = finding.kind.subject
         if kind in ("category-name-twice", "file-shared"):
             counts[kind] += _merge(coco, subject, finding.positions)
         elif kind.startswith("boxes-as"):
@@ -102,9 +102,9 @@ def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
     """What fixes one entry of a kind, and says whether it could; the others are removed."""
     taken = set(map(_id, coco["annotations"]))
     free = (n for n in itertools.count(1) if n not in taken)
-    same: dict[Any, list[Any]] = {}  # entries of an id
+    same: dict[Any, list[Any]] = defaultdict(list)  # entries of an id
     for entry in coco[subject]:
-        same.setdefault(_id(entry), []).append(entry)
+        same[_id(entry)].append(entry)
 
     def is_first_of_equals(entry: dict) -> bool:
         first, *others = same[_id(entry)]
@@ -114,32 +114,27 @@ def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
         sides = {key: number(entry.get(key)) for key in ("width", "height")}
         if not all(0.5 < side <= MOST_PIXELS for side in sides.values()):
             return False
-        entry.update({key: round(side) for key, side in sides.items()})
-        return True
+        return _set(entry, **{key: round(side) for key, side in sides.items()})
 
     def crowd(entry: dict) -> bool:
-        entry["iscrowd"] = _FLAGS.get(str(entry.get("iscrowd")).strip().lower())
-        return entry["iscrowd"] is not None
+        flag = _FLAGS.get(str(entry.get("iscrowd")).strip().lower())
+        return _set(entry, iscrowd=flag) and flag is not None
 
     def area(entry: dict) -> bool:
-        entry["area"] = max(float(entry["bbox"][2]) * float(entry["bbox"][3]), 0.0)
-        return True
+        return _set(entry, area=max(float(entry["bbox"][2]) * float(entry["bbox"][3]), 0.0))
 
     def new_id(entry: dict) -> bool:
-        entry["id"] = next(free)
-        return True
+        return _set(entry, id=next(free))
 
-    return {
-        "image-id-twice": is_first_of_equals,
-        "category-id-twice": is_first_of_equals,
-        "image-size": size,
-        "iscrowd": crowd,
-        "iscrowd-missing": crowd,
-        "area": area,
-        "annotation-id": new_id,
-        "annotation-id-twice": new_id,
-        "annotation-id-zero": new_id,
-    }
+    twice = dict.fromkeys(("image-id-twice", "category-id-twice"), is_first_of_equals)
+    ids = dict.fromkeys(("annotation-id", "annotation-id-twice", "annotation-id-zero"), new_id)
+    crowds = dict.fromkeys(("iscrowd", "iscrowd-missing"), crowd)
+    return {**twice, **ids, **crowds, "image-size": size, "area": area}
+
+
+def _set(entry: dict, **values: Any) -> bool:
+    entry.update(values)
+    return True
 
 
 def _merge(coco: dict, subject: str, positions: Sequence[int]) -> int:
@@ -169,8 +164,8 @@ def _convert(coco: dict, fractions: bool) -> int:
         x, y, a, b = entry["bbox"]
         width, height = sizes[_id(entry, "image_id")]
         if fractions:
-            entry["bbox"] = [x * width, y * height, a * width, b * height]
-            entry["area"] = a * width * b * height
+            box = [x * width, y * height, a * width, b * height]
+            _set(entry, bbox=box, area=box[2] * box[3])
         else:
             entry["bbox"] = [x, y, a - x, b - y]
     return len(coco["annotations"])

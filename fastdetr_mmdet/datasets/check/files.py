@@ -66,7 +66,7 @@ def check_files(
     places = locate([entry["file_name"] for _, entry in named], images, root, find)
     for (position, entry), (problem, note) in zip(named, places, strict=True):
         if problem:
-            report.add(problem, "images", position, note)
+            report.add(problem, position, note)
         else:
             there.append((position, entry, os.path.join(images, entry["file_name"])))
     if not look:
@@ -86,14 +86,14 @@ def check_files(
                 if size is not None:
                     sizes[position] = size
                 if problem:
-                    report.add(problem, "images", position, note)
+                    report.add(problem, position, note)
                 if progress:
                     progress(done + 1, len(there))
     thin = set(report.positions("image-aspect")) & sizes.keys()
     for position, entry, path in there if thin and pipeline else ():
         note = _run(pipeline or (), path, entry) if position in thin else ""
         if note:
-            report.add("image-too-thin", "images", position, note)
+            report.add("image-too-thin", position, note)
     return sizes
 
 
@@ -102,11 +102,7 @@ def check_names(report: Report) -> None:
     for position, entry in enumerate(report.coco["images"]):
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if is_file_name(name) and os.path.normpath(name).split(os.sep)[0] in ("", os.pardir):
-            report.add("path-outside", "images", position, "as it is written")
-
-
-# --------------------------------------------------------------------------------------------------
-# Where files are
+            report.add("path-outside", position, "as it is written")
 
 
 def locate(
@@ -114,14 +110,7 @@ def locate(
 ) -> list[tuple[str, str]]:
     """Find the files of images, with one listing of each folder and no look into files.
 
-    Args:
-        names: File names as the annotations have them.
-        images: The folder that they are relative to.
-        root: Folder of the data set, below which files may lie too; default: `images` alone.
-        find: Whether to list the folders; otherwise only where these are is looked at.
-
-    Returns:
-        Kind of problem, or "", and what is wrong, for each name.
+    Args: as of `check_files`. Returns the kind of problem, or "", and a note for each name.
     """
     allowed = [images, root or images]
     roots = tuple(os.path.join(os.path.abspath(folder), "") for folder in allowed)
@@ -201,10 +190,6 @@ def _similar_name(name: str, images: str, files: dict[str, str]) -> str:
     return f", but there is {file}: {fix}"
 
 
-# --------------------------------------------------------------------------------------------------
-# What is in them
-
-
 class Loader:
     """The transforms of a pipeline up to the one that loads the image.
 
@@ -253,9 +238,8 @@ class Look(NamedTuple):
 def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Look:
     """Find out an image's size and whether training can read it; raises nothing.
 
-    Where the loader is known, the header and the end of a file are read, and a whole file only if
-    they leave a doubt: the end is missing, EXIF turns the image, or it is neither JPEG nor PNG.
-    Otherwise the loader is asked.
+    Of a known loader's files the header and the end are read, and the whole file only if they leave
+    a doubt: the end is missing, EXIF turns the image, or it is neither JPEG nor PNG.
     """
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for ever

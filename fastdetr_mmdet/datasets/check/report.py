@@ -19,13 +19,11 @@ class Finding:
 
     Args:
         kind: What it is.
-        subject: List that the positions point into: "images", "annotations", "categories"; or ""
-            for the file or config as a whole.
-        entries: Position in that list (-1 for the file as a whole), and what to say besides the id.
+        entries: Position in the kind's list (-1 for the file as a whole), and what to say besides
+            the id.
     """
 
     kind: Kind
-    subject: str
     entries: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -36,7 +34,7 @@ class Finding:
     @property
     def positions(self) -> list[int]:
         """Of the entries in their list."""
-        return [position for position, _ in self.entries] if self.subject else []
+        return [position for position, _ in self.entries] if self.kind.subject else []
 
 
 class Report:
@@ -55,10 +53,13 @@ class Report:
         self.findings: dict[str, Finding] = {}
         self.skipped = 0  # boxes that mmdet's CocoDataset drops while it loads
 
-    def add(self, kind: str, subject: str = "", position: int = -1, note: str = "") -> None:
-        """Add an entry, or with no subject a note on the file as a whole, to a kind."""
-        finding = self.findings.setdefault(kind, Finding(KINDS[kind], subject))
-        finding.entries.append((position, note))
+    def add(self, name: str, position: int = -1, note: str = "") -> None:
+        """Add an entry, or a note on the file as a whole, to a kind."""
+        kind = KINDS[name]
+        if kind.key and not note:
+            entry, key = self.coco[kind.subject][position], kind.key
+            note = f"{key} is {shown(entry[key], 40, repr)}" if key in entry else f"no {key}"
+        self.findings.setdefault(name, Finding(kind)).entries.append((position, note))
 
     def positions(self, kind: str) -> list[int]:
         """Where a kind was found."""
@@ -80,9 +81,6 @@ class Report:
         """Findings on which training stops."""
         return [finding for finding in self.errors(allowed) if finding.kind.stops]
 
-    # ----------------------------------------------------------------------------------------------
-    # Words
-
     def sizes(self) -> str:
         """Number of images, boxes and categories."""
         images, boxes, categories = (len(self.coco[key]) for key in LISTS)
@@ -93,10 +91,8 @@ class Report:
         return f"{finding.kind.what}: {finding.count} ({self._examples(finding)})"
 
     def _examples(self, finding: Finding) -> str:
-        named = [
-            self.name(finding.subject, position, note) if finding.subject else note
-            for position, note in finding.entries[:EXAMPLES]
-        ]
+        subject, shown_ones = finding.kind.subject, finding.entries[:EXAMPLES]
+        named = [self.name(subject, *entry) if subject else entry[1] for entry in shown_ones]
         return "; ".join(named) + ("; ..." if finding.count > EXAMPLES else "")
 
     def name(self, subject: str, position: int, note: str = "") -> str:
@@ -179,7 +175,7 @@ class Report:
                     "what": kind.what,
                     "training": kind.training,
                     "count": finding.count,
-                    "entries": [self._entry(finding.subject, *entry) for entry in finding.entries],
+                    "entries": [self._entry(kind.subject, *entry) for entry in finding.entries],
                 }
                 for finding in self.ordered()
                 for kind in (finding.kind,)
