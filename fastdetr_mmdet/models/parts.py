@@ -25,6 +25,7 @@ class Field(Enum):
     POS = "the memory's positions"  # always there
     PROPOSALS = "encoder proposals"
     CLASSES = "classes of encoder proposals"
+    MASK = "the mask of groups of queries"  # Queries.attend_mask
 
 
 class Part(nn.Module):
@@ -218,7 +219,7 @@ class LayerPart(Part):
 
 
 class SelfAttention(LayerPart):
-    """Base class of self-attentions."""
+    """Base class of self-attentions; those that heed ``Queries.attend_mask`` read ``MASK``."""
 
     role = "self-attention"
 
@@ -394,11 +395,19 @@ _MISSING = {
         "set transformer.decoder.aligner to dict(type='SAMSemanticAligner') or use GaussianPrior",
     ),
 }
-# What every cross-attention must read if it is made, since it would not be trained otherwise.
+# Where it must be read if it is made, since it would not be trained, or not be true, otherwise.
 _UNREAD = {
-    Field.SPATIAL: "set transformer.decoder.type to 'DetrDecoder'",
-    Field.PRIOR: "drop transformer.decoder.spatial_prior or choose a dense cross-attention such as "
-    "ConditionalAttention",
+    Field.SPATIAL: ("cross_attn", "set transformer.decoder.type to 'DetrDecoder'"),
+    Field.PRIOR: (
+        "cross_attn",
+        "drop transformer.decoder.spatial_prior or choose a dense cross-attention such as "
+        "ConditionalAttention",
+    ),
+    Field.MASK: (
+        "self_attn",
+        "let it obey Queries.attend_mask and say so with reads = {Field.MASK}, or choose "
+        "MultiheadSelfAttention in transformer.decoder.self_attn",
+    ),
 }
 _MADE_TWICE = (
     "set predict_reference=False in transformer.decoder.spatial_prior, or choose LearnedQueries "
@@ -453,10 +462,9 @@ def _check_fields(contracts: Sequence[Contract]) -> None:
                 raise ValueError(
                     f"{one.name} reads {field.value}, which {maker} does not make; {remedy}."
                 )
-        if one.slot != "transformer.decoder.cross_attn":
-            continue
-        for field, remedy in _UNREAD.items():
-            if field in makers and field not in one.reads:
+        for field, (name, remedy) in _UNREAD.items():
+            reader = one.slot == f"transformer.decoder.{name}"
+            if reader and field in makers and field not in one.reads:
                 (maker,) = (made.name for made in makers[field].values())
                 raise ValueError(
                     f"{maker} makes {field.value}, which {one.name} does not read; {remedy}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .boxes import at_least_float32
@@ -43,26 +44,46 @@ class ConditionalQuery:
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """Queries that training adds behind the matching ones, and which objects they answer for.
+    """Queries of a training step whose losses are summed together.
+
+    The first group has no name: prediction has only its first part, the matching queries.
 
     Args:
         name: Prefix of its losses.
         size: Queries per image.
-        copies: How often each object is in the group; what its losses are divided by, beside the
-            number of objects.
-        query_index: Queries that answer for an object, into (bs, size) flattened; none twice. All
-            others are background.
-        object_index: Their objects, into the batch's concatenated objects.
+        parts: Equal parts of the queries, none of which sees another. Each has all objects.
+        repeats: How often each object is in a part (one-to-many by repetition).
+        weight: Factor of its losses.
+        pairs: Where it is given which objects the queries answer for: queries, into (bs, size)
+            flattened, none twice, and their objects, into the batch's concatenated objects. All
+            other queries are background. None: each part is matched.
 
     Shape:
-        query_index, object_index: (num_pairs,) long
+        pairs: (num_pairs,) long, twice
     """
 
     name: str
     size: int
-    copies: int
-    query_index: Tensor
-    object_index: Tensor
+    parts: int = 1
+    repeats: int = 1
+    weight: float = 1.0
+    pairs: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def copies(self) -> int:
+        """How often each object is in the group, by which its losses are divided."""
+        return self.parts * self.repeats
+
+
+def _add_group(
+    groups: tuple[QueryGroup, ...], size: int, group: QueryGroup
+) -> tuple[QueryGroup, ...]:
+    """Groups of ``size`` queries, all matching ones if there are none yet, and one more."""
+    *before, last = groups or (QueryGroup("", size),)
+    if last.name != group.name:
+        return (*before, last, group)
+    last = replace(last, size=last.size + group.size, parts=last.parts + group.parts)
+    return (*before, last)
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ class Queries:
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
             input, from which spatial prior and scale selection are predicted (SMCA); or None.
         salient: what the aligner found, set by it; or None.
-        groups: what training adds behind the matching queries, in order.
+        groups: all queries, in order; empty: all are matching queries.
         attend_mask: (num_queries, num_queries) bool, True where a query (row) may look at another
             (column); or None: everywhere. A self-attention that adds to the scores may hand it on
             as a bias, (bs, num_heads, num_queries, num_queries).
@@ -123,6 +144,38 @@ class Queries:
         """The same queries with what an aligner found."""
         return replace(self, salient=salient)
 
+    def with_group(self, others: Queries, group: QueryGroup, see_first: bool = False) -> Queries:
+        """These queries and others behind them, which join the last group if it has their name.
+
+        The others see their own part of the group and, with ``see_first``, the matching queries.
+        """
+        num_queries = self.content.shape[1]
+        groups = _add_group(self.groups, num_queries, group)
+        if not group.size:
+            return replace(self, groups=groups)
+        part = torch.arange(group.parts, device=self.content.device)
+        part = part.repeat_interleave(group.size // group.parts)
+        mask = torch.block_diag(
+            torch.ones(num_queries, num_queries, dtype=torch.bool, device=part.device)
+            if self.attend_mask is None
+            else self.attend_mask,
+            part.unsqueeze(1) == part,
+        )
+        mask[num_queries:, : groups[0].size // groups[0].parts] |= see_first
+        pos, logits = self.pos, self.reference_logits
+        if pos is not None and others.pos is not None:
+            pos = torch.cat([pos, others.pos], dim=1)
+        joined = replace(
+            self,
+            content=torch.cat([self.content, others.content], dim=1),
+            pos=pos,
+            groups=groups,
+            attend_mask=mask,
+        )
+        if logits is None or others.reference_logits is None:
+            return joined
+        return joined.with_reference(torch.cat([logits, others.reference_logits], dim=1))
+
 
 @dataclass(frozen=True)
 class Proposals:
@@ -132,10 +185,20 @@ class Proposals:
         cls_scores: (bs, num_tokens, num_classes) logits.
         boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is no valid
             proposal.
+        groups: as of ``Queries``, where query initialisers choose among proposals of their own.
     """
 
     cls_scores: Tensor
     boxes: Tensor
+    groups: tuple[QueryGroup, ...] = ()
+
+    def with_group(self, others: Proposals, group: QueryGroup) -> Proposals:
+        """These proposals and others behind them; see ``Queries.with_group``."""
+        return Proposals(
+            torch.cat([self.cls_scores, others.cls_scores], dim=1),
+            torch.cat([self.boxes, others.boxes], dim=1),
+            _add_group(self.groups, self.boxes.shape[1], group),
+        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +213,7 @@ class DecoderOutput:
             branches to refine its references, (bs, num_queries, 4) before the sigmoid; empty where
             it does not refine.
         proposals: of the encoder, in two-stage models; else None.
-        groups: of the queries that training added behind the matching ones.
+        groups: of the queries.
     """
 
     hidden_states: Tensor

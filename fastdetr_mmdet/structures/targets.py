@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
@@ -49,6 +49,15 @@ class Targets:
             scales=scales,
             image_ids=tuple(name_image(sample.metainfo) for sample in data_samples),
         )
+
+    def repeated(self, times: int) -> tuple[Targets, Tensor]:
+        """Every object several times in its image, and which object each of them is."""
+        index = torch.arange(self.num_objects, device=self.labels.device)
+        index = torch.cat([own.repeat(times) for own in index.split(self.counts)])
+        counts = tuple(count * times for count in self.counts)
+        return replace(
+            self, labels=self.labels[index], boxes=self.boxes[index], counts=counts
+        ), index
 
     @property
     def num_objects(self) -> int:

@@ -114,6 +114,18 @@ REFUSED = {
         dict(transformer__encoder=dict(_delete_=True, type="SAMAttention")),
         ["transformer.encoder", "SAMAttention"],
     ),
+    "a mask that self-attention does not read": (
+        dict(
+            transformer__queries=dict(
+                _delete_=True,
+                type="DenoisingQueries",
+                queries=dict(type="LearnedBoxQueries"),
+                num_classes=5,
+            ),
+            transformer__decoder__self_attn=dict(type="PlainSelfAttention"),
+        ),
+        ["DenoisingQueries", "PlainSelfAttention", "attend_mask", "transformer.decoder.self_attn"],
+    ),
     "no queries": (dict(transformer__queries=None), ["queries", "decoder"]),
 }
 for slot, wrong in {
@@ -129,7 +141,7 @@ for slot, wrong in {
 
 
 @pytest.mark.parametrize("overrides, named", REFUSED.values(), ids=REFUSED)
-def test_refuses_when_the_model_is_built(overrides, named):
+def test_refuses_when_the_model_is_built(plain_parts, overrides, named):
     with pytest.raises(ValueError) as error:
         MODELS.build(tiny_config(**overrides))
     assert [name for name in named if name not in str(error.value)] == []

@@ -68,7 +68,7 @@ class Case:
             made, proposals = part(memory, branches(NUM_CLASSES, 1, 4), targets)
             made = {key: getattr(made, key) for key in ("content", "pos", "reference_logits")}
             found = vars(proposals) if proposals else {}
-            return {key: value for key, value in (made | found).items() if value is not None}
+            return {k: value for k, value in (made | found).items() if torch.is_tensor(value)}
         return dict(content=part(queries, memory))
 
 

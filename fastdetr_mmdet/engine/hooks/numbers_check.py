@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models.heads import FastDETRHead
-from ...models.matchers import Matches
+from ...models.matchers import Call, Matches
 from .changes import Changes, run_within, unwrap
 from .numbers_report import Update, describe, name_bad_gradients, write_bundle
 from .resume_check import optim_wrappers
@@ -153,7 +153,7 @@ class NumbersCheckHook(Hook):
     # ----------------------------------------------------------------------------------------------
     # What the step calls instead
 
-    def _match(self, match: Callable[..., list[Matches]], calls: Sequence[Any]) -> list[Matches]:
+    def _match(self, match: Callable[..., list[Matches]], calls: Sequence[Call]) -> list[Matches]:
         """Match; an error makes the loss NaN.
 
         If it were raised here, the other processes would wait for this one's gradient.
@@ -161,13 +161,13 @@ class NumbersCheckHook(Hook):
         try:
             return match(calls)
         except ValueError as error:
-            tensors = [x for cls, boxes, goals, *_ in calls for x in (cls, boxes, goals.boxes)]
+            tensors = [x for c in calls for x in (c.cls_scores, c.boxes, c.targets.boxes)]
             if all(bool(x.isfinite().all()) for x in tensors):  # labels out of range and the like
                 if get_world_size() == 1:
                     raise
                 self._update.fatal = True
             self._update.failure = self._update.failure or error
-            nothing = torch.zeros(0, dtype=torch.long, device=calls[0][0].device)
+            nothing = torch.zeros(0, dtype=torch.long, device=calls[0].boxes.device)
             return [Matches(nothing, nothing)] * len(calls)
 
     def _note_losses(self, model: nn.Module, inputs: Any, output: Any) -> Any:

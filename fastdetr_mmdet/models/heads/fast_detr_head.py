@@ -181,47 +181,30 @@ class FastDETRHead(BaseModule):
             others, ``enc_loss_cls`` ... of the proposals, ``dn_loss_cls``, ``d0.dn_loss_cls`` ...
             of a group of queries named dn; scalars, weighted.
         """
-        all_scores, all_boxes = self(output)
-        sizes = [group.size for group in output.groups]
-        sizes.insert(0, all_scores.shape[2] - sum(sizes))
-        (cls_scores, *group_scores), (boxes, *group_boxes) = (
-            x.split(sizes, dim=2) for x in (all_scores, all_boxes)
-        )
-        calls = [(cls_scores, boxes, targets, "decoder layer")]
+        cls_scores, boxes = self(output)
+        calls = _calls(cls_scores, boxes, targets, output.groups, "decoder layer")
         proposals = output.proposals
+        of_encoder = []
         if proposals is not None:
             wanted = targets
             if not self.class_aware_proposals:
                 wanted = replace(targets, labels=torch.zeros_like(targets.labels))
             found = proposals.cls_scores[None], proposals.boxes[None]
-            calls.insert(0, (*found, wanted, "encoder proposals, layer"))
-        *per_proposal, per_layer = self._compare_all(calls)
+            of_encoder = _calls(*found, wanted, proposals.groups, "encoder proposals, layer")
+        compared = self._compare_all(of_encoder + calls)
         losses: dict[str, Tensor] = {}
-        for own in per_proposal:
+        for own in compared[: len(of_encoder)]:
             losses |= {f"enc_{name}": values[0] for name, values in own.items()}
-        predicted = zip(output.groups, group_scores, group_boxes, strict=True)
-        for group, scores_of_group, boxes_of_group in predicted:
-            per_group = self._compare_group(group, scores_of_group, boxes_of_group, targets)
-            per_layer |= {f"{group.name}_{name}": values for name, values in per_group.items()}
-        last = cls_scores.shape[0] - 1
+        per_layer = {
+            name: values for own in compared[len(of_encoder) :] for name, values in own.items()
+        }
+        last = len(output.hidden_states) - 1
         for name, values in per_layer.items():
             losses[name] = values[last]
         for layer in range(last):
             for name, values in per_layer.items():
                 losses[f"d{layer}.{name}"] = values[layer]
         return losses
-
-    def _compare_group(
-        self, group: QueryGroup, cls_scores: Tensor, boxes: Tensor, targets: Targets
-    ) -> dict[str, Tensor]:
-        """Losses of queries whose objects are known, which are the same in every layer."""
-        num_layers, bs = cls_scores.shape[:2]
-        layers = torch.arange(num_layers, device=cls_scores.device).unsqueeze(1)
-        matches = Matches(
-            (group.query_index + layers * (bs * group.size)).flatten(),
-            group.object_index.repeat(num_layers),
-        )
-        return self._compare(cls_scores, boxes, targets, matches, group.copies)
 
     def loss_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
@@ -233,25 +216,29 @@ class FastDETRHead(BaseModule):
             boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
             returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
         """
-        return self._compare_all([(cls_scores, boxes, targets, what)])[0]
+        return self._compare_all(_calls(cls_scores, boxes, targets, (), what))[0]
 
     def _compare_all(self, calls: list[Call]) -> list[dict[str, Tensor]]:
         """Losses of each call, after one wait for the matches of all."""
-        matches = self.assigner.match_all(calls)
-        return [self._compare(*call[:3], own) for call, own in zip(calls, matches, strict=True)]
-
-    def _compare(
-        self,
-        cls_scores: Tensor,
-        boxes: Tensor,
-        targets: Targets,
-        matches: Matches,
-        copies: int = 1,
-    ) -> dict[str, Tensor]:
-        num_layers, bs, num_queries = cls_scores.shape[:3]
-        # As a tensor, so that the mean over processes never leaves the device.
-        num_boxes = torch.full((1,), float(targets.num_objects * copies), device=cls_scores.device)
+        found = iter(self.assigner.match_all([c for c in calls if c.group.pairs is None]))
+        # As a tensor, so that the mean over processes never leaves the device; one for all calls.
+        counts = [float(call.targets.num_objects * call.group.copies) for call in calls]
+        num_boxes = torch.tensor(counts).to(calls[0].boxes.device, non_blocking=True)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
+        return [
+            self._compare(call, next(found) if call.group.pairs is None else _given(call), count)
+            for call, count in zip(calls, num_boxes.split(1), strict=True)
+        ]
+
+    def _compare(self, call: Call, matches: Matches, num_boxes: Tensor) -> dict[str, Tensor]:
+        """The three losses by name, each (num_layers,)."""
+        cls_scores, boxes, targets, group = call.cls_scores, call.boxes, call.targets, call.group
+        num_layers, bs, num_queries, num_classes = cls_scores.shape
+        prefix = f"{group.name}_" if group.name else ""
+        names = [f"{prefix}loss_{name}" for name in ("cls", "bbox", "iou")]
+        if num_queries == 0:  # on this process
+            return dict.fromkeys(names, _nothing(boxes))
+        num_boxes = num_boxes / group.weight
 
         predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
         wanted = targets.boxes[matches.object_index]
@@ -261,6 +248,8 @@ class FastDETRHead(BaseModule):
         corners = cxcywh_to_xyxy(predicted) * scale
         wanted_corners = cxcywh_to_xyxy(wanted) * scale
 
+        if group.pairs is None:  # the parts of a matched group are like images of their own
+            cls_scores = cls_scores.reshape(num_layers, bs * group.parts, -1, num_classes)
         quality = None
         if sees_quality(self.loss_cls):
             quality = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
@@ -271,20 +260,17 @@ class FastDETRHead(BaseModule):
             targets.labels[matches.object_index],
             quality,
         )
-        losses = {"loss_cls": loss_cls / num_boxes}
+        losses = [loss_cls / num_boxes]
         if len(predicted) == 0:
-            # No object in the batch: zero, but in the graph, so every parameter has a gradient.
-            nothing = boxes.flatten(1).sum(1) * 0
-            return losses | {"loss_bbox": nothing, "loss_iou": nothing}
-        per_pair = dict(
-            loss_bbox=self.loss_bbox(predicted, wanted, reduction_override="none"),
-            loss_iou=self.loss_iou(corners, wanted_corners, reduction_override="none"),
-        )
-        for name, values in per_pair.items():
+            return dict(zip(names, losses + [_nothing(boxes)] * 2, strict=True))
+        for values in (
+            self.loss_bbox(predicted, wanted, reduction_override="none"),
+            self.loss_iou(corners, wanted_corners, reduction_override="none"),
+        ):
             values = values.reshape(len(layer), -1).sum(1)
             total = values.new_zeros(num_layers).index_add(0, layer, values)
-            losses[name] = total / num_boxes
-        return losses
+            losses.append(total / num_boxes)
+        return dict(zip(names, losses, strict=True))
 
     @takes_mmdet_call
     def predict(
@@ -340,6 +326,32 @@ class FastDETRHead(BaseModule):
         if score_thr > 0:
             results = [result[result.scores > score_thr] for result in results]
         return results
+
+
+def _calls(
+    cls_scores: Tensor, boxes: Tensor, targets: Targets, groups: Sequence[QueryGroup], what: str
+) -> list[Call]:
+    """What is compared with the objects: each group of queries; without groups, all together."""
+    groups = groups or [QueryGroup("", cls_scores.shape[2])]
+    sizes = [group.size for group in groups]
+    shares = zip(cls_scores.split(sizes, 2), boxes.split(sizes, 2), groups, strict=True)
+    return [Call(scores, own, targets, what, group) for scores, own, group in shares]
+
+
+def _nothing(boxes: Tensor) -> Tensor:
+    """Losses of no object, zero but in the graph, so that every parameter has a gradient."""
+    return boxes.flatten(1).sum(1) * 0
+
+
+def _given(call: Call) -> Matches:
+    """The pairs that a group has in every layer."""
+    assert call.group.pairs is not None
+    query_index, object_index = call.group.pairs
+    num_layers, bs, num_queries = call.boxes.shape[:3]
+    layers = torch.arange(num_layers, device=call.boxes.device).unsqueeze(1)
+    return Matches(
+        (query_index + layers * (bs * num_queries)).flatten(), object_index.repeat(num_layers)
+    )
 
 
 def _references(output: DecoderOutput) -> Sequence[Tensor | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ...structures.targets import Targets, name_image
+from ...structures import QueryGroup, Targets
+from ...structures.targets import name_image
 from .match_costs import check_cost, cost_terms
 from .matcher import Call, Matcher, Matches
 
@@ -65,42 +67,53 @@ class HungarianMatcher(Matcher):
             ValueError: if a class index is out of range or a cost is not finite; names the image,
                 the decoder layer and the cost term.
         """
-        return self._match_all([(cls_scores, boxes, targets, what)])[0]
+        group = QueryGroup("", cls_scores.shape[2])
+        return self._match_all([Call(cls_scores, boxes, targets, what, group)])[0]
 
     def match_all(self, calls: Sequence[Call]) -> list[Matches]:
-        """What ``match`` gives for each of several argument lists, after one copy for all."""
-        if type(self).match is not HungarianMatcher.match:  # a subclass matches in its own way
-            return super().match_all(calls)
-        return self._match_all(calls)
+        """Matches of every call, after one copy for all."""
+        asked = [(call.matcher or self, call) for call in calls]
+        # a subclass may match in its own way
+        packs = [type(matcher).match is HungarianMatcher.match for matcher, _ in asked]
+        packed = [call for call, one in zip(calls, packs, strict=True) if one]
+        together = iter(self._match_all(packed) if packed else ())
+        return [
+            next(together) if one else matcher._match_parts(call)
+            for (matcher, call), one in zip(asked, packs, strict=True)
+        ]
 
     @torch.no_grad()
     def _match_all(self, calls: Sequence[Call]) -> list[Matches]:
-        pending = [self._pack(*call) for call in calls]
+        matchers: list[Any] = [call.matcher or self for call in calls]
+        pending = [matcher._pack(call) for matcher, call in zip(matchers, calls, strict=True)]
         host = torch.cat([one.packed for one in pending]).cpu().numpy()
         shares = np.split(host, np.cumsum([len(one.packed) for one in pending])[:-1])
-        solved = [self._unpack(*pair) for pair in zip(pending, shares, strict=True)]
+        solved = [
+            matcher._unpack(*pair) for matcher, *pair in zip(matchers, pending, shares, strict=True)
+        ]
         return [
             Matches(*torch.from_numpy(pairs).to(one.packed.device, non_blocking=True))
             for one, pairs in zip(pending, solved, strict=True)
         ]
 
-    def _pack(self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str) -> _Pending:
+    def _pack(self, call: Call) -> _Pending:
+        cls_scores, boxes, targets = call.cls_scores, call.boxes, call.targets
         # An image without objects has no cost in which a NaN could show: ask the outputs.
         finite = (_is_finite(cls_scores) & _is_finite(boxes)).flatten().float()
         if targets.num_objects == 0:
-            return _Pending(finite, [], targets, tuple(cls_scores.shape), what)
+            return _Pending(finite, [], call)
         with torch.autocast(cls_scores.device.type, enabled=False):
             terms = cost_terms(self.match_costs, cls_scores, boxes, targets)
         cost = sum(terms[1:], terms[0])  # (num_layers, bs, num_queries, most objects)
         blocks = [cost[:, image, :, :count] for image, count in enumerate(targets.counts)]
         # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
         parts = [finite, targets.labels.float(), *(block.flatten() for block in blocks)]
-        return _Pending(torch.cat(parts), terms, targets, tuple(cls_scores.shape), what)
+        return _Pending(torch.cat(parts), terms, call)
 
     def _unpack(self, one: _Pending, host: np.ndarray) -> np.ndarray:
         """Check what came to the host, and solve; see ``_solve``."""
-        num_layers, bs, num_queries, num_classes = one.shape
-        targets, what = one.targets, one.what
+        num_layers, bs, num_queries, num_classes = one.call.cls_scores.shape
+        targets, what = one.call.targets, one.call.what
         flags, labels, costs = np.split(host, np.cumsum([num_layers * bs, targets.num_objects]))
         self._check_labels(labels, targets, num_classes)
         per_image = np.split(costs, num_layers * num_queries * np.cumsum(targets.counts)[:-1])
@@ -114,7 +127,7 @@ class HungarianMatcher(Matcher):
                 parts = [term[layer, image, :, : targets.counts[image]] for term in one.terms]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
-        return _solve(host_blocks)
+        return _solve(host_blocks, one.call.group)
 
     def _check_labels(self, labels: np.ndarray, targets: Targets, num_classes: int) -> None:
         wrong = (labels < 0) | (labels >= num_classes)
@@ -201,12 +214,10 @@ class _Pending:
 
     packed: Tensor
     terms: list[Tensor]
-    targets: Targets
-    shape: tuple[int, ...]
-    what: str
+    call: Call
 
 
-def _solve(host_blocks: list[np.ndarray]) -> np.ndarray:
+def _solve(host_blocks: list[np.ndarray], group: QueryGroup) -> np.ndarray:
     """Query and object index of every pair, by layer, image and query.
 
     Shape:
@@ -218,9 +229,11 @@ def _solve(host_blocks: list[np.ndarray]) -> np.ndarray:
     for layer in range(num_layers):
         start = 0
         for image, block in enumerate(host_blocks):
-            rows, columns = linear_sum_assignment(block[layer])
-            query_index.append(rows + (layer * bs + image) * num_queries)
-            object_index.append(columns + start)
+            for part in np.split(np.arange(num_queries), group.parts):
+                costs = np.tile(block[layer, part], group.repeats)
+                rows, columns = linear_sum_assignment(costs)
+                query_index.append(part[rows] + (layer * bs + image) * num_queries)
+                object_index.append(columns % max(block.shape[-1], 1) + start)
             start += block.shape[-1]
     return np.stack([np.concatenate(query_index), np.concatenate(object_index)])
 

@@ -11,11 +11,27 @@ from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ...structures import QueryGroup, Targets
 from ...structures.boxes import cxcywh_to_xyxy
-from ...structures.targets import Targets
 
-# Arguments of ``Matcher.match``: logits, boxes, targets, what a layer is called in messages.
-Call = tuple[Tensor, Tensor, Targets, str]
+
+@dataclass(frozen=True)
+class Call:
+    """What a head compares with objects: predictions of a group of queries in all layers.
+
+    Args:
+        cls_scores, boxes, targets, what: As for ``Matcher.match``.
+        group: Parts of the queries that are matched on their own, and how often each object is in
+            a part.
+        matcher: Who matches, in the place of the matcher that is asked.
+    """
+
+    cls_scores: Tensor
+    boxes: Tensor
+    targets: Targets
+    what: str
+    group: QueryGroup
+    matcher: Matcher | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +67,25 @@ class Matcher(BaseAssigner):
         raise NotImplementedError
 
     def match_all(self, calls: Sequence[Call]) -> list[Matches]:
-        """What ``match`` gives for each of several argument lists.
+        """Matches of every call; encoder proposals, decoder layers and groups of queries are some.
 
-        Two-stage models match encoder proposals and decoder layers in every step.
+        Here ``match`` is asked for each part of each call.
         """
-        return [self.match(*call) for call in calls]
+        return [(call.matcher or self)._match_parts(call) for call in calls]
+
+    def _match_parts(self, call: Call) -> Matches:
+        parts, num_queries = call.group.parts, call.cls_scores.shape[2]
+        size = num_queries // parts
+        targets, origin = call.targets.repeated(call.group.repeats)
+        query_index, object_index = [], []
+        for part, (cls_scores, boxes) in enumerate(
+            zip(call.cls_scores.split(size, 2), call.boxes.split(size, 2), strict=True)
+        ):
+            found = self.match(cls_scores, boxes, targets, call.what)
+            row = torch.div(found.query_index, size, rounding_mode="floor")
+            query_index.append(found.query_index + row * (num_queries - size) + part * size)
+            object_index.append(origin[found.object_index])
+        return Matches(torch.cat(query_index), torch.cat(object_index))
 
 
 class AssignerMatcher(Matcher):

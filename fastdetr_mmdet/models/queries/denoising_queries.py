@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -88,7 +87,7 @@ class DenoisingQueries(QueryInitialiser):
                 f"{inner.num_queries} disagree; set one of them only."
             )
         self.queries = inner
-        self.makes = inner.makes
+        self.makes = inner.makes | {Field.MASK}
         self.level_limit = inner.level_limit
         self.num_classes = num_classes
         self.num_dn_queries = num_dn_queries
@@ -115,10 +114,13 @@ class DenoisingQueries(QueryInitialiser):
         return queries, proposals
 
     def _with_groups(self, queries: Queries, targets: Targets) -> Queries:
-        bs, num_matching, dims = queries.content.shape
+        bs, _, dims = queries.content.shape
         if targets.num_objects == 0:
-            # No group, but in the graph, so every parameter has a gradient.
-            return queries.with_content(queries.content + self.label_embedding.weight.sum() * 0)
+            # An empty group, for which all processes compute the same losses, but in the graph, so
+            # every parameter has a gradient.
+            empty = queries.with_content(queries.content + self.label_embedding.weight.sum() * 0)
+            nothing = targets.labels.new_zeros(0)
+            return empty.with_group(empty, QueryGroup("dn", 0, pairs=(nothing, nothing)))
         most = max(targets.counts)
         copies = self.num_groups or max(1, self.num_dn_queries // most)
         rows = copies * (1 + self.contrastive)
@@ -139,24 +141,14 @@ class DenoisingQueries(QueryInitialiser):
         logits = logits.view(bs, size, 4)
         pos: Any = queries.pos
         if pos is not None:
-            pos = torch.cat([pos, self.queries.position(logits).to(pos.dtype)], dim=1)
-        group = QueryGroup(
-            name="dn",
-            size=size,
-            copies=copies,
-            query_index=place[:: 1 + self.contrastive].flatten(),
-            object_index=torch.arange(len(firsts), device=device).repeat(copies),
-        )
+            pos = self.queries.position(logits).to(pos.dtype)
+        objects = torch.arange(len(firsts), device=device).repeat(copies)
+        pairs = place[:: 1 + self.contrastive].flatten(), objects
         content = content.view(bs, size, dims).to(queries.content.dtype)
-        assert queries.reference_logits is not None
-        references = torch.cat([queries.reference_logits, logits], dim=1)
-        return replace(
-            queries,
-            content=torch.cat([queries.content, content], dim=1),
-            pos=pos,
-            groups=(group,),
-            attend_mask=_attend_mask(num_matching, copies, size // copies, device),
-        ).with_reference(references)
+        noisy = Queries(content, pos, reference_logits=logits)
+        return queries.with_group(
+            noisy, QueryGroup("dn", size, copies, pairs=pairs), see_first=True
+        )
 
     def noise(self, targets: Targets, rows: int) -> tuple[Tensor, Tensor]:
         """Noisy classes and boxes of all objects; if contrastive, odd rows count as background.
@@ -186,10 +178,3 @@ def _nest_names(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> No
     own = (f"{prefix}queries.", f"{prefix}label_embedding.")
     for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]:
         state_dict[f"{own[0]}{key.removeprefix(prefix)}"] = state_dict.pop(key)
-
-
-def _attend_mask(num_matching: int, copies: int, size: int, device: torch.device) -> Tensor:
-    """True where a query (row) may look: in its own group, and at matching queries."""
-    groups = torch.arange(1, copies + 1, device=device).repeat_interleave(size)
-    group = torch.nn.functional.pad(groups, (num_matching, 0))
-    return (group.unsqueeze(1) == group) | (group == 0)

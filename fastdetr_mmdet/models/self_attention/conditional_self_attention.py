@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...structures import Queries
 from ..layers import OutProjection, attend, init_xavier
-from ..parts import SelfAttention
+from ..parts import Field, SelfAttention
 
 
 @MODELS.register_module()
@@ -22,6 +22,8 @@ class ConditionalSelfAttention(SelfAttention):
         embed_dims: Width.
         **context: As for ``LayerPart``.
     """
+
+    reads = frozenset({Field.MASK})
 
     def __init__(self, embed_dims: int, **context) -> None:
         super().__init__(embed_dims, **context)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...structures import Queries
 from ..layers import InProjection, OutProjection, attend
-from ..parts import SelfAttention
+from ..parts import Field, SelfAttention
 
 
 @MODELS.register_module()
@@ -21,6 +21,8 @@ class MultiheadSelfAttention(SelfAttention):
         embed_dims: Width.
         **context: As for ``LayerPart``.
     """
+
+    reads = frozenset({Field.MASK})
 
     def __init__(self, embed_dims: int, **context) -> None:
         super().__init__(embed_dims, **context)

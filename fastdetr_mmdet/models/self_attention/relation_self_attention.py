@@ -36,7 +36,7 @@ class RelationSelfAttention(MultiheadSelfAttention):
         **context: As for ``LayerPart``.
     """
 
-    reads = frozenset({Field.BOX})
+    reads = frozenset({Field.BOX, Field.MASK})
 
     def __init__(self, embed_dims: int, **context) -> None:
         super().__init__(embed_dims, **context)

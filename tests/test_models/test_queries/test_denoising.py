@@ -53,6 +53,16 @@ def test_matching_losses_are_those_without_groups(inner, kind):
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def test_processes_agree_on_the_number_of_boxes_in_one_step(monkeypatch):
+    """One without objects in its batch must not leave the others waiting."""
+    asked = []
+    name = "fastdetr_mmdet.models.heads.fast_detr_head.reduce_mean"
+    monkeypatch.setattr(name, lambda x: asked.append(x.tolist()) or x)
+    for objects in (2, 0):
+        detector(INNER[1], num_groups=3).loss(*make_batch(objects=objects))
+    assert asked == [[4, 4, 12], [0, 0, 0]]
+
+
 def test_prediction_has_no_groups():
     model = detector(INNER[3]).eval()
     with torch.no_grad():
@@ -78,10 +88,10 @@ def test_groups_of_dn_detr_have_no_background():
     model = detector(INNER[3], contrastive=False, num_groups=3).train()
     inputs, samples = make_batch(objects=(2, 1))
     targets = Targets.from_data_samples(samples, "cpu")
-    (group,) = model.forward_transformer(inputs, samples, targets).groups
-    assert (group.size, group.copies, len(group.query_index)) == (6, 3, 9)
-    assert sorted(group.query_index.tolist()) == [0, 1, 2, 3, 4, 5, 6, 8, 10]
-    assert torch.equal(group.object_index, torch.arange(3).repeat(3))
+    _, group = model.forward_transformer(inputs, samples, targets).groups
+    assert (group.size, group.copies) == (6, 3)
+    assert group.pairs[0].sort().values.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10]
+    assert torch.equal(group.pairs[1], torch.arange(3).repeat(3))
 
 
 @pytest.mark.parametrize(
