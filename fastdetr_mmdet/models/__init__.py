@@ -27,7 +27,14 @@ from .parts import (
     SelfAttention,
     SpatialPrior,
 )
-from .queries import DenoisingQueries, LearnedBoxQueries, LearnedQueries, TwoStageQueries
+from .queries import (
+    DenoisingQueries,
+    GroupQueries,
+    HybridQueries,
+    LearnedBoxQueries,
+    LearnedQueries,
+    TwoStageQueries,
+)
 from .self_attention import ConditionalSelfAttention, MultiheadSelfAttention
 from .spatial_priors import GaussianPrior, SalientGaussianPrior
 from .transformers import DeformableDetrTransformer, DetrTransformer
@@ -53,7 +60,9 @@ __all__ = [
     "FastDETRHead",
     "FoldedResNet",
     "GaussianPrior",
+    "GroupQueries",
     "HungarianMatcher",
+    "HybridQueries",
     "IABCELoss",
     "LearnedBoxQueries",
     "LearnedQueries",

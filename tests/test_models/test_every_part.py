@@ -108,6 +108,8 @@ CASES = [
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES) | IGNORE, 3, heads=False),
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES, content="memory"), heads=False),
     Case("DenoisingQueries", dict(queries=BOXES, num_classes=NUM_CLASSES), heads=False),
+    Case("GroupQueries", dict(queries=BOXES, num_groups=3), heads=False),
+    Case("HybridQueries", dict(queries=BOXES, num_extra=7, repeats=2), heads=False),
     Case("DetrDecoder", dict(DENSE, refine=True), 3),
     Case("ConditionalDecoder", dict(DENSE, refine=True), 3),
 ]

@@ -1,0 +1,101 @@
+"""The frame of query initialisers that add groups of queries, in training, to another's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
+from ..parts import Field, QueryInitialiser, contract
+
+Made = tuple[Queries, Proposals | None]
+
+
+class AddedQueries(QueryInitialiser):
+    """Base class of query initialisers around another one, whose queries are the matching ones.
+
+    Weights of a model without this part load: all that it has in common with them.
+
+    Args:
+        queries: Config of the query initialiser of the matching queries.
+        embed_dims: Width.
+        num_queries: Matching queries per image; None: as ``queries`` says.
+
+    Raises:
+        ValueError: if ``queries`` adds groups as well, unless only this part may be outermost, or
+            says another num_queries.
+    """
+
+    outermost: ClassVar[bool] = False
+
+    def __init__(self, queries: dict, embed_dims: int, num_queries: int | None = None) -> None:
+        shared = dict(embed_dims=embed_dims)
+        if num_queries is not None:
+            shared["num_queries"] = num_queries
+        inner = MODELS.build(queries, default_args=shared)
+        super().__init__(embed_dims, inner.num_queries)
+        name, other = type(self).__name__, type(inner).__name__
+        if isinstance(inner, AddedQueries) and (inner.outermost or not self.outermost):
+            remedy = f"leave one {name} out" if name == other else f"choose {name} or {other}"
+            if inner.outermost and not self.outermost:
+                remedy = f"put {other} around {name}"
+            raise ValueError(f"{name}: queries={other} adds groups of queries, too; {remedy}.")
+        if num_queries is not None and inner.num_queries != num_queries:
+            raise ValueError(
+                f"{name}: num_queries={num_queries} and queries.num_queries={inner.num_queries} "
+                "disagree; set one of them only."
+            )
+        self.queries = inner
+        declared = contract("transformer.queries", inner)
+        self.makes = declared.makes | {Field.MASK}
+        self.level_limit = declared.level_limit
+        self.register_load_state_dict_pre_hook(_nest_names)
+
+    def forward(
+        self,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        targets: Targets | None = None,
+    ) -> Made:
+        """The matching queries, and in training the groups behind them; see ``QueryInitialiser``.
+
+        ``targets`` are needed in training only.
+        """
+        made = self.queries(memory, proposal_branches, targets)
+        if self.training and targets is not None:
+            return self.add(made, memory, proposal_branches, targets)
+        return made
+
+    def add(
+        self,
+        made: Made,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None,
+        targets: Targets,
+    ) -> Made:
+        """What the matching initialiser made, with groups."""
+        raise NotImplementedError
+
+    def position(self, reference_logits: Any) -> Any:
+        """See ``QueryInitialiser.position``."""
+        return self.queries.position(reference_logits)
+
+
+def join(made: Made, others: Made, group: QueryGroup) -> Made:
+    """Queries and proposals of an initialiser, and another one's behind them as a group."""
+    (queries, proposals), (more, more_proposals) = made, others
+    queries = queries.with_group(more, replace(group, size=more.content.shape[1]))
+    if proposals is not None and more_proposals is not None:
+        size = more_proposals.boxes.shape[1]
+        proposals = proposals.with_group(more_proposals, replace(group, size=size))
+    return queries, proposals
+
+
+def _nest_names(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Take the weights of a model without the part: its queries' names lack one level."""
+    own = {f"{prefix}{name}" for name in module.state_dict()}
+    for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
+        state_dict[f"{prefix}queries.{key.removeprefix(prefix)}"] = state_dict.pop(key)

@@ -1,0 +1,60 @@
+"""Group DETR: several groups of queries, each matched one-to-one."""
+
+from __future__ import annotations
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from ...structures import Memory, QueryGroup, Targets
+from .added_queries import AddedQueries, Made, join
+
+
+@MODELS.register_module()
+class GroupQueries(AddedQueries):
+    """In training, groups of queries that do not see each other, each matched one-to-one.
+
+    Paper: Group DETR, Chen et al. 2023, arXiv 2207.13085, Sec. 3.2.
+
+    Every group comes from a query initialiser of its own with the same config: learned queries of
+    its own, and, if two-stage, proposals of its own projection of the memory, which are matched
+    within the group as well. So it is in the authors' DINO, where a group has also class and box
+    branches of its own for proposals; here all share the head's. Layers and head are shared. A loss
+    is the mean of the groups' losses. In prediction there is only the first group.
+
+    Args:
+        queries: Config of the query initialiser of a group.
+        embed_dims: Width.
+        num_queries: Queries per image and group; None: as ``queries`` says.
+        num_groups: Groups, at least 1; the paper has 11.
+
+    Raises:
+        ValueError: if num_groups is below 1; as ``AddedQueries``.
+    """
+
+    def __init__(
+        self,
+        queries: dict,
+        embed_dims: int,
+        num_queries: int | None = None,
+        num_groups: int = 11,
+    ) -> None:
+        super().__init__(queries, embed_dims, num_queries)
+        if num_groups < 1:
+            raise ValueError(f"GroupQueries: num_groups={num_groups} must be at least 1.")
+        shared = dict(embed_dims=embed_dims, num_queries=self.num_queries)
+        self.others = nn.ModuleList(
+            MODELS.build(queries, default_args=shared) for _ in range(num_groups - 1)
+        )
+
+    def add(
+        self,
+        made: Made,
+        memory: Memory,
+        proposal_branches: tuple[nn.Module, nn.Module] | None,
+        targets: Targets,
+    ) -> Made:
+        """See ``AddedQueries``."""
+        for other in self.others:
+            group = QueryGroup("", 0)  # of the matching queries' name: more of their parts
+            made = join(made, other(memory, proposal_branches, targets), group)
+        return made

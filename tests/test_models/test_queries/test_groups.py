@@ -1,0 +1,224 @@
+"""One-to-many by groups of queries: Group DETR and H-DETR, against loops over their equations."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from scipy.optimize import linear_sum_assignment
+from support.matching import objects_of
+from support.models import NUM_CLASSES, make_batch, randomise, tiny_config
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.models.matchers import AssignerMatcher
+from fastdetr_mmdet.structures import Targets
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
+
+INNER = {
+    "points": dict(type="LearnedQueries", reference="mlp"),
+    "boxes": dict(type="LearnedBoxQueries"),
+    "two-stage": dict(type="TwoStageQueries", class_aware=True, supervise="selected"),
+    "mixed": dict(type="TwoStageQueries", content="learned"),
+}
+OUTER = {
+    "group": dict(type="GroupQueries", num_groups=3),
+    "hybrid": dict(type="HybridQueries", num_extra=6, repeats=2, weight=0.5),
+}
+
+
+def detector(queries, **head):
+    config = tiny_config(
+        transformer__decoder=dict(type="ConditionalDecoder", num_layers=2),
+        transformer__encoder__num_layers=1,
+        num_queries=4,
+    )
+    config.transformer.queries, config.bbox_head = queries, dict(config.bbox_head, **head)
+    torch.manual_seed(0)
+    return randomise(MODELS.build(config)).train()
+
+
+def decoded(model, objects=(2, 3)):
+    inputs, samples = make_batch(objects=objects)
+    targets = Targets.from_data_samples(samples, inputs.device)
+    return model.forward_transformer(inputs, samples, targets), targets
+
+
+def costs(scores, boxes, labels, wanted, scale):
+    """Focal, L1 and GIoU cost of every query and object, weights 2, 5 and 2."""
+    p = scores.sigmoid()[:, labels]
+    focal = -0.25 * (1 - p) ** 2 * (p + 1e-12).log() + 0.75 * p**2 * (1 - p + 1e-12).log()
+    giou = bbox_overlaps(cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale, "giou")
+    return 2 * focal + 5 * (boxes[:, None] - wanted).abs().sum(-1) - 2 * giou
+
+
+def sums(scores, boxes, labels, wanted, scale, pairs):
+    """Focal, L1 and GIoU loss of the queries of an image, given who answers for what."""
+    target = torch.zeros_like(scores)
+    for query, column in pairs:
+        target[query, labels[column]] = 1
+    p = scores.sigmoid()
+    as_object, as_background = -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log()
+    focal = (target * as_object + (1 - target) * as_background).sum()
+    l1 = sum((boxes[q] - wanted[c]).abs().sum() for q, c in pairs)
+    corners, aim = cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale
+    giou = sum(
+        1 - bbox_overlaps(corners[q : q + 1], aim[c : c + 1], "giou")[0, 0] for q, c in pairs
+    )
+    return torch.stack([2 * focal, 5 * torch.as_tensor(l1), 2 * torch.as_tensor(giou)])
+
+
+def one_layer(scores, boxes, targets, repeats):
+    """Matched and summed image by image, every object several times."""
+    found = torch.zeros(3, dtype=scores.dtype)
+    for image in range(len(targets.counts)):
+        own, scale = objects_of(targets, image), targets.scales[image]
+        labels, wanted = targets.labels[own].repeat(repeats), targets.boxes[own].repeat(repeats, 1)
+        given = scores[image], boxes[image], labels, wanted, scale
+        pairs = list(zip(*linear_sum_assignment(costs(*given).detach()), strict=True))
+        found = found + sums(*given, pairs)
+    return found
+
+
+def expected_losses(kind, layer, targets):
+    """Of a layer's (logits, boxes), by name: for one group after the other."""
+    if kind == "hybrid":
+        sizes, divisor = [4, 6], targets.num_objects
+        names, repeats, weight = ["", "hybrid_"], [1, 2], [1, 0.5]
+    else:
+        sizes, divisor, names = [4] * 3, 3 * targets.num_objects, ["", "", ""]
+        repeats = weight = [1, 1, 1]
+    losses = {}
+    parts = zip(*(x.split(sizes, 1) for x in layer), names, repeats, weight, strict=True)
+    for scores, boxes, name, times, factor in parts:
+        found = factor * one_layer(scores, boxes, targets, times) / (divisor * times)
+        for key, value in zip(("loss_cls", "loss_bbox", "loss_iou"), found, strict=True):
+            losses[name + key] = losses.get(name + key, 0) + value
+    return losses
+
+
+@pytest.mark.parametrize("inner", ["points", "two-stage"])
+@pytest.mark.parametrize("kind", OUTER)
+def test_losses_are_the_papers(kind, inner):
+    model = detector(dict(OUTER[kind], queries=INNER[inner]))
+    output, targets = decoded(model)
+    losses = model.bbox_head.loss(output, targets)
+    layers = {f"d{i}.": pair for i, pair in enumerate(zip(*model.bbox_head(output), strict=True))}
+    layers[""] = layers.pop("d1.")
+    if inner == "two-stage":
+        layers["enc_"] = (output.proposals.cls_scores, output.proposals.boxes)
+    expected = {
+        prefix + name: value
+        for prefix, layer in layers.items()
+        for name, value in expected_losses(kind, [x.double() for x in layer], targets).items()
+    }
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_near(losses[name].double(), value, msg=name)
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("kind", OUTER)
+class TestEveryKind:
+    def test_matching_queries_are_those_without_groups(self, kind, inner):
+        """In training nothing reaches them from the others; in prediction there are no others."""
+        model = detector(dict(OUTER[kind], queries=INNER[inner]))
+        output, _ = decoded(model)
+        with_groups = output.hidden_states[:, :, :4]
+        predicted = model.eval()._forward(*make_batch())
+        plain = model.transformer.queries.queries
+        others = [p for n, p in model.transformer.queries.named_parameters() if n[:7] != "queries"]
+        gradients = torch.autograd.grad(with_groups.sum(), others, allow_unused=True)
+        assert not any(g is not None and g.any() for g in gradients)
+        model.transformer.queries = plain
+        for found, expected in zip(predicted, model._forward(*make_batch()), strict=True):
+            assert torch.equal(found, expected)
+        assert_near(with_groups, decoded(model.train())[0].hidden_states)
+
+    @pytest.mark.parametrize("objects", [(0, 0), (0, 2)])
+    def test_every_parameter_has_a_gradient(self, kind, inner, objects):
+        model = detector(dict(OUTER[kind], queries=INNER[inner]))
+        sum(model.loss(*make_batch(objects=objects)).values()).backward()
+        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", OUTER)
+def test_another_matcher_is_asked_for_each_part(kind):
+    model = detector(dict(OUTER[kind], queries=INNER["boxes"]))
+    output, targets = decoded(model)
+    expected = model.bbox_head.loss(output, targets)
+    model.bbox_head.assigner = AssignerMatcher(model.bbox_head.assigner)
+    for name, value in model.bbox_head.loss(output, targets).items():
+        assert_near(value, expected[name], msg=name)
+
+
+def test_qualities_are_relative_within_a_group():
+    """A loss that looks at all queries of an image sees one group's."""
+    cls = dict(type="PositionSupervisedLoss")
+    model = detector(dict(OUTER["group"], queries=INNER["boxes"]), loss_cls=cls)
+    output, targets = decoded(model)
+    losses = model.bbox_head.loss(output, targets)
+    scores, boxes = model.bbox_head(output)
+    apart = [
+        model.bbox_head.loss_by_feat(*one, targets)["loss_cls"][-1]
+        for one in zip(scores.split(4, 2), boxes.split(4, 2), strict=True)
+    ]
+    assert_near(losses["loss_cls"], sum(apart) / 3)
+
+
+@pytest.mark.filterwarnings("ignore:HybridQueries")
+@pytest.mark.parametrize("kind", OUTER)
+def test_denoising_around_groups(kind):
+    """It adds to them: the matching queries' and denoising's own losses are those without."""
+    config = dict(OUTER[kind], queries=INNER["mixed"])
+    model = detector(dict(type="DenoisingQueries", queries=config, num_dn_queries=6))
+    batch = make_batch(objects=(2, 1))
+    names = [group.name for group in decoded(model)[0].groups]
+    assert names == ["", "hybrid", "dn"][:: 2 if kind == "group" else 1]
+    torch.manual_seed(1)
+    losses = model.loss(*batch)
+    model.transformer.queries.queries = model.transformer.queries.queries.queries
+    torch.manual_seed(1)
+    for name, value in model.loss(*batch).items():
+        if kind == "hybrid" or "dn_" in name:
+            assert_near(losses[name], value, msg=name)
+
+
+def test_weights_of_a_model_without_groups_load():
+    plain = detector(INNER["mixed"]).transformer.queries.state_dict()
+    config = dict(OUTER["group"], queries=INNER["mixed"])
+    inner = detector(dict(type="DenoisingQueries", queries=config)).transformer.queries
+    missing, unexpected = inner.load_state_dict({k: v + 1 for k, v in plain.items()}, strict=False)
+    assert unexpected == [] and all("others" in key or "label" in key for key in missing)
+    for key, value in inner.queries.queries.state_dict().items():
+        assert torch.equal(value, plain[key] + 1)
+
+
+GROUPS, HYBRID = (dict(one, queries=INNER["boxes"]) for one in OUTER.values())
+DENOISING = dict(type="DenoisingQueries", queries=INNER["boxes"], num_classes=NUM_CLASSES)
+
+
+@pytest.mark.parametrize(
+    "config, named",
+    [
+        (dict(GROUPS, num_groups=0), "num_groups=0"),
+        (dict(HYBRID, repeats=0), "repeats=0"),
+        (dict(HYBRID, weight=0), "weight=0"),
+        (dict(GROUPS, num_queries=3, queries=dict(INNER["boxes"], num_queries=2)), "=2 disagree"),
+        (dict(GROUPS, queries=DENOISING), "put DenoisingQueries around GroupQueries"),
+        (dict(GROUPS, queries=HYBRID), "choose GroupQueries or HybridQueries"),
+        (dict(DENOISING, queries=DENOISING), "leave one DenoisingQueries out"),
+    ],
+)
+def test_refuses(config, named):
+    with pytest.raises(ValueError, match=named):
+        MODELS.build(dict(config, embed_dims=32))
+
+
+def test_mmdets_denoising_options_are_named():
+    given = dict(label_noise_scale=0.5, group_cfg=dict(num_dn_queries=100))
+    with pytest.raises(TypeError, match=r"label_noise_scale, group_cfg.*twice label_noise"):
+        MODELS.build(dict(DENOISING, embed_dims=32, **given))
+
+
+def test_hybrid_beside_denoising_warns():
+    with pytest.warns(UserWarning, match="48.7 to 46.5"):
+        MODELS.build(dict(DENOISING, queries=HYBRID, embed_dims=32))
