@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import mmdet
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
@@ -24,11 +26,12 @@ class Case:
     """A model of ours and what it is measured against.
 
     ``mmdet``: mmdet's own config of the same model, or None where mmdet has none; then the model is
-    measured beside ours of ``BESIDE``.
+    measured beside ours of ``BESIDE``. ``options``: changes of our config.
     """
 
     ours: str
     mmdet: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 # Where mmdet has no such model it is measured beside this one of ours.
@@ -51,6 +54,12 @@ CASES = {
         "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
         "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
     ),
+    "dino": Case(
+        "dino/dino-4scale_r50_8xb2-12e_coco.py",
+        "dino/dino-4scale_r50_8xb2-12e_coco.py",
+        # as mmdet has it from 3.4 on
+        {} if mmdet.__version__ < "3.4" else {"model.transformer.decoder.reference_feats": 256},
+    ),
     "smca-detr": Case("smca_detr/smca-detr_r50_8xb2-50e_coco.py"),
     "sam-detr": Case("sam_detr/sam-detr_r50_4xb4-50e_coco.py"),
     "sam-detr-smca": Case("sam_detr/sam-detr-smca_r50_4xb4-50e_coco.py"),
@@ -70,6 +79,7 @@ def load_config(name: str, whose: str) -> Config:
     case = CASES[name]
     if whose == "ours":
         config = Config.fromfile(CONFIGS / case.ours)
+        config.merge_from_dict(case.options)
     else:
         assert case.mmdet is not None
         config = Config.fromfile(str(files("mmdet") / ".mim" / "configs" / case.mmdet))

@@ -91,7 +91,8 @@ def criterion(side: Side, batch: Batch, cls_scores: Tensor, boxes: Tensor) -> Ca
             losses = {name: values[-1] for name, values in per_layer.items()}
         else:
             extra = (None, None) if hasattr(head, "as_two_stage") else ()
-            losses = head.loss_by_feat(cls_scores, boxes, *extra, objects, metas)
+            more = dict(dn_meta=None) if type(head).__name__ == "DINOHead" else {}
+            losses = head.loss_by_feat(cls_scores, boxes, *extra, objects, metas, **more)
             total = sum(losses.values())
         torch.autograd.grad(total, (cls_scores, boxes))
         return losses

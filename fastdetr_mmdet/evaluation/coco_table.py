@@ -53,6 +53,41 @@ def coco_table(
         classes: Names of the classes, by label.
         image_ids: Count the objects of these images only; None: of all.
     """
+    objects = _count_objects(images, classes)
+    evaluation = run_coco(metric, images, classes, image_ids)
+    if evaluation is None:
+        nothing = {name: 0.0 if sum(objects.values()) else None for name in COLUMNS}
+        per_class = {name: {c: 0.0 if objects[name] else None for c in COLUMNS} for name in classes}
+        return CocoTable(nothing, per_class, objects)
+    overall = _figures(evaluation)
+    precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
+    by_id = {}
+    for place, identity in enumerate(evaluation.params.catIds):  # which it has sorted
+        evaluation.eval["precision"] = precision[:, :, [place]]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.summarize()
+        by_id[identity] = _figures(evaluation)
+    ids = metric._coco_api.get_cat_ids(cat_names=list(classes))
+    per_class = {name: by_id[identity] for name, identity in zip(classes, ids, strict=True)}
+    return CocoTable(overall, per_class, objects)
+
+
+def run_coco(
+    metric: Any,
+    images: Sequence[ImageResult],
+    classes: Sequence[str],
+    image_ids: Sequence[Any] | None = None,
+    class_agnostic: bool = False,
+) -> COCOeval | None:
+    """Let pycocotools evaluate as the metric does, up to its summary.
+
+    Args:
+        metric, images, classes, image_ids: As for ``coco_table``.
+        class_agnostic: Whether a detection of one class may find an object of another.
+
+    Returns:
+        None if there is no detection.
+    """
     coco = metric._coco_api
     ids = coco.get_cat_ids(cat_names=list(classes))  # by label, in the order of the file
     detections = [
@@ -63,29 +98,19 @@ def coco_table(
             image.boxes.tolist(), image.labels.tolist(), image.scores.tolist(), strict=True
         )
     ]  # fmt: skip
-    objects = _count_objects(images, classes)
     if not detections:
-        nothing = {name: 0.0 if sum(objects.values()) else None for name in COLUMNS}
-        per_class = {name: {c: 0.0 if objects[name] else None for c in COLUMNS} for name in classes}
-        return CocoTable(nothing, per_class, objects)
+        return None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(coco, coco.loadRes(detections), "bbox")
         evaluation.params.catIds = ids
+        evaluation.params.useCats = int(not class_agnostic)
         evaluation.params.imgIds = coco.get_img_ids() if image_ids is None else list(image_ids)
         evaluation.params.maxDets = list(metric.proposal_nums)
         evaluation.params.iouThrs = metric.iou_thrs
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-        overall = _figures(evaluation)
-        precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
-        by_id = {}
-        for place, identity in enumerate(evaluation.params.catIds):  # which it has sorted
-            evaluation.eval["precision"] = precision[:, :, [place]]
-            evaluation.summarize()
-            by_id[identity] = _figures(evaluation)
-    per_class = {name: by_id[identity] for name, identity in zip(classes, ids, strict=True)}
-    return CocoTable(overall, per_class, objects)
+    return evaluation
 
 
 def _figures(evaluation: COCOeval) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from torch import nn
 
 from ..checkpoints.files import read_content
@@ -62,6 +63,66 @@ class Evaluation:
     model: nn.Module | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images, ground truth and evaluator of a config's validation or test loop.
+
+    Args:
+        loader: Batches, made in this process.
+        evaluator: The config's own.
+        infos: What the data set says of each image, by its id, in order.
+        partial: Whether the evaluator's annotation file has more images.
+    """
+
+    loader: Any
+    evaluator: Evaluator
+    infos: dict[Any, dict]
+    partial: bool
+
+    @property
+    def dataset(self) -> Any:
+        """Of the loader."""
+        return self.loader.dataset
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(map(str, self.dataset.metainfo.get("classes") or ()))
+
+
+def open_set(config: Config, splits: Sequence[str], progress: Progress) -> EvaluationSet:
+    """The first of these splits that a config has.
+
+    Args:
+        config: Of mmdet.
+        splits: "val", "test".
+        progress: Called with a text on what the evaluator leaves out.
+
+    Raises:
+        UserError: if there is none with an evaluator, the evaluator's annotation file is not about
+            its images, or an image lies outside of the data set's folder or is missing.
+    """
+    init_default_scope(config.get("default_scope", "mmdet"))
+    split = next((s for s in splits if config.get(f"{s}_dataloader")), None)
+    if split is None or not config.get(f"{split}_evaluator"):
+        raise UserError("The config has no validation set with an evaluator.")
+    with redirect_stdout(io.StringIO()):  # pycocotools prints
+        loader = _build_loader(config[f"{split}_dataloader"])
+        evaluator = Evaluator(config[f"{split}_evaluator"])
+    dataset = loader.dataset
+    use_first_metainfo(dataset)
+    try:
+        partial = check_evaluator(evaluator, config[f"{split}_evaluator"], dataset, split)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for warning in partial:
+        progress(warning)
+    infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
+    _check_image_paths(dataset, [info["img_path"] for info in infos.values()])
+    evaluator.dataset_meta = dataset.metainfo
+    return EvaluationSet(loader, evaluator, infos, bool(partial))
+
+
 def evaluate(
     config: Config,
     checkpoint: Path,
@@ -83,36 +144,20 @@ def evaluate(
         UserError: if there is no validation set, an image lies outside of the data set's folder or
             is missing, or the checkpoint is damaged or does not fit the config.
     """
-    init_default_scope(config.get("default_scope", "mmdet"))
-    split = next((s for s in ("val", "test") if config.get(f"{s}_dataloader")), None)
-    if split is None or not config.get(f"{split}_evaluator"):
-        raise UserError("The config has no validation set with an evaluator.")
-    with redirect_stdout(io.StringIO()):  # pycocotools prints
-        loader = _build_loader(config[f"{split}_dataloader"])
-        evaluator = Evaluator(config[f"{split}_evaluator"])
-    dataset = loader.dataset
-    use_first_metainfo(dataset)
-    try:
-        partial = check_evaluator(evaluator, config[f"{split}_evaluator"], dataset, split)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    for warning in partial:
-        progress(warning)
+    data = open_set(config, ("val", "test"), progress)
+    evaluator, infos = data.evaluator, data.infos
     model: Any = _load_model(config, checkpoint, device)
-    model.dataset_meta = dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
-    infos = {info["img_id"]: info for info in map(dataset.get_data_info, range(len(dataset)))}
-    _check_image_paths(dataset, [info["img_path"] for info in infos.values()])
-    evaluator.dataset_meta = dataset.metainfo
+    model.dataset_meta = data.dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
     coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)
 
     images: list[ImageResult] = []
     told = time.monotonic()
-    wanted = min(max_images or len(dataset), len(dataset))
-    for batch in loader:
+    wanted = min(max_images or len(infos), len(infos))
+    for batch in data.loader:
         with torch.no_grad():
             samples = model.test_step(batch)
         samples = samples[: wanted - len(images)]
-        images += [_result(sample, infos[sample.img_id]) for sample in samples]
+        images += [image_result(s.pred_instances, infos[s.img_id]) for s in samples]
         if coco is None:
             evaluator.process(data_samples=samples, data_batch=batch)
         if len(images) == wanted or time.monotonic() - told > _EVERY:
@@ -120,21 +165,20 @@ def evaluate(
             progress(f"{len(images)} of {wanted} images")
         if len(images) == wanted:
             break
-    classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
-    whole = wanted == len(dataset) and not partial
+    whole = wanted == len(infos) and not data.partial
     chosen = None if whole else [image.image_id for image in images]
     metrics, table = {}, None
     if coco is None:
         metrics = _run_evaluator(evaluator, chosen, len(images))
         coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)  # without ann_file
     if coco is not None:
-        metrics, table = {}, coco_table(coco, images, classes, chosen)
+        metrics, table = {}, coco_table(coco, images, data.classes, chosen)
     return Evaluation(
         checkpoint=checkpoint,
-        dataset=str(getattr(dataset, "ann_file", type(dataset).__name__)),
-        classes=classes,
+        dataset=str(getattr(data.dataset, "ann_file", type(data.dataset).__name__)),
+        classes=data.classes,
         images=images,
-        of_images=len(dataset),
+        of_images=len(infos),
         metrics=metrics,
         table=table,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -169,8 +213,9 @@ def _build_loader(settings: dict) -> Any:
     return Runner.build_dataloader(loader, seed=0)
 
 
-def _result(sample: Any, info: dict) -> ImageResult:
-    found = sample.pred_instances.cpu()
+def image_result(found: InstanceData, info: dict) -> ImageResult:
+    """Detections beside what the data set says of their image."""
+    found = found.cpu()
     order = torch.argsort(found.scores, descending=True, stable=True)
     objects = info.get("instances", ())
     return ImageResult(

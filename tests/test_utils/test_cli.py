@@ -14,6 +14,7 @@ COMMANDS = (
     "datasets.check",
     "datasets.shapes",
     "demo",
+    "evaluation",
     "export",
     "parts",
     "report",

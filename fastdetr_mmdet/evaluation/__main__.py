@@ -1,0 +1,75 @@
+"""Command line: ``python -m fastdetr_mmdet.evaluation CONFIG CHECKPOINT``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..utils.cli import CfgOptions, check_destination, command, refuse_to_overwrite
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; see ``--help``."""
+    given = _parser().parse_args(arguments)
+    if given.json:
+        check_destination(given.json)
+        refuse_to_overwrite([given.json], [given.config, given.checkpoint])
+
+    import torch
+
+    from ..checkpoints.loading import load_detector
+    from ..utils.files import write_atomically
+    from .evaluate import open_set
+    from .stages import NMS_IOU, measure_stages
+
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
+        model = load_detector(given.config, given.checkpoint, device, given.cfg_options)
+        data = open_set(model.cfg, ("test", "val"), progress)
+        rows, notes = measure_stages(model, data, progress)
+    print(f"{len(data.infos)} images, NMS at IoU {NMS_IOU}")
+    print("\n".join([*_table(rows), *notes]))
+    if given.json:
+        found = dict(config=given.config, checkpoint=given.checkpoint, images=len(data.infos))
+        content = found | dict(nms_iou=NMS_IOU, stages=rows, notes=notes)
+        write_atomically(given.json, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _table(rows: Sequence[dict]) -> list[str]:
+    names = ("AP", "AP50", "AR100")
+    lines = [f"{'stage':<38}{''.join(f'{name:>8}' for name in names)}   with NMS: the same"]
+    for row in rows:
+        stage = row["stage"] + (" (no classes)" if row["class_agnostic"] else "")
+        plain, kept = ("".join(f"{of[name]:8.4f}" for name in names) for of in (row, row["nms"]))
+        lines.append(f"{stage:<38}{plain}   {kept}")
+    return lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastdetr_mmdet.evaluation",
+        description="Show where a detector loses AP: COCO's figures of its proposals, of the "
+        "queries chosen from them and of every decoder layer, each with and without NMS, and with "
+        "the true boxes as references, on the config's test set. docs/convergence.md explains it.",
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="the detector's config")
+    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
+        help="changes of the config, as for `mim test`")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

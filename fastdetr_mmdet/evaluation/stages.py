@@ -1,0 +1,207 @@
+"""Where a detector loses AP: the same figures of its proposals and of every decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mmcv.ops import batched_nms
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..models import DenoisingQueries, FastDETR, TwoStageQueries
+from ..structures import DecoderOutput, Queries
+from ..structures.boxes import inverse_sigmoid, xyxy_to_cxcywh
+from ..utils.cli import UserError
+from .coco_table import evaluates_coco_boxes, run_coco
+from .evaluate import EvaluationSet, Progress, image_result
+from .results import ImageResult
+
+NMS_IOU = 0.7
+CANDIDATES = 1000  # detections of an image that NMS chooses from
+FIGURES = ("AP", "AP50", "AR100")
+PROPOSALS, SELECTED = "all proposals", "selected proposals"
+TRUE_BOXES = "last layer, true boxes as references"
+
+
+def measure_stages(
+    model: Any, data: EvaluationSet, progress: Progress = lambda text: None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """COCO figures of every stage of a detector on one set.
+
+    Args:
+        model: A ``FastDETR``.
+        data: With a ``CocoMetric`` that has an annotation file; its thresholds and limits are used.
+        progress: Called with a text on how far it is.
+
+    Returns:
+        A row per stage, in order: ``stage``, ``class_agnostic``, ``FIGURES`` in [0, 1], and under
+        ``nms`` the same figures after NMS within each class; and notes on rows that are left out.
+
+    Raises:
+        UserError: if the detector is another one, or the evaluator has no such metric.
+    """
+    if not isinstance(model, FastDETR):
+        raise UserError(f"The config's model is {type(model).__name__}; stages are a FastDETR's.")
+    metric = next(filter(evaluates_coco_boxes, data.evaluator.metrics), None)
+    if metric is None:
+        kinds = ", ".join(type(metric).__name__ for metric in data.evaluator.metrics)
+        raise UserError(
+            f"The config's evaluator is {kinds}; give a CocoMetric with ann_file and metric='bbox'."
+        )
+    watch = _Watch(model, data)
+    with watch.watching(), torch.no_grad():
+        for batch in data.loader:
+            model.test_step(batch)
+            progress(f"{watch.images} of {len(data.infos)} images")
+    ids = list(data.infos) if data.partial else None
+
+    def figures(images: Sequence[ImageResult], agnostic: bool) -> dict[str, float]:
+        evaluation = run_coco(metric, images, data.classes, ids, agnostic)
+        if evaluation is None:
+            return dict.fromkeys(FIGURES, 0.0)
+        recall = evaluation.eval["recall"][..., 0, evaluation.params.maxDets.index(100)]
+        return dict(zip(FIGURES, [*evaluation.stats[:2], recall[recall > -1].mean()], strict=True))
+
+    rows = []
+    for stage, (plain, kept) in watch.found.items():
+        agnostic = stage in (PROPOSALS, SELECTED) and not watch.class_aware
+        row = dict(stage=stage, class_agnostic=agnostic, **figures(plain, agnostic))
+        rows.append(row | dict(nms=figures(kept, agnostic)))
+        progress(f"{stage}: AP {row['AP']:.4f}")
+    return rows, watch.notes()
+
+
+class _Watch:
+    """Collects the detections of every stage while a model predicts.
+
+    Args:
+        model: Its head and its query initialiser are listened to.
+        data: Whose images it predicts on.
+    """
+
+    def __init__(self, model: Any, data: EvaluationSet) -> None:
+        self.head, self.transformer, self.infos = model.bbox_head, model.transformer, data.infos
+        self.images = 0
+        self.found: dict[str, tuple[list[ImageResult], list[ImageResult]]] = {}
+        queries = self.transformer.queries
+        self.proposing = queries.queries if isinstance(queries, DenoisingQueries) else queries
+        self.class_aware = self.head.class_aware_proposals
+        self.seen: tuple[tuple, Queries] | None = None  # of the query initialiser
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While it predicts, collect."""
+
+        def look(module: Any, arguments: tuple, made: tuple) -> None:
+            self.seen = arguments, made[0]
+
+        hook = self.transformer.queries.register_forward_hook(look)
+        self.head.predict = self.collect  # before the class's own
+        try:
+            yield
+        finally:
+            hook.remove()
+            del self.head.predict
+
+    def collect(self, output: DecoderOutput, samples: Sequence, rescale: bool = True) -> list:
+        """Detections of all stages; returns the last layer's, as the head would."""
+        self.images += len(samples)
+        stages = dict(self.proposals())
+        layers = zip(*self.head(output), strict=True)
+        stages |= {f"layer {number}": layer for number, layer in enumerate(layers, 1)}
+        if (with_truth := self.with_true_boxes(samples)) is not None:
+            stages[TRUE_BOXES] = with_truth
+        metas = [sample.metainfo for sample in samples]
+        last: list[InstanceData] = []
+        for stage, (scores, boxes) in stages.items():
+            detections = self.detect(scores, boxes, metas)
+            last = last if stage == TRUE_BOXES else detections
+            candidates = self.detect(scores, boxes, metas, CANDIDATES)
+            plain, kept = self.found.setdefault(stage, ([], []))
+            for sample, own, more in zip(samples, detections, candidates, strict=True):
+                info = self.infos[sample.img_id]
+                plain.append(image_result(own, info))
+                kept.append(image_result(self.without_duplicates(more), info))
+        return last
+
+    def proposals(self) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+        """Logits and boxes of the encoder's proposals, of all tokens and of those selected."""
+        queries: Any = self.proposing
+        if not isinstance(queries, TwoStageQueries):
+            return
+        assert self.seen is not None
+        supervised = queries.supervise
+        for stage, queries.supervise in ((PROPOSALS, "all"), (SELECTED, "selected")):
+            found = queries(*self.seen[0])[1]
+            scores = found.cls_scores if self.class_aware else found.cls_scores[..., :1]
+            yield stage, (scores, found.boxes)
+        queries.supervise = supervised
+
+    def with_true_boxes(self, samples: Sequence) -> tuple[Tensor, Tensor] | None:
+        """The last layer's logits and boxes where each object has a query at its box."""
+        assert self.seen is not None
+        (memory, *_), queries = self.seen
+        if queries.reference is None:
+            return None
+        moved = self.move(queries, [self.true_boxes(sample) for sample in samples])
+        decoded = self.transformer.decoder(moved, memory, self.head.box_branches)
+        return self.head.last_layer(decoded)
+
+    def true_boxes(self, sample: Any) -> Tensor:
+        """Objects of an image that are no crowd, normalised (cx, cy, w, h)."""
+        info = self.infos[sample.img_id]
+        objects = [o["bbox"] for o in info["instances"] if not o.get("ignore_flag", 0)]
+        size = torch.tensor([*sample.img_shape[1::-1]] * 2)
+        factor = torch.tensor([*sample.get("scale_factor", (1.0, 1.0))] * 2)
+        return xyxy_to_cxcywh(torch.tensor(objects).reshape(-1, 4) * factor / size)
+
+    def move(self, queries: Queries, objects: Sequence[Tensor]) -> Queries:
+        """Queries of which those nearest to the objects are exactly there; contents stay."""
+        assert queries.reference is not None and queries.reference_logits is not None
+        logits = queries.reference_logits.clone()
+        size = logits.shape[-1]
+        for image, boxes in enumerate(objects):
+            wanted = boxes[:, :size].to(logits)
+            distance = torch.cdist(queries.reference[image], wanted, p=1).cpu().numpy()
+            index, which = linear_sum_assignment(distance)
+            logits[image, index] = inverse_sigmoid(wanted[which])
+        if queries.pos is not None:
+            with suppress(NotImplementedError):  # where it is learned, not made of the reference
+                queries = replace(queries, pos=self.proposing.position(logits))
+        return queries.with_reference(logits)
+
+    def detect(
+        self, scores: Tensor, boxes: Tensor, metas: Sequence[dict], limit: int | None = None
+    ) -> list[InstanceData]:
+        """The head's detections from logits and boxes; ``limit``: another number per image."""
+        settings = self.head.test_cfg
+        if limit is not None:
+            self.head.test_cfg = dict(settings, max_per_img=limit)
+        found = self.head.predict_by_feat(scores, boxes, metas, rescale=True)
+        self.head.test_cfg = settings
+        return found
+
+    def without_duplicates(self, found: InstanceData) -> InstanceData:
+        """What NMS within each class leaves, as many as the head returns."""
+        kept = batched_nms(
+            found.bboxes, found.scores, found.labels, dict(type="nms", iou_threshold=NMS_IOU)
+        )[1]
+        return found[kept[: self.head.test_cfg.get("max_per_img", 100)]]
+
+    def notes(self) -> list[str]:
+        """What is not as one might expect."""
+        notes = []
+        if PROPOSALS not in self.found:
+            notes.append(f"{type(self.proposing).__name__} makes no proposals: no rows of them.")
+        elif not self.class_aware:
+            notes.append("Proposals know no classes: theirs are class-agnostic figures.")
+        if TRUE_BOXES not in self.found:
+            notes.append(
+                "The queries have no reference before the decoder: no row with true boxes."
+            )
+        return notes

@@ -1,0 +1,159 @@
+"""AP of every stage, where it is known."""
+
+import json
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from support.models import randomise
+
+from fastdetr_mmdet.evaluation.__main__ import main
+from fastdetr_mmdet.evaluation.evaluate import open_set
+from fastdetr_mmdet.evaluation.stages import PROPOSALS, SELECTED, TRUE_BOXES, measure_stages
+from fastdetr_mmdet.models import TwoStageQueries
+from fastdetr_mmdet.structures import Proposals
+from fastdetr_mmdet.structures.boxes import inverse_sigmoid, xyxy_to_cxcywh
+from fastdetr_mmdet.utils.cli import UserError
+
+QUERIES = "model.transformer.queries"
+
+
+@pytest.fixture
+def opened(tiny_config_file, shapes):
+    """Makes a model of the tiny config with changes, and its test set."""
+
+    def make(**changes):
+        config = Config.fromfile(tiny_config_file)
+        config.merge_from_dict({"data_root": f"{shapes}/", "model.backbone.init_cfg": None})
+        config.merge_from_dict({key.replace("__", "."): value for key, value in changes.items()})
+        torch.manual_seed(0)
+        model = MODELS.build(config.model).eval()
+        return model, open_set(config, ("test",), print)
+
+    return make
+
+
+class Truth(TwoStageQueries):
+    """Its proposals are the objects, each twice; the second ones a little lower."""
+
+    samples = infos = None
+
+    def forward(self, memory, proposal_branches=None, targets=None):
+        queries, _ = super().forward(memory, proposal_branches)
+        boxes = torch.full((len(self.samples), 40, 4), 0.01)
+        scores = torch.full((len(self.samples), 40, 6), -20.0)
+        for image, sample in enumerate(self.samples):
+            info = self.infos[sample.img_id]
+            objects = info["instances"]
+            corners = torch.tensor([o["bbox"] for o in objects]).reshape(-1, 4)
+            size = torch.tensor([info["width"], info["height"]] * 2)
+            own = xyxy_to_cxcywh(corners / size).repeat_interleave(2, dim=0)
+            boxes[image, : len(own)] = own
+            for number, one in enumerate(objects):
+                label = one["bbox_label"] if self.class_aware else 0
+                # of the first object: above all others, so that it costs precision
+                scores[image, 2 * number : 2 * number + 2, label] = 5.0 - number
+        logits = queries.reference_logits.clone()
+        logits[:] = inverse_sigmoid(boxes[:, : 2 * logits.shape[1] : 2])
+        return queries.with_reference(logits), Proposals(scores, boxes)
+
+
+def truth(model, data):
+    queries = model.transformer.queries
+    queries.__class__ = Truth
+    queries.infos, predict = data.infos, model.predict
+
+    def predict_knowing(inputs, samples, rescale=True):
+        queries.samples = samples
+        return predict(inputs, samples, rescale)
+
+    model.predict = predict_knowing
+    return model
+
+
+@pytest.mark.parametrize("class_aware", [True, False])
+def test_known_answers(opened, class_aware):
+    model, data = opened(**{f"{QUERIES.replace('.', '__')}__class_aware": class_aware})
+    rows, notes = measure_stages(truth(model, data), data)
+    by_stage = {row.pop("stage"): row for row in rows}
+    assert list(by_stage) == [PROPOSALS, SELECTED, "layer 1", "layer 2", TRUE_BOXES]
+    proposals = by_stage[PROPOSALS]
+    assert proposals["class_agnostic"] is not class_aware
+    assert bool(notes) is not class_aware
+    assert proposals["AR100"] == proposals["nms"]["AR100"] == 1
+    assert 0.2 < proposals["AP"] < 0.9  # duplicates
+    assert proposals["nms"]["AP"] == pytest.approx(1)
+    # box branches start at zero: the layers' boxes are the references, 60 pairs are all there are
+    for stage in ("layer 1", "layer 2", TRUE_BOXES):
+        assert by_stage[stage]["AR100"] == pytest.approx(1) and by_stage[stage]["AP"] < 0.9
+
+
+@pytest.mark.parametrize("queries", ["two-stage", "boxes", "points", "none"])
+def test_last_layer_is_what_the_evaluator_says(opened, queries):
+    changes = {
+        "two-stage": {},
+        "boxes": {QUERIES: dict(_delete_=True, type="LearnedBoxQueries")},
+        "points": {QUERIES: dict(_delete_=True, type="LearnedQueries", reference="mlp")},
+        "none": {
+            QUERIES: dict(_delete_=True, type="LearnedQueries"),
+            "model.transformer.decoder.refine": False,
+            "model.transformer.decoder.cross_attn": dict(
+                _delete_=True, type="MultiheadCrossAttention"
+            ),
+        },
+    }[queries]
+    model, data = opened(**changes)
+    if queries == "two-stage":
+        truth(model, data)
+    else:
+        randomise(model)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    rows, notes = measure_stages(model, data)
+    stages = [row["stage"] for row in rows]
+    assert (PROPOSALS in stages) == (queries == "two-stage")
+    assert (TRUE_BOXES in stages) == (queries != "none")
+    assert len(notes) == {"two-stage": 0, "none": 2}.get(queries, 1)
+    for batch in data.loader:
+        with torch.no_grad():
+            data.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+    expected = data.evaluator.evaluate(len(data.infos))
+    last = rows[stages.index("layer 2")]
+    for name, theirs in (("AP", "mAP"), ("AP50", "mAP_50")):
+        assert round(last[name], 3) == expected[f"coco/bbox_{theirs}"]
+    assert queries != "two-stage" or last["AP"] > 0.01
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_selection_is_what_is_measured(opened):
+    """The proposals of the queries, not of all tokens."""
+    model, data = opened(**{"model.num_queries": 1})
+    with torch.no_grad():
+        rows, _ = measure_stages(randomise(model), data)
+    by_stage = {row["stage"]: row for row in rows}
+    assert by_stage[SELECTED]["AR100"] < by_stage[PROPOSALS]["AR100"]
+
+
+def test_command(tiny_run, tmp_path, capsys):
+    out = tmp_path / "stages.json"
+    given = [str(tiny_run.config), str(tiny_run.checkpoint)]
+    options = ["--cfg-options", f"data_root={tiny_run.data_root}/"]
+    assert main([*given, "--json", str(out), *options]) == 0
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert [row["stage"] for row in found["stages"]] == [
+        *(PROPOSALS, SELECTED),
+        *("layer 1", "layer 2", TRUE_BOXES),
+    ]
+    for row in found["stages"]:
+        assert f"{row['AP']:.4f}" in next(x for x in printed.splitlines() if row["stage"] in x)
+    assert found["images"] == 8 and found["nms_iou"] == 0.7
+    voc = "test_evaluator.type=VOCMetric"
+    assert main([given[0], str(tmp_path / "gone.pth"), *options]) == 2
+    assert main([*given, *options, voc, "test_evaluator._delete_=True"]) == 1
+    assert "VOCMetric" in capsys.readouterr().err
+
+
+def test_other_detectors(opened):
+    _, data = opened()
+    with pytest.raises(UserError, match="Linear"):
+        measure_stages(torch.nn.Linear(1, 1), data)
