@@ -13,7 +13,8 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..models import DenoisingQueries, FastDETR, TwoStageQueries
+from ..models import FastDETR, TwoStageQueries
+from ..models.parts import QueryInitialiser
 from ..structures import DecoderOutput, Queries
 from ..structures.boxes import inverse_sigmoid, xyxy_to_cxcywh
 from ..utils.cli import UserError
@@ -88,8 +89,9 @@ class _Watch:
         self.head, self.transformer, self.infos = model.bbox_head, model.transformer, data.infos
         self.images = 0
         self.found: dict[str, tuple[list[ImageResult], list[ImageResult]]] = {}
-        queries = self.transformer.queries
-        self.proposing = queries.queries if isinstance(queries, DenoisingQueries) else queries
+        self.proposing = self.transformer.queries  # or what is in it, where it adds to others
+        while isinstance(inner := getattr(self.proposing, "queries", None), QueryInitialiser):
+            self.proposing = inner
         self.class_aware = self.head.class_aware_proposals
         self.seen: tuple[tuple, Queries] | None = None  # of the query initialiser
 

@@ -43,6 +43,8 @@ def shrink(config: str) -> nn.Module:
             part.dropout = 0.0
         if part is not None and "num_layers" in part and "level_schedule" not in part:
             part.num_layers = 2
+    if cfg.transformer.queries.type == "DenoisingQueries":
+        cfg.transformer.queries.update(num_groups=2, label_noise=0.0, box_noise=0.0)
     torch.manual_seed(0)
     return randomise(MODELS.build(cfg), scale=0.02).train()
 
