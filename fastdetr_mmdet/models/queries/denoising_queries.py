@@ -47,6 +47,7 @@ class DenoisingQueries(AddedQueries):
         contrastive: Whether groups have queries that count as background (DINO), or not (DN-DETR).
         label_noise: Probability with which a class is replaced by a random one, in [0, 1].
         box_noise: Scale of the noise of boxes, at least 0.
+        **unknown: Refused; the error says what the options of mmdet's ``dn_cfg`` are called here.
 
     Raises:
         ValueError: if an argument is out of range, or ``queries`` makes no reference boxes; as
