@@ -18,9 +18,9 @@ LEVELS = {1: (8,), 3: (8, 16, 32)}  # strides
 LAYER = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
 SIZES = ((64, 64), (32, 64))
 
-ENCODERS = ("dense", "deformable", "smca", "smca_conv", "none")
+ENCODERS = ("dense", "deformable", "smca", "smca_conv", "hybrid", "none")
 ATTENTIONS = ("plain", "conditional", "smca", "deformable", "sam")
-QUERIES = ("learned", "learned_boxes", "two_stage")
+QUERIES = ("learned", "learned_boxes", "two_stage", "denoising")
 SWITCH = (False, True)
 
 # The only combinations that do not work: (aligner, prior, attention, queries) -> the sentence.
@@ -62,6 +62,7 @@ def encoder_config(kind, num_levels):
             dropout=0.0,
             ignore_padding=True,
         ),
+        "hybrid": dict(type="HybridEncoder", num_levels=num_levels, depth=1, **LAYER),
         "none": None,
     }[kind]
 
@@ -78,7 +79,10 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
         "learned": dict(type="LearnedQueries", reference="mlp"),
         "learned_boxes": dict(type="LearnedBoxQueries"),
         "two_stage": dict(type="TwoStageQueries", ignore_padding=True),
+        "denoising": dict(type="DenoisingQueries", queries=dict(type="LearnedBoxQueries")),
     }[queries]
+    # where boxes differ from layer to layer and from image to image
+    relation = dict(type="RelationSelfAttention") if refine and queries == "two_stage" else None
     strides = LEVELS[num_levels]
     return dict(
         type="FastDETR",
@@ -102,6 +106,7 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
                 type="ConditionalDecoder" if attention == "conditional" else "DetrDecoder",
                 num_layers=2,
                 **LAYER,
+                self_attn=relation,
                 cross_attn=cross_attn,
                 aligner=dict(type="SAMSemanticAligner", ignore_padding=True) if aligner else None,
                 spatial_prior=dict(type="GaussianPrior", num_levels=num_levels) if prior else None,
@@ -196,4 +201,4 @@ def test_the_whole_product(encoder, attention, num_levels):
         check_builds_or_refuses((encoder, attention, num_levels, *rest))
         for rest in itertools.product(*AXES[3:])
     )
-    assert sum(outcome.values()) == 48
+    assert sum(outcome.values()) == 64

@@ -86,6 +86,8 @@ CASES = [
     Case("DeformableDetrEncoder", dict(DENSE, num_levels=1, memory_fusion=True)),
     Case("SMCAEncoder", dict(feedforward_channels=48), 3),
     Case("SMCAConvEncoder", dict(DENSE, num_levels=3, reduce_first=True) | IGNORE, 3, heads=False),
+    Case("HybridEncoder", dict(feedforward_channels=48, num_levels=3), 3),
+    Case("HybridEncoder", dict(feedforward_channels=48, num_levels=1)),
     Case("MultiheadSelfAttention", {}),
     Case("ConditionalSelfAttention", {}),
     Case("RelationSelfAttention", dict(layer_index=1)),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import compare, growth, launches, table, work
+from benchmarks import compare, growth, launches, parts, table, work
 from benchmarks.batches import make_batch
 from benchmarks.cases import CASES, Side, build_pair
 from benchmarks.clocks import Timing, alternate
@@ -135,6 +135,18 @@ def test_growth_lets_go_of_what_it_counted(pair):
     before = in_graphs()
     growth.kept(Side(pair[0].model, pair[0].config), make_batch(1, (64, 64)))
     assert in_graphs() == before
+
+
+def test_parts_are_measured(capsys):
+    """A relation costs more than none, memory fusion more than none."""
+    parts.main(["--queries", "60", "--image-size", "64", "96", "--rounds", "1"])
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    flops, *_, kept = zip(
+        *([float(x) for x in line.split("|")[2:-1]] for line in lines), strict=True
+    )
+    assert len(lines) == len(parts.ATTENTIONS) + len(parts.ENCODERS)
+    assert flops[0] < flops[1] and flops[2] < flops[3] and kept[2] < kept[3]
+    assert flops[4] > flops[5] > flops[6]
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ class RelationSelfAttention(MultiheadSelfAttention):
     Differences from the official code: each layer has a projection of its own; the layer before
     counts with its reference, which is its box unless the decoder has ``refine_normed=False``.
 
+    Costs grow with the square of the queries. By ``python -m benchmarks.parts``, of an image with
+    300 queries training keeps 17 MiB more per layer than plain self-attention and takes 2.8 times
+    its processor time; with 900, 149 MiB more and 3.5 times.
+
     Args:
         embed_dims: Width.
         **context: As for ``LayerPart``.
