@@ -27,6 +27,7 @@ from .parts import (
     SelfAttention,
     SpatialPrior,
 )
+from .proposal_losses import DenseProposalLoss
 from .queries import (
     DenoisingQueries,
     GroupQueries,
@@ -50,6 +51,7 @@ __all__ = [
     "DeformableDetrEncoder",
     "DeformableDetrTransformer",
     "DenoisingQueries",
+    "DenseProposalLoss",
     "DetrDecoder",
     "DetrEncoder",
     "DetrTransformer",

@@ -26,6 +26,8 @@ class Field(Enum):
     PROPOSALS = "encoder proposals"
     CLASSES = "classes of encoder proposals"
     MASK = "the mask of groups of queries"  # Queries.attend_mask
+    DENSE = "encoder proposals of all tokens"
+    LOGITS = "class logits that a layer's classes are added to"
 
 
 class Part(nn.Module):

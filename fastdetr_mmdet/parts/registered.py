@@ -37,6 +37,7 @@ SLOTS = {
     "cross_attention": "model.transformer.decoder.cross_attn",
     "heads": "model.bbox_head",
     "losses": "model.bbox_head.loss_cls",
+    "proposal_losses": "model.bbox_head.proposal_loss",
     "matchers": "model.train_cfg.assigner",
     "match_costs": "model.train_cfg.assigner.match_costs",
     "hooks": "default_hooks or custom_hooks",

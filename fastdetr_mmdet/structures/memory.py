@@ -180,6 +180,14 @@ class Memory:
             centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))
         return torch.cat(centres, dim=1)
 
+    def cells(self) -> Tensor:
+        """Centre and size of every cell, (bs, num_tokens, 4) (x, y, w, h), as in ``grid``."""
+        sizes = []
+        for level, (h, w) in enumerate(self.spatial_shapes):
+            valid = self.valid_ratios[:, level] * self.valid_ratios.new_tensor([w, h])
+            sizes.append((1 / valid.round()).unsqueeze(1).expand(-1, h * w, -1))
+        return torch.cat([self.grid(), torch.cat(sizes, dim=1)], dim=-1)
+
     def with_tokens(self, tokens: Tensor) -> Memory:
         """The same memory with other tokens."""
         return replace(self, tokens=tokens)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .boxes import at_least_float32
+from .memory import Memory
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Queries:
         attend_mask: (num_queries, num_queries) bool, True where a query (row) may look at another
             (column); or None: everywhere. A self-attention that adds to the scores may hand it on
             as a bias, (bs, num_heads, num_queries, num_queries).
+        class_logits: (bs, n, num_classes), what the classes of the first n queries are added to in
+            every layer, without gradient; or None.
     """
 
     content: Tensor
@@ -118,6 +121,7 @@ class Queries:
     salient: SalientPoints | None = None
     groups: tuple[QueryGroup, ...] = ()
     attend_mask: Tensor | None = None
+    class_logits: Tensor | None = None
 
     @property
     def located(self) -> Tensor:
@@ -165,12 +169,16 @@ class Queries:
         pos, logits = self.pos, self.reference_logits
         if pos is not None and others.pos is not None:
             pos = torch.cat([pos, others.pos], dim=1)
+        classes = self.class_logits
+        if classes is not None and others.class_logits is not None:
+            classes = torch.cat([classes, others.class_logits], dim=1)
         joined = replace(
             self,
             content=torch.cat([self.content, others.content], dim=1),
             pos=pos,
             groups=groups,
             attend_mask=mask,
+            class_logits=classes,
         )
         if logits is None or others.reference_logits is None:
             return joined
@@ -186,18 +194,27 @@ class Proposals:
         boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is no valid
             proposal.
         groups: as of ``Queries``, where query initialisers choose among proposals of their own.
+        priors: (bs, num_tokens, 4), centre and cell (x, y, w, h) of each token, normalised to the
+            un-padded image; None where these are not the proposals of all tokens. As the next two
+            the same for each of several query initialisers.
+        candidates: (bs, num_tokens) bool, False where a token is no valid proposal; as ``priors``.
+        level_sizes: number of tokens of each level.
     """
 
     cls_scores: Tensor
     boxes: Tensor
     groups: tuple[QueryGroup, ...] = ()
+    priors: Tensor | None = None
+    candidates: Tensor | None = None
+    level_sizes: tuple[int, ...] = ()
 
     def with_group(self, others: Proposals, group: QueryGroup) -> Proposals:
         """These proposals and others behind them; see ``Queries.with_group``."""
-        return Proposals(
-            torch.cat([self.cls_scores, others.cls_scores], dim=1),
-            torch.cat([self.boxes, others.boxes], dim=1),
-            _add_group(self.groups, self.boxes.shape[1], group),
+        return replace(
+            self,
+            cls_scores=torch.cat([self.cls_scores, others.cls_scores], dim=1),
+            boxes=torch.cat([self.boxes, others.boxes], dim=1),
+            groups=_add_group(self.groups, self.boxes.shape[1], group),
         )
 
 
@@ -214,6 +231,8 @@ class DecoderOutput:
             it does not refine.
         proposals: of the encoder, in two-stage models; else None.
         groups: of the queries.
+        class_logits: as of ``Queries``.
+        memory: what queries and decoder were given; or None.
     """
 
     hidden_states: Tensor
@@ -221,3 +240,5 @@ class DecoderOutput:
     box_logits: tuple[Tensor, ...] = ()
     proposals: Proposals | None = None
     groups: tuple[QueryGroup, ...] = ()
+    class_logits: Tensor | None = None
+    memory: Memory | None = None

@@ -26,6 +26,9 @@ STRIDES = {1: (8,), 3: (8, 16, 32)}
 SIZES = ((64, 128), (32, 96))  # of the images: whole cells on every level, exact ratios
 DENSE = dict(num_layers=2, feedforward_channels=48)
 IGNORE = dict(ignore_padding=True)
+DENSE_QUERIES = dict(num_queries=NUM_QUERIES, class_aware=True, residual_classes=True) | dict(
+    num_convs=2, box_form="distance", distinct=0.5
+)
 BOXES = dict(type="LearnedBoxQueries", num_queries=NUM_QUERIES)
 
 
@@ -66,9 +69,11 @@ class Case:
         if self.type.endswith("Queries"):
             targets = make_targets((2, 1), NUM_CLASSES)
             made, proposals = part(memory, branches(NUM_CLASSES, 1, 4), targets)
-            made = {key: getattr(made, key) for key in ("content", "pos", "reference_logits")}
-            found = vars(proposals) if proposals else {}
-            return {k: value for k, value in (made | found).items() if torch.is_tensor(value)}
+            names = ("content", "pos", "reference_logits", "class_logits")
+            found = {key: getattr(made, key) for key in names}
+            if proposals:
+                found |= {key: getattr(proposals, key) for key in ("cls_scores", "boxes")}
+            return {key: value for key, value in found.items() if value is not None}
         return dict(content=part(queries, memory))
 
 
@@ -109,6 +114,7 @@ CASES = [
     Case("LearnedBoxQueries", {}, heads=False),
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES) | IGNORE, 3, heads=False),
     Case("TwoStageQueries", dict(num_queries=NUM_QUERIES, content="memory"), heads=False),
+    Case("TwoStageQueries", DENSE_QUERIES | IGNORE, 3, heads=False),
     Case("DenoisingQueries", dict(queries=BOXES, num_classes=NUM_CLASSES), heads=False),
     Case("GroupQueries", dict(queries=BOXES, num_groups=3), heads=False),
     Case("HybridQueries", dict(queries=BOXES, num_extra=7, repeats=2), heads=False),

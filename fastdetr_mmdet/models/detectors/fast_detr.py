@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
@@ -29,6 +29,11 @@ class FastDETR(BaseDetector):
         transformer: ``DetrTransformer`` config.
         bbox_head: ``FastDETRHead`` config.
         neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
+        aux_heads: Configs of mmdet's dense heads, such as ``ATSSHead``, that learn beside the
+            transformer and are not there in prediction (Co-DETR, arXiv 2211.12860, Sec. 3.1); their
+            losses are named ``aux0.loss_cls`` and so on. Of those weights a file may have too many
+            or too few.
+        aux_heads_on: Which maps they read: 'neck', or 'encoder', as Co-DETR's do.
         positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
             of the transformer's width.
         mask_from: Per level, which level's padding mask its own is interpolated from; None, as a
@@ -45,7 +50,8 @@ class FastDETR(BaseDetector):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: if the parts' widths, levels or query numbers disagree.
+        ValueError: if the parts' widths, levels or query numbers disagree, or aux_heads_on is
+            another place.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class FastDETR(BaseDetector):
         transformer: dict,
         bbox_head: dict,
         neck: dict | None = None,
+        aux_heads: Sequence[dict] = (),
+        aux_heads_on: Literal["neck", "encoder"] = "neck",
         positional_encoding: dict | None = None,
         mask_from: Sequence[int | None] | None = None,
         num_queries: int | None = None,
@@ -69,6 +77,8 @@ class FastDETR(BaseDetector):
                 "transformer needs 'queries' and 'decoder', for example "
                 "queries=dict(type='LearnedQueries') and decoder=dict(type='DetrDecoder')."
             )
+        if aux_heads_on not in ("neck", "encoder"):
+            raise ValueError(f"aux_heads_on={aux_heads_on!r} must be 'neck' or 'encoder'.")
         if num_queries is not None:
             transformer["queries"] = _with_num_queries(transformer["queries"], num_queries)
         transformer["queries"] = _with_num_classes(transformer["queries"], bbox_head)
@@ -89,11 +99,21 @@ class FastDETR(BaseDetector):
             num_pred_layer=self.transformer.decoder.num_layers + int(two_stage),
             as_two_stage=two_stage,
             class_aware_proposals=Field.CLASSES in makes,
+            residual_classes=Field.LOGITS in makes,
         )
         self.bbox_head = MODELS.build(
             dict(bbox_head, **decided),
             default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),
         )
+        if self.bbox_head.proposal_loss is not None and Field.DENSE not in makes:
+            raise ValueError(
+                "bbox_head.proposal_loss needs the proposals of all tokens, which "
+                f"{type(self.transformer.queries).__name__} does not make; use TwoStageQueries "
+                "with supervise='all'."
+            )
+        self.aux_heads = nn.ModuleList(MODELS.build(head) for head in aux_heads)
+        self.aux_heads_on = aux_heads_on
+        self.register_load_state_dict_pre_hook(_leave_aux_heads)
         queries, num_classes = self.transformer.queries, self.bbox_head.num_classes
         if isinstance(queries, DenoisingQueries) and queries.num_classes != num_classes:
             raise ValueError(
@@ -177,6 +197,9 @@ class FastDETR(BaseDetector):
         """From images to decoder outputs; ``targets`` in training."""
         features = self.extract_feat(batch_inputs)
         memory = self.make_memory(features, batch_inputs, batch_data_samples)
+        return self._transform(memory, targets)
+
+    def _transform(self, memory: Memory, targets: Targets | None) -> DecoderOutput:
         head = self.bbox_head
         return self.transformer(memory, head.box_branches, head.proposal_branches, targets)
 
@@ -188,8 +211,17 @@ class FastDETR(BaseDetector):
         """
         _set_img_shapes(batch_inputs, batch_data_samples)
         targets = Targets.from_data_samples(batch_data_samples, batch_inputs.device)
-        output = self.forward_transformer(batch_inputs, batch_data_samples, targets)
-        return self.bbox_head.loss(output, targets)
+        features = self.extract_feat(batch_inputs)
+        memory = self.make_memory(features, batch_inputs, batch_data_samples)
+        output = self._transform(memory, targets)
+        losses = self.bbox_head.loss(output, targets)
+        maps = features
+        if len(self.aux_heads) and self.aux_heads_on == "encoder":
+            maps = tuple(output.memory.maps())
+        for index, head in enumerate(self.aux_heads):
+            own = head.loss(maps, batch_data_samples)
+            losses |= {f"aux{index}.{name}": value for name, value in own.items()}
+        return losses
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence, rescale: bool = True
@@ -223,6 +255,16 @@ class FastDETR(BaseDetector):
                 all_layers_bbox_preds (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
         """
         return self.bbox_head(self.forward_transformer(batch_inputs, batch_data_samples))
+
+
+def _leave_aux_heads(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Heads that only training has: keep those that a file lacks, and drop those of others."""
+    own = f"{prefix}aux_heads."
+    wanted = {f"{own}{key}": value for key, value in module.aux_heads.state_dict().items()}
+    for key in [key for key in state_dict if key.startswith(own) and key not in wanted]:
+        del state_dict[key]
+    for key in wanted.keys() - state_dict.keys():
+        state_dict[key] = wanted[key]
 
 
 def _set_img_shapes(batch_inputs: Tensor, batch_data_samples: Sequence) -> None:

@@ -24,10 +24,14 @@ class Branches(nn.ModuleList):
         return super().__getitem__(index)
 
 
+# Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1).
+PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
+
+
 def class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
-    """Focal prior: every class starts with probability 0.01 (arXiv 1708.02002, Sec. 4.1)."""
+    """Starts about the focal prior."""
     branch = nn.Linear(embed_dims, num_classes)
-    nn.init.constant_(branch.bias, -math.log((1 - 0.01) / 0.01))
+    nn.init.constant_(branch.bias, PRIOR_LOGIT)
     return branch
 
 

@@ -60,7 +60,9 @@ def sum_class_loss(
     return per_entry.view(len(logits), -1).sum(1)
 
 
-def check_class_loss(loss: nn.Module, num_classes: int) -> None:
+def check_class_loss(
+    loss: nn.Module, num_classes: int, key: str = "bbox_head.loss_cls"
+) -> None:
     """Refuse a class loss that cannot be trained with, by trying it on a query of every class.
 
     Args:
@@ -68,6 +70,7 @@ def check_class_loss(loss: nn.Module, num_classes: int) -> None:
             reduction_override='none') and returns a loss per query, or per query and class;
             ``num_classes`` as label means background.
         num_classes: Classes, without background.
+        key: In the config, for the message.
 
     Raises:
         ValueError: if it takes other targets than class indices, or raises another logit than that
@@ -88,7 +91,7 @@ def check_class_loss(loss: nn.Module, num_classes: int) -> None:
             fits, error = False, raised_by_loss
     if not fits:
         raise ValueError(
-            f"bbox_head.loss_cls of type {type(loss).__name__} cannot be used with FastDETRHead, "
+            f"{key} of type {type(loss).__name__} cannot be used with FastDETRHead, "
             "which has no background class and class indices as targets; use FocalLoss, "
             "CrossEntropyLoss with use_sigmoid=True, QualityFocalLoss, VarifocalLoss, MALLoss, "
             "IABCELoss or PositionSupervisedLoss."

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...structures import DecoderOutput, QueryGroup, Targets
 from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy
 from ..matchers import AssignerMatcher, Call, Matcher, Matches
-from .branches import Branches, box_branch, class_branch
+from .branches import PRIOR_LOGIT, Branches, box_branch, class_branch
 from .class_loss import check_class_loss, sees_quality, sum_class_loss
 from .mmdet_call import takes_mmdet_call
 from .top_k import top_k
@@ -53,12 +53,16 @@ class FastDETRHead(BaseModule):
         as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
         class_aware_proposals: Whether proposals are told apart by class, or only from background
             (every object is then of class 0); the detector sets it.
+        residual_classes: Whether class branches of decoder layers start at zero, because classes
+            are added to those of the proposals; the detector sets it.
         sync_cls_avg_factor: Ignored; in mmdet's configs. The number of objects is always averaged
             over processes.
         loss_cls: Loss of class logits; a sigmoid one: mmdet's ``FocalLoss``, ``CrossEntropyLoss``,
             ``QualityFocalLoss`` or ``VarifocalLoss``, or this package's ``MALLoss``, ``IABCELoss``
             or ``PositionSupervisedLoss``. ``bg_cls_weight``, in mmdet's configs, is ignored: there
             is no background class.
+        proposal_loss: ``DenseProposalLoss`` config; None: proposals are matched and compared like
+            one more decoder layer.
         loss_bbox: Loss of normalised (cx, cy, w, h).
         loss_iou: Loss of pixel (x1, y1, x2, y2).
         train_cfg: ``assigner``: matcher config, this package's or mmdet's; default
@@ -83,10 +87,12 @@ class FastDETRHead(BaseModule):
         num_pred_layer: int = 6,
         as_two_stage: bool = False,
         class_aware_proposals: bool = False,
+        residual_classes: bool = False,
         sync_cls_avg_factor: bool = True,
         loss_cls: dict | None = None,
         loss_bbox: dict | None = None,
         loss_iou: dict | None = None,
+        proposal_loss: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
@@ -115,6 +121,7 @@ class FastDETRHead(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="L1Loss", loss_weight=5.0))
         self.loss_iou = MODELS.build(loss_iou or dict(type="GIoULoss", loss_weight=2.0))
         check_class_loss(self.loss_cls, num_classes)
+        self.proposal_loss = MODELS.build(proposal_loss) if proposal_loss else None
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         shared_by = self.num_decoder_layers if share_pred_layer else 1
@@ -123,6 +130,10 @@ class FastDETRHead(BaseModule):
         reg_branch = box_branch(embed_dims, num_reg_fcs, zero_init_box)
         self.cls_branches = Branches([deepcopy(cls_branch) for _ in range(branches)], shared_by)
         self.reg_branches = Branches([deepcopy(reg_branch) for _ in range(branches)], shared_by)
+        if residual_classes:
+            for branch in self.cls_branches[: branches - int(as_two_stage)]:
+                nn.init.zeros_(branch.weight)
+                nn.init.zeros_(branch.bias)
         if box_size_bias:
             nn.init.constant_(self.reg_branches[0][-1].bias[2:], box_size_bias)
 
@@ -163,7 +174,7 @@ class FastDETRHead(BaseModule):
         references = _references(output)[known:]
         added = [add_reference(*pair) for pair in zip(deltas, references, strict=True)]
         boxes = torch.stack([*output.box_logits, *added]).sigmoid()
-        return self._per_layer(self.cls_branches, hidden), boxes
+        return _add_classes(self._per_layer(self.cls_branches, hidden), output), boxes
 
     def _per_layer(self, branches: Branches, hidden: Tensor, start: int = 0) -> Tensor:
         """Branches of layer ``start`` and later, (num_layers - start, bs, num_queries, dims)."""
@@ -185,14 +196,18 @@ class FastDETRHead(BaseModule):
         calls = _calls(cls_scores, boxes, targets, output.groups, "decoder layer")
         proposals = output.proposals
         of_encoder = []
+        losses: dict[str, Tensor] = {}
         if proposals is not None:
             wanted = targets
             if not self.class_aware_proposals:
                 wanted = replace(targets, labels=torch.zeros_like(targets.labels))
-            found = proposals.cls_scores[None], proposals.boxes[None]
-            of_encoder = _calls(*found, wanted, proposals.groups, "encoder proposals, layer")
+            if self.proposal_loss is None:
+                found = proposals.cls_scores[None], proposals.boxes[None]
+                of_encoder = _calls(*found, wanted, proposals.groups, "encoder proposals, layer")
+            else:
+                dense = self.proposal_loss(proposals, wanted)
+                losses |= {f"enc_{name}": value for name, value in dense.items()}
         compared = self._compare_all(of_encoder + calls)
-        losses: dict[str, Tensor] = {}
         for own in compared[: len(of_encoder)]:
             losses |= {f"enc_{name}": values[0] for name, values in own.items()}
         per_layer = {
@@ -297,7 +312,7 @@ class FastDETRHead(BaseModule):
         last, hidden = len(output.hidden_states) - 1, output.hidden_states[-1]
         branch = 0 if self.share_pred_layer else last
         logits = add_reference(self.reg_branches[branch](hidden), _references(output)[last])
-        return self.cls_branches[branch](hidden), logits.sigmoid()
+        return _add_classes(self.cls_branches[branch](hidden), output), logits.sigmoid()
 
     def predict_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, metas: Sequence[dict], rescale: bool
@@ -357,6 +372,18 @@ def _given(call: Call) -> Matches:
 def _references(output: DecoderOutput) -> Sequence[Tensor | None]:
     """The reference of every layer, or None for each."""
     return output.reference_logits or [None] * len(output.hidden_states)
+
+
+def _add_classes(scores: Tensor, output: DecoderOutput) -> Tensor:
+    """Classes of a layer, (..., bs, num_queries, num_classes), from its branch's output.
+
+    Queries of groups, behind those that have logits to start from, start at the focal prior.
+    """
+    start = output.class_logits
+    if start is None:
+        return scores
+    missing = scores.shape[-2] - start.shape[-2]
+    return scores + nn.functional.pad(start, (0, 0, 0, missing), value=PRIOR_LOGIT)
 
 
 def _known(name: str, cfg: dict | None, keys: Sequence[str]) -> dict:

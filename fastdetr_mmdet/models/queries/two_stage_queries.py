@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor, nn
 
 from ...structures import Memory, Proposals, Queries, Targets
-from ...structures.boxes import add_reference
+from ...structures.boxes import (
+    add_reference,
+    at_least_float32,
+    cxcywh_to_xyxy,
+    inverse_sigmoid,
+)
 from ..layers.positions import sine_embedding
 from ..parts import Field, QueryInitialiser
 
@@ -40,6 +47,19 @@ class TwoStageQueries(QueryInitialiser):
             gives the same result in every batch.
         box_size: Width and height of a proposal of the first level, as a share of the image; it
             doubles with every level.
+        num_convs: 3x3 convolutions, each with norm and SiLU, before the class branch and as many
+            before the box branch, as dense heads have them (RTMDet: 2); all levels share them.
+        box_form: 'logit', the official code: the box branch moves the initial box in logit space,
+            so that what it has to say depends on where in the image a token is. 'distance': it
+            scales the distances from the token to the sides of the initial box, as RTMDet's
+            distances, which suits convolutions; tokens near the border propose too.
+        distinct: IoU above which the worse of two proposals becomes a query only where better ones
+            have run out (distinct query selection of DDQ, arXiv 2303.12776, Sec. 3.2, 0.8 there);
+            None: the best scored ones. See ``distinct_first``.
+        residual_classes: Whether the classes of every decoder layer are added to the logits of the
+            proposal, detached, and start at zero, as boxes do: an untrained decoder gives the
+            proposals back. Queries of groups, which have no proposal, start at the focal prior.
+            Needs class_aware.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -56,6 +76,10 @@ class TwoStageQueries(QueryInitialiser):
         supervise: Literal["all", "selected"] = "all",
         ignore_padding: bool = False,
         box_size: float = 0.05,
+        num_convs: int = 0,
+        box_form: Literal["logit", "distance"] = "logit",
+        distinct: float | None = None,
+        residual_classes: bool = False,
     ) -> None:
         super().__init__(embed_dims, num_queries)
         if content not in ("box", "memory", "learned"):
@@ -68,10 +92,24 @@ class TwoStageQueries(QueryInitialiser):
             )
         if not 0.01 < box_size < 0.99:
             raise ValueError(f"TwoStageQueries: box_size={box_size} must be within 0.01 and 0.99.")
+        if box_form not in ("logit", "distance"):
+            raise ValueError(f"TwoStageQueries: box_form={box_form!r} must be 'logit' or 'distance'.")
+        if residual_classes and not class_aware:
+            raise ValueError(
+                "TwoStageQueries: residual_classes=True needs classes of proposals; set "
+                "class_aware=True."
+            )
         self.num_feats = embed_dims // 2
         self.class_aware = class_aware
         if class_aware:
             self.makes = self.makes | {Field.CLASSES}
+        if supervise == "all":
+            self.makes = self.makes | {Field.DENSE}
+        if residual_classes:
+            self.makes = self.makes | {Field.LOGITS}
+        self.box_form = box_form
+        self.distinct = distinct
+        self.residual_classes = residual_classes
         # at the last level a proposal is smaller than the image
         self.level_limit = math.ceil(math.log2(0.99 / box_size)), "box_size"
         self.content = content
@@ -90,6 +128,9 @@ class TwoStageQueries(QueryInitialiser):
             linears.append(self.box_proj)
         for linear in linears:  # at the end, so that a seed goes on giving the weights it gave
             nn.init.xavier_uniform_(linear.weight)
+        self.cls_convs, self.reg_convs = (
+            nn.ModuleList(ProposalConv(embed_dims) for _ in range(num_convs)) for _ in range(2)
+        )
 
     def forward(
         self,
@@ -112,21 +153,43 @@ class TwoStageQueries(QueryInitialiser):
         classifier, regressor = proposal_branches
         anchors, usable = self.anchors(memory)
         tokens = self.memory_norm(self.memory_proj(memory.tokens * usable))
-        cls_scores = classifier(tokens)
-        box_logits = add_reference(regressor(tokens), anchors)
+        cls_scores = classifier(_convolve(self.cls_convs, memory, tokens))
+        deltas = regressor(_convolve(self.reg_convs, memory, tokens))
+        boxes = None
+        if self.box_form == "logit":
+            box_logits = add_reference(deltas, anchors)
+        else:
+            boxes = torch.where(usable, _scale_sides(anchors.sigmoid(), deltas), 1.0)
+            box_logits = inverse_sigmoid(boxes)
         scores = cls_scores.detach()
         scores = scores.amax(-1) if self.class_aware else scores[..., 0]
         if self.ignore_padding and memory.padding_mask is not None:
             scores = scores.masked_fill(memory.padding_mask, float("-inf"))
-        best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices.unsqueeze(-1)
+        best = self._choose(scores, box_logits.detach()).unsqueeze(-1)
         selected = box_logits.gather(1, best.expand(-1, -1, 4))
-        boxes = selected.detach()
+        references = selected.detach()
+        selected_scores = cls_scores.gather(1, best.expand(-1, -1, cls_scores.shape[-1]))
         if self.supervise == "selected":
-            cls_scores = cls_scores.gather(1, best.expand(-1, -1, cls_scores.shape[-1]))
-            box_logits = selected
-        proposals = Proposals(cls_scores, box_logits.sigmoid())
-        content, pos = self._content_and_pos(tokens, best, boxes)
-        return Queries(content=content, pos=pos).with_reference(boxes), proposals
+            proposals = Proposals(selected_scores, selected.sigmoid())
+        else:
+            if boxes is None:
+                boxes = box_logits.sigmoid()
+            priors, level_sizes = memory.cells(), tuple(memory.level_sizes)
+            proposals = Proposals(cls_scores, boxes, priors, usable[..., 0], level_sizes)
+        content, pos = self._content_and_pos(tokens, best, references)
+        queries = Queries(content=content, pos=pos).with_reference(references)
+        if self.residual_classes:
+            queries = replace(queries, class_logits=selected_scores.detach())
+        return queries, proposals
+
+    def _choose(self, scores: Tensor, box_logits: Tensor) -> Tensor:
+        """Which tokens become queries, (bs, k)."""
+        k = min(self.num_queries, scores.shape[1])
+        if self.distinct is None:
+            return scores.topk(k, dim=1).indices
+        best = scores.topk(min(4 * self.num_queries, scores.shape[1]), dim=1).indices
+        boxes = box_logits.gather(1, best.unsqueeze(-1).expand(-1, -1, 4)).sigmoid()
+        return best.gather(1, distinct_first(cxcywh_to_xyxy(boxes), self.distinct)[:, :k])
 
     def _content_and_pos(
         self, tokens: Tensor, best: Tensor, boxes: Tensor
@@ -152,8 +215,9 @@ class TwoStageQueries(QueryInitialiser):
         """The box that each token's proposal starts from, before the sigmoid.
 
         Shape:
-            returns: (bs, num_tokens, 4) (cx, cy, w, h), inf where the token is padding or its
-                centre is within 1 % of the border; (bs, num_tokens, 1) bool, True elsewhere.
+            returns: (bs, num_tokens, 4) (cx, cy, w, h), inf where the token is padding or, with
+                box_form='logit', its centre is within 1 % of the border; (bs, num_tokens, 1) bool,
+                True elsewhere.
         """
         centres = memory.grid()
         sizes = torch.cat(
@@ -164,5 +228,64 @@ class TwoStageQueries(QueryInitialiser):
         )
         boxes = torch.cat([centres, sizes[None, :, None].expand(centres.shape[0], -1, 2)], dim=-1)
         # padding is out of range too: there the centres exceed 1
-        usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+        margin = 0.01 if self.box_form == "logit" else 0.0
+        usable = ((boxes > margin) & (boxes < 1 - margin)).all(-1, keepdim=True)
         return torch.logit(boxes).masked_fill(~usable, float("inf")), usable
+
+
+class ProposalConv(nn.Module):
+    """A 3x3 convolution, a norm over the channels of each cell, and SiLU."""
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, bias=False)
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(self, memory: Memory) -> Memory:
+        """The memory with other tokens; the convolution sees zeros in the place of padding."""
+        if memory.padding_mask is not None:
+            memory = memory.with_tokens(
+                memory.tokens.masked_fill(memory.padding_mask.unsqueeze(-1), 0.0)
+            )
+        maps = [self.conv(x).flatten(2).transpose(1, 2) for x in memory.maps()]
+        return memory.with_tokens(nn.functional.silu(self.norm(torch.cat(maps, dim=1))))
+
+
+def _convolve(convs: nn.ModuleList, memory: Memory, tokens: Tensor) -> Tensor:
+    memory = memory.with_tokens(tokens)
+    for conv in convs:
+        memory = conv(memory)
+    return memory.tokens
+
+
+def _scale_sides(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """Boxes whose sides are exp(deltas) times as far from the given boxes' centres.
+
+    Shape:
+        boxes, returns: (..., 4) (cx, cy, w, h)
+        deltas: (..., 4) for left, top, right, bottom; at most 6 counts
+    """
+    centre, size = boxes.split(2, dim=-1)
+    factors = at_least_float32(deltas).clamp(max=6).exp()
+    before, after = (factor * size / 2 for factor in factors.split(2, dim=-1))
+    return torch.cat([centre + (after - before) / 2, before + after], dim=-1)
+
+
+def distinct_first(corners: Tensor, threshold: float) -> Tensor:
+    """Order of boxes after non-maximum suppression: kept ones, then suppressed ones.
+
+    Both in the order in which they are given. Suppression is the usual one, whatever the class, but
+    by rounds over a matrix (Cluster-NMS, arXiv 2005.03572), so that nothing waits for the device:
+    it is exact where no chain of boxes, each of which decides on the next, is longer than the
+    rounds, of which there are 10. Cost: num_boxes ** 2 IoUs per image.
+
+    Shape:
+        corners: (bs, num_boxes, 4), best first
+        returns: (bs, num_boxes) long, indices
+    """
+    over = (bbox_overlaps(corners, corners) > threshold).triu(1).to(corners.dtype)
+    kept = corners.new_ones(corners.shape[:2])
+    for _ in range(10):
+        kept = ((kept.unsqueeze(1) @ over).squeeze(1) == 0).to(corners.dtype)
+    place = torch.arange(kept.shape[1], device=kept.device)
+    return (place + (1 - kept) * kept.shape[1]).argsort(dim=1)

@@ -69,4 +69,6 @@ class DetrTransformer(Transformer):
         memory = self.encoder(memory)
         queries, proposals = self.queries(memory, proposal_branches, targets)
         output = self.decoder(queries, memory, box_branches)
-        return replace(output, proposals=proposals)
+        return replace(
+            output, proposals=proposals, class_logits=queries.class_logits, memory=memory
+        )
