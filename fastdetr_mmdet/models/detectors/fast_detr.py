@@ -215,11 +215,12 @@ class FastDETR(BaseDetector):
         memory = self.make_memory(features, batch_inputs, batch_data_samples)
         output = self._transform(memory, targets)
         losses = self.bbox_head.loss(output, targets)
-        maps = features
-        if len(self.aux_heads) and self.aux_heads_on == "encoder":
-            maps = tuple(output.memory.maps())
+        if self.aux_heads_on == "encoder":
+            assert output.memory is not None
+            features = tuple(output.memory.maps())
+        head: Any
         for index, head in enumerate(self.aux_heads):
-            own = head.loss(maps, batch_data_samples)
+            own = head.loss(features, batch_data_samples)
             losses |= {f"aux{index}.{name}": value for name, value in own.items()}
         return losses
 
@@ -257,7 +258,7 @@ class FastDETR(BaseDetector):
         return self.bbox_head(self.forward_transformer(batch_inputs, batch_data_samples))
 
 
-def _leave_aux_heads(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+def _leave_aux_heads(module: Any, state_dict: dict, prefix: str, *_: Any) -> None:
     """Heads that only training has: keep those that a file lacks, and drop those of others."""
     own = f"{prefix}aux_heads."
     wanted = {f"{own}{key}": value for key, value in module.aux_heads.state_dict().items()}

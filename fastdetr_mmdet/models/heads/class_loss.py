@@ -60,9 +60,7 @@ def sum_class_loss(
     return per_entry.view(len(logits), -1).sum(1)
 
 
-def check_class_loss(
-    loss: nn.Module, num_classes: int, key: str = "bbox_head.loss_cls"
-) -> None:
+def check_class_loss(loss: nn.Module, num_classes: int, key: str = "bbox_head.loss_cls") -> None:
     """Refuse a class loss that cannot be trained with, by trying it on a query of every class.
 
     Args:

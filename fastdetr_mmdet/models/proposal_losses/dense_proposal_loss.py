@@ -66,13 +66,11 @@ class DenseProposalLoss(nn.Module):
         anchor_scale: float = 8.0,
     ) -> None:
         super().__init__()
-        self.assigner = TASK_UTILS.build(
-            assigner or dict(type="DynamicSoftLabelAssigner", topk=13)
-        )
+        self.assigner = TASK_UTILS.build(assigner or dict(type="DynamicSoftLabelAssigner", topk=13))
         if not isinstance(self.assigner, _ASSIGNERS):
             names = ", ".join(cls.__name__ for cls in _ASSIGNERS)
             raise ValueError(
-                f"bbox_head.proposal_loss.assigner of type {type(self.assigner).__name__} is not one "
+                f"bbox_head.proposal_loss.assigner of type {type(self.assigner).__name__} is none "
                 f"of mmdet's assigners for dense heads; use one of {names}."
             )
         self.loss_cls = MODELS.build(loss_cls or dict(type="QualityFocalLoss", use_sigmoid=True))
@@ -107,11 +105,12 @@ class DenseProposalLoss(nn.Module):
         predicted, wanted = proposals.boxes.flatten(0, 1)[token], targets.boxes[object_]
         scale = targets.scales[torch.div(token, logits.shape[1], rounding_mode="floor")]
         corners, wanted_corners = (cxcywh_to_xyxy(x) * scale for x in (predicted, wanted))
-        weight = corners.new_ones(len(token))
-        if sees_quality(self.loss_cls):
+        if not sees_quality(self.loss_cls):
+            weight = corners.new_ones(len(token))
+        elif alignment is not None:
             weight = alignment
-            if weight is None:
-                weight = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
+        else:
+            weight = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
         divisor = reduce_mean(weight.sum()).clamp(min=1)
         loss_cls = sum_class_loss(
             self.loss_cls, logits[None], token, targets.labels[object_], weight
@@ -138,6 +137,7 @@ class DenseProposalLoss(nn.Module):
             returns: (num_pairs,) into (bs, num_tokens) flattened, none twice; (num_pairs,) into the
                 batch's objects; (num_pairs,) normalised alignment, if the assigner says so.
         """
+        assert proposals.priors is not None and proposals.candidates is not None
         scores = proposals.cls_scores.float()
         if isinstance(self.assigner, _READ_PROBABILITIES):
             scores = scores.sigmoid()

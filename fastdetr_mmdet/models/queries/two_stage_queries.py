@@ -59,7 +59,7 @@ class TwoStageQueries(QueryInitialiser):
         residual_classes: Whether the classes of every decoder layer are added to the logits of the
             proposal, detached, and start at zero, as boxes do: an untrained decoder gives the
             proposals back. Queries of groups, which have no proposal, start at the focal prior.
-            Needs class_aware.
+            Implies class_aware.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -93,12 +93,10 @@ class TwoStageQueries(QueryInitialiser):
         if not 0.01 < box_size < 0.99:
             raise ValueError(f"TwoStageQueries: box_size={box_size} must be within 0.01 and 0.99.")
         if box_form not in ("logit", "distance"):
-            raise ValueError(f"TwoStageQueries: box_form={box_form!r} must be 'logit' or 'distance'.")
-        if residual_classes and not class_aware:
             raise ValueError(
-                "TwoStageQueries: residual_classes=True needs classes of proposals; set "
-                "class_aware=True."
+                f"TwoStageQueries: box_form={box_form!r} must be 'logit' or 'distance'."
             )
+        class_aware = class_aware or residual_classes
         self.num_feats = embed_dims // 2
         self.class_aware = class_aware
         if class_aware:

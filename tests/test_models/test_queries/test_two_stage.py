@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from mmcv.ops import nms
 from mmdet.registry import MODELS
-from support.memories import make_memory
+from support.memories import in_double, make_memory
 from support.models import EMBED_DIMS, NUM_CLASSES, randomise
 from support.tolerances import assert_near
 from torch import nn
 
 from fastdetr_mmdet.models.layers.positions import sine_embedding
+from fastdetr_mmdet.models.queries.two_stage_queries import distinct_first
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
 NUM_QUERIES = 6
 SIZES = ((32, 48), (24, 32))
@@ -23,7 +26,7 @@ def build(**kwargs):
 @pytest.fixture
 def branches():
     torch.manual_seed(1)
-    return nn.Linear(EMBED_DIMS, NUM_CLASSES), nn.Linear(EMBED_DIMS, 4)
+    return nn.ModuleList([nn.Linear(EMBED_DIMS, NUM_CLASSES), nn.Linear(EMBED_DIMS, 4)])
 
 
 def test_anchors_are_cell_centres_of_the_unpadded_image():
@@ -121,7 +124,13 @@ def test_more_queries_than_tokens(branches):
 
 
 @pytest.mark.parametrize(
-    "option", [dict(content="zero"), dict(supervise="best"), dict(box_size=1.0)]
+    "option",
+    [
+        dict(content="zero"),
+        dict(supervise="best"),
+        dict(box_size=1.0),
+        dict(box_form="corners"),
+    ],
 )
 def test_refuses(option):
     ((key, value),) = option.items()
@@ -143,3 +152,72 @@ def test_learned_content_and_losses_on_the_selected_proposals(branches):
     best = everything.cls_scores.amax(-1).topk(NUM_QUERIES).indices
     expected = everything.cls_scores.gather(1, best.unsqueeze(-1).expand(-1, -1, NUM_CLASSES))
     assert torch.equal(proposals.cls_scores, expected)
+
+
+def convolved(part, name, image):
+    """One image's tokens through convolutions of its own size, norm and SiLU, cell by cell."""
+    h, w, dims = image.shape
+    for layer in getattr(part, name):
+        weight = layer.conv.weight
+        result = torch.empty_like(image)
+        for row in range(h):
+            for column in range(w):
+                total = image.new_zeros(dims)
+                for y in range(max(row - 1, 0), min(row + 2, h)):
+                    for x in range(max(column - 1, 0), min(column + 2, w)):
+                        total += weight[:, :, y - row + 1, x - column + 1] @ image[y, x]
+                normed = (total - total.mean()) / (total.var(correction=0) + 1e-5).sqrt()
+                normed = normed * layer.norm.weight + layer.norm.bias
+                result[row, column] = normed * normed.sigmoid()
+        image = result
+    return image
+
+
+@torch.no_grad()
+def test_convolutions_and_distances_equal_a_loop_over_cells(branches):
+    part = build(num_convs=2, box_form="distance", class_aware=True, box_size=0.1).double()
+    memory, (classifier, regressor) = in_double(make_memory(SIZES)), branches.double()
+    _, proposals = part(memory, branches)
+    for image, (h, w) in enumerate(((4, 6), (3, 4))):
+        tokens = part.memory_norm(part.memory_proj(memory.tokens[image])).view(4, 6, -1)[:h, :w]
+        scores = classifier(convolved(part, "cls_convs", tokens))
+        sides = regressor(convolved(part, "reg_convs", tokens)).exp() * 0.1 / 2
+        x = (torch.arange(w).double() + 0.5) / w
+        y = ((torch.arange(h).double() + 0.5) / h).unsqueeze(1)
+        left, top, right, bottom = sides.unbind(-1)
+        corners = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+        found = cxcywh_to_xyxy(proposals.boxes[image]).view(4, 6, 4)[:h, :w]
+        assert_near(found, corners, torch.float64)
+        assert_near(proposals.cls_scores[image].view(4, 6, -1)[:h, :w], scores, torch.float64)
+    assert torch.equal(proposals.candidates, ~memory.padding_mask)
+    assert_near(proposals.priors[1, 7], torch.tensor([1.5 / 4, 1.5 / 3, 1 / 4, 1 / 3]).double())
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_distinct_ones_come_first_as_after_nms(threshold):
+    torch.manual_seed(0)
+    clusters = torch.rand(2, 20, 1, 4) * 100
+    boxes = (clusters + torch.randn(2, 20, 10, 4) * 4).flatten(1, 2)
+    boxes[..., 2:] = boxes[..., :2] + 40 + torch.randn(2, 200, 2) * 3
+    order = distinct_first(boxes, threshold)
+    for image in range(2):
+        kept = nms(boxes[image], -torch.arange(200.0), threshold)[1]
+        assert 10 < len(kept) < 190
+        rest = sorted(set(range(200)) - set(kept.tolist()))
+        assert order[image].tolist() == kept.tolist() + rest
+
+
+def test_distinct_proposals_become_queries_and_fill_up(branches):
+    """Of equal boxes one comes first, and the best of the others fill up, never padding."""
+    part, memory = build(distinct=0.8, ignore_padding=True), make_memory(SIZES)
+    nn.init.zeros_(branches[1].weight)
+    branches[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 9.0])  # all of the image's size
+    queries, proposals = part(memory, branches)
+    for image in range(2):
+        scores = proposals.cls_scores[image, :, 0].masked_fill(memory.padding_mask[image], -1e9)
+        boxes = cxcywh_to_xyxy(proposals.boxes[image])
+        best = scores.topk(4 * NUM_QUERIES).indices
+        kept = best[nms(boxes[best], scores[best], 0.8)[1]].tolist()
+        chosen = (kept + [i for i in best.tolist() if i not in kept])[:NUM_QUERIES]
+        assert_near(queries.reference[image], proposals.boxes[image, chosen])
+        assert not memory.padding_mask[image, chosen].any()
