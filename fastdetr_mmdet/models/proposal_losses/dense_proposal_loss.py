@@ -91,8 +91,12 @@ class DenseProposalLoss(nn.Module):
         per_initialiser = [
             self._compare(replace(proposals, cls_scores=scores, boxes=boxes), targets)
             for scores, boxes in zip(
-                *(x.split(proposals.candidates.shape[1], dim=1) for x in
-                  (proposals.cls_scores, proposals.boxes)), strict=True)
+                *(
+                    x.split(proposals.candidates.shape[1], dim=1)
+                    for x in (proposals.cls_scores, proposals.boxes)
+                ),
+                strict=True,
+            )
         ]
         names = per_initialiser[0]
         return {n: torch.stack([own[n] for own in per_initialiser]).mean() for n in names}

@@ -172,8 +172,13 @@ class TwoStageQueries(QueryInitialiser):
         else:
             if boxes is None:
                 boxes = box_logits.sigmoid()
-            priors, level_sizes = memory.cells(), tuple(memory.level_sizes)
-            proposals = Proposals(cls_scores, boxes, priors, usable[..., 0], level_sizes)
+            proposals = Proposals(
+                cls_scores,
+                boxes,
+                priors=memory.cells(),
+                candidates=usable[..., 0],
+                level_sizes=tuple(memory.level_sizes),
+            )
         content, pos = self._content_and_pos(tokens, best, references)
         queries = Queries(content=content, pos=pos).with_reference(references)
         if self.residual_classes:

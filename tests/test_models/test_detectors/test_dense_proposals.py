@@ -85,7 +85,7 @@ def test_classes_are_added_to_detached_logits_and_groups_start_at_the_prior():
     inputs, samples = batch()
     output = model.forward_transformer(inputs, samples, Targets.from_data_samples(samples, "cpu"))
     assert not output.class_logits.requires_grad
-    matching, dn = output.class_logits.shape[1], output.groups[0].size
+    matching, dn = output.class_logits.shape[1], output.groups[-1].size
     logits, _ = model.bbox_head(output)
     for layer, hidden in enumerate(output.hidden_states):
         own = model.bbox_head.cls_branches[layer](hidden)

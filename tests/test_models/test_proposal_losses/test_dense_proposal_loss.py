@@ -142,7 +142,13 @@ def test_losses_equal_those_of_mmdets_head(name, objects):
         logits, corners, cells, sides, valid = (x[:1] for x in given)
     expected = make_head(cells, assigner)(logits, corners, [s.gt_instances for s in samples], metas)
     boxes = xyxy_to_cxcywh(corners) / sides
-    proposals = Proposals(logits, boxes, cells / sides, valid, tuple(h * w for h, w in LEVELS))
+    proposals = Proposals(
+        logits,
+        boxes,
+        priors=cells / sides,
+        candidates=valid,
+        level_sizes=tuple(h * w for h, w in LEVELS),
+    )
     found = part(proposals, Targets.from_data_samples(samples, "cpu"))
     for key, value in expected.items():
         assert_near(found[key], value)
