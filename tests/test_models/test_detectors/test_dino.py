@@ -1,29 +1,33 @@
 """DINO of our parts against mmdet's: the same function of the same weights and the same noise."""
 
-from pathlib import Path
-
-import mmdet
+import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmengine.config import Config
-from support.models import make_batch, randomise
+from support.dino import (
+    CLASSES,
+    DN,
+    LAYERS,
+    NUM_QUERIES,
+    RECORDED,
+    THEIRS,
+    batch,
+    draw,
+    gradients,
+    ours,
+    recorded_batch,
+    share_noise,
+    theirs,
+)
+from support.models import randomise
 from support.runs import ROOT
-from support.tolerances import assert_near
+from support.tolerances import GOLDEN, assert_near
 
 from fastdetr_mmdet.checkpoints import convert_state_dict
 from fastdetr_mmdet.structures import Targets
-from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy, inverse_sigmoid
+from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 from fastdetr_mmdet.utils.config import flatten
-
-NAME = "dino/dino-4scale_r50_8xb2-12e_coco.py"
-THEIRS = Path(mmdet.__file__).parent / ".mim" / "configs" / NAME
-# mmdet 3.3 embeds references as models of its published width need it, later ones differently.
-PUBLISHED = mmdet.__version__ < "3.4"
-DIMS = 256 if PUBLISHED else 32
-CLASSES, NUM_QUERIES, LAYERS, DN = 5, 8, 3, 12
-
 
 SETTINGS = (
     "max_epochs",
@@ -52,60 +56,11 @@ def test_settings_are_mmdets(path):
     assert both[1].model.transformer.queries.num_dn_queries == groups.num_dn_queries
 
 
-def small(config, changes):
-    config = Config(dict(model=config))
-    changes |= {
-        "backbone.depth": 18,
-        "backbone.base_channels": 8,
-        "backbone.stem_channels": 16,
-        "backbone.init_cfg": None,
-        "neck.in_channels": [16, 32, 64],
-        "neck.out_channels": DIMS,
-        "neck.norm_cfg.num_groups": 4,
-        "num_queries": NUM_QUERIES,
-        "bbox_head.num_classes": CLASSES,
-        "test_cfg.max_per_img": 20,
-    }
-    config.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
-    torch.manual_seed(0)
-    return MODELS.build(config.model)
-
-
-def theirs():
-    layer, config = "layer_cfg", Config.fromfile(THEIRS).model
-    changes = {"dn_cfg.group_cfg.num_dn_queries": DN, "positional_encoding.num_feats": DIMS // 2}
-    changes["bbox_head.embed_dims"] = DIMS
-    for stack in ("encoder", "decoder"):
-        changes[f"{stack}.num_layers"] = LAYERS
-        changes[f"{stack}.{layer}.ffn_cfg.embed_dims"] = DIMS
-        changes[f"{stack}.{layer}.ffn_cfg.feedforward_channels"] = 48
-        changes[f"{stack}.{layer}.self_attn_cfg.embed_dims"] = DIMS
-    changes[f"decoder.{layer}.cross_attn_cfg.embed_dims"] = DIMS
-    model = small(config, changes)
-    torch.nn.init.normal_(model.level_embed)
-    return randomise(model, scale=0.05)
-
-
-def ours():
-    changes = {"transformer.embed_dims": DIMS}
-    changes["transformer.queries.num_dn_queries"] = DN
-    changes["transformer.decoder.reference_feats"] = 128 if PUBLISHED else DIMS
-    for stack in ("encoder", "decoder"):
-        changes[f"transformer.{stack}.num_layers"] = LAYERS
-        changes[f"transformer.{stack}.feedforward_channels"] = 48
-    return small(Config.fromfile(ROOT / "configs" / NAME).model, changes)
-
-
 @pytest.fixture(scope="module")
 def pair():
-    first, second = theirs(), ours()
+    first, second = randomise(theirs(), scale=0.05), ours()
     second.load_state_dict(convert_state_dict(first.state_dict(), "mmdet"), strict=True)
     return first, second
-
-
-def batch(objects):
-    inputs, samples = make_batch(((128, 96), (96, 128)), objects, num_classes=CLASSES)
-    return inputs * 3, samples
 
 
 def test_prediction_equals_mmdets_on_padded_batches(pair):
@@ -119,31 +74,13 @@ def test_prediction_equals_mmdets_on_padded_batches(pair):
         assert_near(one, other)
 
 
-def share_noise(generator, queries, objects):
-    """Let mmdet's generator use the noise that ours draws with the same seed."""
-    drawn = {}
-
-    def noise():
-        if not drawn:
-            targets = Targets.from_data_samples(batch(objects)[1], "cpu")
-            torch.manual_seed(7)
-            copies = max(1, DN // max(*targets.counts, 1))
-            labels, boxes = queries.noise(targets, 2 * copies)
-            drawn.update(labels=labels.flatten(), boxes=boxes.flatten(0, 1))
-        return drawn
-
-    generator.generate_dn_label_query = lambda labels, groups: generator.label_embedding(
-        noise()["labels"]
-    )
-    generator.generate_dn_bbox_query = lambda boxes, groups: inverse_sigmoid(
-        noise()["boxes"], eps=1e-3
-    )
-
-
 @pytest.mark.parametrize("objects", [(3, 1), (0, 2)])
 def test_losses_and_gradients_equal_mmdets(pair, objects):
     first, second = (model.train() for model in pair)
-    share_noise(first.dn_query_generator, second.transformer.queries, objects)
+    targets = Targets.from_data_samples(batch(objects)[1], "cpu")
+    torch.manual_seed(7)
+    noise = second.transformer.queries.noise(targets, 2 * max(1, DN // max(*targets.counts, 1)))
+    share_noise(first.dn_query_generator, *noise)
     expected = first.loss(*batch(objects))
     torch.manual_seed(7)
     found = second.loss(*batch(objects))
@@ -151,21 +88,48 @@ def test_losses_and_gradients_equal_mmdets(pair, objects):
     assert {"loss_cls", "d1.dn_loss_iou", "dn_loss_cls", "enc_loss_bbox"} <= set(found)
     for name, value in expected.items():
         assert_near(found[name].reshape(()), value.reshape(()), msg=lambda m, n=name: f"{n}: {m}")
-    gradients = []
-    for model, losses in ((first, expected), (second, found)):
-        model.zero_grad()
-        sum(losses.values()).backward()
-        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
-    renamed = convert_state_dict(
-        {k: gradients[0].get(k, torch.zeros_like(v)) for k, v in first.state_dict().items()},
-        "mmdet",
-    )
-    assert len(gradients[1]) > 100
-    for name, gradient in gradients[1].items():
+    renamed, own = (gradients(*pair) for pair in ((first, expected), (second, found)))
+    renamed = convert_state_dict(renamed, "mmdet")
+    assert len(own) > 100
+    for name, gradient in own.items():
         if name.startswith("neck.") and name.endswith("conv.bias"):
             continue  # mmdet has none before a norm
         scale = renamed[name].abs().max().clamp(min=1e-3)
         assert_near(gradient / scale, renamed[name] / scale, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_equals_recorded_mmdet(monkeypatch):
+    """Logits and boxes of every layer and query, losses, gradients: tests/data/make_dino.py."""
+    with np.load(RECORDED) as arrays:
+        recorded = dict(arrays)
+    shapes = zip(recorded["names"].tolist(), recorded["shapes"].tolist(), strict=True)
+    weights = {name: draw(name, tuple(n for n in shape if n)) for name, shape in shapes}
+    model = ours(32, 32).train()
+    model.load_state_dict(convert_state_dict(weights, "mmdet"), strict=True)
+    noise = [torch.from_numpy(recorded[f"noise_{what}"]) for what in ("labels", "boxes")]
+    monkeypatch.setattr(model.transformer.queries, "noise", lambda targets, rows: noise)
+    inputs, samples = recorded_batch()
+    targets = Targets.from_data_samples(samples, "cpu")
+    output = model.forward_transformer(inputs, samples, targets)
+    # mmdet has the groups first
+    behind = torch.tensor(recorded["logits"].shape[2] - NUM_QUERIES)
+    for name, found in zip(("logits", "boxes"), model.bbox_head(output), strict=True):
+        expected = torch.from_numpy(recorded[name]).roll(-int(behind), 2)
+        assert expected.std() > 0.1
+        assert_near(found, expected, atol=GOLDEN[name], rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    losses = model.bbox_head.loss(output, targets)
+    expected = dict(zip(recorded["losses"], recorded["loss_values"], strict=True))
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(
+        expected, rel=GOLDEN["losses"]
+    )
+    norms = convert_state_dict(
+        dict(zip(recorded["names"], torch.from_numpy(recorded["norms"]), strict=True)), "mmdet"
+    )
+    floor = max(norms.values()) * 1e-5
+    for name, gradient in gradients(model, losses).items():
+        if name in norms and not (name.startswith("neck.") and name.endswith("conv.bias")):
+            error = abs(gradient.float().norm() - norms[name]) / max(norms[name], floor)
+            assert error < GOLDEN["gradient norms"], (name, error)
 
 
 def test_noise_of_classes_and_boxes():
