@@ -32,6 +32,12 @@ class SAMSemanticAligner(Aligner):
     RoIAlign runs once (twice, for the same result, in the official code). Of a memory of several
     levels, which the paper does not have, it takes the mean over the levels.
 
+    Denoising queries carry their class in their content, of which re-sampling leaves nothing but
+    the gates. So to theirs the content is added again: other than without re-sampling, true boxes
+    teach the salient points, and the cross-attention is asked with image features as in prediction.
+    SAM-DETR++ (Zhang et al. 2022, arXiv 2207.14172) was trained with denoising as well; neither
+    the paper nor public code says how it keeps the class.
+
     Args:
         embed_dims: Width; divisible by 4.
         roi_size: Cells per side of the features cut out.
@@ -98,6 +104,11 @@ class SAMSemanticAligner(Aligner):
         per_head = (self.num_heads, embed_dims)
         content = content * self.content_gate(queries.content).unflatten(-1, per_head).sigmoid()
         pos = pos * self.pos_gate(queries.content).unflatten(-1, per_head).sigmoid()
+        if any(group.pairs is not None for group in queries.groups):
+            sizes = [group.size for group in queries.groups]
+            own = queries.content.unsqueeze(2).split(sizes, dim=1)
+            parts = zip(queries.groups, content.split(sizes, dim=1), own, strict=True)
+            content = torch.cat([x if g.pairs is None else x + y for g, x, y in parts], dim=1)
         scales = None
         if self.predict_scales:
             scales = predicted[:, 2 * self.num_heads :].unflatten(1, (self.num_heads, 2))

@@ -18,6 +18,7 @@ from support.models import randomise
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.layers.positions import sine_embedding
+from fastdetr_mmdet.structures import QueryGroup
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
 DIMS, HEADS, QUERIES, ROI = 8, 2, 8, 7
@@ -170,6 +171,22 @@ def test_padding_is_read_unless_it_is_to_be_ignored():
     queries, memory = make_inputs()
     read, other = (build()(queries, m).salient for m in (memory, with_other_padding(memory)))
     assert not torch.allclose(read.content, other.content)
+
+
+@torch.no_grad()
+def test_denoising_queries_keep_their_class():
+    """What they ask with depends on it, beyond the gates; no other query's result changes."""
+    aligner, (queries, memory) = build(), make_inputs()
+    none = torch.tensor([], dtype=torch.long)
+    groups = (QueryGroup("", 3), QueryGroup("dn", 2, pairs=(none, none)), QueryGroup("o2m", 3))
+    plain = aligner(queries, memory).salient
+    aligned = aligner(replace(queries, groups=groups), memory).salient
+    for name in ("points", "pos"):
+        assert torch.equal(getattr(aligned, name), getattr(plain, name))
+    others = [0, 1, 2, 5, 6, 7]
+    assert torch.equal(aligned.content[:, others], plain.content[:, others])
+    own = queries.content[:, 3:5, None].expand(-1, -1, HEADS, -1)
+    assert_near(aligned.content[:, 3:5] - plain.content[:, 3:5], own)
 
 
 def test_degenerate_boxes_stay_finite():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, randomise, tiny_config
+from support.models import NUM_CLASSES, NUM_QUERIES, make_batch, randomise, tiny_config, total
 from support.runs import ROOT
 from support.tolerances import assert_near
 
@@ -27,12 +27,16 @@ def denoising(inner, **kwargs):
 def detector(inner, kind="ConditionalDecoder", **kwargs):
     config = tiny_config(transformer__decoder__refine=True)
     config.transformer.queries = denoising(inner, num_dn_queries=6, **kwargs)
-    config.transformer.decoder.type = kind
+    config.transformer.decoder.type = "DetrDecoder" if kind == "SAM" else kind
+    if kind == "SAM":
+        config.transformer.decoder.update(
+            aligner=dict(type="SAMSemanticAligner"), cross_attn=dict(type="SAMAttention")
+        )
     torch.manual_seed(0)
     return randomise(MODELS.build(config))
 
 
-@pytest.mark.parametrize("kind", ["DetrDecoder", "ConditionalDecoder"])
+@pytest.mark.parametrize("kind", ["DetrDecoder", "ConditionalDecoder", "SAM"])
 @pytest.mark.parametrize("inner", INNER, ids=lambda cfg: "-".join(map(str, cfg.values())))
 def test_matching_losses_are_those_without_groups(inner, kind):
     """In any mix groups change nothing else; every parameter learns, with and without objects."""
@@ -51,6 +55,20 @@ def test_matching_losses_are_those_without_groups(inner, kind):
     model.zero_grad()
     sum(model.loss(*make_batch(objects=0)).values()).backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_sam_detr_learns_two_images_by_heart():
+    model, batch = detector(INNER[-1], "SAM", label_noise=0.0), make_batch(objects=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    found = []
+    for _ in range(12):
+        losses = model.loss(*batch)
+        optimizer.zero_grad()
+        total(losses).backward()
+        optimizer.step()
+        found.append((total(losses).item(), losses["dn_loss_cls"].item()))
+    for first, last in zip(found[0], found[-1], strict=True):
+        assert last < 0.8 * first
 
 
 def test_processes_agree_on_the_number_of_boxes_in_one_step(monkeypatch):
