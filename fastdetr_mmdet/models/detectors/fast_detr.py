@@ -31,8 +31,8 @@ class FastDETR(BaseDetector):
         neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
         aux_heads: Configs of mmdet's dense heads, such as ``ATSSHead``, that learn beside the
             transformer and are not there in prediction (Co-DETR, arXiv 2211.12860, Sec. 3.1); their
-            losses are named ``aux0.loss_cls`` and so on. Of those weights a file may have too many
-            or too few.
+            losses are named ``aux0.loss_cls`` and so on. num_classes is the bbox_head's. Of those
+            weights a file may have too many or too few.
         aux_heads_on: Which maps they read: 'neck', or 'encoder', as Co-DETR's do.
         positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
             of the transformer's width.
@@ -111,7 +111,8 @@ class FastDETR(BaseDetector):
                 f"{type(self.transformer.queries).__name__} does not make; use TwoStageQueries "
                 "with supervise='all'."
             )
-        self.aux_heads = nn.ModuleList(MODELS.build(head) for head in aux_heads)
+        shared = dict(num_classes=self.bbox_head.num_classes)
+        self.aux_heads = nn.ModuleList(MODELS.build(x, default_args=shared) for x in aux_heads)
         self.aux_heads_on = aux_heads_on
         self.register_load_state_dict_pre_hook(_leave_aux_heads)
         queries, num_classes = self.transformer.queries, self.bbox_head.num_classes

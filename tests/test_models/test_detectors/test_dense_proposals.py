@@ -5,7 +5,6 @@ import torch
 from mmdet.registry import MODELS
 from support.models import (
     EMBED_DIMS,
-    NUM_CLASSES,
     THREE_LEVELS,
     make_batch,
     tiny_config,
@@ -34,8 +33,9 @@ NOISY["transformer__queries"]["queries"] = {
     key: value for key, value in DENSE["transformer__queries"].items() if key != "_delete_"
 }
 AUX = dict(
-    type="ATSSHead", num_classes=NUM_CLASSES, in_channels=EMBED_DIMS, stacked_convs=1
-) | dict(
+    type="ATSSHead",
+    in_channels=EMBED_DIMS,
+    stacked_convs=1,
     feat_channels=8,
     norm_cfg=dict(type="GN", num_groups=2),
     loss_bbox=dict(type="GIoULoss", loss_weight=2.0),

@@ -1,0 +1,237 @@
+"""One short training per part, switched on alone: does it learn, and what does it cost?
+
+    python -m benchmarks.each_part --data-root data/bccd --classes Platelets,RBC,WBC
+
+Trains the small template on a set in COCO form (train.json, val.json, images/), for one epoch
+unless ``--epochs`` says otherwise, once as it is and once for each row of PARTS, with one thread
+and the same seed. Gives the loss of the first and the last quarter of the iterations, AP, and CPU
+seconds of the training. Losses compare within a row only: parts add terms of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = ROOT / "configs/custom/fast-detr_r18_custom.py"
+
+_QUERIES = dict(type="TwoStageQueries", class_aware=True, content="memory", box_size=0.2)
+_LEARNED = dict(_QUERIES, content="learned")
+_ENCODER = dict(type="DeformableDetrEncoder", num_layers=1, num_levels=2, feedforward_channels=256)
+_ENCODER |= dict(num_heads=8, dropout=0.0)
+
+
+def _queries(**options: Any) -> dict:
+    return {"model.transformer.queries": dict(_QUERIES, **options)}
+
+
+def _around(kind: str, **options: Any) -> dict:
+    """A query initialiser around the template's."""
+    return {"model.transformer.queries": dict(type=kind, queries=_QUERIES, **options)}
+
+
+def _decoder(**options: Any) -> dict:
+    return {f"model.transformer.decoder.{key}": value for key, value in options.items()}
+
+
+def _loss(kind: str, **options: Any) -> dict:
+    return {"model.bbox_head.loss_cls": dict(type=kind, **options)}
+
+
+def _dense(assigner: str, **options: Any) -> dict:
+    loss = dict(type="DenseProposalLoss", assigner=dict(type=assigner, **options))
+    return {"model.bbox_head.proposal_loss": loss} | _queries(num_convs=2, box_form="distance")
+
+
+_COST = [
+    dict(type="PositionModulatedFocalCost", weight=2.0),
+    dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
+    dict(type="IoUCost", iou_mode="giou", weight=2.0),
+]
+_ATSS = dict(
+    type="ATSSHead",
+    in_channels=128,
+    feat_channels=128,
+    stacked_convs=1,
+    anchor_generator=dict(
+        type="AnchorGenerator",
+        ratios=[1.0],
+        octave_base_scale=4,
+        scales_per_octave=1,
+        strides=[16, 32],
+    ),
+    bbox_coder=dict(
+        type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]
+    ),
+    loss_cls=dict(type="FocalLoss", use_sigmoid=True),
+    loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
+    train_cfg=dict(assigner=dict(type="ATSSAssigner", topk=9), allowed_border=-1, pos_weight=-1),
+)
+# Row -> what changes in the template.
+PARTS: dict[str, dict[str, Any]] = {
+    "the template": {},
+    "DenoisingQueries, contrastive": _around("DenoisingQueries", num_dn_queries=40),
+    "DenoisingQueries, DN-DETR's": _around(
+        "DenoisingQueries", contrastive=False, num_groups=5, label_noise=0.2, box_noise=0.4
+    ),
+    "content='learned', reference_pos='image'": {
+        "model.transformer.queries": _LEARNED,
+        **_decoder(reference_pos="image"),
+    },
+    "supervise='selected'": _queries(supervise="selected"),
+    "look_forward_twice": _decoder(look_forward_twice=True),
+    "GroupQueries, 3 groups": _around("GroupQueries", num_groups=3),
+    "HybridQueries": _around("HybridQueries", num_extra=120),
+    "DenseProposalLoss, DynamicSoftLabelAssigner": _dense("DynamicSoftLabelAssigner", topk=13),
+    "DenseProposalLoss, TaskAlignedAssigner": _dense("TaskAlignedAssigner", topk=13),
+    "DenseProposalLoss, ATSSAssigner": _dense("ATSSAssigner", topk=9),
+    "DenseProposalLoss, SimOTAAssigner": _dense("SimOTAAssigner"),
+    "distinct=0.8": _queries(distinct=0.8),
+    "residual_classes": _queries(residual_classes=True),
+    "aux_heads, ATSSHead": {"model.aux_heads": [_ATSS]},
+    "MALLoss": _loss("MALLoss"),
+    "IABCELoss": _loss("IABCELoss"),
+    "PositionSupervisedLoss": _loss("PositionSupervisedLoss"),
+    "QualityFocalLoss": _loss("QualityFocalLoss", use_sigmoid=True),
+    "VarifocalLoss": _loss("VarifocalLoss", use_sigmoid=True),
+    "PositionModulatedFocalCost": {
+        "model.train_cfg": dict(assigner=dict(type="HungarianMatcher", match_costs=_COST))
+    },
+    "RelationSelfAttention": _decoder(self_attn=dict(type="RelationSelfAttention")),
+    "DeformableDetrEncoder, 1 layer": {"model.transformer.encoder": _ENCODER},
+    "the same with memory_fusion": {
+        "model.transformer.encoder": dict(_ENCODER, memory_fusion=True)
+    },
+    "HybridEncoder": {
+        "model.transformer.encoder": dict(
+            type="HybridEncoder", num_levels=2, feedforward_channels=256, depth=1, expansion=0.5
+        )
+    },
+}
+
+
+class LossCurve(Hook):
+    """Keeps the loss of every iteration, and the CPU seconds of the training so far."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.seconds = 0.0
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Note when it starts."""
+        self.started = time.process_time()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Keep the loss."""
+        self.losses.append(float(outputs["loss"]))
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Add the epoch's time."""
+        self.seconds += time.process_time() - self.started
+
+
+def run_config(args: argparse.Namespace, changes: dict[str, Any], work_dir: str) -> Config:
+    """The template on the set, with these changes."""
+    config = Config.fromfile(TEMPLATE)
+    root, scale = str(args.data_root), tuple(args.image_scale)
+    options: dict[str, Any] = {
+        "model.bbox_head.num_classes": len(args.classes),
+        "train_cfg.max_epochs": args.epochs,
+        "train_cfg.val_interval": args.epochs,
+        "train_dataloader.batch_size": args.batch_size,
+        "val_evaluator.ann_file": f"{root}/val.json",
+        "param_scheduler.0.end": 40,
+        "randomness.seed": args.seed,
+        "log_level": "ERROR",
+        "custom_hooks": [],
+    }
+    for split in ("train", "val"):
+        loader = f"{split}_dataloader"
+        options |= {
+            f"{loader}.num_workers": 0,
+            f"{loader}.persistent_workers": False,
+            f"{loader}.dataset.data_root": root,
+            f"{loader}.dataset.ann_file": f"{split}.json",
+            f"{loader}.dataset.data_prefix": dict(img="images/"),
+            f"{loader}.dataset.metainfo": dict(classes=tuple(args.classes)),
+            f"{loader}.dataset.pipeline.{2 if split == 'train' else 1}.scale": scale,
+        }
+    config.merge_from_dict(options)
+    for key, value in changes.items():  # whole dicts: not merged with what stands there
+        *above, last = key.split(".")
+        place = config
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    config.work_dir = work_dir
+    config.test_dataloader = config.test_evaluator = config.test_cfg = None
+    config.default_hooks.checkpoint = None
+    return config
+
+
+def train(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, float]:
+    """The row's figures."""
+    with tempfile.TemporaryDirectory() as work_dir:
+        config = run_config(args, changes, work_dir)
+        config.experiment_name = f"each_part_{time.time_ns()}"
+        runner = Runner.from_cfg(config)
+        curve = LossCurve()
+        runner.register_hook(curve)
+        runner.train()
+        quarter = max(1, len(curve.losses) // 4)
+        return {
+            "first losses": float(np.mean(curve.losses[:quarter])),
+            "last losses": float(np.mean(curve.losses[-quarter:])),
+            "AP": float(runner.message_hub.get_scalar("val/coco/bbox_mAP").current()),
+            "CPU s": curve.seconds,
+        }
+
+
+def main() -> None:
+    """Train every row and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="only rows that contain one of these")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--classes", type=lambda text: text.split(","), required=True)
+    parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    rows: dict[str, dict[str, float]] = {}
+    print("| part | loss, first quarter | last quarter | AP | CPU s |\n|---|---|---|---|---|")
+    for name, changes in PARTS.items():
+        if args.names and not any(part in name for part in args.names):
+            continue
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
+            row = rows[name] = train(args, changes)
+        print(
+            f"| {name} | {row['first losses']:.2f} | {row['last losses']:.2f} | {row['AP']:.3f} "
+            f"| {row['CPU s']:.0f} |",
+            flush=True,
+        )
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
