@@ -11,6 +11,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 from ..utils import derived_keys  # noqa: F401 (also for configs that do not import it)
 from ..utils.cli import UserError
@@ -28,8 +29,23 @@ def run(name: str) -> None:
 
     # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages that it knows by name.
     MODULE2PACKAGE.setdefault("fastdetr_mmdet", "fastdetr_mmdet")
-    with cpu_processes():
-        runpy.run_path(str(find_script(name)), run_name="__main__")
+    if name in ("train.py", "test.py"):
+        from .start.console import shorten
+
+        shorten()
+    try:
+        with cpu_processes():
+            runpy.run_path(str(find_script(name)), run_name="__main__")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except URLError as error:
+        print(
+            f"error: weights cannot be fetched from the network ({error.reason}). Give a file: "
+            "--cfg-options model.backbone.init_cfg.checkpoint=FILE (or init --weights FILE).",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 def find_script(name: str) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .files import would_overwrite
 
@@ -33,11 +34,12 @@ def only_help() -> bool:
     packages that hold it are imported. They leave out all that the help does not need.
     """
     name = __name__.split(".")[0]
+    listed = name in sys.orig_argv and len(sys.argv) == 1  # python -m fastdetr_mmdet
     return (
         sys.argv[:1] == ["-m"]
-        and any(word.startswith(f"{name}.") for word in sys.orig_argv)
+        and any(word == name or word.startswith(f"{name}.") for word in sys.orig_argv)
         and "--" not in sys.argv  # after it, "-h" is the name of a file
-        and not {"-h", "--help"}.isdisjoint(sys.argv[1:])
+        and (listed or not {"-h", "--help"}.isdisjoint(sys.argv[1:]))
     )
 
 
@@ -61,6 +63,21 @@ def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
             return error.status if isinstance(error, UserError) else 1
 
     return wrapped
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses an unknown option with the nearest known one, and takes no shortened ones."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Add what was probably meant."""
+        for word in message.partition("unrecognized arguments: ")[2].split():
+            near = difflib.get_close_matches(word.split("=")[0], self._option_string_actions, 1)
+            if near:
+                message += f" (did you mean {near[0]}?)"
+        super().error(message)
 
 
 def check_destination(path: Path) -> None:

@@ -1,6 +1,23 @@
-# COCO with the augmentation of DETR: one of 11 sizes, or a crop between two resizes.
+# COCO with the augmentation of DETR: one of 11 sizes, or a crop between two resizes. For data of
+# your own set data_root and the variables below it; custom_detection.py names them all.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
+train_ann = 'annotations/instances_train2017.json'  # below data_root, as are the next three
+train_images = 'train2017/'
+val_ann = 'annotations/instances_val2017.json'
+val_images = 'val2017/'
+classes = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
+    'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog',
+    'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella',
+    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite',
+    'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle',
+    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich',
+    'orange', 'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch',
+    'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote',
+    'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book',
+    'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
+image_scale = (1333, 800)  # longest and shortest side at most, in pixels
 
 scales = [(480, 1333), (512, 1333), (544, 1333), (576, 1333), (608, 1333), (640, 1333),
           (672, 1333), (704, 1333), (736, 1333), (768, 1333), (800, 1333)]
@@ -30,7 +47,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -46,8 +63,9 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=classes),
+        ann_file=train_ann,
+        data_prefix=dict(img=train_images),
         # images without objects are background to learn from
         filter_cfg=dict(filter_empty_gt=False),
         pipeline=train_pipeline,
@@ -61,8 +79,9 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'),
+        metainfo=dict(classes=classes),
+        ann_file=val_ann,
+        data_prefix=dict(img=val_images),
         test_mode=True,
         pipeline=test_pipeline,
         backend_args=None))
@@ -70,21 +89,37 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val2017.json',
+    ann_file=data_root + val_ann,
     metric='bbox',
     format_only=False,
     backend_args=None)
 test_evaluator = val_evaluator
 
-# What follows from data_root, if --cfg-options or a config that inherits this one sets it
+# What follows from these variables if --cfg-options or a config that inherits this one sets them
 # (fastdetr_mmdet/utils/derived_keys.py)
-derived_from = dict(data_root=data_root)
+derived_from = dict(
+    data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
+    val_images=val_images, classes=classes, image_scale=image_scale)
 derived_keys = {
     'train_cfg.max_epochs': '{max_epochs}',
     'param_scheduler.0.milestones': '[{max_epochs*0.8}]',
+    'model.bbox_head.num_classes': '{#classes}',
     'train_dataloader.dataset.data_root': '{data_root}',
+    'train_dataloader.dataset.ann_file': '{train_ann}',
+    'train_dataloader.dataset.data_prefix.img': '{train_images}',
+    'train_dataloader.dataset.metainfo.classes': '{classes}',
+    'train_dataloader.dataset.pipeline.3.transforms.0.0.scales': '{~image_scale}',
+    'train_dataloader.dataset.pipeline.3.transforms.1.2.scales': '{~image_scale}',
     'val_dataloader.dataset.data_root': '{data_root}',
+    'val_dataloader.dataset.ann_file': '{val_ann}',
+    'val_dataloader.dataset.data_prefix.img': '{val_images}',
+    'val_dataloader.dataset.metainfo.classes': '{classes}',
+    'val_dataloader.dataset.pipeline.1.scale': '{image_scale}',
     'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val2017.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val2017.json',
+    'test_dataloader.dataset.ann_file': '{val_ann}',
+    'test_dataloader.dataset.data_prefix.img': '{val_images}',
+    'test_dataloader.dataset.metainfo.classes': '{classes}',
+    'test_dataloader.dataset.pipeline.1.scale': '{image_scale}',
+    'val_evaluator.ann_file': '{data_root}/{val_ann}',
+    'test_evaluator.ann_file': '{data_root}/{val_ann}',
 }

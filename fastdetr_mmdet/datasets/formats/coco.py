@@ -1,0 +1,108 @@
+"""COCO's form, as COCO, Roboflow, CVAT, Label Studio and labelme's exporters write it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ...utils.cli import UsageError
+from .found import Found, Split, files_below, is_image, role_of
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
+    """All COCO files in a folder, or the one that is given; None if there is none."""
+    if only is not None:
+        files = [only]
+    contents = {path: _load(path) for path in files if path.suffix.lower() == ".json"}
+    known = {path: content for path, content in contents.items() if content is not None}
+    if not known:
+        return None
+    chosen: dict[str, Path] = {}
+    for path in sorted(known, key=lambda path: "instances" not in path.name):
+        role = "train" if only is not None else role_of(path, root) or "train"
+        first = chosen.setdefault(role, path)
+        if first != path and ("instances" in first.name) == ("instances" in path.name):
+            raise UsageError(
+                f"Several COCO files could be the {role} set: {first} and {path}. Name one: init "
+                "TRAIN.json --val VAL.json."
+            )
+    if "train" not in chosen:  # such as only a test set: it is all there is
+        chosen["train"] = chosen.pop(min(chosen))
+    found = Found("COCO", root, {})
+    images = _Images(root)
+    for role, path in chosen.items():
+        found.splits[role] = _split(path, known[path], images, found.notes)
+    _without_roboflow_root(found)
+    return found
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(content, dict) and all(isinstance(content.get(k), list) for k in _LISTS)
+    return content if known else None
+
+
+class _Images:
+    """The images below a folder, by name, and their folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = [path for path in files_below(root) if is_image(path)]
+        parents = {folder for path in self.files for folder in path.parents}
+        self.folders = sorted(f for f in parents if f.is_relative_to(root)) or [root]
+        self.names = Counter(path.name for path in self.files)
+        self.by_name = {path.name: path for path in self.files}
+
+
+def _split(path: Path, coco: dict[str, Any], images: _Images, notes: list[str]) -> Split:
+    """The split of one file: its folder of images is the one that has most of them."""
+    names = [str(image.get("file_name")) for image in coco["images"] if isinstance(image, dict)]
+    sample = names[:: max(1, len(names) // 100)]
+    role = role_of(path, images.root)
+    hits = {f: sum((f / name).is_file() for name in sample) for f in images.folders}
+    # of folders that fit equally well that with the role's name, then that of the file
+    folder = max(hits, key=lambda f: (hits[f], role_of(f, images.root) == role, f == path.parent))
+    if hits[folder] == len(sample):
+        return Split(coco, folder, path)
+    # exports that lost their folders, or wrote those of another machine
+    bare = [Path(name.replace("\\", "/")).name for name in names]
+    if sum(images.names[name] == 1 for name in bare) <= hits[folder]:
+        if hits[folder]:
+            return Split(coco, folder, path)  # the data check says which are missing
+        raise UsageError(
+            f"None of the images that {path} names, such as {names[0] if names else 'any'}, is "
+            f"in {images.root} or a folder below it."
+        )
+    notes.append(f"The file names in {path.name} are found by their last part.")
+    moved = [
+        {**image, "file_name": os.path.relpath(images.by_name[name], images.root)}
+        if images.names[name] == 1
+        else image
+        for image, name in zip(coco["images"], bare, strict=True)
+    ]
+    return Split({**coco, "images": moved}, images.root)
+
+
+def _without_roboflow_root(found: Found) -> None:
+    """Roboflow writes the name of the project as a first category, above the others."""
+    for split in found.splits.values():
+        used = {item.get("category_id") for item in split.coco["annotations"]}
+        parents = {category.get("supercategory") for category in split.coco["categories"]}
+        for category in split.coco["categories"]:
+            if (
+                category.get("id") not in used
+                and category.get("supercategory") == "none"
+                and category.get("name") in parents
+            ):
+                rest = [other for other in split.coco["categories"] if other is not category]
+                split.coco = {**split.coco, "categories": rest}
+                found.notes.append(f"{category['name']!r}, Roboflow's group of all, is no class.")
+                break

@@ -1,0 +1,169 @@
+"""A validation set where a data set has none, and images that training and validation share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...utils.cli import UserError
+from .found import Found, Split
+
+_NEAR = 4  # of 64 bits of a perceptual hash
+_TRIES = 50  # random splits, of which the one with the most even classes is taken
+
+
+def split_off(found: Found, share: float, seed: int = 0) -> None:
+    """Make a validation set of a share of the training set's images, by groups.
+
+    A group is never split: copies of one image (Roboflow's augmentations, equal files, images with
+    nearly the same perceptual hash) and, where names tell them apart, the frames of one video.
+
+    Raises:
+        UserError: if there are too few groups.
+    """
+    train = found.splits["train"]
+    images = train.coco["images"]
+    paths = [train.images / image["file_name"] for image in images]
+    groups, how = _groups(paths)
+    if len(groups) < 2:
+        raise UserError(
+            f"No validation set can be split off: the {len(images)} images are all of one group "
+            f"({how}). Name one: --val DATA2."
+        )
+    columns = {category["id"]: n for n, category in enumerate(train.coco["categories"])}
+    of_image = {images[i]["id"]: n for n, group in enumerate(groups) for i in group}
+    counts = np.zeros((len(groups), len(columns)))  # objects by group and class
+    for item in train.coco["annotations"]:
+        if item.get("image_id") in of_image and item.get("category_id") in columns:
+            counts[of_image[item["image_id"]], columns[item["category_id"]]] += 1
+    total = counts.sum(0).clip(1)
+    random = np.random.default_rng(seed)
+    chosen = min(
+        (_choose(groups, share * len(images), random) for _ in range(_TRIES)),
+        key=lambda chosen: np.abs(counts[chosen].sum(0) / total - share).sum(),
+    )
+    held = {images[i]["id"] for number in chosen for i in groups[number]}
+    found.splits["val"] = Split(_only(train.coco, held, True), train.images)
+    found.splits["train"] = Split(_only(train.coco, held, False), train.images)
+    found.notes.append(
+        f"No validation set was found: {len(held)} of {len(images)} images were split off, by "
+        f"{len(groups)} groups ({how})."
+    )
+
+
+def _only(coco: dict, ids: set, inside: bool) -> dict:
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if (image["id"] in ids) == inside],
+        "annotations": [x for x in coco["annotations"] if (x["image_id"] in ids) == inside],
+    }
+
+
+def _choose(groups: list[list[int]], wanted: float, random: np.random.Generator) -> list[int]:
+    chosen: list[int] = []
+    size = 0
+    for number in random.permutation(len(groups)):
+        if not chosen or size + len(groups[number]) <= wanted + 0.5:
+            chosen.append(int(number))
+            size += len(groups[number])
+    return chosen
+
+
+def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
+    """Indices of images that belong together, and in words how that was found."""
+    parent = list(range(len(paths)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    def join(pairs: Iterable[tuple[int, int]]) -> None:
+        for a, b in pairs:
+            parent[root(a)] = root(b)
+
+    keys, by_name = _names(paths)
+    firsts: dict[str, int] = {}
+    join((index, firsts.setdefault(key, index)) for index, key in enumerate(keys))
+    hashes = _hashes(paths)
+    how = "images of one video together" if by_name else "equal names and files together"
+    if hashes is None:
+        how += "; near-equal images are found after pip install 'fastdetr_mmdet[start]'"
+    else:
+        join(_near(hashes, hashes))
+        how += ", as are near-equal images"
+    groups: dict[int, list[int]] = {}
+    for index in range(len(paths)):
+        groups.setdefault(root(index), []).append(index)
+    return list(groups.values()), how
+
+
+def _names(paths: Sequence[Path]) -> tuple[list[str], bool]:
+    """A key for each image by its name: of the image it is a copy of, or of its video."""
+    copies = [re.sub(r"\.rf\.\w+$", "", path.stem) for path in paths]  # Roboflow's augmentations
+    keys = [str(path.parent / stem) for path, stem in zip(paths, copies, strict=True)]
+    videos = [re.sub(r"[-_ ]*(?:frame|img|image)?[-_ ]*\d+\D*$", "", key) for key in keys]
+    clips = len(set(videos))
+    if 3 <= clips <= len(paths) / 3:
+        return videos, True
+    return keys, False
+
+
+def _hashes(paths: Sequence[Path]) -> np.ndarray | None:
+    """Perceptual hashes, (n, 64) bits; None without the library. Unreadable images differ."""
+    try:
+        import imagehash
+    except ImportError:
+        return None
+    random = np.random.default_rng(0)
+    hashes: list[np.ndarray] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.draft("L", (128, 128))  # lets a JPEG decode small
+                hashes.append(imagehash.phash(image).hash.ravel())
+        except OSError:  # the data check names it
+            hashes.append(random.random(64) < 0.5)
+    return np.array(hashes, bool).reshape(-1, 64)
+
+
+def _near(first: np.ndarray, second: np.ndarray) -> Iterable[tuple[int, int]]:
+    """Pairs of rows that differ in few bits."""
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    for start in range(0, len(a), 1024):
+        rows = a[start : start + 1024]
+        distance = rows.sum(1)[:, None] + b.sum(1)[None] - 2 * rows @ b.T
+        for i, j in np.argwhere(distance <= _NEAR + 0.5):
+            yield start + int(i), int(j)
+
+
+def shared_images(found: Found) -> list[str]:
+    """Which images are in the training set and in the validation set, in sentences."""
+    paths = {
+        role: [split.images / str(image["file_name"]) for image in split.coco["images"]]
+        for role, split in found.splits.items()
+    }
+    train, val = paths["train"], paths["val"]
+    digests = {_digest(path): path for path in train if path.is_file()}
+    equal = [(p, digests[d]) for p in val if p.is_file() and (d := _digest(p)) in digests]
+    said = []
+    if equal:
+        said.append(f"{len(equal)} validation images are training images too, such as "
+                    f"{equal[0][0]} and {equal[0][1]}.")  # fmt: skip
+    hashes = [_hashes(train), _hashes(val)]
+    if hashes[0] is not None and hashes[1] is not None:
+        known = {path for path, _ in equal}
+        near = [(val[j], train[i]) for i, j in _near(hashes[0], hashes[1]) if val[j] not in known]
+        if near:
+            said.append(f"{len({v for v, _ in near})} validation images look nearly like training "
+                        f"images, such as {near[0][0]} and {near[0][1]}.")  # fmt: skip
+    return [f"{text} The validation's AP is too good by that." for text in said]
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).digest()

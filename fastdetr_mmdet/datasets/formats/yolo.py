@@ -1,0 +1,201 @@
+"""YOLO's form: a text file beside or parallel to each image, with a line for each object.
+
+``supervision`` reads it too, but takes pixels for shares and paints a mask of the image's size for
+each polygon; ``globox`` stops at blank lines and does not turn upright photographs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...utils.cli import UsageError
+from .found import ROLES, Found, Labelled, Split, image_size, is_image, role_of, to_coco
+
+_NAME_FILES = (
+    "classes.txt",
+    "obj.names",
+    "labels.txt",
+    "_darknet.labels",
+    "predefined_classes.txt",
+)
+_NO_LABELS = {"train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", *_NAME_FILES}
+
+
+def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
+    """A data.yaml and what it names, or images with text files; None if there is neither."""
+    described = _description(files, only)
+    present = set(files)
+    labels = {path: label for path in files if is_image(path) for label in [_label(path, present)]}
+    if not any(labels.values()):
+        return None
+    images = _by_role(root, files, labels, *described) if described else {}
+    if not images:
+        for path in labels:
+            images.setdefault(role_of(path, root) or "train", []).append(path)
+        if "train" not in images:
+            images["train"] = images.pop(min(images))
+    notes: list[str] = []
+    names = _class_names(files, described)
+    lines = {
+        path: list(_lines(label)) if (label := labels.get(path)) else []
+        for paths in images.values()
+        for path in paths
+    }
+    sizes = {path: image_size(path) for path in lines}
+    corners = _are_corners(lines, sizes, notes)
+    highest = max((int(line[0]) for found in lines.values() for line in found), default=-1)
+    if not names:
+        names = [str(number) for number in range(highest + 1)]
+        notes.append("No file names the classes; they are called by their numbers.")
+    elif highest >= len(names):
+        raise UsageError(
+            f"A label has class {highest}, but {len(names)} classes are named: {', '.join(names)}."
+        )
+    unlabelled = sum(labels.get(path) is None for path in lines)
+    if unlabelled:
+        notes.append(f"{unlabelled} images have no label file; they count as without objects.")
+    splits = {}
+    for role, paths in images.items():
+        labelled = [
+            Labelled(
+                path, sizes[path], [_box(x, names, *sizes[path], corners) for x in lines[path]]
+            )
+            for path in sorted(set(paths))
+        ]
+        splits[role] = Split(to_coco(labelled, names, root), root)
+    return Found("YOLO", root, splits, notes)
+
+
+def _description(files: list[Path], only: Path | None) -> tuple[Path, dict[str, Any]] | None:
+    for path in [only] if only else files:
+        if path.suffix.lower() in (".yaml", ".yml"):
+            try:
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                continue
+            if isinstance(content, dict) and "names" in content:
+                return path, content
+    return None
+
+
+def _label(image: Path, present: set[Path]) -> Path | None:
+    """The text file of an image: beside it, or in the folder labels in place of images."""
+    parts = list(image.with_suffix(".txt").parts)
+    places = [Path(*parts)]
+    for index, part in enumerate(parts[:-1]):
+        if part.lower() in ("images", "imgs", "jpegimages"):
+            places.append(Path(*parts[:index], "labels", *parts[index + 1 :]))
+    places.append(image.parent / "labels" / parts[-1])
+    return next((p for p in reversed(places) if p in present and p.name not in _NO_LABELS), None)
+
+
+def _by_role(
+    root: Path, files: list[Path], labels: dict, path: Path, content: dict[str, Any]
+) -> dict[str, list[Path]]:
+    """The images that the entries train, val and test of a data.yaml name."""
+    bases = [path.parent / str(content.get("path") or ""), path.parent, root]
+    roles: dict[str, list[Path]] = {}
+    for role in ROLES:
+        entries = content.get(role) or (content.get("valid") if role == "val" else None) or []
+        for entry in [entries] if isinstance(entries, str) else entries:
+            # Roboflow's "../train/images" means the folder beside data.yaml
+            forms = (entry, entry.removeprefix("../"))
+            places = [_plain(base / form) for base in bases for form in forms]
+            place = next((place for place in places if place.exists()), None)
+            if place is None:
+                raise UsageError(f"{path} names {entry!r} for {role}, but {places[0]} is missing.")
+            if place.is_file():
+                listed = [Path(line.strip()) for line in place.read_text().splitlines() if line]
+                for x in listed:
+                    near = map(_plain, (place.parent / x, root / x, root / "images" / x.name))
+                    roles.setdefault(role, []).extend([p for p in near if p in labels][:1])
+            else:
+                roles.setdefault(role, []).extend(
+                    image for image in labels if image.is_relative_to(place)
+                )
+    return {role: paths for role, paths in roles.items() if paths} if roles.get("train") else {}
+
+
+def _plain(path: Path) -> Path:
+    """Without "..", as files are listed; links stay as they are."""
+    return Path(os.path.abspath(path))
+
+
+def _class_names(files: list[Path], described: tuple[Path, dict[str, Any]] | None) -> list[str]:
+    if described:
+        names = described[1]["names"]
+        if isinstance(names, dict):
+            ids = {int(key): str(name) for key, name in names.items()}
+            return [ids.get(number, str(number)) for number in range(max(ids, default=-1) + 1)]
+        return [str(name) for name in names]
+    for path in files:
+        if path.name in _NAME_FILES:
+            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return []
+
+
+def _lines(path: Path) -> Iterator[list[float]]:
+    """Class and numbers of each line; blank ones are left out."""
+    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        words = text.replace(",", " ").split()
+        if not words:
+            continue
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = []
+        if len(values) < 5 or not all(map(math.isfinite, values)) or values[0] % 1 or values[0] < 0:
+            raise UsageError(f"{path}, line {number} is no YOLO label: {text[:80]!r}.")
+        yield values
+
+
+def _are_corners(
+    lines: dict[Path, list[list[float]]], sizes: dict[Path, tuple[int, int]], notes: list[str]
+) -> bool | None:
+    """Whether boxes in pixels are given by corners, not by centre; None for shares, as usual."""
+    boxes = [(*line[1:5], *sizes[p]) for p, found in lines.items() for line in found]
+    if not any(max(box[:4]) > 2 for box in boxes):
+        return None
+    centred = all(w <= W + 1 and h <= H + 1 and x - w / 2 > -2 and y - h / 2 > -2
+                  and x + w / 2 < W + 2 and y + h / 2 < H + 2
+                  for x, y, w, h, W, H in boxes)  # fmt: skip
+    corners = all(c > a and d > b and c < W + 2 and d < H + 2 for a, b, c, d, W, H in boxes)
+    if centred == corners:
+        raise UsageError(
+            "The labels hold pixels, not shares of the image, and it cannot be told whether they "
+            "are 'x_center y_center width height' or 'x_min y_min x_max y_max'. YOLO's form has "
+            "shares between 0 and 1."
+        )
+    form = "x_min y_min x_max y_max" if corners else "x_center y_center width height"
+    notes.append(f"The labels hold pixels, not shares of the image: {form}.")
+    return corners
+
+
+def _box(
+    line: list[float], names: list[str], width: int, height: int, corners: bool | None
+) -> tuple[str, float, float, float, float, bool]:
+    """A box of five numbers (or six, with a score), or that of a polygon's or turned box's."""
+    scale_x, scale_y = (1, 1) if corners is not None else (width, height)
+    values = line[1:]
+    if len(values) < 6:
+        x, y, w, h = values[:4]
+        if corners:
+            x, y, w, h = (x + w) / 2, (y + h) / 2, w - x, h - y
+        left, top = x - w / 2, y - h / 2
+    else:
+        xs, ys = values[: len(values) // 2 * 2 : 2], values[1::2]
+        left, top, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    return (
+        names[int(line[0])],
+        left * scale_x,
+        top * scale_y,
+        w * scale_x,
+        h * scale_y,
+        False,
+    )

@@ -1,0 +1,294 @@
+"""``python -m fastdetr_mmdet init DATA``: read a data set, check it and write a config."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...utils.cli import Parser, UsageError, UserError, command, positive_int, unit_float
+
+if TYPE_CHECKING:
+    from ...datasets.formats import Found
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write RUN/config.py, and annotation files where labels had to be converted."""
+    args = _parser().parse_args(arguments)
+    from . import models
+
+    if args.list:
+        print(models.table())
+        return
+    if args.data is None:
+        raise UsageError("Name a folder of images and labels: init DATA.")
+    run = (args.out or Path("work_dirs") / args.data.absolute().name).absolute()
+    if (run / "config.py").exists():
+        raise UsageError(f"{run / 'config.py'} exists already. Name another run: --out RUN.")
+    found = _read(args)
+    for note in found.notes:
+        print(f"note: {note}")
+    data = _write_annotations(found, run)
+    name, why = (args.model, "as you asked") if args.model else models.choose()
+    text = _config(args, found, data, run, name, why, models.find(name))
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.py").write_text(text)
+    if args.minutes:
+        epochs = _epochs_in(run / "config.py", args.minutes)
+        args.epochs, args.minutes = epochs, None
+        why_epochs = "what fits into the minutes you gave, as measured on this machine"
+        text = _config(args, found, data, run, name, why, models.find(name), why_epochs)
+        (run / "config.py").write_text(text)
+    print(text)
+    _check(run / "config.py")
+    where = os.path.relpath(run)
+    where = where if len(where) < len(str(run)) else str(run)
+    print(f"\nNext:\n  python -m fastdetr_mmdet train {where}\n"
+          f"  python -m fastdetr_mmdet predict {where} IMAGES...")  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m fastdetr_mmdet init",
+        description="Find out what DATA is (COCO, YOLO or Pascal VOC), split off a validation set "
+        "where there is none, check it, and write RUN/config.py.",
+    )
+    add = parser.add_argument
+    add("data", nargs="?", type=Path, metavar="DATA",
+        help="folder of images and labels, or a COCO .json or YOLO .yaml file")  # fmt: skip
+    add("--out", type=Path, metavar="RUN", help="folder to make (work_dirs/NAME OF DATA)")
+    add("--model", metavar="NAME", help="see --list, or any shipped config; default: by the GPU")
+    add("--list", action="store_true", help="print the table of models and measure their speed")
+    horizon = parser.add_mutually_exclusive_group()
+    horizon.add_argument("--epochs", type=positive_int, help="default: by the number of images")
+    horizon.add_argument("--minutes", type=float, help="as many epochs as that takes here")
+    add("--batch", type=positive_int, help="images at once; default: that of the model's config")
+    add("--lr", type=float, help="default: the model's, by the square root of the batch")
+    add("--image-size", type=positive_int, metavar="S", help="shortest side in pixels")
+    add("--weights", type=Path, metavar="FILE", help="of a detector, or of the backbone")
+    add("--val", type=Path, metavar="DATA2", help="the validation set, in any of the forms")
+    add("--val-share", type=unit_float, default=0.2, metavar="X",
+        help="share of images to split off if there is none (%(default)s)")  # fmt: skip
+    return parser
+
+
+def _read(args: argparse.Namespace) -> Found:
+    """Training and validation set, with the same classes."""
+    from ...datasets.formats import read_dataset, shared_images, split_off
+
+    found = read_dataset(args.data)
+    if args.val is not None:
+        other = read_dataset(args.val)
+        found.splits["val"] = other.splits.get("val") or other.splits["train"]
+        found.notes += other.notes
+    if not found.splits["train"].coco["images"]:
+        raise UserError(f"{args.data} holds no images to train with.")
+    if "val" not in found.splits:
+        split_off(found, args.val_share)
+    else:
+        found.notes += shared_images(found)
+    missing = {c["name"] for c in found.splits["val"].coco["categories"]} - set(found.classes)
+    if missing:
+        found.notes.append(f"Only the validation set has {', '.join(map(str, sorted(missing)))}.")
+    if not found.classes:
+        raise UserError(f"{args.data} names no classes: it holds no labelled object.")
+    return found
+
+
+def _write_annotations(found: Found, run: Path) -> dict[str, Any]:
+    """The config's variables of the data; files are written where there are none."""
+    root = found.root
+    values: dict[str, Any] = {"data_root": str(root)}
+    for role in ("train", "val"):
+        split = found.splits[role]
+        file = split.file
+        if file is None:
+            file = run / "annotations" / f"{role}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(split.coco))
+        values[f"{role}_ann"] = _below(file, root)
+        values[f"{role}_images"] = _below(split.images, root)
+    return values | {"classes": found.classes}
+
+
+def _below(path: Path, root: Path) -> str:
+    if not path.is_relative_to(root):
+        return str(path)
+    relative = path.relative_to(root).as_posix()
+    return "" if relative == "." else relative
+
+
+def _config(
+    args: argparse.Namespace,
+    found: Found,
+    data: dict[str, Any],
+    run: Path,
+    name: str,
+    why: str,
+    base: Path,
+    why_epochs: str = "as you asked",
+) -> str:
+    """The text of the config: at most 30 lines, with the reason for each choice."""
+    import torch
+    from mmengine.config import Config
+
+    config = Config.fromfile(base)
+    missing = {*data} - {*config}
+    if missing:
+        raise UsageError(f"{base} has no variables {', '.join(sorted(missing))} for own data.")
+    train, val = (found.splits[role].coco["images"] for role in ("train", "val"))
+    gpu = torch.cuda.is_available()
+    stretched = config.image_scale[0] == config.image_scale[1]
+    size, why_size = _image_size(args, config, train)
+    batch = args.batch or config.train_dataloader.batch_size
+    own_lr, own_batch = config.optim_wrapper.optimizer.lr, config.auto_scale_lr.base_batch_size
+    lr = args.lr or float(f"{own_lr * (batch / own_batch) ** 0.5:.2g}")
+    why_lr = f"{own_lr:g} for {own_batch} images"
+    if batch != own_batch:
+        why_lr += ", by the square root of the batch"
+    why_lr = "as you asked" if args.lr else why_lr
+    epochs = args.epochs
+    if epochs is None:
+        wanted = 12_000 if stretched else 60_000
+        epochs = min(max(round(wanted / len(train)), 12), 40 if stretched else 50)
+        why_epochs = f"{epochs * len(train):,} images in all"
+    steps = epochs * max(len(train) // batch, 1)
+    workers = min(4, os.cpu_count() or 1) if gpu else 0
+    lines = [
+        "# An ordinary mmengine config, written by python -m fastdetr_mmdet init; change any key.",
+        f"_base_ = {str(base)!r}  # {name}: {why}",
+        "",
+        f"# {found.form}: {len(train)} images for training, {len(val)} for validation",
+        *(f"{key} = {value!r}" for key, value in data.items()),
+        f"image_scale = {size!r}  # {why_size}",
+        "",
+        f"max_epochs = {epochs}  # {why_epochs}",
+        f"train_cfg = dict(max_epochs=max_epochs, val_interval={max(1, epochs // 10)})"
+        "  # ten validations",
+        *_schedule(config, epochs, steps),
+        f"train_dataloader = dict(batch_size={batch}, num_workers={workers}, "
+        f"persistent_workers={workers > 0})",
+        f"optim_wrapper = dict(optimizer=dict(lr={lr:g}))  # {why_lr}",
+        f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}))",
+        *_weights(args, config),
+        f"work_dir = {str(run / 'work')!r}  # checkpoints and logs",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _image_size(
+    args: argparse.Namespace, config: Any, images: list[dict]
+) -> tuple[tuple[int, int], str]:
+    """Width and height that images are stretched to, or the longest and shortest side at most."""
+    long, short = config.image_scale
+    if long == short:
+        side = args.image_size or long
+        return (side, side), "images are stretched to it"
+    if args.image_size:
+        return (round(args.image_size * long / short), args.image_size), "longest, shortest side"
+    sides = [min(i["width"], i["height"]) for i in images if {"width", "height"} <= {*i}]
+    middle = statistics.median(sides) if sides else short
+    side = int(min(short, max(480, -(-middle // 32) * 32)))
+    return (round(side * long / short), side), f"longest, shortest side; yours: {middle:g} pixels"
+
+
+def _schedule(config: Any, epochs: int, steps: int) -> list[str]:
+    """The base's schedule, fitted to the horizon."""
+    first = config.param_scheduler[0]
+    if first.type == "MultiStepLR":
+        share = first.milestones[0] / config.max_epochs
+        drop = min(max(1, round(epochs * share)), max(1, epochs - 1))
+        return [
+            "# the learning rate is divided by 10 before the last epochs",
+            "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
+            f"milestones=[{drop}], gamma={first.gamma})]",
+        ]
+    warm = max(1, min(100, steps // 10))
+    return [
+        f"# {warm} steps of warm-up, then a cosine to the last epoch",
+        f"param_scheduler = [dict(type='LinearLR', start_factor=0.04, by_epoch=False, end={warm}),",
+        "                   dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True,",
+        "                        convert_to_iter_based=True)]",
+    ]
+
+
+def _weights(args: argparse.Namespace, config: Any) -> list[str]:
+    """Where training starts from."""
+    from ...checkpoints.files import read_content, weights_of
+
+    pretrained = config.model.backbone.get("init_cfg") or {}
+    if args.weights is not None:
+        file = str(args.weights.absolute())
+        parts = {key.split(".")[0] for key in weights_of(read_content(file))}
+        if "bbox_head" in parts or "transformer" in parts or "backbone" in parts:
+            return [f"load_from = {file!r}  # weights of a detector, as you asked",
+                    "model = dict(backbone=dict(init_cfg=None))"]  # fmt: skip
+        return [f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained',"
+                f" checkpoint={file!r})))"]  # fmt: skip
+    if "checkpoint" not in pretrained:
+        return ["# no weights to start from: this model learns from random ones"]
+    name = pretrained["checkpoint"]
+    cached = _cached(name)
+    where = (
+        f"found in {cached}" if cached else "fetched when training starts; or init --weights FILE"
+    )
+    return [f"# backbone: ImageNet weights {name}, {where}"]
+
+
+def _cached(name: str) -> Path | None:
+    """The file of weights that torchvision names, if it was fetched before."""
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return next(iter(folder.glob(f"{name.rpartition('/')[2]}-*.pth")), None)
+
+
+def _epochs_in(config_file: Path, minutes: float) -> int:
+    """How many epochs fit, after a few measured steps; a sixth is left for validation."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    config = Config.fromfile(config_file)
+    init_default_scope("mmdet")
+    config.model.backbone.init_cfg = None
+    model = MODELS.build(config.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    loader = Runner.build_dataloader(config.train_dataloader, seed=0)
+    model.init_weights()
+    model.train()
+    times = [time.perf_counter()]
+    for _, batch in zip(range(7), loader, strict=False):
+        sum(model.train_step(batch, optimizer).values()).item()  # waits for the device
+        times.append(time.perf_counter())
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    epoch = statistics.median(steps[1:] or steps) * len(loader)
+    epochs = max(1, int(minutes * 60 * 5 / 6 / epoch))
+    print(f"note: {epoch / len(loader):.2f} s a step, {len(loader)} steps an epoch here.")
+    return epochs
+
+
+def _check(config: Path) -> None:
+    """The data check, in its own words."""
+    from ...datasets.check.__main__ import main as check
+
+    print("Data check:")
+    if check(["--config", str(config)]) == 1:
+        print("Errors stop the training; docs/data_check.md says what each one means, and "
+              "`python -m fastdetr_mmdet check FILE --images DIR --write-cleaned OUT` writes a "
+              "copy without them.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

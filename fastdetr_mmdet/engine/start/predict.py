@@ -1,0 +1,177 @@
+"""``python -m fastdetr_mmdet predict RUN IMAGES...``: pictures and one COCO-style JSON file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...utils.cli import Parser, UsageError, UserError, command, unit_float
+
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Detect; images that cannot be read do not stop others."""
+    parser = Parser(
+        prog="python -m fastdetr_mmdet predict",
+        description="Detect with the best checkpoint of a run, or with CONFIG CHECKPOINT; draw "
+        "what is found, and write it to OUT/predictions.json in COCO's form.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=Path, help="a run's folder; or CONFIG, and CHECKPOINT next")
+    add("images", metavar="IMAGES", type=Path, nargs="+", help="images, folders, videos")
+    add("--score", type=unit_float, default=0.3, metavar="X", help="least score (%(default)s)")
+    add("--out", type=Path, metavar="DIR", help="default: RUN/predictions")
+    add("--device", help="default: cuda:0 where there is a GPU")
+    args = parser.parse_args(arguments)
+
+    import warnings
+
+    import torch
+
+    warnings.filterwarnings("ignore", message=".*is out of bounds, the drawn")  # a box at a border
+    from ...checkpoints.loading import load_detector
+    from .run_folder import RunFolder
+
+    if args.images[0].suffix == ".pth":
+        config, checkpoint = args.run, args.images.pop(0)
+        out = args.out or Path("predictions")
+    else:
+        run = RunFolder.find(args.run)
+        config, checkpoint = run.config, run.checkpoint()
+        out = args.out or args.run.with_suffix("") / "predictions"
+    sources = list(_sources(args.images))
+    if not sources:
+        raise UsageError(f"{', '.join(map(str, args.images)) or 'Nothing'} holds no images.")
+    device = args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    model: Any = load_detector(config, checkpoint, device)
+    print(f"{checkpoint}, classes {', '.join(model.dataset_meta['classes'])}", flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    result, unreadable = _detect(model, sources, out, args.score)
+    (out / "predictions.json").write_text(json.dumps(result))
+    boxes, images = len(result["annotations"]), len(result["images"])
+    print(f"{out / 'predictions.json'}: {boxes} boxes of score {args.score:g} or more in "
+          f"{images} images")  # fmt: skip
+    if unreadable:
+        raise UserError(f"{len(unreadable)} files cannot be read: {', '.join(unreadable)}.")
+
+
+def _sources(paths: Sequence[Path]) -> Iterator[Path]:
+    from ...datasets.formats.found import files_below, is_image
+
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"There is no image, folder or video {path}.")
+        for file in files_below(path) if path.is_dir() else [path]:
+            if file == path or is_image(file) or file.suffix.lower() in _VIDEOS:
+                yield file
+
+
+def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
+    from mmdet.apis import inference_detector
+    from mmdet.registry import VISUALIZERS
+
+    visualizer = VISUALIZERS.build(dict(type="DetLocalVisualizer", name="predict"))
+    visualizer.dataset_meta = model.dataset_meta
+    ids = _category_ids(model)
+    names = zip(ids, model.dataset_meta["classes"], strict=True)
+    result: dict[str, list[dict]] = {"images": [], "annotations": [], "categories": []}
+    result["categories"] = [{"id": number, "name": name} for number, name in names]
+    unreadable: list[str] = []
+    for source in sources:
+        writer = _Writer(out, source)
+        for name, image in _frames(source):
+            if image is None:
+                unreadable.append(str(source))
+                continue
+            found = inference_detector(model, str(source) if writer.video is None else image)
+            kept = found.pred_instances[found.pred_instances.scores >= score].cpu()
+            number = len(result["images"]) + 1
+            height, width = image.shape[:2]
+            about = dict(id=number, file_name=name, width=width, height=height)
+            result["images"].append(about)
+            for (left, top, right, bottom), label, value in zip(
+                kept.bboxes.tolist(), kept.labels.tolist(), kept.scores.tolist(), strict=True
+            ):
+                w, h = right - left, bottom - top
+                result["annotations"].append(
+                    dict(id=len(result["annotations"]) + 1, image_id=number, iscrowd=0,
+                         category_id=ids[label], bbox=[left, top, w, h], area=w * h, score=value)
+                )  # fmt: skip
+            found.pred_instances = kept
+            visualizer.add_datasample(
+                name, image[..., ::-1], found, draw_gt=False, pred_score_thr=0
+            )
+            writer.write(visualizer.get_image()[..., ::-1])
+        writer.close()
+    return result, unreadable
+
+
+def _frames(source: Path) -> Iterator[tuple[str, Any]]:
+    """Name and pixels (BGR) of an image or of each frame of a video; None if it is unreadable."""
+    import cv2
+
+    if source.suffix.lower() not in _VIDEOS:
+        yield str(source), cv2.imread(str(source))
+        return
+    video = cv2.VideoCapture(str(source))
+    number = 0
+    while True:
+        more, image = video.read()
+        if not more:
+            break
+        number += 1
+        yield f"{source}#{number}", image
+    if not number:
+        yield str(source), None
+
+
+class _Writer:
+    """Writes one picture, or the frames of one video; beside others of the same name."""
+
+    def __init__(self, out: Path, source: Path) -> None:
+        self.source = source
+        self.video: Any = source if source.suffix.lower() in _VIDEOS else None
+        self.path = out / source.name
+        if self.path.exists() and self.path.resolve() == source.resolve():
+            raise UsageError(
+                f"{self.path} would be overwritten by its picture: name another --out."
+            )
+        self._stream: Any = None
+
+    def write(self, image: Any) -> None:
+        import cv2
+
+        if self.video is None:
+            cv2.imwrite(str(self.path), image)
+            return
+        if self._stream is None:
+            rate = cv2.VideoCapture(str(self.source)).get(cv2.CAP_PROP_FPS) or 25
+            code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+            size = image.shape[1::-1]
+            self._stream = cv2.VideoWriter(str(self.path.with_suffix(".mp4")), code, rate, size)
+        self._stream.write(image)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.release()
+
+
+def _category_ids(model: Any) -> list[int]:
+    """The ids that the data set gives the classes; 1, 2, ... where its file is not at hand."""
+    classes = list(model.dataset_meta["classes"])
+    try:
+        dataset = model.cfg.test_dataloader.dataset
+        file = Path(dataset.get("data_root") or "", dataset.ann_file)
+        known = {c["name"]: c["id"] for c in json.loads(file.read_text())["categories"]}
+        return [known[name] for name in classes]
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return [number + 1 for number in range(len(classes))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The folder of a run: its config, its checkpoints, how far it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ...utils import derived_keys  # noqa: F401 (reads configs as mmdet's tools do)
+from ...utils.cli import UsageError
+
+
+@dataclass
+class RunFolder:
+    """A folder that ``init`` made, or a work directory that mmdet's training left.
+
+    Args:
+        config_file: Its config.
+        work_dir: Where its checkpoints are.
+    """
+
+    config_file: Path
+    work_dir: Path
+
+    @classmethod
+    def find(cls, path: Path) -> RunFolder:
+        """The run of a folder, or of a config file.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        if path.is_file() and path.suffix == ".py":
+            return cls(path, _work_dir(path))
+        if not path.is_dir():
+            raise UsageError(f"There is no folder {path}. Make a run: init DATA --out {path}.")
+        if (path / "config.py").is_file():
+            return cls(path / "config.py", _work_dir(path / "config.py"))
+        configs = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
+        if not configs:
+            raise UsageError(f"{path} holds no config, so it is no run. Make one: init DATA.")
+        return cls(configs[-1], path)
+
+    @cached_property
+    def config(self) -> Config:
+        """The config; of the training that was run, where there was one."""
+        saved = self.work_dir / self.config_file.name
+        return Config.fromfile(saved if saved.is_file() else self.config_file)
+
+    def checkpoint(self) -> Path:
+        """The best checkpoint; the last one where no validation chose one.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        best = sorted(self.work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
+        if best:
+            return best[-1]
+        last = self.last_checkpoint()
+        if last is None:
+            raise UsageError(
+                f"{self.work_dir} holds no checkpoint: train first (python -m fastdetr_mmdet "
+                f"train {self.config_file.parent})."
+            )
+        return last
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint that training wrote last."""
+        pointer = self.work_dir / "last_checkpoint"
+        path = Path(pointer.read_text().strip()) if pointer.is_file() else None
+        if path is not None and not path.is_file():
+            path = self.work_dir / path.name  # the folder was moved
+        return path if path is not None and path.is_file() else None
+
+    def epochs(self) -> tuple[int, int]:
+        """Epochs that were trained, and that are planned."""
+        last = self.last_checkpoint()
+        if last is None:
+            return 0, Config.fromfile(self.config_file).train_cfg.get("max_epochs", 0)
+        from ...checkpoints.integrity import load_meta
+
+        done = int(load_meta(last).get("epoch", 0))
+        return done, Config.fromfile(self.config_file).train_cfg.get("max_epochs", 0)
+
+
+def _work_dir(config_file: Path) -> Path:
+    """Where a training of the config writes."""
+    named = Config.fromfile(config_file).get("work_dir")
+    if named and Path(named).is_dir():
+        return Path(named)
+    beside = config_file.parent / "work"  # of a run that was moved
+    if beside.is_dir():
+        return beside
+    if list(config_file.parent.glob("*.pth")):
+        return config_file.parent  # a work directory's own copy
+    return Path(named or Path("work_dirs") / config_file.stem)
