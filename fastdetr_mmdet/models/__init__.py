@@ -16,7 +16,7 @@ from .heads import FastDETRHead
 from .layers import SAMSinePositionalEncoding, TorchDefaultInit
 from .losses import IABCELoss, MALLoss, PositionSupervisedLoss, QualityLoss
 from .match_costs import PositionModulatedFocalCost
-from .matchers import HungarianMatcher
+from .matchers import HungarianMatcher, ScoreMatcher
 from .parts import (
     Aligner,
     CrossAttention,
@@ -83,6 +83,7 @@ __all__ = [
     "SMCAConvEncoder",
     "SMCAEncoder",
     "SalientGaussianPrior",
+    "ScoreMatcher",
     "SelfAttention",
     "SpatialPrior",
     "TorchDefaultInit",

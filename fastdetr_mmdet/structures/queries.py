@@ -233,6 +233,8 @@ class DecoderOutput:
         groups: of the queries.
         class_logits: as of ``Queries``.
         memory: what queries and decoder were given; or None.
+        one_to_many: in training states that are to be matched one-to-many, of the shape of
+            hidden_states; or None.
     """
 
     hidden_states: Tensor
@@ -242,3 +244,4 @@ class DecoderOutput:
     groups: tuple[QueryGroup, ...] = ()
     class_logits: Tensor | None = None
     memory: Memory | None = None
+    one_to_many: Tensor | None = None

@@ -119,6 +119,7 @@ CASES = [
     Case("GroupQueries", dict(queries=BOXES, num_groups=3), heads=False),
     Case("HybridQueries", dict(queries=BOXES, num_extra=7, repeats=2), heads=False),
     Case("DetrDecoder", dict(DENSE, refine=True), 3),
+    Case("DetrDecoder", dict(DENSE, refine=True, mixed_supervision=True)),
     Case("ConditionalDecoder", dict(DENSE, refine=True), 3),
 ]
 each = pytest.mark.parametrize("case", CASES, ids=str)

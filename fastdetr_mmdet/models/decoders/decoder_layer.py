@@ -28,6 +28,7 @@ class DecoderLayer(nn.Module):
         dropout: Dropout of residual branches, and default for the parts.
         self_attn, cross_attn, aligner, spatial_prior: Part configs; the last two may be None.
         layer_index: Position in the decoder; parts that differ in the first layer are told.
+        cross_first: Whether cross-attention, with what belongs to it, comes before self-attention.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class DecoderLayer(nn.Module):
         aligner: dict | None = None,
         spatial_prior: dict | None = None,
         layer_index: int = 0,
+        cross_first: bool = False,
     ) -> None:
         super().__init__()
+        self.cross_first = cross_first
         shared = dict(embed_dims=embed_dims, num_heads=num_heads, layer_index=layer_index)
         attention = dict(shared, dropout=dropout)
         self.self_attn = MODELS.build(self_attn, default_args=attention)
@@ -88,17 +91,32 @@ class DecoderLayer(nn.Module):
             return queries
         return replace(queries, embedded=self.input_norm(queries.located))
 
-    def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """The queries' new content, (bs, num_queries, embed_dims)."""
+    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
+        """The queries' new content, and what it was after cross-attention.
+
+        Shape:
+            returns: (bs, num_queries, embed_dims) each
+        """
         queries = self.embed(queries)
         prior: Tensor | None = None
         if self.spatial_prior is not None and not self.prior_after_aligner:
             prior = self.spatial_prior(queries, memory)
-        content = self.norm1(queries.content + self.dropout(self.self_attn(queries)))
-        queries = queries.with_content(content)
-        if self.aligner is not None:
-            queries = self.aligner(queries, memory)
+        if not self.cross_first:
+            queries = self._attend_to_queries(queries)
+        queries = self._attend_to_memory(queries, memory, prior)
+        after_cross = queries.content
+        if self.cross_first:
+            queries = self._attend_to_queries(queries)
+        content = queries.content
+        return self.norm3(content + self.dropout(self.ffn(content))), after_cross
+
+    def _attend_to_queries(self, queries: Queries) -> Queries:
+        content = queries.content + self.dropout(self.self_attn(queries))
+        return queries.with_content(self.norm1(content))
+
+    def _attend_to_memory(self, queries: Queries, memory: Memory, prior: Tensor | None) -> Queries:
+        asking = queries if self.aligner is None else self.aligner(queries, memory)
         if self.spatial_prior is not None and self.prior_after_aligner:
-            prior = self.spatial_prior(queries, memory)
-        content = self.norm2(content + self.dropout(self.cross_attn(queries, memory, prior)))
-        return self.norm3(content + self.dropout(self.ffn(content)))
+            prior = self.spatial_prior(asking, memory)
+        content = queries.content + self.dropout(self.cross_attn(asking, memory, prior))
+        return queries.with_content(self.norm2(content))

@@ -26,7 +26,9 @@ class DetrDecoder(Decoder):
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, appendix A.3; refinement: Deformable DETR,
     Zhu et al. 2021, arXiv 2010.04159, Sec. 4.2 and A.4 (the references entering layer 1 and later
     are detached); look forward twice, positions of queries and the norm: DINO, Zhang et al. 2022,
-    arXiv 2203.03605, Sec. 3.5, and DAB-DETR, Liu et al. 2022, arXiv 2201.12329, Sec. 4.2. Queries
+    arXiv 2203.03605, Sec. 3.5, and DAB-DETR, Liu et al. 2022, arXiv 2201.12329, Sec. 4.2; mixed
+    supervision: MS-DETR, Zhao et al. 2024, arXiv 2401.03989, Sec. 3.2, without the optional
+    feed-forward block behind cross-attention. Queries
     without a position (``LearnedBoxQueries``) get the sine embedding of their reference point
     instead, again in each layer and without gradient (SAM-DETR, arXiv 2203.06883, Sec. 3.4).
 
@@ -56,6 +58,8 @@ class DetrDecoder(Decoder):
             as in DINO's published weights (later versions of mmdet train with embed_dims).
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
+        mixed_supervision: Whether layers attend to the memory before they attend to each other, and
+            the states between are trained one-to-many (MS-DETR; see ``FastDETRHead``).
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
             gradient, which saves memory and costs this part a second forward pass.
 
@@ -84,6 +88,7 @@ class DetrDecoder(Decoder):
         reference_feats: int | None = None,
         post_norm: bool = True,
         level_schedule: Sequence[int] | None = None,
+        mixed_supervision: bool = False,
         with_cp: bool = False,
     ) -> None:
         super().__init__()
@@ -112,6 +117,7 @@ class DetrDecoder(Decoder):
         self.reference_pos = reference_pos
         self.most_logit = math.log((1 - reference_eps) / reference_eps) if reference_eps else None
         self.level_schedule = level_schedule
+        self.mixed_supervision = mixed_supervision
         self.with_cp = with_cp
         layers = [
             DecoderLayer(
@@ -124,6 +130,7 @@ class DetrDecoder(Decoder):
                 aligner,
                 spatial_prior,
                 layer_index=i,
+                cross_first=mixed_supervision,
             )
             for i in range(num_layers)
         ]
@@ -155,7 +162,7 @@ class DetrDecoder(Decoder):
                 f"{type(self).__name__} with refine=True needs the head's box branches; hand them "
                 "over as box_branches."
             )
-        hidden_states, references, boxes = [], [], []
+        hidden_states, one_to_many, references, boxes = [], [], [], []
         position: Tensor | None = None
         moved: Tensor | None = None  # the reference, with the gradient into the layer before
         without_pos = queries.pos is None and self.reference_pos is None
@@ -180,7 +187,9 @@ class DetrDecoder(Decoder):
             level = (
                 memory if self.level_schedule is None else memory.level(self.level_schedule[index])
             )
-            content = call_layer(layer, queries, level, with_cp=self.with_cp)
+            content, after_cross = call_layer(layer, queries, level, with_cp=self.with_cp)
+            if self.mixed_supervision and self.training:
+                one_to_many.append(self.norm(after_cross))
             queries = replace(queries, content=content, embedded=None)
             hidden_states.append(self.norm(queries.content))
             if self.refine and index + 1 < self.num_layers:
@@ -201,6 +210,7 @@ class DetrDecoder(Decoder):
             tuple(references) or None,
             tuple(boxes),
             groups=queries.groups,
+            one_to_many=torch.stack(one_to_many) if one_to_many else None,
         )
 
     def _locate_boxes(self, queries: Queries, memory: Memory) -> Tensor:

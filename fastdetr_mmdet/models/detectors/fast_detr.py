@@ -40,7 +40,7 @@ class FastDETR(BaseDetector):
             whole or for a level: from the image's, as in all papers. The SMCA authors' multi-scale
             code takes its last level's from the third.
         num_queries: Queries per image; None leaves it to ``transformer.queries``.
-        train_cfg: Handed to the head: ``assigner``.
+        train_cfg: Handed to the head: ``assigner``, ``one_to_many``.
         test_cfg: Handed to the head: ``max_per_img``. ``separate_sizes``: False, the official
             codes: images of different sizes are padded to one batch, which changes their results
             (the backbone's convolutions see the padding, and some parts do; how much depends on
@@ -120,6 +120,13 @@ class FastDETR(BaseDetector):
             raise ValueError(
                 f"transformer.queries.num_classes={queries.num_classes} differs from "
                 f"bbox_head.num_classes={num_classes}; set both to the same number."
+            )
+        if self.bbox_head.train_cfg.get("one_to_many") and not getattr(
+            self.transformer.decoder, "mixed_supervision", False
+        ):
+            raise ValueError(
+                "train_cfg.one_to_many is for decoders with mixed_supervision=True; set it in "
+                "transformer.decoder, or leave one_to_many out."
             )
         self._check_widths(neck)
         check_flow(self.transformer.parts, _num_levels(backbone, neck))

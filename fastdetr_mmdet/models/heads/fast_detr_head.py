@@ -23,7 +23,7 @@ from .class_loss import check_class_loss, sees_quality, sum_class_loss
 from .mmdet_call import takes_mmdet_call
 from .top_k import top_k
 
-TRAIN_KEYS = ("assigner",)
+TRAIN_KEYS = ("assigner", "one_to_many")
 TEST_KEYS = ("max_per_img", "score_thr", "separate_sizes")
 
 
@@ -66,7 +66,8 @@ class FastDETRHead(BaseModule):
         loss_bbox: Loss of normalised (cx, cy, w, h).
         loss_iou: Loss of pixel (x1, y1, x2, y2).
         train_cfg: ``assigner``: matcher config, this package's or mmdet's; default
-            ``HungarianMatcher``.
+            ``HungarianMatcher``. ``one_to_many``: the same for the states of a decoder with
+            mixed_supervision; default ``ScoreMatcher``.
         test_cfg: ``max_per_img``: detections per image, at most num_queries * num_classes; 100.
             ``score_thr``: only detections with a higher score are returned; 0.
         init_cfg: As in mmengine.
@@ -108,10 +109,8 @@ class FastDETRHead(BaseModule):
         self.class_aware_proposals = class_aware_proposals
         self.train_cfg = _known("train_cfg", train_cfg, TRAIN_KEYS)
         self.test_cfg = _known("test_cfg", test_cfg, TEST_KEYS)
-        assigner = TASK_UTILS.build(self.train_cfg.get("assigner") or dict(type="HungarianMatcher"))
-        self.assigner: Matcher = (
-            assigner if isinstance(assigner, Matcher) else AssignerMatcher(assigner)
-        )
+        self.assigner = self._matcher("assigner", "HungarianMatcher")
+        self.one_to_many = self._matcher("one_to_many", "ScoreMatcher")
         loss_cls = dict(
             loss_cls
             or dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
@@ -136,6 +135,10 @@ class FastDETRHead(BaseModule):
                 nn.init.zeros_(branch.bias)
         if box_size_bias:
             nn.init.constant_(self.reg_branches[0][-1].bias[2:], box_size_bias)
+
+    def _matcher(self, key: str, default: str) -> Matcher:
+        matcher = TASK_UTILS.build(self.train_cfg.get(key) or dict(type=default))
+        return matcher if isinstance(matcher, Matcher) else AssignerMatcher(matcher)
 
     @property
     def box_branches(self) -> list[nn.Module]:
@@ -190,10 +193,13 @@ class FastDETRHead(BaseModule):
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls`` ... of the
             others, ``enc_loss_cls`` ... of the proposals, ``dn_loss_cls``, ``d0.dn_loss_cls`` ...
-            of a group of queries named dn; scalars, weighted.
+            of a group of queries named dn, ``o2m_loss_cls`` ... of a decoder's one_to_many states;
+            scalars, weighted.
         """
         cls_scores, boxes = self(output)
         calls = _calls(cls_scores, boxes, targets, output.groups, "decoder layer")
+        if output.one_to_many is not None:
+            calls.append(self._one_to_many_call(output, targets, calls[0].group))
         proposals = output.proposals
         of_encoder = []
         losses: dict[str, Tensor] = {}
@@ -220,6 +226,19 @@ class FastDETRHead(BaseModule):
             for name, values in per_layer.items():
                 losses[f"d{layer}.{name}"] = values[layer]
         return losses
+
+    def _one_to_many_call(self, output: DecoderOutput, targets: Targets, first: QueryGroup) -> Call:
+        """Of the matching queries the states before self-attention, by the same branches."""
+        assert output.one_to_many is not None
+        own, references, classes = slice(first.size), output.reference_logits, output.class_logits
+        states = DecoderOutput(
+            output.one_to_many[:, :, own],
+            references and tuple(reference[:, own] for reference in references),
+            class_logits=None if classes is None else classes[:, own],
+        )
+        cls_scores, boxes = self(states)
+        group = replace(first, name="o2m")
+        return Call(cls_scores, boxes, targets, "decoder layer", group, self.one_to_many)
 
     def loss_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"

@@ -127,7 +127,30 @@ class HungarianMatcher(Matcher):
                 parts = [term[layer, image, :, : targets.counts[image]] for term in one.terms]
                 self._raise_not_finite(parts, f"{what} {layer}", targets.image_ids[image])
         self._check_outputs(flags.reshape(num_layers, bs) > 0, targets.image_ids, what)
-        return _solve(host_blocks, one.call.group)
+        return self._solve(host_blocks, one.call.group)
+
+    def _solve(self, host_blocks: list[np.ndarray], group: QueryGroup) -> np.ndarray:
+        """Query and object index of every pair, by layer, image and query.
+
+        Shape:
+            host_blocks: per image the costs, (num_layers, num_queries, objects of the image)
+            returns: (2, num_pairs) int64
+        """
+        query_index, object_index = [], []
+        bs, (num_layers, num_queries, _) = len(host_blocks), host_blocks[0].shape
+        for layer in range(num_layers):
+            start = 0
+            for image, block in enumerate(host_blocks):
+                for part in np.split(np.arange(num_queries), group.parts):
+                    rows, columns = self.pair(np.tile(block[layer, part], group.repeats))
+                    query_index.append(part[rows] + (layer * bs + image) * num_queries)
+                    object_index.append(columns % max(block.shape[-1], 1) + start)
+                start += block.shape[-1]
+        return np.stack([np.concatenate(query_index), np.concatenate(object_index)])
+
+    def pair(self, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Matched queries, none twice, and their objects, given finite (queries, objects)."""
+        return linear_sum_assignment(costs)
 
     def _check_labels(self, labels: np.ndarray, targets: Targets, num_classes: int) -> None:
         wrong = (labels < 0) | (labels >= num_classes)
@@ -201,7 +224,7 @@ class HungarianMatcher(Matcher):
             host = host[:-num_objects].reshape(num_queries, num_objects)
             if not np.isfinite(host).all():
                 self._raise_not_finite(terms, "one decoder layer", name_image(meta))
-            rows, columns = (torch.from_numpy(x) for x in linear_sum_assignment(host))
+            rows, columns = (torch.from_numpy(x) for x in self.pair(host))
             rows, columns = rows.to(labels.device), columns.to(labels.device)
             assigned[rows] = columns + 1
             assigned_labels[rows] = labels[columns]
@@ -215,27 +238,6 @@ class _Pending:
     packed: Tensor
     terms: list[Tensor]
     call: Call
-
-
-def _solve(host_blocks: list[np.ndarray], group: QueryGroup) -> np.ndarray:
-    """Query and object index of every pair, by layer, image and query.
-
-    Shape:
-        host_blocks: per image the costs, (num_layers, num_queries, objects of the image)
-        returns: (2, num_pairs) int64
-    """
-    query_index, object_index = [], []
-    bs, (num_layers, num_queries, _) = len(host_blocks), host_blocks[0].shape
-    for layer in range(num_layers):
-        start = 0
-        for image, block in enumerate(host_blocks):
-            for part in np.split(np.arange(num_queries), group.parts):
-                costs = np.tile(block[layer, part], group.repeats)
-                rows, columns = linear_sum_assignment(costs)
-                query_index.append(part[rows] + (layer * bs + image) * num_queries)
-                object_index.append(columns % max(block.shape[-1], 1) + start)
-            start += block.shape[-1]
-    return np.stack([np.concatenate(query_index), np.concatenate(object_index)])
 
 
 def _is_finite(x: Tensor) -> Tensor:

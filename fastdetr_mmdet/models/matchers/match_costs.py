@@ -29,6 +29,17 @@ _LEAST_AREA = 1e-6 / COMMON_SIZE**2
 
 
 @dataclass(frozen=True)
+class ClassScoreCost:
+    """The negative probability of the object's class, called as mmdet's costs are."""
+
+    weight: float
+
+    def __call__(self, pred_instances: Any, gt_instances: Any, img_meta: Any = None) -> Tensor:
+        """Costs of one image, (num_queries, num_objects)."""
+        return -self.weight * pred_instances.scores.sigmoid()[:, gt_instances.labels]
+
+
+@dataclass(frozen=True)
 class PaddedObjects:
     """The objects of every image in a row of its own, filled up with others to equal length.
 
@@ -107,14 +118,23 @@ def _focal(
     cost: FocalLossCost, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects
 ) -> Tensor:
     """Focal loss as an object less that as background (arXiv 2010.04159, A.3), of its class."""
-    labels = objects.labels[None, :, None].expand(*cls_scores.shape[:3], -1)
-    scores = cls_scores.gather(3, labels).sigmoid_()
+    scores = _class_scores(cls_scores, objects)
     if isinstance(cost, PositionModulatedFocalCost):
         scores = cost.modulate(scores, -_negative_iou(boxes, objects, "giou"))
     background = 1 - scores
     as_object = (scores + cost.eps).log_().mul_(background.pow(cost.gamma)).mul_(-cost.alpha)
     as_background = (background + cost.eps).log_().mul_(scores.pow_(cost.gamma))
     return as_object.add_(as_background, alpha=1 - cost.alpha)
+
+
+def _class_scores(cls_scores: Tensor, objects: PaddedObjects) -> Tensor:
+    """Probability of each object's class, (num_layers, bs, num_queries, most)."""
+    labels = objects.labels[None, :, None].expand(*cls_scores.shape[:3], -1)
+    return cls_scores.gather(3, labels).sigmoid_()
+
+
+def _class_score(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -> Tensor:
+    return -_class_scores(cls_scores, objects)
 
 
 def _l1(cost: Any, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects) -> Tensor:
@@ -151,6 +171,7 @@ _BATCHED: dict[type, Callable[..., Tensor]] = {
     PositionModulatedFocalCost: _focal,
     BBoxL1Cost: _l1,
     IoUCost: _iou,
+    ClassScoreCost: _class_score,
 }
 
 

@@ -111,7 +111,7 @@ def test_spatial_query_is_scaled_by_the_content_before_the_norm(refine):
         layer.cross_attn.register_forward_pre_hook(
             lambda _, args: spatials.append(args[0].conditional.spatial)
         )
-        layer.register_forward_hook(lambda _, __, output: contents.append(output))
+        layer.register_forward_hook(lambda _, __, output: contents.append(output[0]))
     output = decoder(make_queries(), make_memory(), box_branches())
     for index, spatial in enumerate(spatials):
         centre = output.reference_logits[index][..., :2].sigmoid()
@@ -138,7 +138,7 @@ def test_refining_without_box_branches_is_named():
 def test_post_norm_can_be_left_out():
     contents = []
     decoder = build(post_norm=False)
-    decoder.layers[-1].register_forward_hook(lambda _, __, output: contents.append(output))
+    decoder.layers[-1].register_forward_hook(lambda _, __, output: contents.append(output[0]))
     output = decoder(make_queries(), make_memory())
     assert torch.equal(output.hidden_states[-1], contents[0])
 
@@ -174,7 +174,7 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by():
     layer.aligner.register_forward_pre_hook(lambda _, args: seen.update(aligner=args[0]))
     layer.cross_attn.register_forward_pre_hook(lambda _, args: seen.update(cross=args[0]))
     layer.cross_attn.register_forward_hook(lambda *_: torch.zeros(2, NUM_QUERIES, EMBED_DIMS))
-    output = layer(queries, memory)
+    output, _ = layer(queries, memory)
     assert seen["prior"].content is queries.content
     after_self = layer.norm1(queries.content + layer.self_attn(queries))
     assert_near(seen["aligner"].content, after_self)

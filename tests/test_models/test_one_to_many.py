@@ -1,4 +1,6 @@
-"""One-to-many by groups of queries: Group DETR and H-DETR, against loops over their equations."""
+"""One-to-many: Group DETR, H-DETR and MS-DETR against loops over their equations."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,9 +27,9 @@ OUTER = {
 }
 
 
-def detector(queries, **head):
+def detector(queries, decoder=None, **head):
     config = tiny_config(
-        transformer__decoder=dict(type="ConditionalDecoder", num_layers=2),
+        transformer__decoder=dict(decoder or {}, type="ConditionalDecoder", num_layers=2),
         transformer__encoder__num_layers=1,
         num_queries=4,
     )
@@ -222,3 +224,74 @@ def test_mmdets_denoising_options_are_named():
 def test_hybrid_beside_denoising_warns():
     with pytest.warns(UserWarning, match="48.7 to 46.5"):
         MODELS.build(dict(DENOISING, queries=HYBRID, embed_dims=32))
+
+
+def positives(scores, boxes, labels, wanted, scale):
+    """Of each object of an image the queries that MS-DETR makes positive, the best first."""
+    corners, aim = cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale
+    s = 0.7 * bbox_overlaps(corners, aim) + 0.3 * scores.sigmoid()[:, labels]
+    best = [int(s[:, column].argmax()) for column in range(len(labels))]
+    own = [int(s[query].argmax()) for query in range(len(s))]
+    positive = [q for q in range(len(s)) if s[q].max() >= THRESHOLD or q in best]
+    return [
+        sorted((q for q in positive if own[q] == column), key=lambda q: -s[q, column])
+        for column in range(len(labels))
+    ]
+
+
+THRESHOLD, MOST = 0.05, 1
+SCORED = dict(one_to_many=dict(type="ScoreMatcher", threshold=THRESHOLD, most=MOST))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mixed_supervision_is_the_papers(groups):
+    config = dict(OUTER["group"], queries=INNER["two-stage"], num_groups=groups)
+    model = detector(config, train_cfg=SCORED, decoder=dict(mixed_supervision=True))
+    output, targets = decoded(model, (1, 4))
+    losses = model.bbox_head.loss(output, targets)
+    states = replace(output, hidden_states=output.one_to_many, box_logits=())
+    seen = set()
+    for prefix, scores, boxes in zip(("d0.", ""), *model.bbox_head(states), strict=True):
+        expected = torch.zeros(3, dtype=torch.float64)
+        for part in zip(scores.double().split(4, 1), boxes.double().split(4, 1), strict=True):
+            for image in range(2):
+                own, scale = objects_of(targets, image), targets.scales[image]
+                given = *(x[image] for x in part), targets.labels[own], targets.boxes[own], scale
+                ranked = positives(*given)
+                seen |= set(map(len, ranked))
+                pairs = [(query, c) for c, found in enumerate(ranked) for query in found[:MOST]]
+                expected = expected + sums(*given, pairs) / (groups * targets.num_objects)
+        for name, value in zip(("cls", "bbox", "iou"), expected, strict=True):
+            assert_near(losses[f"{prefix}o2m_loss_{name}"].double(), value, msg=name)
+    assert {0, 1, 2} <= seen  # without a query, with one, with more than are kept
+
+
+class TestMixedSupervision:
+    @pytest.mark.parametrize("objects", [(0, 0), (0, 2)])
+    @pytest.mark.parametrize("checkpointed", [False, True])
+    def test_every_parameter_has_a_gradient(self, checkpointed, objects):
+        """Around it denoising, whose queries have no such loss."""
+        queries = dict(type="DenoisingQueries", queries=INNER["mixed"])
+        model = detector(queries, dict(mixed_supervision=True, with_cp=checkpointed))
+        losses = model.loss(*make_batch(objects=objects))
+        assert {"o2m_loss_cls", "d0.o2m_loss_iou", "dn_loss_cls"} <= set(losses)
+        assert "o2m_dn_loss_cls" not in losses
+        sum(losses.values()).backward()
+        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+    def test_states_come_before_self_attention_and_in_training_only(self):
+        model = detector(INNER["mixed"], dict(mixed_supervision=True))
+        with torch.no_grad():
+            output, _ = decoded(model)
+            for layer in model.transformer.decoder.layers:
+                layer.self_attn.out_proj.weight.zero_()
+            changed, _ = decoded(model)
+            assert torch.equal(changed.one_to_many[0], output.one_to_many[0])
+            assert not torch.equal(changed.hidden_states[0], output.hidden_states[0])
+            assert decoded(model.eval())[0].one_to_many is None
+
+    def test_what_nothing_would_read_is_refused(self):
+        with pytest.raises(ValueError, match=r"train_cfg\.one_to_many.*mixed_supervision=True"):
+            detector(INNER["mixed"], train_cfg=SCORED)
+        with pytest.raises(ValueError, match="most=0"):
+            detector(INNER["mixed"], train_cfg=dict(one_to_many=dict(type="ScoreMatcher", most=0)))
