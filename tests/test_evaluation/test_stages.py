@@ -26,7 +26,7 @@ def opened(tiny_config_file, shapes):
     def make(**changes):
         config = Config.fromfile(tiny_config_file)
         config.merge_from_dict({"data_root": f"{shapes}/", "model.backbone.init_cfg": None})
-        config.merge_from_dict({key.replace("__", "."): value for key, value in changes.items()})
+        config.merge_from_dict(changes)
         torch.manual_seed(0)
         model = MODELS.build(config.model).eval()
         return model, open_set(config, ("test",), print)
@@ -38,6 +38,7 @@ class Truth(TwoStageQueries):
     """Its proposals are the objects, each twice; the second ones a little lower."""
 
     samples = infos = None
+    confused = False  # whether the first object is first of all taken for one of another class
 
     def forward(self, memory, proposal_branches=None, targets=None):
         queries, _ = super().forward(memory, proposal_branches)
@@ -52,8 +53,9 @@ class Truth(TwoStageQueries):
             boxes[image, : len(own)] = own
             for number, one in enumerate(objects):
                 label = one["bbox_label"] if self.class_aware else 0
-                # of the first object: above all others, so that it costs precision
                 scores[image, 2 * number : 2 * number + 2, label] = 5.0 - number
+            if self.confused and objects:
+                scores[image, 0, (objects[0]["bbox_label"] + 1) % 6] = 9.0
         logits = queries.reference_logits.clone()
         logits[:] = inverse_sigmoid(boxes[:, : 2 * logits.shape[1] : 2])
         return queries.with_reference(logits), Proposals(scores, boxes)
@@ -72,10 +74,11 @@ def truth(model, data):
     return model
 
 
-@pytest.mark.parametrize("class_aware", [True, False])
-def test_known_answers(opened, class_aware):
-    model, data = opened(**{f"{QUERIES.replace('.', '__')}__class_aware": class_aware})
-    rows, notes = measure_stages(truth(model, data), data)
+@pytest.mark.parametrize("class_aware, confused", [(True, False), (True, True), (False, False)])
+def test_known_answers(opened, class_aware, confused):
+    model, data = opened(**{f"{QUERIES}.class_aware": class_aware})
+    truth(model, data).transformer.queries.confused = confused
+    rows, notes = measure_stages(model, data)
     by_stage = {row.pop("stage"): row for row in rows}
     assert list(by_stage) == [PROPOSALS, SELECTED, "layer 1", "layer 2", TRUE_BOXES]
     proposals = by_stage[PROPOSALS]
@@ -83,7 +86,8 @@ def test_known_answers(opened, class_aware):
     assert bool(notes) is not class_aware
     assert proposals["AR100"] == proposals["nms"]["AR100"] == 1
     assert 0.2 < proposals["AP"] < 0.9  # duplicates
-    assert proposals["nms"]["AP"] == pytest.approx(1)
+    assert 0.3 < proposals["nms"]["AP"] < 0.99 or not confused
+    assert proposals["nms"]["AP"] == pytest.approx(1) or confused
     # box branches start at zero: the layers' boxes are the references, 60 pairs are all there are
     for stage in ("layer 1", "layer 2", TRUE_BOXES):
         assert by_stage[stage]["AR100"] == pytest.approx(1) and by_stage[stage]["AP"] < 0.9
