@@ -93,10 +93,17 @@ def test_known_answers(opened, class_aware, confused):
         assert by_stage[stage]["AR100"] == pytest.approx(1) and by_stage[stage]["AP"] < 0.9
 
 
-@pytest.mark.parametrize("queries", ["two-stage", "boxes", "points", "none"])
+@pytest.mark.parametrize("queries", ["two-stage", "denoising", "boxes", "points", "none"])
 def test_last_layer_is_what_the_evaluator_says(opened, queries):
     changes = {
         "two-stage": {},
+        "denoising": {
+            QUERIES: dict(
+                _delete_=True,
+                type="DenoisingQueries",
+                queries=dict(type="TwoStageQueries", class_aware=True, content="memory"),
+            )
+        },
         "boxes": {QUERIES: dict(_delete_=True, type="LearnedBoxQueries")},
         "points": {QUERIES: dict(_delete_=True, type="LearnedQueries", reference="mlp")},
         "none": {
@@ -115,9 +122,9 @@ def test_last_layer_is_what_the_evaluator_says(opened, queries):
     before = {name: p.clone() for name, p in model.named_parameters()}
     rows, notes = measure_stages(model, data)
     stages = [row["stage"] for row in rows]
-    assert (PROPOSALS in stages) == (queries == "two-stage")
+    assert (PROPOSALS in stages) == (queries in ("two-stage", "denoising"))
     assert (TRUE_BOXES in stages) == (queries != "none")
-    assert len(notes) == {"two-stage": 0, "none": 2}.get(queries, 1)
+    assert len(notes) == {"two-stage": 0, "denoising": 0, "none": 2}.get(queries, 1)
     for batch in data.loader:
         with torch.no_grad():
             data.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
