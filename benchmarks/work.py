@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import DINOHead
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -91,8 +92,9 @@ def criterion(side: Side, batch: Batch, cls_scores: Tensor, boxes: Tensor) -> Ca
             losses = {name: values[-1] for name, values in per_layer.items()}
         else:
             extra = (None, None) if hasattr(head, "as_two_stage") else ()
-            more = dict(dn_meta=None) if type(head).__name__ == "DINOHead" else {}
-            losses = head.loss_by_feat(cls_scores, boxes, *extra, objects, metas, **more)
+            # DINO's without its denoising queries, which are not among the predictions
+            own = super(DINOHead, head) if isinstance(head, DINOHead) else head
+            losses = own.loss_by_feat(cls_scores, boxes, *extra, objects, metas)
             total = sum(losses.values())
         torch.autograd.grad(total, (cls_scores, boxes))
         return losses

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmcv.ops import batched_nms
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -86,7 +87,8 @@ class _Watch:
     """
 
     def __init__(self, model: Any, data: EvaluationSet) -> None:
-        self.head, self.transformer, self.infos = model.bbox_head, model.transformer, data.infos
+        self.model, self.infos = model, data.infos
+        self.head, self.transformer = model.bbox_head, model.transformer
         self.images = 0
         self.found: dict[str, tuple[list[ImageResult], list[ImageResult]]] = {}
         self.proposing = self.transformer.queries  # or what is in it, where it adds to others
@@ -94,6 +96,7 @@ class _Watch:
             self.proposing = inner
         self.class_aware = self.head.class_aware_proposals
         self.seen: tuple[tuple, Queries] | None = None  # of the query initialiser
+        self.features: Sequence[Tensor] = ()  # that the transformer got
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -102,34 +105,66 @@ class _Watch:
         def look(module: Any, arguments: tuple, made: tuple) -> None:
             self.seen = arguments, made[0]
 
-        hook = self.transformer.queries.register_forward_hook(look)
+        def keep(module: Any, arguments: tuple, made: Sequence[Tensor]) -> None:
+            self.features = made
+
+        hooks = [self.transformer.queries.register_forward_hook(look)]
+        hooks.append((self.model.neck or self.model.backbone).register_forward_hook(keep))
         self.head.predict = self.collect  # before the class's own
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             del self.head.predict
 
     def collect(self, output: DecoderOutput, samples: Sequence, rescale: bool = True) -> list:
         """Detections of all stages; returns the last layer's, as the head would."""
         self.images += len(samples)
+        metas = [sample.metainfo for sample in samples]
         stages = dict(self.proposals())
-        layers = zip(*self.head(output), strict=True)
-        stages |= {f"layer {number}": layer for number, layer in enumerate(layers, 1)}
+        layers = [*zip(*self.head(output), strict=True)]
+        stages |= {
+            f"layer {number}": (layer[0], layer[1]) for number, layer in enumerate(layers, 1)
+        }
         if (with_truth := self.with_true_boxes(samples)) is not None:
             stages[TRUE_BOXES] = with_truth
-        metas = [sample.metainfo for sample in samples]
-        last: list[InstanceData] = []
-        for stage, (scores, boxes) in stages.items():
-            detections = self.detect(scores, boxes, metas)
-            last = last if stage == TRUE_BOXES else detections
-            candidates = self.detect(scores, boxes, metas, CANDIDATES)
-            plain, kept = self.found.setdefault(stage, ([], []))
-            for sample, own, more in zip(samples, detections, candidates, strict=True):
-                info = self.infos[sample.img_id]
-                plain.append(image_result(own, info))
-                kept.append(image_result(self.without_duplicates(more), info))
-        return last
+        for stage, candidates in self.auxiliary(metas):
+            limit = self.head.test_cfg.get("max_per_img", 100)
+            self.keep(stage, samples, [found[:limit] for found in candidates], candidates)
+        for stage, predicted in stages.items():
+            detections = self.detect(*predicted, metas)
+            self.keep(stage, samples, detections, self.detect(*predicted, metas, CANDIDATES))
+        return self.head.predict_by_feat(*layers[-1], metas, rescale)
+
+    def keep(
+        self,
+        stage: str,
+        samples: Sequence,
+        detections: Sequence[InstanceData],
+        candidates: Sequence[InstanceData],
+    ) -> None:
+        """Add a batch's detections, and what NMS leaves of more candidates, to a stage's."""
+        plain, kept = self.found.setdefault(stage, ([], []))
+        for sample, own, more in zip(samples, detections, candidates, strict=True):
+            info = self.infos[sample.img_id]
+            plain.append(image_result(own, info))
+            kept.append(image_result(self.without_duplicates(more), info))
+
+    def auxiliary(self, metas: Sequence[dict]) -> Iterator[tuple[str, list[InstanceData]]]:
+        """Detections of mmdet's heads that learn beside the transformer, best first."""
+        assert self.seen is not None
+        features, ((memory, *_), _) = self.features, self.seen
+        if self.model.aux_heads_on == "encoder":
+            features = memory.maps()
+        settings = ConfigDict(nms_pre=CANDIDATES, min_bbox_size=0, score_thr=0.0)
+        head: Any
+        for index, head in enumerate(self.model.aux_heads):
+            found = head.predict_by_feat(
+                *head(features), batch_img_metas=metas, cfg=settings, rescale=True, with_nms=False
+            )
+            found = [each[each.scores.argsort(descending=True)[:CANDIDATES]] for each in found]
+            yield f"auxiliary head {index} ({type(head).__name__})", found
 
     def proposals(self) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
         """Logits and boxes of the encoder's proposals, of all tokens and of those selected."""
@@ -190,6 +225,8 @@ class _Watch:
 
     def without_duplicates(self, found: InstanceData) -> InstanceData:
         """What NMS within each class leaves, as many as the head returns."""
+        if len(found) == 0:  # which mmcv's cannot do
+            return found
         kept = batched_nms(
             found.bboxes, found.scores, found.labels, dict(type="nms", iou_threshold=NMS_IOU)
         )[1]

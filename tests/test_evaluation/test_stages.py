@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from support.models import randomise
 
 from fastdetr_mmdet.evaluation.__main__ import main
@@ -124,6 +124,10 @@ def test_last_layer_is_what_the_evaluator_says(opened, queries):
     stages = [row["stage"] for row in rows]
     assert (PROPOSALS in stages) == (queries in ("two-stage", "denoising"))
     assert (TRUE_BOXES in stages) == (queries != "none")
+    if queries == "boxes":  # a stage without detections
+        model.bbox_head.test_cfg["score_thr"] = 0.999
+        assert all(row["AP"] == row["nms"]["AP"] == 0 for row in measure_stages(model, data)[0])
+        model.bbox_head.test_cfg["score_thr"] = 0.0
     assert len(notes) == {"two-stage": 0, "denoising": 0, "none": 2}.get(queries, 1)
     for batch in data.loader:
         with torch.no_grad():
@@ -134,6 +138,48 @@ def test_last_layer_is_what_the_evaluator_says(opened, queries):
         assert round(last[name], 3) == expected[f"coco/bbox_{theirs}"]
     assert queries != "two-stage" or last["AP"] > 0.01
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("where", ["neck", "encoder"])
+def test_auxiliary_heads_are_evaluated_as_mmdet_does(opened, where):
+    head = dict(
+        type="ATSSHead",
+        in_channels=32,
+        feat_channels=32,
+        stacked_convs=1,
+        norm_cfg=None,
+        anchor_generator=dict(
+            type="AnchorGenerator", ratios=[1.0], octave_base_scale=1, scales_per_octave=1,
+            strides=[16, 32]),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder"),
+    )  # fmt: skip
+    model, data = opened(**{"model.aux_heads": [head], "model.aux_heads_on": where})
+    randomise(model, scale=0.02)
+    rows, _ = measure_stages(model, data)
+    assert rows[0]["stage"] == "auxiliary head 0 (ATSSHead)"
+    nms = dict(type="nms", iou_threshold=0.7)
+    given = []
+    source = model.transformer.encoder if where == "encoder" else model.neck
+    hook = source.register_forward_hook(lambda module, arguments, made: given.append(made))
+    for batch in data.loader:
+        batch = model.data_preprocessor(batch)
+        with torch.no_grad():
+            model.predict(**{f"batch_{key}": value for key, value in batch.items()})
+            features = given[-1].maps() if where == "encoder" else given[-1]
+            found = model.aux_heads[0].predict_by_feat(
+                *model.aux_heads[0](features),
+                batch_img_metas=[sample.metainfo for sample in batch["data_samples"]],
+                cfg=ConfigDict(nms_pre=1000, score_thr=0.0, nms=nms, max_per_img=100),
+                rescale=True,
+            )
+        for sample, instances in zip(batch["data_samples"], found, strict=True):
+            sample.pred_instances = instances
+        samples = [sample.to_dict() for sample in batch["data_samples"]]
+        data.evaluator.process(data_samples=samples, data_batch=batch)
+    hook.remove()
+    data.evaluator.metrics[0].metric_items = ["AR@100"]
+    expected = data.evaluator.evaluate(len(data.infos))["coco/bbox_AR@100"]
+    assert expected > 0.01 and round(rows[0]["nms"]["AR100"], 3) == expected
 
 
 def test_selection_is_what_is_measured(opened):
