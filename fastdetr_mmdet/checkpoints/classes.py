@@ -21,11 +21,7 @@ OFFICIAL = {"conditional_detr": 91, "deformable_detr": 91, "sam_detr": 91, "smca
 
 
 def count_classes(weights: Mapping[str, Tensor]) -> int | None:
-    """Logits of the first class branch; None where there is none.
-
-    Args:
-        weights: By our names.
-    """
+    """Logits of the first class branch; None where there is none."""
     weight = weights.get(CLASS_BRANCHES + "0.weight")
     return None if weight is None or weight.dim() == 0 else len(weight)
 

@@ -96,33 +96,28 @@ def read_plain_config(text: str) -> dict[str, Any]:
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                values[name] = _literal(value)
+                try:
+                    values[name] = ast.literal_eval(_DictCalls().visit(value))
+                except (ValueError, TypeError, RecursionError, MemoryError):
+                    code = ast.unparse(statement)[:80]
+                    _refuse(f"line {statement.lineno} holds code or more than plain data: {code}")
             case _:
                 _refuse(f"line {statement.lineno} is not an assignment: it holds code")
     return values
 
 
-def _literal(node: ast.expr) -> Any:
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Dict(keys=keys, values=values):
-            # a key that is missing stands for **another
-            names = [key.value if isinstance(key, ast.Constant) else _no_key() for key in keys]
-            return dict(zip(names, map(_literal, values), strict=True))
-        case ast.Call(func=ast.Name(id="dict"), args=[] | [ast.Dict()], keywords=keywords):
-            content = {word.arg or _no_key(): _literal(word.value) for word in keywords}
-            return content | (_literal(node.args[0]) if node.args else {})
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float())):
-            return ast.literal_eval(node)
-        case _:
-            _refuse(f"line {node.lineno} holds code: {ast.unparse(node)[:80]}")
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)``, as mmengine dumps it, into ``{'a': 1}``."""
 
-
-def _no_key() -> NoReturn:
-    _refuse("it holds code in the place of a key")
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Leaves other calls, which are not plain data."""
+        self.generic_visit(node)
+        match node:
+            case ast.Call(ast.Name("dict"), [] | [ast.Dict()], words) if all(w.arg for w in words):
+                given: Any = node.args[0] if node.args else ast.Dict([], [])
+                keys = [ast.Constant(word.arg) for word in words]
+                return ast.Dict([*given.keys, *keys], [*given.values, *(w.value for w in words)])
+        return node
 
 
 def _entries(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -84,12 +84,7 @@ def load_meta(path: Path) -> dict[str, Any]:
 
 
 def numbered_checkpoints(folder: Path, template: str) -> dict[int, Path]:
-    """The checkpoints of a folder by the number in their names, highest first.
-
-    Args:
-        folder: It may not exist.
-        template: With one {} for the number, such as 'epoch_{}.pth'.
-    """
+    """The checkpoints of a folder by the number in their names, highest first."""
     before, after = re.split(r"{[^}]*}", template)
     pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     matches = [(pattern.fullmatch(path.name), path) for path in folder.glob("*")]

@@ -26,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see ``--help``. Returns 1 if a run failed, 130 if it was interrupted."""
     args = _parser().parse_args(arguments)
 
-    from .output import read_reference, write_results
-    from .results import read_curve
+    from .results import read_curve, read_reference, write_results
     from .runs import discover_runs, train_all
 
     signal.signal(signal.SIGTERM, _interrupt)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from ..datasets.check.sets import CheckedSet, check_set, sets_of_config
 from ..utils.cli import UsageError
 
 # What a scheduler that counts epochs has as a number of epochs
@@ -98,76 +96,47 @@ def _set_epochs(cfg: Config, epochs: int) -> None:
 
 
 def check_data(cfg: Config, path: Path) -> None:
-    """Check that a config's annotation files exist and have its classes.
+    """Check that the annotation files of COCO-style data sets exist and have the config's classes.
 
-    Only files of this machine are read, and classes only from COCO's JSON.
-
-    Args:
-        cfg: With its options merged.
-        path: Its file, for the message.
+    Only files of this machine are read.
 
     Raises:
         UsageError: names the file, or the classes that it lacks, and the option to give.
     """
-    derived = cfg.get("derived_keys", {})
-    for loader in ("train_dataloader", "val_dataloader"):
-        for dataset in _datasets((cfg.get(loader) or {}).get("dataset")):
-            name, root = dataset["ann_file"], dataset.get("data_root") or ""
-            if not name or dataset.get("backend_args") or "://" in f"{root} {name}":
-                continue
-            file = Path(root) / name
-            if not file.is_file():
-                fix = f"Set {loader}.dataset by --cfg-options."
-                if "data_root" in derived.get(f"{loader}.dataset.data_root", ""):
-                    fix = "Give the folder of your data by --data-root"
-                    key = loader[: -len("dataloader")] + "ann"
-                    fix += f", or --cfg-options {key}=FILE.json." if key in cfg else "."
-                raise UsageError(f"{path}: there is no annotation file {file}. {fix}")
-            classes = (dataset.get("metainfo") or {}).get("classes")
-            if isinstance(classes, str):
-                raise UsageError(
-                    f"{path}: classes is the text {classes!r}, not a list. Give one class with a "
-                    f"comma: --cfg-options classes={classes},"
-                )
-            if classes and file.suffix == ".json":
-                known = _categories(file)
-                missing = [str(name) for name in classes if name not in known]
-                if missing:
-                    fix = _advice(known) if "{classes}" in derived.values() else ""
-                    raise UsageError(
-                        f"{path}: {file} does not have the classes {_shorten(missing)}; it has "
-                        f"{_shorten(known)}.{fix}"
-                    )
-
-
-def _datasets(dataset: Any) -> Iterator[Any]:
-    """A data set, or those within a wrapper such as RepeatDataset or ConcatDataset."""
-    if isinstance(dataset, dict):
-        if isinstance(dataset.get("ann_file"), str):
-            yield dataset
-        for inner in [dataset.get("dataset"), *(dataset.get("datasets") or [])]:
-            yield from _datasets(inner)
-
-
-@functools.lru_cache
-def _categories(file: Path) -> tuple[str, ...]:
-    """Names of a file's categories; read once for all configs."""
+    if isinstance(cfg.get("classes"), str):
+        raise UsageError(
+            f"{path}: classes is the text {cfg.classes!r}, not a list. Give one class with a "
+            f"comma: --cfg-options classes={cfg.classes},"
+        )
     try:
-        return tuple(category["name"] for category in json.loads(file.read_text())["categories"])
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is not an annotation file of COCO's form ({reason}).") from error
+        sets = sets_of_config(cfg)
+    except Exception as error:  # other people's data sets fail in any way
+        raise UsageError(f"{path}: its data sets cannot be built: {error!r}.") from error
+    for checked in sets:
+        if checked.images is None or "://" in checked.annotations:
+            continue  # not on this machine
+        try:
+            missing, names = _missing_classes(checked)
+        except UsageError as error:
+            raise UsageError(
+                f"{path}: {error} Give the folder of your data by --data-root, or the file by "
+                "--cfg-options (in configs with derived_keys: train_ann=FILE val_ann=FILE)."
+            ) from error
+        if missing:
+            raise UsageError(
+                f"{path}: {checked.annotations}: {missing}. To train all of the file's classes, "
+                f"give --cfg-options classes={','.join(names)}{',' * (len(names) == 1)} or, if a "
+                "name has spaces or is a number, set metainfo.classes in a config."
+            )
 
 
-def _advice(known: tuple[str, ...]) -> str:
-    if all(re.fullmatch(r"[^\W\d][\w.-]*", name) for name in known):
-        option = f"classes={','.join(known)}{',' * (len(known) == 1)}"
-        return f" To train all of the file's, give --cfg-options {option}"
-    return (
-        " --cfg-options drops spaces and takes digits for numbers: rename the categories, or write "
-        "a config that sets metainfo.classes of both data loaders and the head's num_classes."
-    )
+@functools.cache
+def _missing_classes(checked: CheckedSet) -> tuple[str, list[str]]:
+    """In words the classes that an annotation file does not have, and those that it has.
 
-
-def _shorten(names: Any, most: int = 8) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    Each file is read once for all configs and seeds.
+    """
+    report = check_set(checked)
+    missing = report.findings.get("class-without-category")
+    categories = [entry for entry in report.coco["categories"] if isinstance(entry, dict)]
+    return report.sentence(missing) if missing else "", [str(c.get("name")) for c in categories]

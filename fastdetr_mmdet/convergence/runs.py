@@ -93,9 +93,6 @@ class Run:
     def start(self, gpu: str | None = None) -> subprocess.Popen:
         """Train, or continue, by ``mim train`` in a process group of its own.
 
-        Args:
-            gpu: The only one that it sees; None leaves that to the environment.
-
         Raises:
             UserError: if another process is training it.
         """
@@ -116,14 +113,20 @@ class Run:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 command,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
             )
         pid_file.write_text(f"{process.pid}\n")
         return process
+
+    def saved_epoch(self) -> str | None:
+        """Number of the epoch after which its last checkpoint was written."""
+        pointer = self.work_dir / "last_checkpoint"
+        found = _CHECKPOINT.search(pointer.read_text()) if pointer.is_file() else None
+        return found[1] if found else None
 
     def last_lines(self, count: int = 12) -> str:
         """The end of what the training printed, without mim's own traceback after it."""
@@ -157,9 +160,8 @@ def discover_runs(
     found = {(match["name"], int(match["seed"])): path for path, match in matches.items()}
     known = list(dict.fromkeys(name for name, _ in found))
     all_seeds = sorted({seed for _, seed in found})
-    missing = [name for name in names if name not in known]
     chosen = [(n, s) for s in seeds or all_seeds for n in names or known if (n, s) in found]
-    if missing or not chosen:
+    if not chosen or not set(names) <= set(known):
         has = f"{', '.join(known) or 'nothing'} with seeds {', '.join(map(str, all_seeds))}"
         raise UsageError(f"{out} holds no runs of a comparison that you ask for; it has {has}.")
     runs, notes = [], []
@@ -188,8 +190,8 @@ def train_all(
     Returns:
         The runs that failed, each with the reason: a sentence and the end of its log.
     """
-    gpus = visible_gpus()
-    waiting, running, failed = list(runs), dict[int, tuple[subprocess.Popen, Run]](), {}
+    gpus, failed = visible_gpus(), {}
+    waiting, running = list(runs), dict[int, tuple[subprocess.Popen, Run]]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -197,8 +199,7 @@ def train_all(
                 if run.final_ap is not None:
                     tell(f"{run}: finished before, AP {run.final_ap:.3f}")
                     continue
-                pointer = run.work_dir / "last_checkpoint"
-                saved = _CHECKPOINT.search(pointer.read_text() if pointer.is_file() else "")
+                saved = run.saved_epoch()
                 try:
                     process = run.start(gpus[place % len(gpus)] if gpus else None)
                 except (UserError, OSError) as error:
@@ -206,22 +207,20 @@ def train_all(
                     tell(f"{run}: not started. {error}")
                     continue
                 running[place] = process, run
-                how = f"continued from epoch {saved[1]}" if saved else "started"
+                how = f"continued from epoch {saved}" if saved else "started"
                 tell(f"{run}: {how} as process {process.pid}, log in {run.log}")
             for place, (process, run) in list(running.items()):
                 status = process.poll()
                 if status is None:
                     continue
                 del running[place]
-                ap = run.final_ap
-                if status == 0 and ap is not None:
-                    tell(f"{run}: finished, AP {ap:.3f}")
-                else:
-                    failed[run] = (
+                said = f"{run}: finished, AP {run.final_ap or 0:.3f}"
+                if status or run.final_ap is None:
+                    said = failed[run] = (
                         f"{run}: training ended with exit status {status}. The end of {run.log}:\n"
                         f"{run.last_lines()}"
                     )
-                    tell(failed[run])
+                tell(said)
             if running:
                 time.sleep(_POLL_SECONDS)
     finally:

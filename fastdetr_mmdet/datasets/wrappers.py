@@ -9,10 +9,6 @@ from typing import Any
 def leaf_datasets(dataset: Any, key: str = "dataset") -> Iterator[tuple[str, Any]]:
     """Find the data sets within wrappers, which may be nested.
 
-    Args:
-        dataset: As built.
-        key: Its config key.
-
     Yields:
         The config key of each data set that is not a wrapper, and the data set.
     """

@@ -111,11 +111,7 @@ class FullFSDPStrategy(FSDPStrategy):
         return wrapper
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Resume the optimizer.
-
-        Args:
-            state_dict: As saved, whole.
-        """
+        """Resume the optimizer."""
         own = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
         )

@@ -235,10 +235,6 @@ def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
 
     Images on no disk of this machine are not looked at, nor those of data sets in formats other
     than COCO's that name no folder.
-
-    Args:
-        dataset: Of mmdet.
-        paths: Of the images, as the data set opens them.
     """
     folders = []
     for checked in checked_sets(dataset, evaluated=True):

@@ -22,12 +22,6 @@ def check_evaluator(evaluator: Evaluator, config: Any, dataset: Any, phase: str)
 
     It reads no file: both sides are in memory.
 
-    Args:
-        evaluator: Of the validation or test loop.
-        config: Its config, for the name of the file in messages.
-        dataset: Of the same loop.
-        phase: "val" or "test".
-
     Returns:
         Warnings, one for each metric of only some of the images.
 

@@ -55,14 +55,7 @@ class Comparison:
 def compare(
     path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], seed: int = 0
 ) -> Comparison:
-    """Give random images to the file and to the detector's ``predict``.
-
-    Args:
-        path: ONNX file.
-        detector: What it was made from, on the CPU.
-        image_size: (bs, H, W).
-        seed: Of the images.
-    """
+    """Give random images to the file and to the detector's ``predict``."""
     session = _session(path)
     images, sizes = _batch(session, image_size, seed)
     found = _run_onnx(session, images, sizes)

@@ -15,9 +15,6 @@ from ..utils.cli import UserError, command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parts.
 
-    Args:
-        arguments: Of the command line; default: this process's.
-
     Raises:
         UserError: if no part has the given name; suggests the nearest.
     """

@@ -46,13 +46,7 @@ Captioned = tuple[str, Markup]
 
 
 def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str:
-    """The report as one HTML file that needs no other.
-
-    Args:
-        runs: What to report, in the order of the colours.
-        written: Printed at the top.
-        settings: Without predictions there are no sections of pictures.
-    """
+    """The report as one HTML file that needs no other."""
     min_score = settings.min_score
     evaluated = [run for run in runs if run.evaluation is not None]
     datasets: dict[str, list[Run]] = {}

@@ -110,10 +110,6 @@ def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
 def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
     """The best checkpoint, if the training kept one, or the last; broken files are skipped.
 
-    Args:
-        work_dir: Of the run.
-        which: ``best`` or ``last``.
-
     Raises:
         UserError: if there is none, or all are broken.
     """

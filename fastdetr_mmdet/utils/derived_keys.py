@@ -44,10 +44,6 @@ _VARIABLE = re.compile(r"\{([#~]?)(\w+)(?:\*([\d.]+))?\}")
 def derive(config: Config, before: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a config that its variables ask to change.
 
-    Args:
-        config: With the variables as they are now.
-        before: The variables that its entries were computed from.
-
     Returns:
         Dotted keys and values.
     """

@@ -89,12 +89,6 @@ def with_other_padding(memory: Memory) -> Memory:
     )
 
 
-def not_padding(memory: Memory) -> torch.Tensor:
-    """(bs, num_tokens) bool, of a memory that has padding."""
-    assert memory.padding_mask is not None
-    return ~memory.padding_mask
-
-
 def in_double(structure: Structure) -> Structure:
     """The same in float64, so that nothing but a mistake is larger than the tolerance."""
     return _map(structure, lambda x: x.double() if x.is_floating_point() else x)

@@ -66,15 +66,6 @@ def test_other_archives(refused, tmp_path):
     assert "torch.jit.load(path).state_dict()" in refused(src)
 
 
-@pytest.mark.parametrize(
-    ("new_format", "share"), [(True, 0.1), (True, 0.999), (False, 0.1), (False, 0.999)]
-)
-def test_truncated(new_format, share, hollow, save, refused):
-    src = save(hollow("conditional_r50"), _use_new_zipfile_serialization=new_format)
-    src.write_bytes(src.read_bytes()[: int(share * src.stat().st_size)])
-    assert ("cut short" if new_format else "damaged") in refused(src)
-
-
 def test_missing_file_folder_and_places(hollow, save, refused, tmp_path):
     refused(tmp_path / "no.pth")
     refused(tmp_path)

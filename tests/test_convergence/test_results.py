@@ -7,15 +7,18 @@ from dataclasses import replace
 import cv2
 import pytest
 
-from fastdetr_mmdet.convergence.output import (
+from fastdetr_mmdet.convergence.results import (
+    Curve,
+    Point,
     Reference,
     charts,
     markdown_table,
     notes_on,
+    read_curve,
     read_reference,
+    summarise,
     write_results,
 )
-from fastdetr_mmdet.convergence.results import Curve, Point, read_curve, summarise
 from fastdetr_mmdet.convergence.runs import Run
 from fastdetr_mmdet.utils.cli import UsageError
 

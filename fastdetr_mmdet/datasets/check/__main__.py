@@ -32,9 +32,6 @@ _IN_SOUND_DATA = ("image-empty", "category-unused", "category-not-in-classes")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check annotation files, print what is wrong and write what was asked for.
 
-    Args:
-        arguments: Of the command line; default: this process's.
-
     Returns:
         The exit status: 0 if nothing is wrong, 1 if there are errors, 3 if there are only warnings,
         2 if there was nothing to check (no COCO file, unreadable JSON or config).

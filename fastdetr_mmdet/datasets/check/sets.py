@@ -47,14 +47,26 @@ class CheckedSet:
     backend_args: Any = field(default=None, compare=False)
     pipeline: Sequence[Callable] | None = field(default=None, compare=False)
 
+    @classmethod
+    def of(cls, leaf: CocoDataset, evaluated: bool, needs_boxes: bool = True) -> CheckedSet:
+        """What to check of a COCO-style data set."""
+        images, classes = (leaf.data_prefix or {}).get("img"), leaf.metainfo.get("classes")
+        backend = (leaf.backend_args or {}).get("backend", "local")
+        local = "://" not in (images or "") and backend == "local"
+        return cls(
+            leaf.ann_file,
+            (images or os.curdir) if local else None,
+            leaf.data_root or None,
+            None if classes is None or isinstance(classes, str) else tuple(classes),
+            evaluated,
+            needs_boxes,
+            leaf.backend_args,
+            leaf.pipeline.transforms,
+        )
+
 
 def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = None) -> Report:
-    """Check the annotations of one data set; its images are left alone.
-
-    Args:
-        checked: The data set.
-        max_aspect: Longest side over shortest from which on a box or an image is extreme.
-        coco: Content of its file; None: the file is read.
+    """Check the annotations of one data set, those of its file if none are given.
 
     Raises:
         NotCocoError: if there is no COCO annotation file.
@@ -103,27 +115,10 @@ def is_coco(cls: Any) -> bool:
 def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> list[CheckedSet]:
     """The COCO-style data sets in a data set and its wrappers."""
     return [
-        to_check(leaf, evaluated, needs_boxes)
+        CheckedSet.of(leaf, evaluated, needs_boxes)
         for _, leaf in leaf_datasets(dataset)
         if is_coco(type(leaf)) and isinstance(leaf.ann_file, str)
     ]
-
-
-def to_check(leaf: CocoDataset, evaluated: bool, needs_boxes: bool = True) -> CheckedSet:
-    """What to check of a COCO-style data set."""
-    images, classes = (leaf.data_prefix or {}).get("img"), leaf.metainfo.get("classes")
-    backend = (leaf.backend_args or {}).get("backend", "local")
-    local = "://" not in (images or "") and backend == "local"
-    return CheckedSet(
-        leaf.ann_file,
-        (images or os.curdir) if local else None,
-        leaf.data_root or None,
-        None if classes is None or isinstance(classes, str) else tuple(classes),
-        evaluated,
-        needs_boxes,
-        leaf.backend_args,
-        leaf.pipeline.transforms,
-    )
 
 
 def check_voc(dataset: XMLDataset) -> Report:
@@ -197,9 +192,6 @@ def watch_loading(keep: bool) -> Callable[[], None]:
     The runner builds data sets before it calls any hook, so a hook comes too late for files on
     which mmdet ends in ``KeyError: 'bbox'``.
 
-    Args:
-        keep: Whether COCO-style data sets keep what they parse, for `loaded`.
-
     Returns:
         Takes that back.
     """
@@ -255,8 +247,9 @@ def _explain(dataset: Any, coco: Any = None) -> str:
             return ""
         if coco is not None:
             require_lists(coco, dataset.ann_file)
-        report = check_set(to_check(dataset, bool(dataset.test_mode)), coco=coco)
-        report.images = to_check(dataset, True).images
+        checked = CheckedSet.of(dataset, bool(dataset.test_mode))
+        report = check_set(checked, coco=coco)
+        report.images = checked.images
         refusal = report.refusal()
         return refusal and f"{refusal}\nImages and their paths have not been looked at yet."
     except NotCocoError as error:

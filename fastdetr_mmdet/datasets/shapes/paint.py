@@ -143,14 +143,7 @@ def _stroke(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def clutter(rng: np.random.Generator, image: np.ndarray, amount: int, widest: int) -> None:
-    """Draw strokes and letters of no class into `image` in place.
-
-    Args:
-        rng: Source of the random choices.
-        image: (h, w, 3) uint8.
-        amount: How many.
-        widest: Largest stroke width in pixels.
-    """
+    """Draw strokes and letters of no class into `image` in place."""
     h, w = image.shape[:2]
     for _ in range(amount):
         points = _stroke(rng, h, w)

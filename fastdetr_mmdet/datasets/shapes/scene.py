@@ -86,14 +86,7 @@ class Stage:
         return (rows, cols), part
 
     def fits(self, cover: np.ndarray, top: int, left: int, max_overlap: float) -> bool:
-        """Whether a shape may be drawn there: it and all that it hides in part stay readable.
-
-        Args:
-            cover: (h, w) float32 share of each pixel that the shape covers.
-            top: Image row of the patch's first row; may be negative.
-            left: Image column of the patch's first column; may be negative.
-            max_overlap: Largest share of the shape that may lie on other items.
-        """
+        """Whether a shape may be drawn there: it and all that it hides in part stay readable."""
         place, part = self.window(cover, top, left)
         solid = part >= 0.5
         full_area = int((cover >= 0.5).sum())

@@ -25,11 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 
 def seed_generators(*position: int) -> None:
-    """Seed the global generators of python, numpy and torch, those of GPUs included.
-
-    Args:
-        position: Numbers that name the place, not negative and always equally many.
-    """
+    """Seed the global generators of python, numpy and torch, those of GPUs included."""
     torch.manual_seed(_seed_python_and_numpy(position))
 
 

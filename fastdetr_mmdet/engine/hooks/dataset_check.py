@@ -25,7 +25,6 @@ from ...datasets.check.sets import (
     check_voc,
     is_coco,
     loaded,
-    to_check,
     watch_loading,
 )
 from ...datasets.wrappers import leaf_datasets
@@ -113,7 +112,7 @@ class DatasetCheckHook(Hook):
                 if isinstance(leaf, XMLDataset):
                     checked = CheckedSet(leaf.ann_file, None)
                 elif is_coco(type(leaf)) and isinstance(leaf.ann_file, str):
-                    checked = to_check(leaf, evaluated, needs_boxes)
+                    checked = CheckedSet.of(leaf, evaluated, needs_boxes)
                 else:
                     continue
                 if checked not in self._checked:
@@ -121,12 +120,9 @@ class DatasetCheckHook(Hook):
                     found.append((checked, leaf, parsed))
         if not found:
             return
-        # a problem that only one process knew of would leave the others waiting for it
-        refusals: list[str] = [""]
-        if is_main_process():
-            texts = [self._refusal(runner, *one) for one in found]
-            refusals = ["\n".join(filter(None, texts))]
-        broadcast_object_list(refusals)
+        texts = [self._refusal(runner, *one) for one in found] if is_main_process() else []
+        refusals = ["\n".join(filter(None, texts))]
+        broadcast_object_list(refusals)  # one process alone would leave the others waiting
         if refusals[0]:
             raise ValueError(refusals[0])
 
@@ -137,8 +133,7 @@ class DatasetCheckHook(Hook):
             report = self._report(checked, leaf, parsed)
         except NotCocoError as error:
             return str(error)
-        except Exception as error:
-            # a file on which the check fails must not get past it
+        except Exception as error:  # a file on which the check fails must not get past it
             return (
                 f"The data check of {checked.annotations} failed: {error!r}. Please report that "
                 "with the file. DatasetCheckHook(enabled=False) runs without the check."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import mmengine
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -17,13 +16,12 @@ from .changes import unwrap
 
 @HOOKS.register_module()
 class DatasetClassesCheckHook(Hook):
-    """Compares the model, the data sets, their annotation files and the evaluators.
+    """Compares the model, the data sets, the evaluators and the checkpoint.
 
     - ``bbox_head.num_classes`` and ``metainfo.classes`` of every data set: a wrong number trains
       silently (too many) or ends in an index error (too few). mmdet's ``NumClassCheckHook`` looks
       neither into wrappers nor at the test set, and checks validation only after an epoch.
-    - ``metainfo.classes`` and the annotation file's categories: mmdet drops the objects of a
-      misspelt class.
+      (``DatasetCheckHook`` compares ``metainfo.classes`` with the annotation file's categories.)
     - The classes that a checkpoint was trained on and those that it is tested on.
     - The images and objects of a data set and those of its ``CocoMetric``: the average precision is
       wrong otherwise. See ``check_evaluator``.
@@ -110,17 +108,6 @@ def _check_classes(dataset: Any, key: str, num_classes: int) -> None:
     twice = [name for index, name in enumerate(classes) if name in classes[:index]]
     if twice:
         raise ValueError(f"{key} names {_shorten(twice)} twice; name it once.")
-    found = getattr(dataset, "cat_ids", None)  # only COCO-style data sets have it
-    if found is None or len(found) == len(classes):
-        return
-    # mmdet's data set drops its annotations after loading; read the names again for the message
-    known = [category.get("name") for category in mmengine.load(dataset.ann_file)["categories"]]
-    missing = [name for name in classes if name not in known]
-    if known and missing and all(isinstance(name, str) for name in known):
-        raise ValueError(  # else the fault is in the file, and DatasetCheckHook reports it
-            f"{key} names {_shorten(missing)}, which {dataset.ann_file} does not have; its "
-            f"categories are {_shorten(known)}."
-        )
 
 
 def _check_order(leaves: dict[str, Any]) -> None:

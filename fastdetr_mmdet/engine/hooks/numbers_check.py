@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, barrier, get_rank, get_world_size
@@ -15,14 +19,16 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models.heads import FastDETRHead
 from ...models.matchers import Call, Matches
+from ...structures.targets import name_image
+from ...utils.files import write_atomically
 from .changes import Changes, run_within, unwrap
-from .numbers_report import Update, describe, name_bad_gradients, write_bundle
 from .resume_check import optim_wrappers
 
 KEY = "numbers_check"  # in the checkpoint
@@ -30,6 +36,21 @@ KEY = "numbers_check"  # in the checkpoint
 
 class NotFiniteError(ValueError):
     """A loss or gradient that is NaN or infinite."""
+
+
+@dataclass
+class _Update:
+    """What is known of the update of the weights that is under way."""
+
+    batches: list[Any] = field(default_factory=list)  # several when gradients are accumulated
+    losses: list[dict[str, Tensor]] = field(default_factory=list)  # of every batch, on the device
+    failure: ValueError | None = None  # the matcher's
+    fatal: bool = False  # that is not about numbers, so that skipping does not help
+    bad_loss: bool = False  # of an earlier batch of the update
+    bad_gradient: bool = False
+    parameters: list[str] = field(default_factory=list)  # the first with such gradients
+    loss_scale: float | None = None  # at which the gradient still overflowed
+    settled: bool = False  # it has been skipped
 
 
 @HOOKS.register_module()
@@ -69,13 +90,10 @@ class NumbersCheckHook(Hook):
         self.min_loss_scale = min_loss_scale
         self._skipped = 0
         self._loaded: dict[str, Any] = {}
-        self._update = Update()
+        self._update = _Update()
         # of batch norms, and a copy
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
         self._changes = Changes()
-
-    # ----------------------------------------------------------------------------------------------
-    # What mmengine calls
 
     def before_run(self, runner: Runner) -> None:
         """Leave model and optimizer as they were found, also if training fails."""
@@ -148,7 +166,7 @@ class NumbersCheckHook(Hook):
         if update.settled:
             norm = scalars.get("train/grad_norm")
             _forget_last([*logged, norm] if norm is not None else logged)
-        self._update = Update()
+        self._update = _Update()
 
     # ----------------------------------------------------------------------------------------------
     # What the step calls instead
@@ -192,9 +210,8 @@ class NumbersCheckHook(Hook):
             if self._update.settled:
                 return None  # a loss that went into it was not finite
             if not clips and not _scales(wrapper):
-                self._norm(
-                    runner, wrapper, [p for g in optimizer.param_groups for p in g["params"]]
-                )
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                self._norm(runner, wrapper, parameters)
             overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer skips by itself
             if self._update.bad_gradient and (overflow is None or not overflow):
                 return self._stop_or_skip(runner, alone=False)
@@ -243,7 +260,7 @@ class NumbersCheckHook(Hook):
             scaler = wrapper.loss_scaler if _scales(wrapper) else None
             lower = scaler and scaler.get_scale() * scaler.get_backoff_factor()
             if lower is None or lower < self.min_loss_scale:
-                self._update.parameters = name_bad_gradients(unwrap(runner.model))
+                self._update.parameters = _name_bad_gradients(unwrap(runner.model))
         return norm, value
 
     # ----------------------------------------------------------------------------------------------
@@ -263,8 +280,7 @@ class NumbersCheckHook(Hook):
         update.settled = True
         all_stop = self._skipped >= self.max_skips
         stops = all_stop or update.fatal
-        where = f"iteration {runner.iter + 1} (epoch {runner.epoch + 1})"
-        message = describe(update, where, get_world_size())
+        message = _describe(update, f"iteration {runner.iter + 1} (epoch {runner.epoch + 1})")
         message += self._save(runner, message, with_weights=stops and (alone or get_rank() == 0))
         if stops:
             if all_stop and not alone:
@@ -277,10 +293,8 @@ class NumbersCheckHook(Hook):
 
     def _save(self, runner: Runner, message: str, with_weights: bool) -> str:
         """Write the bundle; return the sentence that says where it is."""
-        name = f"iter_{runner.iter + 1}"
-        if get_world_size() > 1:
-            name += f"_rank{get_rank()}"
-        path = Path(runner.work_dir) / "debug" / f"{name}.pth"
+        rank = f"_rank{get_rank()}" if get_world_size() > 1 else ""
+        path = Path(runner.work_dir) / "debug" / f"iter_{runner.iter + 1}{rank}.pth"
         content = dict(
             problem=message,
             iteration=runner.iter + 1,
@@ -323,3 +337,99 @@ def _total_norm(parameters: Sequence[Tensor], norm_type: float) -> Tensor:
         return torch.nn.utils.get_total_norm(gradients, norm_type)
     norms = [torch.linalg.vector_norm(gradient, norm_type) for gradient in gradients]
     return torch.linalg.vector_norm(torch.stack(norms), norm_type)
+
+
+def _name_bad_gradients(model: nn.Module, most: int = 5) -> list[str]:
+    """The first parameters with gradients that are not finite, and how many values are not."""
+    found = []
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        if gradient is not None and not bool(gradient.isfinite().all()):
+            nans, infinite = int(gradient.isnan().sum()), int(gradient.isinf().sum())
+            found.append(f"{name} ({nans} NaN and {infinite} infinite of {gradient.numel()})")
+    if len(found) > most:
+        found[most:] = [f"and {len(found) - most} more parameters"]
+    return found
+
+
+def _describe(update: _Update, where: str) -> str:
+    """Say what has happened, in an iteration."""
+    terms = [
+        f"{_name_term(name, losses)} is {float(value.mean())}"
+        for losses in update.losses
+        for name, value in losses.items()
+        if not bool(value.isfinite().all())
+    ]
+    if update.failure is not None:
+        what = f"{update.failure} This was {where}."
+    elif terms:
+        what = f"The loss is not finite in {where}: {', '.join(terms)}."
+    else:
+        what = f"The gradient is not finite in {where}, although this process's loss is: "
+        what += ", ".join(update.parameters) or "no float holds its norm"
+        if update.loss_scale is not None:
+            what += f"; a loss scale of {update.loss_scale:g} does not help"
+        what += "."
+        if get_world_size() > 1:
+            what += " It is the mean over all processes: the images of another may be the cause."
+    if update.failure is None:
+        what += (
+            " Lower the learning rate or clip gradients (optim_wrapper.clip_grad), and check the "
+            "images; to skip up to N such steps give NumbersCheckHook max_skips=N."
+        )
+    images, bad = [], []
+    for batch in (batch for batch in update.batches if isinstance(batch, dict)):
+        pixels = batch.get("inputs", ())
+        for n, sample in enumerate(batch.get("data_samples") or ()):
+            images.append(f"({name_image(sample.metainfo)})")
+            if n < len(pixels) and not bool(pixels[n].isfinite().all()):
+                bad.append(images[-1])
+    if bad:  # batch norms spread them over the batch, of which another image may be named above
+        what += f" There are pixels that are not finite in {', '.join(bad)}."
+    return f"{what} Images of the step: {', '.join(images) or 'unknown'}."
+
+
+def _name_term(name: str, losses: dict[str, Tensor]) -> str:
+    layer = re.fullmatch(r"d(\d+)\.(\w+)", name)
+    if layer:
+        return f"{layer[2]} of decoder layer {layer[1]}"
+    if name.startswith("enc_loss"):
+        return f"{name.removeprefix('enc_')} of the encoder proposals"
+    return f"{name} of the last decoder layer" if f"d0.{name}" in losses else name
+
+
+def write_bundle(path: Path, content: dict[str, Any]) -> None:
+    """Write plain data and tensors, to be read by ``torch.load(path, weights_only=True)``.
+
+    Batches, data samples, NumPy values and the like are turned into what any torch reads without
+    this package; of the rest, the text that ``repr`` gives.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    file = io.BytesIO()
+    torch.save(_plain(content), file)
+    write_atomically(path, file.getvalue())
+
+
+def _plain(value: Any) -> Any:
+    """Dicts, lists, tuples, strings, numbers, None and tensors on the CPU."""
+    match value:
+        case None | str() | bool() | int() | float():
+            return value
+        case Tensor():  # a copy, because of a view torch.save would write all that it is a view of
+            return value.detach().cpu().clone()
+        case np.generic():
+            return value.item()
+        case np.ndarray() if value.dtype.kind in "biuf":
+            return torch.from_numpy(value.copy())
+        case BaseDataElement():  # data samples and instances
+            return _plain({"metainfo": dict(value.metainfo_items()), **dict(value.items())})
+        case Mapping():
+            return {str(key): _plain(inner) for key, inner in value.items()}
+        case tuple():
+            return tuple(map(_plain, value))
+        case Sequence() if not isinstance(value, bytes):
+            return list(map(_plain, value))
+    tensor = getattr(value, "tensor", None)  # boxes with a type of their own
+    return _plain(tensor) if isinstance(tensor, Tensor) else repr(value)

@@ -160,13 +160,7 @@ def _differences(fresh: Sequence[_ParamScheduler], saved: Sequence[dict]) -> lis
 
 
 def replay(schedulers: Sequence[_ParamScheduler], groups: list[dict], loop: Any) -> None:
-    """Bring schedulers, and the groups' values, from the start to where a training stands.
-
-    Args:
-        schedulers: Before any step. Their optimizer is replaced.
-        groups: Settings before any step; they are changed in place.
-        loop: Of the training.
-    """
+    """Bring schedulers, and the groups' values, from the start to where a training stands."""
     length, done = len(loop.dataloader), loop.iter
     epochs = isinstance(loop, EpochBasedTrainLoop)
     if epochs and done // length != loop.epoch:  # the batch size was another one before
