@@ -327,13 +327,14 @@ def test_import_and_its_switch():
         from mmengine.fileio.backends.registry_utils import backends
         from mmengine.model import MMDistributedDataParallel
         from mmengine.runner import checkpoint
-        owners = Config, utils, MMDistributedDataParallel, checkpoint, torch
-        owners = [*map(vars, owners), backends, checkpoint.CheckpointLoader._schemes]
-        before = [dict(owner) for owner in owners]
+        def owners():  # a new scheme makes mmengine sort them into a new dict
+            modules = Config, utils, MMDistributedDataParallel, checkpoint, torch
+            return [*map(vars, modules), backends, checkpoint.CheckpointLoader._schemes]
+        before = [dict(owner) for owner in owners()]
         def changed():
             return sorted(
                 name
-                for owner, old in zip(owners, before)
+                for owner, old in zip(owners(), before)
                 for name, value in owner.items()
                 if name in old and value is not old[name]
             )
