@@ -20,7 +20,7 @@ SIZES = ((64, 64), (32, 64))
 
 ENCODERS = ("dense", "deformable", "smca", "smca_conv", "hybrid", "none")
 ATTENTIONS = ("plain", "conditional", "smca", "deformable", "sam")
-QUERIES = ("learned", "learned_boxes", "two_stage", "denoising")
+QUERIES = ("learned", "learned_boxes", "two_stage", "denoising", "groups", "hybrid")
 SWITCH = (False, True)
 
 # The only combinations that do not work: (aligner, prior, attention, queries) -> the sentence.
@@ -67,7 +67,7 @@ def encoder_config(kind, num_levels):
     }[kind]
 
 
-def model_config(encoder, attention, num_levels, aligner, prior, queries, refine, shared):
+def model_config(encoder, attention, num_levels, aligner, prior, queries, refine, shared, mixed):
     cross_attn = {
         "plain": dict(type="MultiheadCrossAttention"),
         "conditional": dict(type="ConditionalAttention"),
@@ -75,11 +75,17 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
         "deformable": dict(type="DeformableAttention", num_levels=num_levels, num_points=2),
         "sam": dict(type="SAMAttention"),
     }[attention]
+    boxes = dict(type="LearnedBoxQueries")
+    two_stage = dict(type="TwoStageQueries", ignore_padding=True)
     query_config = {
         "learned": dict(type="LearnedQueries", reference="mlp"),
-        "learned_boxes": dict(type="LearnedBoxQueries"),
-        "two_stage": dict(type="TwoStageQueries", ignore_padding=True),
-        "denoising": dict(type="DenoisingQueries", queries=dict(type="LearnedBoxQueries")),
+        "learned_boxes": boxes,
+        "two_stage": two_stage,
+        "denoising": dict(
+            type="DenoisingQueries", queries=dict(type="GroupQueries", queries=boxes, num_groups=2)
+        ),
+        "groups": dict(type="GroupQueries", queries=two_stage, num_groups=3),
+        "hybrid": dict(type="HybridQueries", queries=two_stage, num_extra=8, repeats=2),
     }[queries]
     # where boxes differ from layer to layer and from image to image
     relation = dict(type="RelationSelfAttention") if refine and queries == "two_stage" else None
@@ -111,6 +117,7 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
                 aligner=dict(type="SAMSemanticAligner", ignore_padding=True) if aligner else None,
                 spatial_prior=dict(type="GaussianPrior", num_levels=num_levels) if prior else None,
                 refine=refine,
+                mixed_supervision=mixed,
             ),
         ),
         bbox_head=dict(type="FastDETRHead", num_classes=NUM_CLASSES, share_pred_layer=shared),
@@ -140,10 +147,10 @@ def check_images_do_not_see_their_batch(model):
             assert len(found[image].pred_instances) == 6 * NUM_CLASSES
 
 
-AXES = (ENCODERS, ATTENTIONS, LEVELS, SWITCH, SWITCH, QUERIES, SWITCH, SWITCH)
+AXES = (ENCODERS, ATTENTIONS, LEVELS, SWITCH, SWITCH, QUERIES, SWITCH, SWITCH, SWITCH)
 
 
-def refusal(encoder, attention, num_levels, aligner, prior, queries, refine, shared):
+def refusal(encoder, attention, num_levels, aligner, prior, queries, refine, shared, mixed):
     if prior and attention == "deformable":
         return NO_MATRIX
     return NO_BOXES if aligner and queries == "learned" else None
@@ -198,7 +205,7 @@ def test_every_pair_of_choices_trains(cell):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_whole_product(encoder, attention, num_levels):
     outcome = Counter(
-        check_builds_or_refuses((encoder, attention, num_levels, *rest))
-        for rest in itertools.product(*AXES[3:])
+        check_builds_or_refuses((encoder, attention, num_levels, *rest, False))
+        for rest in itertools.product(SWITCH, SWITCH, QUERIES[:4], SWITCH, SWITCH)
     )
     assert sum(outcome.values()) == 64

@@ -160,7 +160,10 @@ class Registered:
         }
         for name, values in choices.items():
             for value in values:
-                other = self.cls(**dict(small, **{name: value}))
+                try:
+                    other = self.cls(**dict(small, **{name: value}))
+                except ValueError:  # it goes with another argument only
+                    continue
                 what = f"{name}={value!r}"
                 names["reads"] += [f"{f.name} ({what})" for f in other.reads - plain.reads]
                 names["makes"] += [f"{f.name} ({what})" for f in other.makes - plain.makes]

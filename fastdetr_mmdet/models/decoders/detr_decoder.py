@@ -65,7 +65,8 @@ class DetrDecoder(Decoder):
 
     Raises:
         ValueError: if there is no layer, level_schedule has not one entry per layer, or
-            a reference_ argument is out of range; in forward, if it refines and is not given
+            a reference_ argument is out of range, or nothing would read look_forward_twice or
+            reference_feats; in forward, if it refines and is not given
             box_branches.
     """
 
@@ -108,6 +109,16 @@ class DetrDecoder(Decoder):
             raise ValueError(
                 f"{type(self).__name__}: reference_eps={reference_eps} must be in [0, 0.5) and "
                 f"reference_feats={reference_feats} even."
+            )
+        if look_forward_twice and not refine:
+            raise ValueError(
+                f"{type(self).__name__}: look_forward_twice=True needs refine=True, without which "
+                "no layer moves the references."
+            )
+        if reference_feats is not None and reference_pos is None:
+            raise ValueError(
+                f"{type(self).__name__}: reference_feats={reference_feats} is for reference_pos; "
+                "set that to 'image' or 'canvas', or leave reference_feats out."
             )
         self.num_layers = num_layers
         self.embed_dims = embed_dims

@@ -50,8 +50,8 @@ class FastDETR(BaseDetector):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: if the parts' widths, levels or query numbers disagree, or aux_heads_on is
-            another place.
+        ValueError: if the parts' widths, levels or query numbers disagree, or train_cfg or test_cfg
+            with the head's, or aux_heads_on is another place.
     """
 
     def __init__(
@@ -101,6 +101,13 @@ class FastDETR(BaseDetector):
             class_aware_proposals=Field.CLASSES in makes,
             residual_classes=Field.LOGITS in makes,
         )
+        for key, given in (("train_cfg", train_cfg), ("test_cfg", test_cfg)):
+            own = bbox_head.get(key)
+            if None not in (own, given) and own != given:
+                raise ValueError(
+                    f"model.bbox_head.{key}={own} and model.{key}={given} disagree; set "
+                    f"model.{key} only."
+                )
         self.bbox_head = MODELS.build(
             dict(bbox_head, **decided),
             default_args=dict(embed_dims=embed_dims, train_cfg=train_cfg, test_cfg=test_cfg),

@@ -75,6 +75,7 @@ class FastDETRHead(BaseModule):
     Raises:
         ValueError: if num_classes is below 1, loss_cls is not a sigmoid loss on class indices, or
             train_cfg or test_cfg has another key.
+        TypeError: if a loss has no such argument.
     """
 
     def __init__(
@@ -116,9 +117,10 @@ class FastDETRHead(BaseModule):
             or dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
         )
         loss_cls.pop("bg_cls_weight", None)
-        self.loss_cls = MODELS.build(loss_cls)
-        self.loss_bbox = MODELS.build(loss_bbox or dict(type="L1Loss", loss_weight=5.0))
-        self.loss_iou = MODELS.build(loss_iou or dict(type="GIoULoss", loss_weight=2.0))
+        l1, giou = dict(type="L1Loss", loss_weight=5.0), dict(type="GIoULoss", loss_weight=2.0)
+        self.loss_cls = _build_loss("loss_cls", loss_cls)
+        self.loss_bbox = _build_loss("loss_bbox", loss_bbox or l1)
+        self.loss_iou = _build_loss("loss_iou", loss_iou or giou)
         check_class_loss(self.loss_cls, num_classes)
         self.proposal_loss = MODELS.build(proposal_loss) if proposal_loss else None
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
@@ -403,6 +405,17 @@ def _add_classes(scores: Tensor, output: DecoderOutput) -> Tensor:
         return scores
     missing = scores.shape[-2] - start.shape[-2]
     return scores + nn.functional.pad(start, (0, 0, 0, missing), value=PRIOR_LOGIT)
+
+
+def _build_loss(key: str, cfg: dict) -> nn.Module:
+    """A loss; a TypeError says what to do about options of another one."""
+    try:
+        return MODELS.build(cfg)
+    except TypeError as error:
+        raise TypeError(
+            f"bbox_head.{key} of type {cfg.get('type')} cannot be built: {error}. Options that a "
+            f"base config sets for another loss go with {key}=dict(_delete_=True, ...)."
+        ) from error
 
 
 def _known(name: str, cfg: dict | None, keys: Sequence[str]) -> dict:

@@ -28,11 +28,7 @@ class IABCELoss(QualityLoss):
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        if not 0 <= alpha <= 1 or gamma < 0:
-            raise ValueError(
-                f"IABCELoss: alpha={alpha} must be in [0, 1] and gamma={gamma} at least 0."
-            )
-        self.alpha, self.gamma = alpha, gamma
+        self.set_focus(alpha, gamma)
 
     def background(self, logits: Tensor) -> Tensor:
         """See ``QualityLoss``."""

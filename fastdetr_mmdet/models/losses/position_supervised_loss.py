@@ -29,12 +29,7 @@ class PositionSupervisedLoss(QualityLoss):
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, loss_weight: float = 6.0) -> None:
         super().__init__(loss_weight)
-        if not 0 <= alpha <= 1 or gamma < 0:
-            raise ValueError(
-                f"PositionSupervisedLoss: alpha={alpha} must be in [0, 1] and gamma={gamma} at "
-                "least 0."
-            )
-        self.alpha, self.gamma = alpha, gamma
+        self.set_focus(alpha, gamma)
 
     def background(self, logits: Tensor) -> Tensor:
         """See ``QualityLoss``."""

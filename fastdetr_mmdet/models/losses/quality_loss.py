@@ -20,6 +20,15 @@ class QualityLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
+    def set_focus(self, alpha: float, gamma: float) -> None:
+        """Take what focal losses share; a ValueError where it is out of range."""
+        if not 0 <= alpha <= 1 or gamma < 0:
+            raise ValueError(
+                f"{type(self).__name__}: alpha={alpha} must be in [0, 1] and gamma={gamma} at "
+                "least 0."
+            )
+        self.alpha, self.gamma = alpha, gamma
+
     def forward(
         self, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor
     ) -> Tensor:

@@ -188,6 +188,8 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by():
     [
         (dict(level_schedule=(0, 1)), r"level_schedule=\[0, 1\].* 3 "),
         (dict(num_layers=0), "ConditionalDecoder.*num_layers=0"),
+        (dict(look_forward_twice=True), "look_forward_twice=True needs refine=True"),
+        (dict(reference_feats=8), "reference_feats=8 is for reference_pos"),
     ],
 )
 def test_refuses_at_build_time(kwargs, named):

@@ -215,6 +215,17 @@ def test_number_of_queries_is_set_once():
             "positional_encoding embed_dims=32 num_feats",
         ),
         (dict(bbox_head__num_classes=0), "bbox_head.num_classes=0"),
+        (
+            dict(test_cfg=dict(max_per_img=5), bbox_head__test_cfg=dict(max_per_img=6)),
+            "model.test_cfg={'max_per_img': 5} model.bbox_head.test_cfg={'max_per_img': 6}",
+        ),
+        (
+            dict(
+                train_cfg=dict(assigner=dict(type="HungarianMatcher")),
+                bbox_head__train_cfg=dict(assigner=dict(type="ScoreMatcher")),
+            ),
+            "model.train_cfg= HungarianMatcher model.bbox_head.train_cfg= ScoreMatcher",
+        ),
     ],
 )
 def test_refuses_at_build_time(overrides, named):

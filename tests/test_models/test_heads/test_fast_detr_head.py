@@ -209,6 +209,12 @@ def test_refuses_class_losses_that_cannot_be_trained_with(loss_cls, num_classes)
         build(loss_cls=loss_cls, num_classes=num_classes)
 
 
+def test_options_of_another_loss_are_explained():
+    """As where a config names a loss in the place of the FocalLoss of its base."""
+    with pytest.raises(TypeError, match=r"loss_cls of type MALLoss.*use_sigmoid.*_delete_=True"):
+        build(loss_cls=dict(type="MALLoss", use_sigmoid=True))
+
+
 @pytest.mark.parametrize("num_classes", [1, 2, NUM_CLASSES])
 def test_takes_sigmoid_losses(num_classes):
     for loss_cls in (
