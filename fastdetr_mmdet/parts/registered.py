@@ -165,8 +165,9 @@ class Registered:
                 except ValueError:  # it goes with another argument only
                     continue
                 what = f"{name}={value!r}"
-                names["reads"] += [f"{f.name} ({what})" for f in other.reads - plain.reads]
-                names["makes"] += [f"{f.name} ({what})" for f in other.makes - plain.makes]
+                for verb, fields in names.items():  # a set has another order in every process
+                    new = getattr(other, verb) - getattr(plain, verb)
+                    fields += [f"{field.name} ({what})" for field in Field if field in new]
         return names
 
 
