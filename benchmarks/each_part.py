@@ -96,6 +96,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "look_forward_twice": _decoder(look_forward_twice=True),
     "GroupQueries, 3 groups": _around("GroupQueries", num_groups=3),
     "HybridQueries": _around("HybridQueries", num_extra=120),
+    "mixed_supervision": _decoder(mixed_supervision=True),
     "DenseProposalLoss, DynamicSoftLabelAssigner": _dense("DynamicSoftLabelAssigner", topk=13),
     "DenseProposalLoss, TaskAlignedAssigner": _dense("TaskAlignedAssigner", topk=13),
     "DenseProposalLoss, ATSSAssigner": _dense("ATSSAssigner", topk=9),

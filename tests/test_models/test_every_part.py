@@ -52,7 +52,8 @@ class Case:
         if self.heads or "Prior" in self.type:
             width |= dict(num_heads=NUM_HEADS)
         part = MODELS.build(dict(type=self.type) | width | self.options | options)
-        return randomise(part).double().eval()
+        # groups are there in training only; they draw nothing at random
+        return randomise(part).double().train(self.type in ("GroupQueries", "HybridQueries"))
 
     def call(self, part, queries, memory):
         """All tensors that the part makes: per image first; of maps (bs, num_tokens, dims)."""

@@ -11,7 +11,8 @@ from support.matching import objects_of
 from support.models import NUM_CLASSES, make_batch, randomise, tiny_config
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.models.matchers import AssignerMatcher
+from fastdetr_mmdet.models.heads import fast_detr_head
+from fastdetr_mmdet.models.matchers import AssignerMatcher, HungarianMatcher
 from fastdetr_mmdet.structures import Targets
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
@@ -278,6 +279,21 @@ class TestMixedSupervision:
         assert "o2m_dn_loss_cls" not in losses
         sum(losses.values()).backward()
         assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+    def test_all_groups_share_one_copy_to_the_host_and_one_sum_over_processes(self, monkeypatch):
+        waits = []
+        for owner, name in (
+            (HungarianMatcher, "_match_all"),
+            (fast_detr_head, "reduce_mean"),
+        ):
+            called = getattr(owner, name)
+            monkeypatch.setattr(
+                owner, name, lambda *args, call=called: waits.append(call) or call(*args)
+            )
+        queries = dict(OUTER["group"], queries=INNER["two-stage"])
+        queries = dict(type="DenoisingQueries", queries=queries)
+        detector(queries, dict(mixed_supervision=True)).loss(*make_batch())
+        assert len(waits) == len(set(waits)) == 2
 
     def test_states_come_before_self_attention_and_in_training_only(self):
         model = detector(INNER["mixed"], dict(mixed_supervision=True))

@@ -11,7 +11,9 @@ from torch import nn
 from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
 from ..parts import Field, QueryInitialiser, contract
 
+# What a query initialiser makes, and what it is called with in training.
 Made = tuple[Queries, Proposals | None]
+Given = tuple[Memory, tuple[nn.Module, nn.Module] | None, Targets]
 
 
 class AddedQueries(QueryInitialiser):
@@ -66,17 +68,11 @@ class AddedQueries(QueryInitialiser):
         """
         made = self.queries(memory, proposal_branches, targets)
         if self.training and targets is not None:
-            return self.add(made, memory, proposal_branches, targets)
+            return self.add(made, (memory, proposal_branches, targets))
         return made
 
-    def add(
-        self,
-        made: Made,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None,
-        targets: Targets,
-    ) -> Made:
-        """What the matching initialiser made, with groups."""
+    def add(self, made: Made, given: Given) -> Made:
+        """What the matching initialiser made when called with ``given``, and groups."""
         raise NotImplementedError
 
     def position(self, reference_logits: Any) -> Any:

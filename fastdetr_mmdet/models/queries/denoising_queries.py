@@ -9,10 +9,10 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Queries, QueryGroup, Targets
+from ...structures import Queries, QueryGroup, Targets
 from ...structures.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from ..parts import Field
-from .added_queries import AddedQueries, Made
+from .added_queries import AddedQueries, Given, Made
 from .hybrid_queries import HybridQueries
 
 
@@ -108,16 +108,10 @@ class DenoisingQueries(AddedQueries):
         self.box_noise = box_noise
         self.label_embedding = nn.Embedding(num_classes, embed_dims)
 
-    def add(
-        self,
-        made: Made,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None,
-        targets: Targets,
-    ) -> Made:
+    def add(self, made: Made, given: Given) -> Made:
         """See ``AddedQueries``."""
         queries, proposals = made
-        return self._with_groups(queries, targets), proposals
+        return self._with_groups(queries, given[-1]), proposals
 
     def _with_groups(self, queries: Queries, targets: Targets) -> Queries:
         bs, _, dims = queries.content.shape

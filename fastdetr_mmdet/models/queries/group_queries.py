@@ -5,8 +5,8 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...structures import Memory, QueryGroup, Targets
-from .added_queries import AddedQueries, Made, join
+from ...structures import QueryGroup
+from .added_queries import AddedQueries, Given, Made, join
 
 
 @MODELS.register_module()
@@ -46,15 +46,9 @@ class GroupQueries(AddedQueries):
             MODELS.build(queries, default_args=shared) for _ in range(num_groups - 1)
         )
 
-    def add(
-        self,
-        made: Made,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None,
-        targets: Targets,
-    ) -> Made:
+    def add(self, made: Made, given: Given) -> Made:
         """See ``AddedQueries``."""
         for other in self.others:
             group = QueryGroup("", 0)  # of the matching queries' name: more of their parts
-            made = join(made, other(memory, proposal_branches, targets), group)
+            made = join(made, other(*given), group)
         return made

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mmdet.registry import MODELS
-from torch import nn
 
-from ...structures import Memory, QueryGroup, Targets
-from .added_queries import AddedQueries, Made, join
+from ...structures import QueryGroup
+from .added_queries import AddedQueries, Given, Made, join
 
 
 @MODELS.register_module()
@@ -52,12 +51,6 @@ class HybridQueries(AddedQueries):
         )
         self.group = QueryGroup("hybrid", num_extra, repeats=repeats, weight=weight)
 
-    def add(
-        self,
-        made: Made,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None,
-        targets: Targets,
-    ) -> Made:
+    def add(self, made: Made, given: Given) -> Made:
         """See ``AddedQueries``."""
-        return join(made, self.extra(memory, proposal_branches, targets), self.group)
+        return join(made, self.extra(*given), self.group)
