@@ -12,7 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .utils.cli import CfgOptions, UsageError, UserError, command, positive_int, refuse_to_overwrite
+from .utils.cli import (
+    UsageError,
+    UserError,
+    add_model_arguments,
+    command,
+    positive_int,
+    refuse_to_overwrite,
+)
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -60,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "detection and one contact sheet per image.",
     )
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="the model's config file")
-    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add_model_arguments(parser)
     add("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", required=True, type=Path, metavar="DIR", help="where to write to")
     which = parser.add_mutually_exclusive_group()
@@ -72,8 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--layer", type=int, metavar="L", help="decoder layer whose attention is shown, counted "
         "from 1 (default: the last)")  # fmt: skip
     add("--device", help="default: cuda where there is a GPU, else cpu")
-    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
-        help="changes of the config, as for `mim test`")  # fmt: skip
     return parser
 
 
@@ -118,13 +122,10 @@ def _check_outputs(args: argparse.Namespace, images: Sequence[Path], names: Sequ
 
 
 def _load(args: argparse.Namespace) -> Any:
-    import torch
-
     from .checkpoints.loading import load_detector
     from .visualization.recording import find_decoder
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_detector(args.config, args.checkpoint, device, args.cfg_options)
+    model = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
     try:
         find_decoder(model)
     except TypeError as error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.evaluation import get_classes
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
@@ -28,7 +29,7 @@ _COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depe
 def load_detector(
     config: str | Path | Config,
     checkpoint: str | Path,
-    device: str = "cpu",
+    device: str | None = "cpu",
     cfg_options: dict | None = None,
 ) -> nn.Module:
     """Like mmdet's ``init_detector``, but refuse a checkpoint that leaves weights at random values.
@@ -39,7 +40,7 @@ def load_detector(
     Args:
         config: The model's.
         checkpoint: A file or an address; read as data only, and once.
-        device: Where the model is to be.
+        device: Where the model is to be; None: on a GPU if there is one.
         cfg_options: Changes of the config.
 
     Raises:
@@ -65,6 +66,7 @@ def load_detector(
             "that the checkpoint was trained with."
         )
     content = read_content(checkpoint)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = _build(config, content, device, cfg_options)
     found = fill(model, content)
     if found:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import CfgOptions, check_destination, command, refuse_to_overwrite
+from ..utils.cli import add_model_arguments, check_destination, command, refuse_to_overwrite
 
 
 @command
@@ -20,8 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_destination(given.json)
         refuse_to_overwrite([given.json], [given.config, given.checkpoint])
 
-    import torch
-
     from ..checkpoints.loading import load_detector
     from ..utils.files import write_atomically
     from .evaluate import open_set
@@ -30,10 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def progress(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
-        model = load_detector(given.config, given.checkpoint, device, given.cfg_options)
+        model = load_detector(given.config, given.checkpoint, given.device, given.cfg_options)
         data = open_set(model.cfg, ("test", "val"), progress)
         rows, notes = measure_stages(model, data, progress)
     print(f"{len(data.infos)} images, NMS at IoU {NMS_IOU}")
@@ -62,12 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "the true boxes as references, on the config's test set. docs/convergence.md explains it.",
     )
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="the detector's config")
-    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add_model_arguments(parser)
     add("--json", type=Path, metavar="FILE", help="write the figures there, too")
     add("--device", help="default: cuda where there is a GPU, else cpu")
-    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
-        help="changes of the config, as for `mim test`")  # fmt: skip
     return parser
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import CfgOptions, command, positive_int, refuse_to_overwrite
+from ..utils.cli import add_model_arguments, command, positive_int, refuse_to_overwrite
 
 
 @command
@@ -51,8 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "onnxruntime makes of it with PyTorch. docs/inference.md tells how to use the file.",
     )
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="the detector's config")
-    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add_model_arguments(parser)
     add("out", metavar="OUT.onnx", type=Path, help="the file to write")
     text = "leave the number of images, height and width free; else they are fixed"
     add("--dynamic", action="store_true", help=text)
@@ -62,8 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive_int, default=1, help=text)
     text = "also time onnxruntime and PyTorch on this CPU"
     add("--benchmark", action="store_true", help=text)
-    text = "changes of the config: key=value ..."
-    add("--cfg-options", nargs="+", action=CfgOptions, help=text)
     return parser
 
 

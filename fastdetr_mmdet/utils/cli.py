@@ -115,6 +115,15 @@ class CfgOptions(argparse.Action):
         action(parser, namespace, values, option_string)
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, CHECKPOINT and ``--cfg-options``, for commands on a trained detector."""
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="the detector's config")
+    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
+        help="changes of the config, as for `mim test`")  # fmt: skip
+
+
 def positive_int(text: str) -> int:
     """Argument type: an integer of at least 1."""
     return _at_least(1, text)

@@ -7,12 +7,9 @@ instead each lack is reported in one sentence with the command that fixes it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import platform
 import re
-import warnings
 from importlib import metadata
 from types import ModuleType
 from typing import NoReturn
@@ -58,8 +55,7 @@ def check_environment() -> None:
     """
     _import("torch")
     for name, (lowest, too_new) in SUPPORTED.items():
-        module = _import(name)
-        version = Version(module.__version__)
+        version = Version(_import(name).__version__)
         if not Version(lowest) <= version < Version(too_new):
             _fail(
                 f"fastdetr_mmdet needs {name} >= {lowest} and < {too_new}, "
@@ -68,11 +64,6 @@ def check_environment() -> None:
             )
         if name == "mmcv":
             _check_mmcv_ops(version)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        # onedl's mmdet prints and warns of optional packages that nothing here uses
-        warnings.simplefilter("ignore")
-        for noisy in ("mmdet.datasets", "mmdet.evaluation"):
-            importlib.import_module(noisy)
 
 
 def versions() -> dict[str, str]:
@@ -102,31 +93,25 @@ def _check_mmcv_ops(version: Version) -> None:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            lack = f"fastdetr_mmdet needs {name}, which is not installed"
-            if name == "torch":  # which build, only the user knows
-                lack += " (https://pytorch.org lists the --index-url of every CUDA version)"
-            _fail(lack, _install(name), error)
-        if error.name == "pkg_resources":  # mmengine 0.10.7 under setuptools >= 82
-            _fail(
-                f"{name} needs pkg_resources, which setuptools dropped in version 82",
-                "pip install 'setuptools<81'",
-                error,
-            )
+    except (ImportError, AssertionError) as error:
+        match error:
+            case ModuleNotFoundError() if error.name == name:
+                lack = f"fastdetr_mmdet needs {name}, which is not installed"
+                if name == "torch":  # which build, only the user knows
+                    lack += " (https://pytorch.org lists the --index-url of every CUDA version)"
+                _fail(lack, _install(name), error)
+            case ModuleNotFoundError(name="pkg_resources"):  # mmengine 0.10.7
+                lack = f"{name} needs pkg_resources, which setuptools dropped in version 82"
+                _fail(lack, "pip install 'setuptools<81'", error)
+            case ImportError() if "libGL" in str(error):
+                lack = f"{name} cannot load OpenCV, as this machine has no GUI libraries ({error})"
+                headless = "'opencv-python-headless<4.13'"
+                _fail(lack, f"pip install --force-reinstall --no-deps {headless}", error)
+            case AssertionError():  # mmdet 3.3 refuses an mmcv or mmengine it was not made for
+                reason = str(error).strip().rstrip(".")
+                culprit = "mmcv" if "mmcv" in reason.lower() else "mmengine"
+                _fail(f"{name} refuses to load ({reason})", _install(culprit), error)
         raise
-    except ImportError as error:
-        if "libGL" in str(error):
-            _fail(
-                f"{name} cannot load OpenCV, because this machine has no GUI libraries ({error})",
-                "pip install --force-reinstall --no-deps 'opencv-python-headless<4.13'",
-                error,
-            )
-        raise
-    except AssertionError as error:  # mmdet 3.3 refuses an mmcv or mmengine it was not made for
-        reason = str(error).strip().rstrip(".")
-        culprit = "mmcv" if "mmcv" in reason.lower() else "mmengine"
-        _fail(f"{name} refuses to load ({reason})", _install(culprit), error)
 
 
 def _install(name: str) -> str:

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .read import as_id, is_file_name, number, require_lists, shown
 from .report import Report
 
@@ -293,6 +291,8 @@ def _check_geometry(
 
 def _check_format(report: Report, images: _Images, rows: Sequence[_Box]) -> bool:
     """Report boxes that are in another format throughout; False if so."""
+    import numpy as np  # late, for --help
+
     sized = [row for row in rows if row.bbox and row.image in images.sizes]
     if len(sized) < ENOUGH_BOXES:
         return True

@@ -31,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import warnings
 
-    import torch
-
     warnings.filterwarnings("ignore", message=".*is out of bounds, the drawn")  # a box at a border
     from ...checkpoints.loading import load_detector
     from .run_folder import RunFolder
@@ -47,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = list(_sources(args.images))
     if not sources:
         raise UsageError(f"{', '.join(map(str, args.images)) or 'Nothing'} holds no images.")
-    device = args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-    model: Any = load_detector(config, checkpoint, device)
+    model: Any = load_detector(config, checkpoint, args.device)
     print(f"{checkpoint}, classes {', '.join(model.dataset_meta['classes'])}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     result, unreadable = _detect(model, sources, out, args.score)
