@@ -392,6 +392,7 @@ def with_config(path, text, model=None):
 
 
 HOSTILE_CONFIGS = {
+    "call with keywords": "x = open(file='{path}', mode='w')\n",
     "import": "import os\nos.system('touch {path}')\n",
     "call": "model = dict(type='FastDETR', x=open('{path}', 'w'))\n",
     "expression": "open('{path}', 'w')\n",
