@@ -1,17 +1,27 @@
 """The front door: ``python -m fastdetr_mmdet`` init, train, predict."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from urllib.error import URLError
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from support.exports import write_voc, write_yolo
 from support.runs import ROOT
 
 from fastdetr_mmdet.__main__ import COMMANDS, main
+from fastdetr_mmdet.engine import mmdet_tools
+from fastdetr_mmdet.engine.start.console import shorten
 from fastdetr_mmdet.engine.start.models import MODELS, find
+from fastdetr_mmdet.engine.start.run_folder import RunFolder
 from fastdetr_mmdet.utils import derived_keys  # noqa: F401 (registers)
 
 ROLES = {"train": "train", "val": "val"}
@@ -157,3 +167,135 @@ def test_minutes(shapes, tmp_path, capsys):
     step = float(said.split(" s a step")[0].split()[-1])
     epochs = Config.fromfile(run / "config.py").max_epochs
     assert epochs == pytest.approx(100 / (2 * step), rel=0.5)
+
+
+# --------------------------------------------------------------------------------------------------
+# train and predict
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run, tmp_path_factory):
+    """The folder of a run, as `train` leaves it: a config and a work directory."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    shutil.copytree(tiny_run.work_dir, run / "work")
+    text = (run / "work" / tiny_run.config.name).read_text()
+    (run / "work" / tiny_run.config.name).rename(run / "work/config.py")
+    (run / "work/config.py").write_text(text)
+    (run / "config.py").write_text(text)
+    return run
+
+
+def test_predict_finds_what_mim_test_finds(trained, tiny_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(trained), str(tiny_run.data_root / "val"), "--score", "0",
+                 "--out", str(out)]) == 0  # fmt: skip
+    assert str(trained / "work/epoch_2.pth") in capsys.readouterr().out
+    found = json.loads((out / "predictions.json").read_text())
+    names = {image["id"]: Path(image["file_name"]).name for image in found["images"]}
+    assert len(names) == 8 and all((out / name).is_file() for name in names.values())
+    config = Config.fromfile(trained / "config.py")
+    config.test_dataloader.batch_size = 1  # its images are padded to one another
+    config.test_evaluator.outfile_prefix = str(tmp_path / "tested")
+    config.work_dir, config.load_from = str(tmp_path), str(RunFolder.find(trained).checkpoint())
+    config.experiment_name = config.visualizer.name = "tested_by_runner"
+    Runner.from_cfg(config).test()
+    tested = json.loads((tmp_path / "tested.bbox.json").read_text())
+    coco = json.loads((tiny_run.data_root / "annotations/val.json").read_text())
+    files = {image["id"]: image["file_name"] for image in coco["images"]}
+
+    def columns(items, files) -> dict:
+        found: dict = {}
+        for item in items:
+            key = files[item["image_id"]], item["category_id"]
+            found.setdefault(key, []).append([*item["bbox"], item["score"]])
+        return {key: np.sort(rows, axis=0) for key, rows in found.items()}  # each for itself
+
+    ours, theirs = columns(found["annotations"], names), columns(tested, files)
+    assert ours.keys() == theirs.keys()
+    assert all(np.abs(ours[key] - theirs[key]).max() < 1e-2 for key in ours)
+
+
+def test_the_best_checkpoint_is_taken(tmp_path):
+    (tmp_path / "config.py").write_text("train_cfg = dict(max_epochs=3)")
+    run = RunFolder.find(tmp_path)
+    for name in ("epoch_2.pth", "best_coco_bbox_mAP_epoch_1.pth"):
+        (tmp_path / name).touch()
+        (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_2.pth")
+        run = RunFolder.find(tmp_path)
+        assert run.checkpoint() == tmp_path / name
+
+
+def test_predict_goes_on_after_what_it_cannot_read(trained, tiny_run, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "broken.jpg").write_bytes(b"no image")
+    shutil.copy(tiny_run.data_root / "val/000001.jpg", images / "whole.jpg")
+    video = cv2.VideoWriter(str(images / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    for _ in range(3):
+        video.write(cv2.imread(str(images / "whole.jpg"))[:48, :64].copy())
+    video.release()
+    out = tmp_path / "out"
+    assert main(["predict", str(trained), str(images), "--out", str(out)]) == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    found = json.loads((out / "predictions.json").read_text())
+    names = [Path(image["file_name"]).name for image in found["images"]]
+    assert names == ["clip.avi#1", "clip.avi#2", "clip.avi#3", "whole.jpg"]
+    assert (out / "whole.jpg").is_file() and (out / "clip.mp4").stat().st_size > 0
+    assert main(["predict", str(trained), str(images / "whole.jpg"), "--out", str(images)]) == 2
+
+
+def test_predict_with_config_and_checkpoint(trained, tiny_run, tmp_path):
+    image = tiny_run.data_root / "val/000001.jpg"
+    arguments = [trained / "config.py", tiny_run.checkpoint, image, "--out", tmp_path / "out"]
+    assert main(["predict", *map(str, arguments)]) == 0
+
+
+@pytest.mark.parametrize("words", [["train", "{}"], ["predict", "{}", "x.jpg"]])
+def test_what_is_no_run(words, tmp_path, capsys):
+    for folder in (tmp_path / "missing", tmp_path):
+        assert main([word.format(folder) for word in words]) == 2
+        assert str(folder) in capsys.readouterr().err
+
+
+def test_a_finished_run_has_nothing_left(trained, capsys):
+    assert main(["train", str(trained)]) == 1
+    said = capsys.readouterr().err
+    assert "2 of 2 epochs" in said and "predict" in said
+
+
+def test_train_continues(trained, monkeypatch):
+    """What mmdet's tool is called with; test_ecosystem.py trains by it."""
+    called = []
+    monkeypatch.setattr(mmdet_tools, "run", lambda name: called.append([name, *sys.argv[1:]]))
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(RunFolder, "epochs", lambda self: (1, 2))
+    main(["train", str(trained), "--amp"])
+    monkeypatch.setattr(RunFolder, "epochs", lambda self: (0, 2))
+    main(["train", str(trained), "--cfg-options", "max_epochs=3"])
+    config = str(trained / "config.py")
+    assert called == [["train.py", config, "--resume", "--amp"],
+                      ["train.py", config, "--cfg-options", "max_epochs=3"]]  # fmt: skip
+
+
+def test_the_terminal_shows_a_page(capfd, tmp_path):
+    """The log file has what mmengine said; the terminal has the losses within a page."""
+    shorten()
+    logger = MMLogger("short", log_file=str(tmp_path / "log"))
+    long = "\n" + "-" * 60 + "\nSystem environment:\n    Python: 3.1 (x)\n    seed: 4\n" + "-" * 60
+    for text in (long, "Config:\nmodel = 1", "Hooks will be executed in the following order:\nx"):
+        logger.info(text)
+    logger.info("Epoch(train) [1]")
+    shown, kept = "".join(capfd.readouterr()), (tmp_path / "log").read_text()
+    assert "Python 3.1, seed 4" in shown and "Epoch(train) [1]" in shown
+    assert "model = 1" in kept and "following order" in kept and "System" in kept
+    assert not any(word in shown for word in ("model = 1", "order", "System"))
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(mmdet_tools.runpy, "run_path", fail)
+    with pytest.raises(SystemExit) as end:
+        mmdet_tools.run("train.py")
+    assert end.value.code == 1 and "--weights FILE" in capsys.readouterr().err

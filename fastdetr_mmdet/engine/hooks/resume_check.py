@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ...checkpoints.belonging import lacking, refusal
 from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
 from .changes import unwrap
 
@@ -34,7 +36,9 @@ class ResumeCheckHook(Hook):
       checkpoint, and settings from the config. Where they differ a warning names both values.
     - A warning says if a schedule ends before the training does, or would go on after it.
     - A checkpoint of another optimizer, or of parameters of another shape, is not resumed.
-    - Weights that do not fit are named in the log; mmengine only prints them.
+    - Weights that do not fit are named in the log; mmengine only prints them. A test without all of
+      a FastDETR's weights is refused.
+    - A training that is resumed at its end, or started where another one was, says so.
 
     Schedulers that go by metrics (``ReduceOnPlateauLR``) resume as in mmengine.
 
@@ -46,6 +50,7 @@ class ResumeCheckHook(Hook):
         # By the config, for each optimizer: settings of its groups, and schedulers before any step
         self._wanted: dict[str, tuple[list[dict], list[_ParamScheduler]]] = {}
         self._saved: Any = None
+        self._lacking = ""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Log which weights do not fit, and note what resuming will overwrite."""
@@ -53,6 +58,7 @@ class ResumeCheckHook(Hook):
         if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
             model = unwrap(runner.model)
             _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
+            self._lacking = lacking(model, checkpoint)
         if not (runner._resume and checkpoint.get("optimizer")):
             return
         wrappers = optim_wrappers(runner)
@@ -70,6 +76,16 @@ class ResumeCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Let the resumed training follow the config, then compare schedules with its length."""
         loop, schedulers = runner.train_loop, runner.param_schedulers
+        self._lacking = ""  # whatever is tested afterwards was trained
+        if runner.iter >= loop.max_iters:
+            runner.logger.warning(
+                f"Nothing is left to train: all {loop.max_iters} iterations are done."
+            )
+        elif runner.iter == 0 and (Path(runner.work_dir) / "last_checkpoint").exists():
+            runner.logger.warning(
+                f"{runner.work_dir} holds another training, whose checkpoints will be replaced. "
+                "--resume continues it; another --work-dir keeps it."
+            )
         wrappers = optim_wrappers(runner)
         for name, (groups, fresh) in self._wanted.items():
             if runner.iter == 0:  # load_from
@@ -94,6 +110,11 @@ class ResumeCheckHook(Hook):
         for name in wrappers:
             for problem in find_unfit(_of(schedulers, name), loop):
                 runner.logger.warning(problem)
+
+    def before_test(self, runner: Runner) -> None:
+        """Refuse to test random weights."""
+        if self._lacking:
+            raise refusal(self._lacking, runner._load_from)
 
 
 def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:

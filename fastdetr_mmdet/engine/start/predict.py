@@ -72,6 +72,7 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
 
+    files, arrays = _pipelines(model.cfg)
     visualizer = VISUALIZERS.build(dict(type="DetLocalVisualizer", name="predict"))
     visualizer.dataset_meta = model.dataset_meta
     ids = _category_ids(model)
@@ -85,7 +86,10 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             if image is None:
                 unreadable.append(str(source))
                 continue
-            found = inference_detector(model, str(source) if writer.video is None else image)
+            if writer.video is None:
+                found = inference_detector(model, str(source), files)
+            else:
+                found = inference_detector(model, image, arrays)
             kept = found.pred_instances[found.pred_instances.scores >= score].cpu()
             number = len(result["images"]) + 1
             height, width = image.shape[:2]
@@ -106,6 +110,16 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             writer.write(visualizer.get_image()[..., ::-1])
         writer.close()
     return result, unreadable
+
+
+def _pipelines(config: Any) -> list[Any]:
+    """The test pipeline for files and for arrays of pixels."""
+    from mmcv.transforms import Compose
+    from mmdet.utils import get_test_pipeline_cfg
+
+    steps = get_test_pipeline_cfg(config)
+    load = dict(type="mmdet.LoadImageFromNDArray")
+    return [Compose(steps), Compose([load, *steps[1:]])]
 
 
 def _frames(source: Path) -> Iterator[tuple[str, Any]]:

@@ -68,10 +68,10 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         """The checkpoint that training wrote last."""
         pointer = self.work_dir / "last_checkpoint"
-        path = Path(pointer.read_text().strip()) if pointer.is_file() else None
-        if path is not None and not path.is_file():
-            path = self.work_dir / path.name  # the folder was moved
-        return path if path is not None and path.is_file() else None
+        if not pointer.is_file():
+            return None
+        path = self.work_dir / Path(pointer.read_text().strip()).name  # also if it was moved
+        return path if path.is_file() else None
 
     def epochs(self) -> tuple[int, int]:
         """Epochs that were trained, and that are planned."""
@@ -85,13 +85,11 @@ class RunFolder:
 
 
 def _work_dir(config_file: Path) -> Path:
-    """Where a training of the config writes."""
-    named = Config.fromfile(config_file).get("work_dir")
-    if named and Path(named).is_dir():
-        return Path(named)
-    beside = config_file.parent / "work"  # of a run that was moved
+    """Where a training of the config writes; beside the config first, also if both were moved."""
+    beside = config_file.parent / "work"
     if beside.is_dir():
         return beside
     if list(config_file.parent.glob("*.pth")):
         return config_file.parent  # a work directory's own copy
+    named = Config.fromfile(config_file).get("work_dir")
     return Path(named or Path("work_dirs") / config_file.stem)

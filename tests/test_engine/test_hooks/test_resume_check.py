@@ -47,6 +47,7 @@ class Run:
         self.config = f"optim_wrapper = dict(optimizer=dict(lr=0.1, type='{optimizer['type']}'))"
         self.logger = logging.getLogger("resume")
         self._resume = True
+        self.work_dir = "no_such_folder"
 
     iter = property(lambda self: self.train_loop._iter)
 
@@ -344,3 +345,17 @@ def test_epochs_in_a_training_by_iterations(caplog):
         100, dict(type="MultiStepLR", milestones=[60], by_epoch=False), kind=IterBasedTrainLoop
     )
     assert not warnings_of(caplog)
+
+
+@pytest.mark.parametrize(
+    ("done", "used", "said"),
+    [(0, True, "another training"), (0, False, ""), (5, True, "Nothing is left")],
+)
+def test_where_a_training_starts(done, used, said, tmp_path, caplog):  # fmt: skip
+    run = Run(5, [])
+    run.train_loop._iter = done * LENGTH
+    run.work_dir = tmp_path
+    if used:
+        (tmp_path / "last_checkpoint").touch()
+    HOOKS.build(dict(type="ResumeCheckHook")).before_train(run)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
