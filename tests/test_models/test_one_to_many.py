@@ -26,6 +26,8 @@ OUTER = {
     "group": dict(type="GroupQueries", num_groups=3),
     "hybrid": dict(type="HybridQueries", num_extra=6, repeats=2, weight=0.5),
 }
+THRESHOLD, MOST = 0.05, 1
+SCORED = dict(one_to_many=dict(type="ScoreMatcher", threshold=THRESHOLD, most=MOST))
 
 
 def detector(queries, decoder=None, **head):
@@ -145,11 +147,12 @@ class TestEveryKind:
 
 @pytest.mark.parametrize("kind", OUTER)
 def test_another_matcher_is_asked_for_each_part(kind):
-    model = detector(dict(OUTER[kind], queries=INNER["boxes"]))
-    output, targets = decoded(model)
-    expected = model.bbox_head.loss(output, targets)
-    model.bbox_head.assigner = AssignerMatcher(model.bbox_head.assigner)
-    for name, value in model.bbox_head.loss(output, targets).items():
+    queries = dict(OUTER[kind], queries=INNER["boxes"])
+    model = detector(queries, dict(mixed_supervision=True), train_cfg=SCORED)
+    (output, targets), head = decoded(model), model.bbox_head
+    expected = head.loss(output, targets)
+    head.assigner, head.one_to_many = map(AssignerMatcher, (head.assigner, head.one_to_many))
+    for name, value in head.loss(output, targets).items():
         assert_near(value, expected[name], msg=name)
 
 
@@ -238,10 +241,6 @@ def positives(scores, boxes, labels, wanted, scale):
         sorted((q for q in positive if own[q] == column), key=lambda q: -s[q, column])
         for column in range(len(labels))
     ]
-
-
-THRESHOLD, MOST = 0.05, 1
-SCORED = dict(one_to_many=dict(type="ScoreMatcher", threshold=THRESHOLD, most=MOST))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
