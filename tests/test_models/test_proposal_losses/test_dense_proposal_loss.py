@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.logging import MessageHub
-from support.memories import make_memory, not_padding
+from support.memories import make_memory
 from support.models import NUM_CLASSES, make_batch
 from support.tolerances import assert_near
 
@@ -120,7 +120,7 @@ def predictions(seed=0):
     corners = torch.cat(
         [cells[..., :2] - noise[..., :2] * stride, cells[..., :2] + noise[..., 2:] * stride], -1
     )
-    return logits.requires_grad_(), corners.requires_grad_(), cells, sides, not_padding(memory)
+    return logits.requires_grad_(), corners.requires_grad_(), cells, sides, ~memory.padding_mask
 
 
 @pytest.mark.parametrize(
