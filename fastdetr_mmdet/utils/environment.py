@@ -7,9 +7,12 @@ instead each lack is reported in one sentence with the command that fixes it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import platform
 import re
+import warnings
 from importlib import metadata
 from types import ModuleType
 from typing import NoReturn
@@ -64,6 +67,11 @@ def check_environment() -> None:
             )
         if name == "mmcv":
             _check_mmcv_ops(version)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        # onedl's mmdet prints and warns of optional packages that nothing here uses
+        warnings.simplefilter("ignore")
+        for noisy in ("mmdet.datasets", "mmdet.evaluation"):
+            importlib.import_module(noisy)
 
 
 def versions() -> dict[str, str]:

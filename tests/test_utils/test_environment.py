@@ -165,3 +165,9 @@ def test_import_of_the_package_checks(tmp_path):
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError") and "mmdet 2.28.2" in last
+
+
+def test_notices_of_optional_packages_are_not_shown():
+    code = "import fastdetr_mmdet"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
