@@ -32,6 +32,14 @@ SMALL = dict(
     backbone__in_channels=1,
 )
 SAM = "sam_detr/sam-detr-smca_r50_4xb4-50e_coco"
+DEMO = "demo/fast-detr_r18_shapes"
+ONE_CHANNEL = dict(backbone__in_channels=1)
+DENSE = dict(
+    transformer__queries__num_convs=1,
+    transformer__queries__box_form="distance",
+    transformer__queries__distinct=0.5,
+    transformer__queries__residual_classes=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +74,8 @@ def test_equals_pytorch_on_any_size(dynamic):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, overrides",
-    [(SAM, SMALL), ("demo/fast-detr_r18_shapes", dict(backbone__in_channels=1))],
-    ids=["sam", "demo"],  # the demo has no encoder
+    [(SAM, SMALL), (DEMO, ONE_CHANNEL), (DEMO, ONE_CHANNEL | DENSE)],
+    ids=["sam", "demo", "dense proposals"],  # the demo has no encoder
 )
 def test_fixed_files_of_padded_images(name, overrides, tmp_path):
     detector, path = small_detector(name, **overrides), tmp_path / "detector.onnx"

@@ -35,7 +35,8 @@ class DenseProposalLoss(nn.Module):
     Paper: RTMDet, Lyu et al. 2022, arXiv 2212.07784, Sec. 3.3 (dynamic soft labels, the default);
     TOOD, Feng et al. 2021, arXiv 2108.07755, Eq. 1 to 3; ATSS, Zhang et al. 2020, arXiv 1912.02424;
     SimOTA, Ge et al. 2021, arXiv 2107.08430. That proposals of a DETR learn this way is this
-    package's own: the Hungarian loss teaches each object to one token, another one next time.
+    package's own: the Hungarian loss teaches each object to one token, another one next time. It
+    wants branches like a dense head's: ``num_convs=2, box_form='distance'`` of ``TwoStageQueries``.
 
     The quality of a chosen proposal is the IoU of its box with its object, or, with
     ``TaskAlignedAssigner``, the normalised alignment. It is the target of a loss of classes that
