@@ -36,6 +36,14 @@ PARTS = {
         "FoldedResNet TwoStageQueries SAMSemanticAligner SAMAttention",
         3,
     ),
+    "relation-dino-4scale_r50_8xb2-12e_coco": (
+        "FoldedResNet DeformableDetrEncoder DenoisingQueries RelationSelfAttention",
+        4,
+    ),
+    "hybrid-dino-4scale_r50_8xb2-12e_coco": (
+        "FoldedResNet HybridEncoder DenoisingQueries DeformableAttention",
+        4,
+    ),
     "deformable-detr-refine_swin-t_16xb2-50e_coco": (
         "SwinTransformer DeformableDetrEncoder DeformableAttention",
         4,

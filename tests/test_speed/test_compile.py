@@ -12,6 +12,8 @@ MODELS = [
     "smca_detr/smca-detr-ms_r50_8xb1-50e_coco",
     "sam_detr/sam-detr_r50_4xb4-50e_coco",
     "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco",
+    "mixed/relation-dino-4scale_r50_8xb2-12e_coco",
+    "mixed/hybrid-dino-4scale_r50_8xb2-12e_coco",
 ]
 
 

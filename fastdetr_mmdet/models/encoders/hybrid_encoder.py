@@ -128,7 +128,9 @@ class HybridEncoder(Encoder):
         shapes, coarsest = memory.spatial_shapes, memory.level(-1)
         maps = [level.tokens.unflatten(1, level.spatial_shapes[0]) for level in memory.levels]
         paddings = [
-            None if level.padding_mask is None else level.padding_mask.view(-1, *shape, 1)
+            None
+            if level.padding_mask is None
+            else level.padding_mask.unflatten(1, shape)[..., None]
             for level, shape in zip(memory.levels, shapes, strict=True)
         ]
         tokens = coarsest.tokens
