@@ -76,7 +76,8 @@ def truth(model, data):
 
 @pytest.mark.parametrize("class_aware, confused", [(True, False), (True, True), (False, False)])
 def test_known_answers(opened, class_aware, confused):
-    model, data = opened(**{f"{QUERIES}.class_aware": class_aware})
+    some = {} if class_aware else {"test_dataloader.dataset.indices": 4}  # the first images only
+    model, data = opened(**{f"{QUERIES}.class_aware": class_aware, **some})
     truth(model, data).transformer.queries.confused = confused
     rows, notes = measure_stages(model, data)
     by_stage = {row.pop("stage"): row for row in rows}
