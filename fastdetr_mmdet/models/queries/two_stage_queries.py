@@ -199,7 +199,7 @@ class TwoStageQueries(QueryInitialiser):
     ) -> tuple[Tensor, Tensor | None]:
         if self.content == "learned":
             content = self.query_embedding.weight[: best.shape[1]]
-            return content.expand(len(tokens), -1, -1), None
+            return content.expand(tokens.shape[0], -1, -1), None
         made = self._embed(boxes)
         if self.content == "box":
             pos, content = made.chunk(2, dim=-1)
