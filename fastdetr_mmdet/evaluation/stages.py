@@ -217,8 +217,9 @@ class _Watch:
     ) -> list[InstanceData]:
         """The head's detections from logits and boxes; ``limit``: another number per image."""
         settings = self.head.test_cfg
+        self.head.test_cfg = dict(settings, nms=None)
         if limit is not None:
-            self.head.test_cfg = dict(settings, max_per_img=limit)
+            self.head.test_cfg["max_per_img"] = limit
         found = self.head.predict_by_feat(scores, boxes, metas, rescale=True)
         self.head.test_cfg = settings
         return found

@@ -148,7 +148,7 @@ def _as_in_the_file(detector: Any) -> Iterator[None]:
     """Evaluate, and return detections of any score, as the file does."""
     training, head = detector.training, detector.bbox_head
     test_cfg = head.test_cfg
-    head.test_cfg = dict(test_cfg, score_thr=0.0)
+    head.test_cfg = dict(test_cfg, score_thr=-1.0)  # also 0, what NMS suppresses
     try:
         detector.eval()
         yield

@@ -28,7 +28,8 @@ class DetectionGraph(nn.Module):
             the bottom and at the right; None: (H, W)
         returns: boxes (bs, k, 4), pixels (x1, y1, x2, y2) of the input, clipped to the image;
             scores (bs, k) in [0, 1], descending; labels (bs, k) int64, indices of classes; k is the
-            least of test_cfg.max_per_img and num_queries * num_classes.
+            least of test_cfg.max_per_img and num_queries * num_classes. What test_cfg.nms
+            suppresses has score 0.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -51,7 +52,8 @@ class DetectionGraph(nn.Module):
             self._memory(images, image_sizes, extent), head.box_branches, head.proposal_branches
         )
         cls_scores, boxes = head.last_layer(output)
-        scores, labels, corners = top_k(cls_scores, boxes, head.test_cfg.get("max_per_img", 100))
+        count = head.test_cfg.get("max_per_img", 100)
+        scores, labels, corners = top_k(cls_scores, boxes, count, head.nms_iou)
         extent = torch.cat([extent, extent], dim=-1)[:, None]
         return torch.minimum((corners * extent).clamp(min=0), extent), scores, labels
 

@@ -50,3 +50,15 @@ def test_boxes_are_clipped_to_the_input():
     assert boxes.min() == 0 and boxes[..., 0].max() < 96
     assert (boxes[..., 2] <= 96).all() and (boxes[..., 3] <= 64).all()
     assert (boxes[..., 2] == 96).any()
+
+
+@torch.no_grad()
+def test_what_nms_suppresses_scores_zero():
+    detector = small_detector("conditional_detr/conditional-detr_r50_8xb2-50e_coco")
+    detector.bbox_head.test_cfg["nms"] = dict(type="nms", iou_threshold=0.3)
+    images = torch.randn(2, 3, 64, 96)
+    boxes, scores, _ = DetectionGraph(detector)(images)
+    for image, expected in enumerate(predict(detector, images)):
+        kept = scores[image] > 0
+        assert 0 < len(expected) < len(kept)
+        assert_near(boxes[image, kept], expected.bboxes)

@@ -24,7 +24,7 @@ from .mmdet_call import takes_mmdet_call
 from .top_k import top_k
 
 TRAIN_KEYS = ("assigner", "one_to_many")
-TEST_KEYS = ("max_per_img", "score_thr", "separate_sizes")
+TEST_KEYS = ("max_per_img", "score_thr", "nms", "separate_sizes")
 
 
 @MODELS.register_module()
@@ -69,7 +69,9 @@ class FastDETRHead(BaseModule):
             ``HungarianMatcher``. ``one_to_many``: the same for the states of a decoder with
             mixed_supervision; default ``ScoreMatcher``.
         test_cfg: ``max_per_img``: detections per image, at most num_queries * num_classes; 100.
-            ``score_thr``: only detections with a higher score are returned; 0.
+            ``score_thr``: only detections with a higher score are returned; 0. ``nms``: within each
+            class, as ``dict(type='nms', iou_threshold=0.7)``; None. A decoder learns to do without,
+            which takes it longer than to find objects, so that NMS helps after short trainings.
         init_cfg: As in mmengine.
 
     Raises:
@@ -110,6 +112,12 @@ class FastDETRHead(BaseModule):
         self.class_aware_proposals = class_aware_proposals
         self.train_cfg = _known("train_cfg", train_cfg, TRAIN_KEYS)
         self.test_cfg = _known("test_cfg", test_cfg, TEST_KEYS)
+        nms = self.test_cfg.get("nms") or dict(type="nms", iou_threshold=None)
+        if nms.get("type") != "nms" or set(nms) != {"type", "iou_threshold"}:
+            raise ValueError(
+                f"model.test_cfg.nms={dict(nms)} must be dict(type='nms', iou_threshold=...) or "
+                "None."
+            )
         self.assigner = self._matcher("assigner", "HungarianMatcher")
         self.one_to_many = self._matcher("one_to_many", "ScoreMatcher")
         loss_cls = dict(
@@ -141,6 +149,11 @@ class FastDETRHead(BaseModule):
     def _matcher(self, key: str, default: str) -> Matcher:
         matcher = TASK_UTILS.build(self.train_cfg.get(key) or dict(type=default))
         return matcher if isinstance(matcher, Matcher) else AssignerMatcher(matcher)
+
+    @property
+    def nms_iou(self) -> float | None:
+        """IoU of non-maximum suppression in prediction, if there is any."""
+        return (self.test_cfg.get("nms") or {}).get("iou_threshold")
 
     @property
     def box_branches(self) -> list[nn.Module]:
@@ -323,7 +336,7 @@ class FastDETRHead(BaseModule):
         Returns:
             Per image ``bboxes`` (n, 4) pixel xyxy clipped to the image, ``scores`` (n,) in [0, 1],
             descending, and ``labels`` (n,); n = min(max_per_img, num_queries * num_classes), less
-            those that do not exceed score_thr.
+            those that do not exceed score_thr or that NMS suppresses.
         """
         metas = [sample.metainfo for sample in data_samples]
         return self.predict_by_feat(*self.last_layer(output), metas, rescale)
@@ -344,7 +357,8 @@ class FastDETRHead(BaseModule):
             cls_scores: (bs, num_queries, num_classes) logits
             boxes: (bs, num_queries, 4) normalised (cx, cy, w, h)
         """
-        scores, labels, corners = top_k(cls_scores, boxes, self.test_cfg.get("max_per_img", 100))
+        count = self.test_cfg.get("max_per_img", 100)
+        scores, labels, corners = top_k(cls_scores, boxes, count, self.nms_iou)
         sizes = [[*meta["img_shape"][1::-1]] * 2 for meta in metas]
         unscaled = (1.0, 1.0)
         factors = [
@@ -359,7 +373,7 @@ class FastDETRHead(BaseModule):
             for boxes, scores, labels in zip(bboxes, scores, labels, strict=True)
         ]
         score_thr = self.test_cfg.get("score_thr", 0.0)
-        if score_thr > 0:
+        if score_thr > 0 or self.nms_iou is not None:
             results = [result[result.scores > score_thr] for result in results]
         return results
 

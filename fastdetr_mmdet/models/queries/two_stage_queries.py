@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor, nn
 
+from ...ops.nms import distinct
 from ...structures import Memory, Proposals, Queries, Targets
 from ...structures.boxes import (
     add_reference,
@@ -277,18 +277,12 @@ def _scale_sides(boxes: Tensor, deltas: Tensor) -> Tensor:
 def distinct_first(corners: Tensor, threshold: float) -> Tensor:
     """Order of boxes after non-maximum suppression: kept ones, then suppressed ones.
 
-    Both in the order in which they are given. Suppression is the usual one, whatever the class, but
-    by rounds over a matrix (Cluster-NMS, arXiv 2005.03572), so that nothing waits for the device:
-    it is exact where no chain of boxes, each of which decides on the next, is longer than the
-    rounds, of which there are 10. Cost: num_boxes ** 2 IoUs per image.
+    Both in the order in which they are given, best first, whatever their class; see ``distinct``.
 
     Shape:
-        corners: (bs, num_boxes, 4), best first
+        corners: (bs, num_boxes, 4)
         returns: (bs, num_boxes) long, indices
     """
-    over = (bbox_overlaps(corners, corners) > threshold).triu(1).to(corners.dtype)
-    kept = corners.new_ones(corners.shape[:2])
-    for _ in range(10):
-        kept = ((kept.unsqueeze(1) @ over).squeeze(1) == 0).to(corners.dtype)
+    kept = distinct(corners, threshold)
     place = torch.arange(kept.shape[1], device=kept.device)
-    return (place + (1 - kept) * kept.shape[1]).argsort(dim=1)
+    return (place + ~kept * kept.shape[1]).argsort(dim=1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.ops import batched_nms
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import HorizontalBoxes
 from support.matching import giou, instances
@@ -230,10 +231,11 @@ def test_takes_sigmoid_losses(num_classes):
     "options, named",
     [
         (
-            dict(test_cfg=dict(nms=dict(type="nms"), max_per_img=3)),
-            ["test_cfg", "nms", "score_thr"],
+            dict(test_cfg=dict(nms_pre=1000, max_per_img=3)),
+            ["test_cfg", "nms_pre", "score_thr"],
         ),
         (dict(test_cfg=dict(seperate_sizes=True)), ["seperate_sizes", "separate_sizes"]),
+        (dict(test_cfg=dict(nms=dict(type="soft_nms"))), ["test_cfg.nms", "soft_nms", "'nms'"]),
         (dict(train_cfg=dict(sampler=None)), ["train_cfg", "sampler", "assigner"]),
     ],
 )
@@ -253,6 +255,19 @@ def test_score_thr_drops_what_scores_less():
         assert torch.equal(found[image].bboxes, every[image].bboxes[kept])
         assert torch.equal(found[image].labels, every[image].labels[kept])
     assert len(found[0]) == 7
+
+
+@torch.no_grad()
+def test_nms_is_mmcv_s_within_each_class():
+    output, samples = decoded(), make_batch()[1]
+    nms = dict(type="nms", iou_threshold=0.3)
+    every = build(test_cfg=dict(max_per_img=1000)).predict(output, samples)
+    found = build(test_cfg=dict(max_per_img=1000, nms=nms)).predict(output, samples)
+    for plain, own in zip(every, found, strict=True):
+        kept = batched_nms(plain.bboxes, plain.scores, plain.labels, nms)[1]
+        assert 10 < len(kept) < len(plain)
+        for key in ("bboxes", "scores", "labels"):
+            torch.testing.assert_close(own[key], plain[key][kept])
 
 
 @pytest.mark.parametrize(
