@@ -32,6 +32,8 @@ NOISY = dict(DENSE, transformer__queries=dict(type="DenoisingQueries", _delete_=
 NOISY["transformer__queries"]["queries"] = {
     key: value for key, value in DENSE["transformer__queries"].items() if key != "_delete_"
 }
+GROUPS = dict(DENSE, transformer__queries=dict(NOISY["transformer__queries"], num_groups=2))
+GROUPS["transformer__queries"]["type"] = "GroupQueries"
 AUX = dict(
     type="ATSSHead",
     in_channels=EMBED_DIMS,
@@ -99,8 +101,8 @@ def test_classes_are_added_to_detached_logits_and_groups_start_at_the_prior():
 @pytest.mark.parametrize("on", ["neck", "encoder"])
 @pytest.mark.parametrize(
     "options",
-    [DENSE, NOISY, dict(DENSE, bbox_head__proposal_loss=ATSS)],
-    ids=["dynamic soft labels", "denoising", "ATSS"],
+    [DENSE, NOISY, GROUPS, dict(DENSE, bbox_head__proposal_loss=ATSS)],
+    ids=["dynamic soft labels", "denoising", "groups", "ATSS"],
 )
 def test_every_parameter_has_a_finite_gradient(options, on, objects):
     model = tiny_model(**options, aux_heads=[AUX], aux_heads_on=on)

@@ -8,7 +8,7 @@ from support.memories import make_memory
 from support.models import NUM_CLASSES, make_batch
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.structures import Proposals, Targets
+from fastdetr_mmdet.structures import Proposals, QueryGroup, Targets
 from fastdetr_mmdet.structures.boxes import xyxy_to_cxcywh
 
 STRIDES = (8, 16)
@@ -160,6 +160,25 @@ def test_losses_equal_those_of_mmdets_head(name, objects):
         for one, other in zip(wanted, gradient, strict=True):
             if one is not None and other is not None:
                 assert_near(other, one)
+
+
+def test_several_initialisers_have_the_mean_of_their_losses():
+    part = MODELS.build(dict(type="DenseProposalLoss"))
+    memory, (_, samples) = make_memory(SIZES, STRIDES), make_batch(SIZES, (5, 3))
+    targets = Targets.from_data_samples(samples, "cpu")
+    first, second = (
+        Proposals(
+            logits,
+            xyxy_to_cxcywh(corners) / sides,
+            priors=memory.cells(),
+            candidates=~memory.padding_mask,
+            level_sizes=tuple(memory.level_sizes),
+        )
+        for logits, corners, _, sides, _ in map(predictions, (0, 1))
+    )
+    found = part(first.with_group(second, QueryGroup("", 0)), targets)
+    for name, value in part(first, targets).items():
+        assert_near(found[name], (value + part(second, targets)[name]) / 2)
 
 
 def test_refuses_other_assigners_and_losses():
