@@ -172,7 +172,7 @@ def _config(
         "",
         f"max_epochs = {epochs}  # {why_epochs}",
         f"train_cfg = dict(max_epochs=max_epochs, val_interval={max(1, epochs // 10)})"
-        "  # ten validations",
+        "  # epochs between validations",
         *_schedule(config, epochs, steps),
         f"train_dataloader = dict(batch_size={batch}, num_workers={workers}, "
         f"persistent_workers={workers > 0})",
