@@ -17,6 +17,7 @@ import json
 import logging
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class LossCurve(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep the loss."""
-        self.losses.append(float(outputs["loss"]))
+        self.losses.append(outputs["loss"].item())
 
     def after_train_epoch(self, runner: Any) -> None:
         """Add the epoch's time."""
@@ -186,22 +187,20 @@ def run_config(args: argparse.Namespace, changes: dict[str, Any], work_dir: str)
     return config
 
 
-def train(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, float]:
+def train(config: Config) -> dict[str, float]:
     """The row's figures."""
-    with tempfile.TemporaryDirectory() as work_dir:
-        config = run_config(args, changes, work_dir)
-        config.experiment_name = f"each_part_{time.time_ns()}"
-        runner = Runner.from_cfg(config)
-        curve = LossCurve()
-        runner.register_hook(curve)
-        runner.train()
-        quarter = max(1, len(curve.losses) // 4)
-        return {
-            "first losses": float(np.mean(curve.losses[:quarter])),
-            "last losses": float(np.mean(curve.losses[-quarter:])),
-            "AP": float(runner.message_hub.get_scalar("val/coco/bbox_mAP").current()),
-            "CPU s": curve.seconds,
-        }
+    config.experiment_name = f"each_part_{time.time_ns()}"
+    runner = Runner.from_cfg(config)
+    curve = LossCurve()
+    runner.register_hook(curve)
+    runner.train()
+    quarter = max(1, len(curve.losses) // 4)
+    return {
+        "first losses": float(np.mean(curve.losses[:quarter])),
+        "last losses": float(np.mean(curve.losses[-quarter:])),
+        "AP": float(runner.message_hub.get_scalar("val/coco/bbox_mAP").current()),
+        "CPU s": curve.seconds,
+    }
 
 
 def main() -> None:
@@ -218,13 +217,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    # One for all rows: mmengine's visualizer goes on writing to the first.
+    work_dir = tempfile.TemporaryDirectory()
     rows: dict[str, dict[str, float]] = {}
     print("| part | loss, first quarter | last quarter | AP | CPU s |\n|---|---|---|---|---|")
     for name, changes in PARTS.items():
         if args.names and not any(part in name for part in args.names):
             continue
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
-            row = rows[name] = train(args, changes)
+            row = rows[name] = train(run_config(args, changes, work_dir.name))
         print(
             f"| {name} | {row['first losses']:.2f} | {row['last losses']:.2f} | {row['AP']:.3f} "
             f"| {row['CPU s']:.0f} |",

@@ -80,11 +80,14 @@ def export_onnx(
         _check_padding(detector)
     training = detector.training
     graph = DetectionGraph(detector).eval()
-    # Two images: what is traced with one would be fixed to one.
-    bs = 2 if dynamic else batch_size
-    inputs = [torch.zeros(bs, len(preprocessing.mean), height, width)]
+    # Two images, and two cells at least: what is traced with one would be fixed to one.
+    bs, channels = 2 if dynamic else batch_size, len(preprocessing.mean)
+    traced = (height, width)
+    if dynamic:
+        traced = _with_two_cells(graph.detector, channels, height, width)
+    inputs = [torch.zeros(bs, channels, *traced)]
     if padded:
-        inputs.append(torch.tensor([[height, width]] * bs))
+        inputs.append(torch.tensor([traced] * bs))
     try:
         with _quiet(), torch.no_grad(), regions_in_onnx():
             exported = _trace(graph, inputs, dynamic)
@@ -104,12 +107,15 @@ def export_onnx(
     _name_axes(model, dynamic)
     entries = preprocessing.metadata() | {"fastdetr_mmdet": json.dumps(__version__)}
     if dynamic:
-        entries["smallest_size"] = json.dumps(_smallest(exported))
+        smallest = _smallest(exported)
+        entries["smallest_size"] = json.dumps(smallest)
+        height, width = max(height, smallest[0]), max(width, smallest[1])
     onnx.helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
     sizes = [(batch_size, height, width)]
     if dynamic:  # another batch, and sides that no stride divides
-        sizes.append((2, max(height * 3 // 4 | 1, 65), max(width * 2 // 3 | 1, 65)))
+        other = max(height * 3 // 4 | 1, 65, smallest[0]), max(width * 2 // 3 | 1, 65, smallest[1])
+        sizes.append((2, *other))
     return _write(model, path, detector, sizes if check else [])
 
 
@@ -150,6 +156,17 @@ def _check_padding(detector: Any) -> None:
             f"Images of this file are padded, but {key} keeps padding out. Add --dynamic, or set "
             "the key to False by --cfg-options."
         )
+
+
+@torch.no_grad()
+def _with_two_cells(detector: Any, channels: int, height: int, width: int) -> tuple[int, int]:
+    """The size, doubled until every feature map is at least two cells high and wide."""
+    while True:
+        maps = detector.extract_feat(torch.zeros(1, channels, height, width))
+        rows, columns = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
+        if (rows > 1 and columns > 1) or max(height, width) > 4096:  # a map that is one cell always
+            return height, width
+        height, width = height * (1 + (rows < 2)), width * (1 + (columns < 2))
 
 
 def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
