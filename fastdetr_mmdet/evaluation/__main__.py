@@ -43,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _table(rows: Sequence[dict]) -> list[str]:
     names = ("AP", "AP50", "AR100")
-    lines = [f"{'stage':<38}{''.join(f'{name:>8}' for name in names)}   with NMS: the same"]
+    header = "".join(f"{name:>8}" for name in names)
+    lines = [f"{'stage':<38}{header} | NMS:{header[5:]}"]
     for row in rows:
         stage = row["stage"] + (" (no classes)" if row["class_agnostic"] else "")
         plain, kept = ("".join(f"{of[name]:8.4f}" for name in names) for of in (row, row["nms"]))
-        lines.append(f"{stage:<38}{plain}   {kept}")
+        lines.append(f"{stage:<38}{plain} | {kept}")
     return lines
 
 

@@ -94,6 +94,7 @@ def test_init(form, shapes, tmp_path, capsys):
     assert len(text.splitlines()) <= 30 and form in text
     assert (run / "annotations").exists() == (form != "COCO")
     config = Config.fromfile(run / "config.py")
+    assert config.param_scheduler[0].end >= 2  # mmengine's LinearLR never rises within 1
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         assert set(loader.dataset.metainfo.classes) == {*config.classes} and config.classes
         assert loader.dataset.pipeline[1].get("scale", (320, 320)) == (320, 320)
@@ -241,6 +242,11 @@ def test_predict_goes_on_after_what_it_cannot_read(trained, tiny_run, tmp_path, 
     names = [Path(image["file_name"]).name for image in found["images"]]
     assert names == ["clip.avi#1", "clip.avi#2", "clip.avi#3", "whole.jpg"]
     assert (out / "whole.jpg").is_file() and (out / "clip.mp4").stat().st_size > 0
+    images.joinpath("broken.jpg").unlink()
+    again = [str(images / "whole.jpg"), str(tiny_run.data_root / "val"), str(images)]
+    assert main(["predict", str(trained), *again, "--out", str(out), "--score", "1"]) == 0
+    assert (out / "whole.jpg").is_file() and (out / "whole-2.jpg").is_file()
+    assert "highest score" in capsys.readouterr().out
     assert main(["predict", str(trained), str(images / "whole.jpg"), "--out", str(images)]) == 2
 
 

@@ -27,7 +27,7 @@ model = dict(
     transformer=dict(
         type='DetrTransformer',
         embed_dims=embed_dims,
-        encoder=None,  # the neck mixes levels, which is enough here
+        # no encoder: the neck mixes levels, which is enough here
         queries=dict(
             type='TwoStageQueries', class_aware=True, content='memory', box_size=0.2),
         decoder=dict(

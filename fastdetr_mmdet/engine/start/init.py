@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     _check(run / "config.py")
     where = os.path.relpath(run)
-    where = where if len(where) < len(str(run)) else str(run)
+    where = shlex.quote(where if len(where) < len(str(run)) else str(run))
     print(f"\nNext:\n  python -m fastdetr_mmdet train {where}\n"
           f"  python -m fastdetr_mmdet predict {where} IMAGES...")  # fmt: skip
 
@@ -211,7 +212,7 @@ def _schedule(config: Any, epochs: int, steps: int) -> list[str]:
             "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
             f"milestones=[{drop}], gamma={first.gamma})]",
         ]
-    warm = max(1, min(100, steps // 10))
+    warm = max(2, min(100, steps // 10))  # mmengine needs 2 to come to the end of it
     return [
         f"# {warm} steps of warm-up, then a cosine to the last epoch",
         f"param_scheduler = [dict(type='LinearLR', start_factor=0.04, by_epoch=False, end={warm}),",

@@ -48,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model: Any = load_detector(config, checkpoint, args.device)
     print(f"{checkpoint}, classes {', '.join(model.dataset_meta['classes'])}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    result, unreadable = _detect(model, sources, out, args.score)
+    result, unreadable, highest = _detect(model, sources, out, args.score)
     (out / "predictions.json").write_text(json.dumps(result))
     boxes, images = len(result["annotations"]), len(result["images"])
     print(f"{out / 'predictions.json'}: {boxes} boxes of score {args.score:g} or more in "
-          f"{images} images")  # fmt: skip
+          f"{images} images, drawn beside it")  # fmt: skip
+    if images and not boxes:
+        print(f"The highest score is {highest:.3f}: see more with --score {highest / 2:.2g}, or "
+              "train longer.")  # fmt: skip
     if unreadable:
         raise UserError(f"{len(unreadable)} files cannot be read: {', '.join(unreadable)}.")
 
@@ -68,7 +71,10 @@ def _sources(paths: Sequence[Path]) -> Iterator[Path]:
                 yield file
 
 
-def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
+def _detect(
+    model: Any, sources: list[Path], out: Path, score: float
+) -> tuple[dict, list[str], float]:
+    """What is found, files that cannot be read, and the highest score."""
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
 
@@ -80,8 +86,11 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
     result: dict[str, list[dict]] = {"images": [], "annotations": [], "categories": []}
     result["categories"] = [{"id": number, "name": name} for number, name in names]
     unreadable: list[str] = []
+    taken: dict[str, int] = {}
+    highest = 0.0
     for source in sources:
-        writer = _Writer(out, source)
+        taken[source.name] = taken.get(source.name, 0) + 1
+        writer = _Writer(out, source, taken[source.name])
         for name, image in _frames(source):
             if image is None:
                 unreadable.append(str(source))
@@ -90,7 +99,9 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
                 found = inference_detector(model, str(source), files)
             else:
                 found = inference_detector(model, image, arrays)
-            kept = found.pred_instances[found.pred_instances.scores >= score].cpu()
+            scores = found.pred_instances.scores
+            highest = max([highest, *scores.tolist()])
+            kept = found.pred_instances[scores >= score].cpu()
             number = len(result["images"]) + 1
             height, width = image.shape[:2]
             about = dict(id=number, file_name=name, width=width, height=height)
@@ -109,7 +120,7 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             )
             writer.write(visualizer.get_image()[..., ::-1])
         writer.close()
-    return result, unreadable
+    return result, unreadable, highest
 
 
 def _pipelines(config: Any) -> list[Any]:
@@ -142,12 +153,13 @@ def _frames(source: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _Writer:
-    """Writes one picture, or the frames of one video; beside others of the same name."""
+    """Writes one picture, or the frames of one video; the n-th of a name has that number too."""
 
-    def __init__(self, out: Path, source: Path) -> None:
+    def __init__(self, out: Path, source: Path, number: int = 1) -> None:
         self.source = source
         self.video: Any = source if source.suffix.lower() in _VIDEOS else None
-        self.path = out / source.name
+        name = source.name if number == 1 else f"{source.stem}-{number}{source.suffix}"
+        self.path = out / name
         if self.path.exists() and self.path.resolve() == source.resolve():
             raise UsageError(
                 f"{self.path} would be overwritten by its picture: name another --out."

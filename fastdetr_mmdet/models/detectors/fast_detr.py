@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from mmengine.model import ModuleList
+from torch import Tensor
 
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
@@ -119,7 +120,7 @@ class FastDETR(BaseDetector):
                 "with supervise='all'."
             )
         shared = dict(num_classes=self.bbox_head.num_classes)
-        self.aux_heads = nn.ModuleList(MODELS.build(x, default_args=shared) for x in aux_heads)
+        self.aux_heads = ModuleList(MODELS.build(x, default_args=shared) for x in aux_heads)
         self.aux_heads_on = aux_heads_on
         self.register_load_state_dict_pre_hook(_leave_aux_heads)
         queries, num_classes = self.transformer.queries, self.bbox_head.num_classes

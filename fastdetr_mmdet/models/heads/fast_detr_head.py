@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...structures import DecoderOutput, QueryGroup, Targets
 from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy
-from ..matchers import AssignerMatcher, Call, Matcher, Matches
+from ..matchers import DENSE_ASSIGNERS, AssignerMatcher, Call, Matcher, Matches
 from .branches import PRIOR_LOGIT, Branches, box_branch, class_branch
 from .class_loss import check_class_loss, sees_quality, sum_class_loss
 from .mmdet_call import takes_mmdet_call
@@ -112,11 +112,12 @@ class FastDETRHead(BaseModule):
         self.class_aware_proposals = class_aware_proposals
         self.train_cfg = _known("train_cfg", train_cfg, TRAIN_KEYS)
         self.test_cfg = _known("test_cfg", test_cfg, TEST_KEYS)
-        nms = self.test_cfg.get("nms") or dict(type="nms", iou_threshold=None)
-        if nms.get("type") != "nms" or set(nms) != {"type", "iou_threshold"}:
+        nms = self.test_cfg.get("nms")
+        if nms is not None and not (
+            isinstance(nms, dict) and {*nms} == {"type", "iou_threshold"} and nms["type"] == "nms"
+        ):
             raise ValueError(
-                f"model.test_cfg.nms={dict(nms)} must be dict(type='nms', iou_threshold=...) or "
-                "None."
+                f"model.test_cfg.nms={nms} must be dict(type='nms', iou_threshold=...) or None."
             )
         self.assigner = self._matcher("assigner", "HungarianMatcher")
         self.one_to_many = self._matcher("one_to_many", "ScoreMatcher")
@@ -148,6 +149,11 @@ class FastDETRHead(BaseModule):
 
     def _matcher(self, key: str, default: str) -> Matcher:
         matcher = TASK_UTILS.build(self.train_cfg.get(key) or dict(type=default))
+        if isinstance(matcher, DENSE_ASSIGNERS):
+            raise ValueError(
+                f"model.train_cfg.{key} of type {type(matcher).__name__} assigns cells of feature "
+                f"maps, not queries; use {default} there, and this one in bbox_head.proposal_loss."
+            )
         return matcher if isinstance(matcher, Matcher) else AssignerMatcher(matcher)
 
     @property

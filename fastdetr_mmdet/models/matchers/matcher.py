@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import (
+    AssignResult,
+    ATSSAssigner,
+    BaseAssigner,
+    DynamicSoftLabelAssigner,
+    SimOTAAssigner,
+    TaskAlignedAssigner,
+)
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...structures import QueryGroup, Targets
 from ...structures.boxes import cxcywh_to_xyxy
+
+# mmdet's assigners of dense heads, which ask for cells of feature maps, not for queries.
+DENSE_ASSIGNERS = (ATSSAssigner, DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner)
 
 
 @dataclass(frozen=True)

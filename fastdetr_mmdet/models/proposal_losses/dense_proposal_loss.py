@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmdet.models.task_modules.assigners import (
     ATSSAssigner,
-    DynamicSoftLabelAssigner,
     SimOTAAssigner,
     TaskAlignedAssigner,
 )
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from ...structures import Proposals, Targets
 from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ..heads.class_loss import check_class_loss, sees_quality, sum_class_loss
+from ..matchers import DENSE_ASSIGNERS
 
-_ASSIGNERS = (ATSSAssigner, DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner)
 _READ_ANCHORS = (ATSSAssigner, TaskAlignedAssigner)  # corners; the others read centres and strides
 _READ_PROBABILITIES = (SimOTAAssigner, TaskAlignedAssigner)  # DynamicSoftLabelAssigner reads logits
 _NO_OBJECT = -1e4  # logit whose loss as background, and its gradient, is 0
@@ -68,8 +67,8 @@ class DenseProposalLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.assigner = TASK_UTILS.build(assigner or dict(type="DynamicSoftLabelAssigner", topk=13))
-        if not isinstance(self.assigner, _ASSIGNERS):
-            names = ", ".join(cls.__name__ for cls in _ASSIGNERS)
+        if not isinstance(self.assigner, DENSE_ASSIGNERS):
+            names = ", ".join(cls.__name__ for cls in DENSE_ASSIGNERS)
             raise ValueError(
                 f"bbox_head.proposal_loss.assigner of type {type(self.assigner).__name__} is none "
                 f"of mmdet's assigners for dense heads; use one of {names}."

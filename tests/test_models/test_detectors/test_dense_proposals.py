@@ -140,6 +140,8 @@ def test_auxiliary_heads_are_there_in_training_only(on):
         assert_near(losses[name], value)
     found, wanted = (x.eval().predict(*batch())[0].pred_instances for x in (model, plain))
     assert torch.equal(found.bboxes, wanted.bboxes)
+    model.init_weights()
+    assert model.aux_heads[0].atss_cls.bias.max() < -4  # the focal prior
 
 
 @pytest.mark.parametrize(

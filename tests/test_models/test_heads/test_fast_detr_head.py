@@ -236,6 +236,11 @@ def test_takes_sigmoid_losses(num_classes):
         ),
         (dict(test_cfg=dict(seperate_sizes=True)), ["seperate_sizes", "separate_sizes"]),
         (dict(test_cfg=dict(nms=dict(type="soft_nms"))), ["test_cfg.nms", "soft_nms", "'nms'"]),
+        (dict(test_cfg=dict(nms=True)), ["test_cfg.nms", "True"]),
+        (
+            dict(train_cfg=dict(assigner=dict(type="ATSSAssigner", topk=9))),
+            ["train_cfg.assigner", "ATSSAssigner", "proposal_loss"],
+        ),
         (dict(train_cfg=dict(sampler=None)), ["train_cfg", "sampler", "assigner"]),
     ],
 )
