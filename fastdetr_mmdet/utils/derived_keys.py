@@ -111,9 +111,11 @@ def _same(first: Any, second: Any) -> bool:
 
 def _check_options(config: Config, options: Mapping[str, Any]) -> None:
     """Refuse options that would change nothing, because neither config nor runner has the key."""
-    from mmengine.runner import Runner
+    from mmengine.runner import FlexibleRunner, Runner
 
-    known = {*config, *_READ, *inspect.signature(Runner.__init__).parameters}
+    known = {*config, *_READ}
+    for runner in (Runner, FlexibleRunner):
+        known |= {*inspect.signature(runner.__init__).parameters}
     known -= set(_MEANT) - _names(" ".join(config.derived_keys.values()))
     for key in options:
         first = key.split(".")[0]
@@ -129,7 +131,7 @@ def _check_options(config: Config, options: Mapping[str, Any]) -> None:
 
 
 # What tools and mmengine read of a config besides the runner's arguments
-_READ = ("auto_scale_lr", "compile", "custom_imports", "strategy", "tta_model", "tta_pipeline",
+_READ = ("auto_scale_lr", "compile", "custom_imports", "runner_type", "tta_model", "tta_pipeline",
          "find_unused_parameters", "model_wrapper_cfg", "vis_backends", "derived_from",
          "derived_keys")  # fmt: skip
 _LIKELY = ("optim_wrapper", "train_dataloader", "train_cfg", "model.")
