@@ -38,7 +38,7 @@ def shrink(config: str) -> nn.Module:
     cfg.neck.in_channels = channels
     cfg.num_queries = 8
     cfg.bbox_head.num_classes = 6
-    for part in (cfg.transformer.encoder, cfg.transformer.decoder):
+    for part in (cfg.transformer.get("encoder"), cfg.transformer.decoder):
         if part is not None:
             part.dropout = 0.0
         if part is not None and "num_layers" in part and "level_schedule" not in part:

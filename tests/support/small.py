@@ -57,7 +57,8 @@ def small_config(name: str) -> ConfigDict:
         model.neck.norm_cfg.num_groups = 8
     transformer = model.transformer
     transformer.embed_dims = EMBED_DIMS
-    for part in (transformer.encoder, transformer.decoder):
+    encoder = transformer.get("encoder")
+    for part in (encoder, transformer.decoder):
         if part is None:
             continue
         part.feedforward_channels = 48
@@ -65,8 +66,8 @@ def small_config(name: str) -> ConfigDict:
             part.num_heads = NUM_HEADS
         if "num_layers" in part:
             part.num_layers = 2
-    if "pattern" in (transformer.encoder or {}):
-        transformer.encoder.pattern = ["intra", "multi"]
+    if "pattern" in (encoder or {}):
+        encoder.pattern = ["intra", "multi"]
     if transformer.decoder.get("level_schedule"):
         levels = sorted(set(transformer.decoder.level_schedule))
         transformer.decoder.update(level_schedule=levels, num_layers=len(levels))

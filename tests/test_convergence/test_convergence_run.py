@@ -134,6 +134,7 @@ def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkey
     assert [run.log.read_text().strip() for run in runs] == [str(name) for name in expected]
 
 
+@pytest.mark.slow
 def test_trainings_end_with_the_command(tmp_path, fake_mim, monkeypatch):
     """What interrupts the command between two looks at the processes ends them."""
     fake_mim("subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])")

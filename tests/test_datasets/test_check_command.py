@@ -235,6 +235,7 @@ PROGRAMS = """if True:
 """
 
 
+@pytest.mark.slow
 def test_as_programs(shapes, wrong, tmp_path):
     """The commands on data and parts, one after the other to spare the imports.
 

@@ -55,6 +55,7 @@ def about(path):
     return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
 
 
+@pytest.mark.slow
 def test_equals_pytorch_on_any_size(dynamic):
     """With the masks of padded images, of the padding that PyTorch sees."""
     detector, path, comparisons = dynamic
@@ -99,6 +100,7 @@ def test_a_detector_that_keeps_padding_out_is_not_padded(key, overrides, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_holds_standard_operators_only(dynamic):
     model = onnx.load(dynamic[1])
     onnx.checker.check_model(model, full_check=True)
@@ -108,6 +110,7 @@ def test_holds_standard_operators_only(dynamic):
     assert {"RoiAlign", "GridSample", "TopK"} <= kinds
 
 
+@pytest.mark.slow
 def test_says_how_it_is_used(dynamic):
     graph = onnx.load(dynamic[1]).graph
     images, sizes = graph.input
@@ -146,6 +149,7 @@ def test_free_axes_have_readable_names():
     ]
 
 
+@pytest.mark.slow
 def test_the_comparison_notices(dynamic):
     """It fails for other weights, so it can fail."""
     path = dynamic[1]
@@ -162,6 +166,7 @@ def test_the_comparison_notices(dynamic):
     assert not moved.agrees() and moved.scores < 1e-3 and moved.boxes > 0.1
 
 
+@pytest.mark.slow
 def test_a_disagreement_is_not_written(dynamic, tmp_path, monkeypatch):
     """The file that was there stays, and nothing lies beside it."""
     model = onnx.load(dynamic[1])

@@ -37,7 +37,8 @@ class LeakHook(Hook):
         self.kept.append(data_batch)
 
 
-@pytest.mark.parametrize("leak", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("leak", [False, True])
 def test_what_an_iteration_makes_is_gone_after_it(tmp_path, leak):
     """Over passes with validations and checkpoints between them; a leak is seen."""
     count = CountHook()

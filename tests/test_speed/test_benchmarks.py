@@ -24,6 +24,7 @@ def pair():
     return build_pair("conditional-detr")
 
 
+@pytest.mark.slow
 def test_rows_and_table(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(compare, "build_pair", lambda name: pair)
     monkeypatch.setattr(compare, "alternate", partial(alternate, least_seconds=0.0))

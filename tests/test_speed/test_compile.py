@@ -54,7 +54,8 @@ def test_no_graph_breaks(name, training):
     assert explained.graph_count == 1
 
 
-@pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True])
 def test_backbone_and_neck_are_one_graph(training):
     model, (inputs, _) = small_detector(MODELS[0]).train(training), make_batch()
     torch._dynamo.reset()

@@ -167,6 +167,7 @@ def test_import_of_the_package_checks(tmp_path):
     assert last.startswith("ImportError") and "mmdet 2.28.2" in last
 
 
+@pytest.mark.slow
 def test_notices_of_optional_packages_are_not_shown():
     code = "import fastdetr_mmdet"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -67,7 +67,13 @@ def test_pages_are_the_image_s_and_the_query_s():
     assert not np.array_equal(draw_detection(found, 0), draw_detection(found, 1))
 
 
-@pytest.mark.parametrize("name", ["smca on three levels", "deformable, two-stage, three levels"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smca on three levels",
+        pytest.param("deformable, two-stage, three levels", marks=pytest.mark.slow),
+    ],
+)
 def test_every_panel_is_drawn_from_its_array(name):
     """A change of one array, and of nothing else, is seen."""
     found = inspected(name, top_k=1)
