@@ -238,6 +238,7 @@ def test_amp(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
     assert autocast_dtypes == [torch.float16] * 2 * ITERS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device test_amp runs the same")
 def test_amp_without_gpu(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
     """mmengine refuses AMP on a CPU; with that one check lifted, --amp trains in bfloat16."""
@@ -331,6 +332,7 @@ def test_browse_dataset(tiny_config_file, shapes, tmp_path, monkeypatch):
     assert (cv2.absdiff(drawn, plain).max(-1) > 100).sum() > 50
 
 
+@pytest.mark.slow
 def test_get_flops(tiny_config_file, shapes, monkeypatch, capsys):
     options = ["--num-images", "2", "--cfg-options", f"data_root={shapes}/"]
     run_tool(monkeypatch, "analysis_tools/get_flops.py", tiny_config_file, *options)

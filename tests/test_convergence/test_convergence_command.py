@@ -48,6 +48,7 @@ def trained_here(monkeypatch):
     monkeypatch.setattr(runs_module.Run, "start", start)
 
 
+@pytest.mark.slow
 def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys, trained_here):
     """One that can be trained, beside one that cannot."""
     broken, out = tmp_path / "broken.py", tmp_path / "out"
