@@ -215,7 +215,7 @@ def test_contradicting_copies(hollow, save, refused):
     ("name", "given"),
     [
         ("smca_ms_conv", "conditional_detr"),
-        ("conditional_r50", "mmdet"),
+        pytest.param("conditional_r50", "mmdet", marks=pytest.mark.slow),
     ],
 )
 def test_wrong_method(name, given, hollow, save, refused):

@@ -106,7 +106,11 @@ def test_init(form, shapes, tmp_path, capsys):
     assert init(data, "--out", run) == 2  # never over another run
 
 
-@pytest.mark.parametrize("name", MODELS)
+# One of each schedule in `make test`
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("small", "dino") else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
+)
 def test_every_model_takes_own_data(name, shapes, tmp_path):
     run = tmp_path / "run"
     assert init(shapes, "--out", run, "--model", name, "--image-size", 320, "--batch", 4) == 0

@@ -182,7 +182,7 @@ JSON = st.recursive(
 )
 
 
-@settings(SETTINGS, max_examples=120)
+@settings(SETTINGS, max_examples=60)
 @given(coco=JSON | st.fixed_dictionaries({k: st.lists(JSON) for k in sound()}))
 def test_any_json(coco):
     try:

@@ -52,7 +52,7 @@ def bundles(folder):
     }
 
 
-@cases("loss-fsdp", "label-ddp")
+@cases("label-ddp")
 def test_both_stop(run, tmp_path, what, kind):
     """The process at fault names its images, the other one says that they are not its own."""
     other, guilty = run(what, kind)

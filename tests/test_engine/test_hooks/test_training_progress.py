@@ -15,6 +15,7 @@ KEYS = {"epoch", "train_seconds", "train_cpu_seconds"}
 VAL_KEYS = KEYS | {"val_seconds", "val_cpu_seconds", "metrics"}
 
 
+@pytest.mark.slow
 def test_epochs_add_up_over_a_resumed_run(tiny_config_file, shapes, tmp_path):
     """The epoch that was cut short is trained again and counted once."""
     common = dict(custom_hooks=HOOK, train_cfg__val_interval=2)
