@@ -67,7 +67,7 @@ class HybridEncoder(Encoder):
 
     Paper: RT-DETR, Zhao et al. 2024, arXiv 2304.08069, Sec. 4.2, Eq. 1.
 
-    Differences from the paper: norms are over the channels of a cell (LayerNorm in the place of
+    Differences from the paper: norms are over the channels of a cell (LayerNorm instead of
     BatchNorm), so that neither the batch nor its padding changes an image's result; a convolution
     of 3x3 stands for each RepVGG block, which becomes one after training; the projection of each
     level that RT-DETR's decoder begins with stands at the end.

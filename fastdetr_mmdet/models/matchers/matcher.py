@@ -33,7 +33,7 @@ class Call:
         cls_scores, boxes, targets, what: As for ``Matcher.match``.
         group: Parts of the queries that are matched on their own, and how often each object is in
             a part.
-        matcher: Who matches, in the place of the matcher that is asked.
+        matcher: Who matches, instead of the matcher that is asked.
     """
 
     cls_scores: Tensor

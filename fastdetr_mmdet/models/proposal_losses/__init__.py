@@ -1,4 +1,4 @@
-"""Losses of encoder proposals in the place of the set loss."""
+"""Losses of encoder proposals instead of the set loss."""
 
 from .dense_proposal_loss import DenseProposalLoss
 

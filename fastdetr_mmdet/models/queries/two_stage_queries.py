@@ -246,7 +246,7 @@ class ProposalConv(nn.Module):
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with other tokens; the convolution sees zeros in the place of padding."""
+        """The memory with other tokens; the convolution sees zeros instead of padding."""
         if memory.padding_mask is not None:
             memory = memory.with_tokens(
                 memory.tokens.masked_fill(memory.padding_mask.unsqueeze(-1), 0.0)

@@ -156,7 +156,7 @@ def test_zeros_as_after_a_power_cut_are_recognised(checkpoint, tmp_path):
     """A file system may keep the length of a file and lose its last blocks, or any other."""
     content = checkpoint.read_bytes()
     for start in range(0, len(content) - 4096, 4096):
-        corrupted = tmp_path / "spoilt.pth"
+        corrupted = tmp_path / "damaged.pth"
         corrupted.write_bytes(content[:start] + bytes(4096) + content[start + 4096 :])
         assert what_is_broken(corrupted) is not None, start
 

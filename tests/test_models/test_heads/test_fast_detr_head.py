@@ -211,7 +211,7 @@ def test_refuses_class_losses_that_cannot_be_trained_with(loss_cls, num_classes)
 
 
 def test_options_of_another_loss_are_explained():
-    """As where a config names a loss in the place of the FocalLoss of its base."""
+    """As where a config names a loss instead of the FocalLoss of its base."""
     with pytest.raises(TypeError, match=r"loss_cls of type MALLoss.*use_sigmoid.*_delete_=True"):
         build(loss_cls=dict(type="MALLoss", use_sigmoid=True))
 
