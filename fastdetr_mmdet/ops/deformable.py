@@ -1,25 +1,18 @@
 """Bilinear samples, weighted and summed: mmcv's op on CUDA, sums of rows on CPU."""
 
-# No postponed annotations: torch reads an op's schema from them.
+from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from . import sample_rows
 from .eager import compiled_here, written_down
-
-Shapes = tuple[tuple[int, int], ...]
-
-# Queries per pass on the CPU: the corners of so many are a few megabytes and stay in the cache.
-_CHUNK = 1024
-# Cells of zeros around a map in the CPU's table.
-_BORDER = 2
+from .operators import HAS_OPERATORS, differentiable, operator
+from .sample_rows import Shapes
 
 
 def sample_and_sum(
@@ -27,27 +20,21 @@ def sample_and_sum(
 ) -> Tensor:
     """Bilinear samples of all levels, weighted and summed (Deformable DETR, Eq. 3).
 
-    Maps are zero outside. Computed in the locations' type, because coordinates need float32.
+    Maps are zero outside. Computed in float32 at least, whatever the types of what is given.
 
     Shape:
         value: (bs, num_tokens, num_heads, dims)
         locations: (bs, num_queries, num_heads, num_levels, num_points, 2), (x, y) in [0, 1]
         weights: (bs, num_queries, num_heads, num_levels, num_points)
-        returns: (bs, num_queries, num_heads * dims)
+        returns: (bs, num_queries, num_heads * dims), of the value's type
     """
-    opaque = _sample_opaque if compiled_here() else None
-    plain = value.device.type not in ("cpu", "cuda") or (written_down() and opaque is None)
-    if not value.is_cuda:  # from 2**24 rows on float32 does not tell their numbers apart
-        cells = sum((h + 2 * _BORDER) * (w + _BORDER) + _BORDER for h, w in spatial_shapes)
-        plain = plain or cells * value.shape[2] >= 2**24
+    plain = written_down() and not (compiled_here() and HAS_OPERATORS)
+    if value.device.type != "cuda":
+        fits = value.device.type == "cpu" and sample_rows.fits(spatial_shapes, value.shape[2])
+        plain = plain or not fits
     if plain:
         return sample_plain(value, spatial_shapes, locations, weights)
-    inputs = value.to(locations.dtype), locations, weights
-    if opaque is not None:
-        output = opaque(*inputs, [side for shape in spatial_shapes for side in shape])
-    else:
-        output = _Sample.apply(*inputs, spatial_shapes)
-    return output.to(value.dtype)
+    return _sample(value, locations, weights, [side for pair in spatial_shapes for side in pair])
 
 
 def sample_plain(
@@ -56,7 +43,7 @@ def sample_plain(
     """The same with ``grid_sample``: slower, but made of operators that exporters know."""
     bs, _, num_heads, _ = value.shape
     dtype = value.dtype
-    value = value.to(locations.dtype)
+    value, locations, weights = _exact(value, locations, weights)
     grids = 2 * locations - 1
     weights = weights.permute(0, 2, 1, 3, 4).flatten(0, 1)  # (bs * heads, q, levels, points)
     output: Tensor | None = None
@@ -98,325 +85,80 @@ def _known(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor
         return _level_shapes(spatial_shapes, device)
 
 
-class _Layout:
-    """How the maps of all levels lie in one table of rows (cell, head), with zeros around each map.
-
-    Two cells of border before, and two after, take every sample that is outside: so nothing has to
-    be masked. Numbers are laid out for (num_heads * num_levels * num_points) at a time, because
-    arithmetic over short broadcast axes is several times slower.
-    """
-
-    def __init__(self, shapes: Shapes, num_heads: int, num_points: int, dtype: torch.dtype) -> None:
-        self.shapes, self.num_heads, self.samples = shapes, num_heads, len(shapes) * num_points
-        starts, widths, self.num_cells = [], [], 0
-        for h, w in shapes:
-            starts.append(self.num_cells)
-            widths.append(w + _BORDER)  # the border of one row is that of the row before, too
-            self.num_cells += (h + 2 * _BORDER) * (w + _BORDER) + _BORDER
-
-        self.num_rows = self.num_cells * num_heads
-
-        def per_sample(numbers: list[int], dtype: torch.dtype = dtype) -> Tensor:
-            """One number per level -> (num_heads * num_levels * num_points,)."""
-            levels = torch.tensor(numbers, dtype=dtype)
-            return levels.repeat_interleave(num_points).repeat(num_heads)
-
-        self.sizes = torch.stack(  # (2, 1, n): x, y
-            [per_sample([w for _, w in shapes]), per_sample([h for h, _ in shapes])]
-        ).unsqueeze(1)
-        self.row_stride = per_sample([width * num_heads for width in widths])
-        origins = [s + _BORDER * (w + 1) for s, w in zip(starts, widths, strict=True)]
-        heads = torch.arange(num_heads, dtype=dtype).repeat_interleave(self.samples)
-        self.origin = per_sample([o * num_heads for o in origins]).add_(heads)
-        width = per_sample(widths, torch.int32)[: self.samples]
-        # Steps to the four corners, in rows of the table: per corner (num_levels * num_points,).
-        right = torch.full_like(width, num_heads)
-        self.steps = [torch.zeros_like(right), right, width * num_heads, width * num_heads + right]
-        self.level_steps = [(0, num_heads, w * num_heads, (w + 1) * num_heads) for w in widths]
-        self.spans = [
-            (start * num_heads, (h + 2 * _BORDER) * width * num_heads)
-            for start, (h, _), width in zip(starts, shapes, widths, strict=True)
-        ]
-
-    def table(self, value: Tensor) -> Tensor:
-        """(num_tokens, num_heads, dims) of one image -> (num_cells * num_heads, dims)."""
-        table = value.new_zeros(self.num_cells, *value.shape[1:])
-        for tokens, cells in zip(self._split(value), self._maps(table), strict=True):
-            cells.copy_(tokens)
-        return table.flatten(0, 1)
-
-    def tokens(self, table: Tensor) -> Tensor:
-        """Back: the cells that are no border."""
-        maps = self._maps(table.unflatten(0, (self.num_cells, self.num_heads)))
-        return torch.cat([cells.flatten(0, 1) for cells in maps])
-
-    def _split(self, value: Tensor) -> list[Tensor]:
-        parts = value.split([h * w for h, w in self.shapes])
-        return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def _maps(self, table: Tensor) -> list[Tensor]:
-        """Views of the maps, (h, w, num_heads, dims), without their borders."""
-        maps, start = [], 0
-        for h, w in self.shapes:
-            width = w + _BORDER
-            cells = table[start : start + (h + 2 * _BORDER) * width].unflatten(0, (-1, width))
-            maps.append(cells[_BORDER : _BORDER + h, _BORDER:])
-            start += (h + 2 * _BORDER) * width + _BORDER
-        return maps
+def _run(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
+    run = _on_cuda if value.is_cuda else sample_rows.sample
+    return run(*_exact(value, locations, weights), _pairs(sides)).to(value.dtype)
 
 
-_layout = lru_cache(maxsize=64)(_Layout)
+def _run_back(
+    value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
+) -> tuple[Tensor, ...]:
+    """Gradients by value, locations and weights."""
+    run = _back_on_cuda if value.is_cuda else sample_rows.hand_back
+    inputs = _exact(value, locations, weights)
+    found = run(*inputs, grad.to(inputs[0].dtype), _pairs(sides))
+    return tuple(x.to(y.dtype) for x, y in zip(found, (value, locations, weights), strict=True))
 
 
-class _Corners:
-    """The four cells around every sample of some queries of an image.
+def _on_cuda(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
+    from mmcv.ops.multi_scale_deform_attn import ext_module
 
-    A query and head reads ``4 * num_levels * num_points`` rows of the table. Row numbers are
-    computed in the type of the locations: exact in float32 below 2**24 rows.
-    """
-
-    def __init__(self, locations: Tensor, layout: _Layout) -> None:
-        """``locations``: (num_queries, num_heads, num_levels, num_points, 2) of one image."""
-        self.layout = layout
-        apart = locations.flatten(1, 3).movedim(-1, 0)  # (2, num_queries, n): x, y
-        pixels = torch.mul(apart, layout.sizes, out=apart.new_empty(apart.shape)).sub_(0.5)
-        low = pixels.floor()
-        # Of the higher cell. From the location as it is: NaN or infinite, it shows in the output.
-        self.x, self.y = pixels.sub_(low)
-        low = torch.clamp(low, low.new_full((), -_BORDER), layout.sizes)
-        first = torch.addcmul(layout.origin, low[1], layout.row_stride)
-        first = first.add_(low[0], alpha=layout.num_heads).nan_to_num_(0.0)
-        self.first = first.to(torch.int32)  # (num_queries, n), row of the upper left corner
-
-    def rows(self) -> Tensor:
-        """The rows of every bag (query, head): (bags, 4 * num_levels * num_points)."""
-        first = self.first.unflatten(1, (self.layout.num_heads, -1))
-        rows = first.new_empty(*first.shape[:2], 4, first.shape[2])
-        for corner, step in enumerate(self.layout.steps):
-            torch.add(first, step, out=rows[:, :, corner])
-        return rows.flatten(2).flatten(0, 1)
-
-    def counts(self, weights: Tensor, out: Tensor) -> Tensor:
-        """How much every corner counts, into ``out``: four of (num_queries, heads, samples)."""
-        weights, x, y = (self._by_head(z) for z in (weights, self.x, self.y))
-        upper_left, upper_right, lower_left, lower_right = out
-        lower = y * weights
-        upper = weights - lower
-        torch.mul(lower, x, out=lower_right)
-        torch.sub(lower, lower_right, out=lower_left)
-        torch.mul(upper, x, out=upper_right)
-        torch.sub(upper, upper_right, out=upper_left)
-        return out
-
-    def gradients(self, by_corner: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """From what each corner's value is worth: gradients by the location and by the weight.
-
-        Shape:
-            by_corner: (num_queries, num_heads, 4, num_levels * num_points)
-            returns: (num_queries, n, 2) and (num_queries, n)
-        """
-        x, y = self._by_head(self.x), self._by_head(self.y)
-        upper_left, upper_right, lower_left, lower_right = by_corner.unbind(2)
-        along_upper, along_lower = upper_right - upper_left, lower_right - lower_left
-        upper = torch.addcmul(upper_left, x, along_upper)
-        down = torch.addcmul(lower_left, x, along_lower).sub_(upper)
-        by_weight = torch.addcmul(upper, y, down)
-        right = along_upper.addcmul_(y, along_lower.sub_(along_upper))
-        weights = weights.flatten(1)
-        by_x = right.flatten(1).mul_(weights).mul_(self.layout.sizes[0])
-        by_y = down.flatten(1).mul_(weights).mul_(self.layout.sizes[1])
-        return torch.stack([by_x, by_y], dim=-1), by_weight.flatten(1)
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), self.layout.num_heads, -1)
+    given = (value.contiguous(), *level_shapes(shapes, value.device))
+    points = locations.contiguous(), weights.contiguous()
+    # How many images it takes at a time has to divide their number.
+    return ext_module.ms_deform_attn_forward(*given, *points, im2col_step=len(value))
 
 
-class _Sample(torch.autograd.Function):
-    """The samples themselves are never kept: on CUDA mmcv's op, on the CPU sums of rows."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes
-    ) -> Tensor:
-        ctx.save_for_backward(value, locations, weights)
-        ctx.shapes = shapes
-        return _sample(value, locations, weights, shapes)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        value, locations, weights = ctx.saved_tensors
-        return *_hand_back(value, locations, weights, grad, ctx.shapes), None
-
-
-def _sample(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
-    if value.is_cuda:
-        from mmcv.ops.multi_scale_deform_attn import ext_module
-
-        given = (value.contiguous(), *level_shapes(shapes, value.device))
-        points = locations.contiguous(), weights.contiguous()
-        # How many images it takes at a time has to divide their number.
-        return ext_module.ms_deform_attn_forward(*given, *points, im2col_step=len(value))
-    layout = _layout_of(shapes, locations)
-    bs, num_queries, num_heads = weights.shape[:3]
-    output = value.new_empty(bs, num_queries, num_heads * value.shape[-1])
-    for image in range(bs):
-        table = layout.table(value[image])
-        for chunk in _chunks(num_queries):
-            corners = _Corners(locations[image, chunk], layout)
-            rows = corners.rows()
-            counts = weights.new_empty(len(corners.first), num_heads, 4, layout.samples)
-            corners.counts(weights[image, chunk], counts.movedim(2, 0))
-            summed = F.embedding_bag(
-                rows, table, mode="sum", per_sample_weights=counts.view_as(rows)
-            )
-            output[image, chunk] = summed.view(-1, output.shape[-1])
-    return output
-
-
-def _hand_back(
+def _back_on_cuda(
     value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, shapes: Shapes
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by value, locations and weights.
+    from mmcv.ops.multi_scale_deform_attn import ext_module
 
-    On the CPU the corners are computed again, so that nothing of their size is kept.
-    """
-    if value.is_cuda:
-        from mmcv.ops.multi_scale_deform_attn import ext_module
-
-        given = (value.contiguous(), *level_shapes(shapes, value.device))
-        points = locations.contiguous(), weights.contiguous()
-        found = tuple(torch.zeros_like(x) for x in (given[0], *points))
-        ext_module.ms_deform_attn_backward(
-            *given, *points, grad.contiguous(), *found, im2col_step=len(value)
-        )
-        return found  # type: ignore[return-value]
-    layout = _layout_of(shapes, locations)
-    bs, num_queries, num_heads = weights.shape[:3]
-    grad_value = torch.empty_like(value)
-    grad_locations = torch.empty_like(locations)
-    grad_weights = torch.empty_like(weights)
-    bags = grad.reshape(bs, num_queries * num_heads, -1)
-    for image in range(bs):
-        table = layout.table(value[image])
-        first = torch.empty(num_queries, num_heads * layout.samples, dtype=torch.int32)
-        counts = weights.new_empty(4, num_queries, num_heads, layout.samples)
-        for chunk in _chunks(num_queries):
-            corners = _Corners(locations[image, chunk], layout)
-            weight = weights[image, chunk]
-            rows = corners.rows()
-            by_bag = bags[image].unflatten(0, (num_queries, num_heads))[chunk].flatten(0, 1)
-            by_corner = _dot_products(by_bag, table, rows).view(len(weight), num_heads, 4, -1)
-            by_location, by_weight = corners.gradients(by_corner, weight)
-            grad_locations[image, chunk] = by_location.view_as(grad_locations[image, chunk])
-            grad_weights[image, chunk] = by_weight.view_as(weight)
-            first[chunk] = corners.first
-            corners.counts(weight, counts[:, chunk])
-        grad_value[image] = layout.tokens(_sum_by_row(first, counts, bags[image], layout))
-    return grad_value, grad_locations, grad_weights
+    given = (value.contiguous(), *level_shapes(shapes, value.device))
+    points = locations.contiguous(), weights.contiguous()
+    by_value, by_location, by_weight = (torch.zeros_like(x) for x in (given[0], *points))
+    found = by_value, by_location, by_weight
+    ext_module.ms_deform_attn_backward(
+        *given, *points, grad.contiguous(), *found, im2col_step=len(value)
+    )
+    return found
 
 
-def _layout_of(shapes: Shapes, locations: Tensor) -> _Layout:
-    return _layout(shapes, locations.shape[2], locations.shape[4], locations.dtype)
-
-
-def _register() -> Callable[[Tensor, Tensor, Tensor, list[int]], Tensor] | None:
-    """``_Sample`` as an op that ``torch.compile`` takes into its graph as it is.
-
-    From torch 2.4 on; before, compiled models sample with ``grid_sample``.
-    """
-    if not hasattr(torch.library, "custom_op"):
-        return None
-
-    @torch.library.custom_op("fastdetr_mmdet::sample_and_sum", mutates_args=())
-    def sample(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
-        return _sample(value, locations, weights, _pairs(sides))
-
-    @sample.register_fake
-    def _(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
-        return value.new_empty(*weights.shape[:2], weights.shape[2] * value.shape[-1])
-
-    @torch.library.custom_op("fastdetr_mmdet::sample_and_sum_backward", mutates_args=())
-    def hand_back(
-        value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _hand_back(value, locations, weights, grad, _pairs(sides))
-
-    @hand_back.register_fake
-    def _(
-        value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(torch.empty_like(x) for x in (value, locations, weights))  # type: ignore
-
-    def keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.sides = inputs
-        ctx.save_for_backward(*tensors)
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        return *hand_back(*ctx.saved_tensors, grad, ctx.sides), None
-
-    sample.register_autograd(backward, setup_context=keep)
-    return sample
-
-
-_sample_opaque = _register()
+def _exact(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All of one type: float32, because coordinates need it, or the locations' float64."""
+    dtype = torch.promote_types(locations.dtype, torch.float32)
+    return value.to(dtype), locations.to(dtype), weights.to(dtype)
 
 
 def _pairs(sides: list[int]) -> Shapes:
     return tuple(zip(sides[::2], sides[1::2], strict=True))
 
 
-def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
-    """Of every bag's vector with each of the rows that the bag reads: (bags, rows per bag).
-
-    As a product of two matrices of which only these entries are wanted: vectorised, which torch's
-    gradient of ``embedding_bag`` by the weights is not.
-    """
-    bags, per_bag = rows.shape
-    _swallow_beta_warning()
-    wanted = torch.sparse_csr_tensor(
-        torch.arange(0, bags * per_bag + 1, per_bag, dtype=torch.int32),
-        rows.flatten(),
-        table.new_zeros(rows.numel()),
-        (bags, len(table)),
-        check_invariants=False,
-    )
-    return torch.sparse.sampled_addmm(wanted, by_bag, table.t(), beta=0.0).values()
+def _like_output(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) -> Tensor:
+    return value.new_empty(*weights.shape[:2], weights.shape[2] * value.shape[-1])
 
 
-@lru_cache(maxsize=1)
-def _swallow_beta_warning() -> None:
-    """Torch says once in a process that sparse CSR tensors may change: not the user's to know.
-
-    Once only here, too: ``catch_warnings`` is not thread-safe, and makes Python forget which
-    warnings it has shown.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        torch.zeros(1, 1).to_sparse_csr()
+def _like_inputs(*inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:3])
 
 
-def _sum_by_row(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
-    """Scatter the bags' gradients back to the rows of the table that they read.
-
-    By a second ``embedding_bag``, over the pairs of bag and row sorted by row, which is faster than
-    torch's own gradient by the table. The four corners of a sample lie a level's fixed steps apart:
-    they are summed where the first is, and the sums moved.
-    """
-    ordered, order = first.flatten().sort()
-    starts = torch.searchsorted(ordered, torch.arange(layout.num_rows, dtype=ordered.dtype))
-    of_bag = order.div(layout.samples, rounding_mode="floor")
-    total = bags.new_zeros(layout.num_rows, bags.shape[1])
-    for corner, count in enumerate(counts):
-        by_first = F.embedding_bag(
-            of_bag, bags, starts, mode="sum", per_sample_weights=count.flatten()[order]
-        )
-        for (start, size), steps in zip(layout.spans, layout.level_steps, strict=True):
-            step = steps[corner]
-            total[start + step : start + size] += by_first[start : start + size - step]
-    return total
+def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.sides = inputs
+    ctx.save_for_backward(*tensors)
 
 
-def _chunks(num_queries: int) -> list[slice]:
-    """The queries in runs of at most ``_CHUNK``."""
-    return [slice(start, start + _CHUNK) for start in range(0, num_queries, _CHUNK)]
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_sample_back(*ctx.saved_tensors, grad, ctx.sides), None
+
+
+_GIVEN = "Tensor value, Tensor locations, Tensor weights"
+_sample_back = operator(
+    f"sample_and_sum_backward({_GIVEN}, Tensor grad, SymInt[] sides) -> (Tensor, Tensor, Tensor)",
+    _run_back,
+    _like_inputs,
+)
+_sample = differentiable(
+    operator(f"sample_and_sum({_GIVEN}, SymInt[] sides) -> Tensor", _run, _like_output),
+    _keep,
+    _backward,
+)

