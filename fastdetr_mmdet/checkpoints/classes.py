@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from mmdet.datasets import CocoDataset
 from torch import Tensor
 
 CLASS_BRANCHES = "bbox_head.cls_branches."
+_CLASS_ROWS = re.compile(
+    r"bbox_head\.cls_branches\.\d+\.\w+|transformer\.queries\.label_embedding\.weight"
+    r"|aux_heads\.\d+\.\w*cls(\.\d+)?\.(weight|bias)"
+)
 # Present where the encoder proposes; the last class branch is then the proposals'
 TWO_STAGE = "transformer.queries.memory_proj.weight"
 # COCO numbers its 80 categories from 1 to 90 and leaves these out. mmdet's labels are the others'
@@ -60,20 +65,42 @@ def map_classes(
             f"--classes: {', '.join(map(str, sorted(set(possible))))} (80: mmdet's labels of COCO, "
             "91: COCO's category ids). For other classes, train them: --drop-class-head."
         )
-    ids = torch.tensor(COCO_IDS) if classes == 80 else torch.arange(91)
+    ids = COCO_IDS if classes == 80 else range(91)
     branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
-    # Encoder proposals are ranked by the logit of class 0, which means "object". It has to stay the
-    # first; nothing reads the others.
-    proposals = branches[-1] if TWO_STAGE in weights else None
-    mapped = dict(weights)
+    proposals = f"{CLASS_BRANCHES}{branches[-1]}." if TWO_STAGE in weights else None
+    return take_rows(weights, found, ids, ids, proposals)
+
+
+def take_rows(
+    weights: Mapping[str, Tensor],
+    found: int,
+    rows: Sequence[int | None],
+    real: Sequence[int],
+    objectness: str | None = None,
+) -> dict[str, Tensor]:
+    """The weights with other rows, in every layer's branch, dense heads and denoising.
+
+    Args:
+        weights: By our names.
+        found: Their classes.
+        rows: The row that each new class starts from; None: the mean of the real ones.
+        real: Rows of classes.
+        objectness: Prefix of a branch of proposals without classes. They are ranked by the logit of
+            class 0, which means "object". It has to stay the first; nothing reads the others.
+    """
+    taken = dict(weights)
     for key, tensor in weights.items():
-        if not key.startswith(CLASS_BRANCHES) or tensor.dim() == 0 or len(tensor) != found:
+        if not _CLASS_ROWS.fullmatch(key) or tensor.dim() == 0 or len(tensor) % found:
             continue
-        if _branch(key) == proposals:
-            mapped[key] = tensor[:classes]
-        else:
-            mapped[key] = tensor.index_select(0, ids)
-    return mapped
+        if objectness and key.startswith(objectness):
+            taken[key] = tensor[torch.arange(len(rows)).clamp(max=found - 1)]
+            continue
+        anchors = tensor.unflatten(0, (-1, found)).unbind()  # of dense heads; all of a class each
+        chosen = [
+            x[row] if row is not None else x[list(real)].mean(0) for x in anchors for row in rows
+        ]
+        taken[key] = torch.stack(chosen)
+    return taken
 
 
 def drop_class_branches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

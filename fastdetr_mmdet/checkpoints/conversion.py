@@ -23,7 +23,7 @@ from .classes import (
 from .files import Source, dataset_meta, read_checkpoint, write_checkpoint
 from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
-from .state_dicts import METHODS, Renamed, model_of, translate
+from .state_dicts import Renamed, method_of, model_of, translate
 
 # Names per list in an error
 _MOST = 8
@@ -198,10 +198,8 @@ def _hint(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
         return ""
     if any(key.startswith("transformer.queries.") for key in weights):
         return " Its keys are already ours: it needs no conversion."
-    for other in METHODS:
-        if other != method and not translate(weights, other).unknown:
-            return f" Its keys are those of {model_of(other)}: try --method {other}."
-    return ""
+    other = method_of(weights)
+    return f" Its keys are those of {model_of(other)}: try --method {other}." if other else ""
 
 
 def _notes(
@@ -233,7 +231,7 @@ def _notes(
     if num_classes is None:
         yield (
             "Use the file with load_from, and set model.bbox_head.num_classes and the data set to "
-            "your classes. mmengine will list bbox_head.cls_branches as missing."
+            "your classes. Class branches start from initial values."
         )
     elif coco_ids and num_classes != 80:
         yield (

@@ -115,30 +115,46 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
     Returns:
         "" if all is well; else such as "of 210 weights 2 missing, for example NAME".
     """
+    own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     source = weights_of(content)
-    weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
-    state = model.state_dict()
-    own = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
-    turned = {
-        key: tuple(value.shape)
-        for key, value in weights.items()
-        if key in own and isinstance(value, Tensor) and value.shape != own[key]
-    }
-    fitting = OrderedDict((key, value) for key, value in weights.items() if key not in turned)
-    if hasattr(source, "_metadata"):  # versions, by which modules translate older names
-        fitting._metadata = source._metadata  # type: ignore[attr-defined]
     try:
-        result = model.load_state_dict(fitting, strict=False)
+        missing, turned, extra = load_fitting(model, source)
     except RuntimeError as error:  # such as another shape under an older name
         return " ".join(str(error).split())[:300]
-    missing = [k for k in result.missing_keys if k not in turned and _COUNTER not in k]
-    extra = [key for key in result.unexpected_keys if _COUNTER not in key] if unknown else []
-    wrong = {"missing": missing, "of another shape": [*turned], "unknown to the model": extra}
+    wrong = {"missing": missing, "of another shape": turned}
+    wrong["unknown to the model"] = extra if unknown else []
     said = ", ".join(f"{len(keys)} {what}" for what, keys in wrong.items() if keys)
     if not said:
         return ""
     example = [*missing, *turned, *extra][0]
     if example in turned:
-        example += f", {turned[example]} in the file and {tuple(own[example])} in the model"
+        shapes = tuple(turned[example].shape), tuple(own[example].shape)
+        example += f", {shapes[0]} in the file and {shapes[1]} in the model"
     total = sum(_COUNTER not in key for key in own)
     return f"of {total} weights {said}, for example {example}"
+
+
+def load_fitting(
+    model: nn.Module, source: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Tensor], list[str]]:
+    """Load what fits of a state dict.
+
+    Returns:
+        The model's weights that are missing; those of another shape, as they are in the state dict;
+        names that the model has no place for.
+    """
+    weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
+    own = model.state_dict()
+    turned = {
+        key: value
+        for key, value in weights.items()
+        if isinstance(value, Tensor)
+        and isinstance(own.get(key), Tensor)
+        and value.shape != own[key].shape
+    }
+    fitting = OrderedDict((key, value) for key, value in weights.items() if key not in turned)
+    if hasattr(source, "_metadata"):  # versions, by which modules translate older names
+        fitting._metadata = source._metadata  # type: ignore[attr-defined]
+    result = model.load_state_dict(fitting, strict=False)
+    missing = [k for k in result.missing_keys if k not in turned and _COUNTER not in k]
+    return missing, turned, [key for key in result.unexpected_keys if _COUNTER not in key]

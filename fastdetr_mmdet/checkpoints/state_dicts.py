@@ -70,6 +70,11 @@ def model_of(method: str) -> str:
     return f"an official {method} model"
 
 
+def method_of(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The method whose table knows every key, if there is one."""
+    return next((name for name in METHODS if not translate(state_dict, name).unknown), None)
+
+
 def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     """Rename what the method's table knows, and list the rest."""
     model_of(method)

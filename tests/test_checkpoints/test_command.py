@@ -10,8 +10,8 @@ from mmengine.config import Config
 from support.golden import ROOT
 
 from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
-from fastdetr_mmdet.checkpoints.classes import drop_class_branches
 from fastdetr_mmdet.checkpoints.convert import main
+from fastdetr_mmdet.checkpoints.fine_tuning import start_from
 
 PAGE = (ROOT / "docs" / "checkpoints.md").read_text()
 COMMANDS = [
@@ -94,14 +94,13 @@ def test_training_command_of_the_page(published):
     config = Config.fromfile(ROOT / words[3])
     options = dict(word.split("=") for word in words[words.index("--cfg-options") + 1 :])
     assert [key for key in options if key.split(".")[0] not in config] == []
-    assert [words[1] for words in CONVERSIONS if "--drop-class-head" in words] == [
-        options["load_from"]
-    ]
-    config.model.bbox_head.num_classes = len(options["classes"].split(","))
+    made = [words[1] for words in CONVERSIONS if words[-1] == "conditional_detr"]
+    assert made == [options["load_from"]]
+    classes = options["classes"].split(",")
+    config.model.bbox_head.num_classes = len(classes)
     config.model.backbone.init_cfg = None
     with torch.device("meta"):
         model = MODELS.build(config.model)
     converted = convert_state_dict(published("conditional_detr"), "conditional_detr")
-    kept = model.load_state_dict(drop_class_branches(converted), strict=False, assign=True)
-    branch = "bbox_head.cls_branches.0."
-    assert kept == ([branch + "weight", branch + "bias"], [])
+    (said,) = start_from(model, dict(state_dict=converted), classes, {}, "")
+    assert said.split(" The checkpoint")[0] in " ".join(PAGE.split())

@@ -40,6 +40,7 @@ class DatasetClassesCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set and its evaluator."""
+        self._checkpoint_classes = None  # whatever is tested afterwards was trained on its own
         self._check(runner, "train", runner.train_loop)
         if runner.val_loop is not None:
             self._check(runner, "val", runner.val_loop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +12,15 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, _ParamScheduler
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ...checkpoints.belonging import lacking, refusal
 from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
+from ...checkpoints.fine_tuning import start_from
+from ...datasets.wrappers import leaf_datasets
+from ...models import FastDETR
 from .changes import unwrap
 
 # A scheduler's state; everything else are settings.
@@ -38,15 +41,21 @@ class ResumeCheckHook(Hook):
     - A checkpoint of another optimizer, or of parameters of another shape, is not resumed.
     - Weights that do not fit are named in the log; mmengine only prints them. A test without all of
       a FastDETR's weights is refused.
+    - A FastDETR that starts from another one's weights (``load_from``) keeps the class rows of
+      classes with the same names, and says in at most five lines what does not fit.
     - A training that is resumed at its end, or started where another one was, says so.
 
     Schedulers that go by metrics (``ReduceOnPlateauLR``) resume as in mmengine.
+
+    Args:
+        class_map: For ``load_from``: own class -> the checkpoint's name for it.
 
     Raises:
         ValueError: before the first step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, class_map: Mapping[str, str] | None = None) -> None:
+        self.class_map = class_map or {}
         # By the config, for each optimizer: settings of its groups, and schedulers before any step
         self._wanted: dict[str, tuple[list[dict], list[_ParamScheduler]]] = {}
         self._saved: Any = None
@@ -57,6 +66,8 @@ class ResumeCheckHook(Hook):
         has_weights = "state_dict" in checkpoint or "meta" not in checkpoint  # DeepSpeed: elsewhere
         if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
             model = unwrap(runner.model)
+            if isinstance(model, FastDETR) and not runner._resume:
+                self._start_from(runner, model, checkpoint)
             _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
             self._lacking = lacking(model, checkpoint)
         if not (runner._resume and checkpoint.get("optimizer")):
@@ -72,6 +83,14 @@ class ResumeCheckHook(Hook):
             ]
             fresh = [copy.copy(scheduler) for scheduler in _of(runner.param_schedulers, name)]
             self._wanted[name] = groups, fresh
+
+    def _start_from(self, runner: Runner, model: FastDETR, checkpoint: dict) -> None:
+        loop = runner._train_loop
+        if isinstance(loop, BaseLoop):  # a test gets all of a checkpoint, or is refused
+            _, data = next(leaf_datasets(loop.dataloader.dataset))
+            own, file = data.metainfo["classes"], str(runner._load_from)
+            for line in start_from(model, checkpoint, own, self.class_map, file):
+                runner.logger.warning(f"load_from: {line}")
 
     def before_train(self, runner: Runner) -> None:
         """Let the resumed training follow the config, then compare schedules with its length."""

@@ -152,6 +152,14 @@ def test_checkpoint_of_members_with_other_palettes(make_dataset):
         hook.before_test(make_runner(make_dataset(("fox", "cat")), 2, "test"))
 
 
+def test_a_test_after_training_goes_by_the_training_s_classes(make_dataset):
+    """load_from of a detector of other classes comes before it."""
+    hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
+    hook.after_load_checkpoint(None, dict(meta=dict(dataset_meta=dict(classes=("lorry",)))))
+    hook.before_train(make_runner(make_dataset(CATEGORIES), 3))
+    hook.before_test(make_runner(make_dataset(CATEGORIES), 3, "test"))
+
+
 def test_names_given_twice(make_dataset):
     with pytest.raises(ValueError, match="cat twice"):
         check(make_dataset(("cat", "dog", "cat")), 3)

@@ -1,0 +1,141 @@
+"""Start the training of own classes from a detector of other ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .classes import CLASS_BRANCHES, count_classes, take_rows
+from .files import weights_of
+from .loading import load_fitting
+from .own_classes import Names, match, names_of_rows
+from .safe_loading import CheckpointError
+from .state_dicts import method_of
+
+_MOST = 4  # names in a line
+
+
+def start_from(
+    model: nn.Module,
+    content: dict[str, Any],
+    own: Sequence[str],
+    class_map: Mapping[str, str],
+    file: str,
+) -> list[str]:
+    """Load a detector's checkpoint into a FastDETR of other classes.
+
+    Class rows (of every decoder layer, of proposals, of denoising and of dense heads) go by the
+    classes' names, as ``own_classes.match`` says. Query tables of another size keep their first
+    rows.
+
+    Args:
+        model: Filled with all that fits.
+        content: As ``read_content`` returns it. Its state dict becomes the model's, so that loading
+            it again changes nothing and has nothing to report.
+        own: The model's classes.
+        class_map: Own class -> the checkpoint's name for it.
+        file: The checkpoint's name, for messages.
+
+    Returns:
+        At most five lines about all that was not simply loaded.
+
+    Raises:
+        CheckpointError: if the checkpoint holds no weights of the model, or those of another code.
+        ValueError: if class_map names a class that is not there.
+    """
+    weights = {key.removeprefix("module."): value for key, value in weights_of(content).items()}
+    said: list[str] = []
+    found = count_classes(weights)
+    if found is not None:
+        names = names_of_rows(content.get("meta"), found)
+        real = [row for row, name in enumerate(names) if name is not None]
+        rows = match(own, names, class_map)
+        if (real or found != len(own)) and rows != [*range(found)]:
+            weights = take_rows(weights, found, rows, real or range(found), _objectness(model))
+            said.append(_about_classes(own, rows, names))
+    tables = _tables(model, weights)
+    if tables:
+        sizes = [f"{key} {len(weights[key])} -> {len(table)}" for key, table in tables.items()]
+        said.append(f"Tables of another size keep their first rows: {_shorten(sizes)}.")
+    missing, turned, extra = load_fitting(model, weights | tables)
+    _refuse_foreign({*model.state_dict()} - {*missing, *turned}, weights, file)
+    for what, keys in (
+        ("keep their initial values, the checkpoint lacks them", missing),
+        ("keep their initial values, the checkpoint has other shapes", [*turned]),
+        ("of the checkpoint have no place in the model", extra),
+    ):
+        if keys:
+            said.append(f"{len(keys)} weights {what}: {_by_part(keys)}.")
+    content["state_dict"] = model.state_dict()
+    return said
+
+
+def _objectness(model: Any) -> str | None:
+    """The branch of proposals that have no classes."""
+    head = model.bbox_head
+    agnostic = head.as_two_stage and not head.class_aware_proposals
+    return f"{CLASS_BRANCHES}{len(head.cls_branches) - 1}." if agnostic else None
+
+
+def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names) -> str:
+    kept = [f"{a} <- {names[row]}" for a, row in zip(own, rows, strict=True) if row is not None]
+    others = [name for name, row in zip(own, rows, strict=True) if row is None]
+    known = [name for name in names if name is not None]
+    line = f"Of {len(own)} classes {len(kept)} start from their rows in the checkpoint"
+    line += f" ({_shorten(kept)})" if kept else ""
+    if others:
+        line += f", {len(others)} from the mean row ({_shorten(others)})"
+        if known:
+            line += (
+                f". The checkpoint's classes: {_shorten(known)}; to name one of them for yours: "
+                f"default_hooks.resume_check.class_map=\"{{'{others[0]}': '{known[0]}'}}\""
+            )
+    return f"{line}."
+
+
+def _tables(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Learned queries and levels of another number: the first ones, then initial values."""
+    own = model.state_dict()
+    learned = [
+        f"{name}.weight"
+        for name, part in model.transformer.named_modules(prefix="transformer")
+        if isinstance(part, nn.Embedding) and not name.endswith("label_embedding")
+    ]
+    resized = {}
+    for key in [*learned, "transformer.level_embed"]:
+        given, table = weights.get(key), own.get(key)
+        if given is None or table is None or given.shape[1:] != table.shape[1:]:
+            continue
+        if len(given) != len(table):
+            resized[key] = torch.cat([given[: len(table)].to(table), table[len(given) :]])
+    return resized
+
+
+def _refuse_foreign(loaded: set[str], weights: Mapping[str, Tensor], file: str) -> None:
+    if any(key.startswith("transformer.") for key in loaded):
+        return
+    if method := method_of(weights):
+        raise CheckpointError(
+            f"load_from={file} has the names of another code. Convert it: python -m "
+            f"fastdetr_mmdet.checkpoints.convert {file} NEW_FILE --method {method}"
+        )
+    if not any("num_batches" not in key and not key.startswith("aux_heads.") for key in loaded):
+        raise CheckpointError(
+            f"load_from={file} holds no weights of the model; its first one is "
+            f"{next(iter(weights), 'missing')}. Weights of a backbone alone go to "
+            "model.backbone.init_cfg=\"dict(type='Pretrained', checkpoint=FILE)\"."
+        )
+
+
+def _by_part(keys: Iterable[str]) -> str:
+    parts = Counter(".".join(key.split(".")[:2]) for key in keys)
+    return _shorten([f"{part} ({count})" for part, count in parts.most_common()])
+
+
+def _shorten(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
+    return ", ".join(words[:_MOST]) + more
