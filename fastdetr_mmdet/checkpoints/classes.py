@@ -22,7 +22,13 @@ TWO_STAGE = "transformer.queries.memory_proj.weight"
 _GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
 # Logits of the official codes; SMCA's have one more, which is never a class
-OFFICIAL = {"conditional_detr": 91, "deformable_detr": 91, "sam_detr": 91, "smca_detr": 92}
+OFFICIAL = {
+    "conditional_detr": 91,
+    "deformable_detr": 91,
+    "hf": 91,
+    "sam_detr": 91,
+    "smca_detr": 92,
+}
 
 
 def count_classes(weights: Mapping[str, Tensor]) -> int | None:
@@ -31,9 +37,10 @@ def count_classes(weights: Mapping[str, Tensor]) -> int | None:
     return None if weight is None or weight.dim() == 0 else len(weight)
 
 
-def holds_coco_ids(method: str, found: int | None) -> bool:
+def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
     """Whether that many logits are COCO's category ids; mmdet's, as many as may be, never are."""
-    return found is not None and OFFICIAL.get(method) == found
+    named = not names or list(names[1:2]) == ["person"]  # Hugging Face's files name theirs
+    return named and found is not None and OFFICIAL.get(method) == found
 
 
 def map_classes(
@@ -101,6 +108,23 @@ def take_rows(
         ]
         taken[key] = torch.stack(chosen)
     return taken
+
+
+def unmap_classes(weights: Mapping[str, Tensor], logits: int) -> dict[str, Tensor]:
+    """The reverse of ``map_classes``: 80 labels to the rows of COCO's category ids.
+
+    Rows of ids that belong to no category have a logit of -100, whatever the image.
+    """
+    branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
+    proposals = branches[-1] if TWO_STAGE in weights else None
+    unmapped = dict(weights)
+    for key, tensor in weights.items():
+        if key.startswith(CLASS_BRANCHES):
+            rows = tensor.new_full((logits, *tensor.shape[1:]), -100.0 * key.endswith("bias"))
+            ids = range(len(tensor)) if _branch(key) == proposals else COCO_IDS
+            rows[torch.tensor(ids)] = tensor
+            unmapped[key] = rows
+    return unmapped
 
 
 def drop_class_branches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

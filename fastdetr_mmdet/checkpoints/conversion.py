@@ -13,6 +13,7 @@ from torch import Tensor
 from ..utils.cli import check_destination, refuse_to_overwrite
 from ..version import __version__
 from .classes import (
+    CLASS_BRANCHES,
     TWO_STAGE,
     coco_meta,
     count_classes,
@@ -21,10 +22,13 @@ from .classes import (
     map_classes,
 )
 from .files import Source, dataset_meta, read_checkpoint, write_checkpoint
+from .hub import read_hub
 from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
 from .state_dicts import Renamed, method_of, model_of, translate
 
+# Of DETR only what comes before is loaded
+_BEHIND_ENCODER = ("transformer.decoder.", "transformer.queries.", "bbox_head.")
 # Names per list in an error
 _MOST = 8
 
@@ -90,7 +94,8 @@ def convert_checkpoint(
     """Convert a checkpoint file and say which shipped config it belongs to.
 
     Args:
-        src: An official checkpoint, or one of mmdet's own (``METHODS``).
+        src: An official checkpoint, or one of mmdet's own (``METHODS``); of Hugging Face also the
+            folder, or the index of a model in shards.
         dst: The file to write; overwritten if it exists, and untouched if anything is wrong.
         method: One of ``METHODS``.
         classes: Logits of the class branches: 80, mmdet's labels of COCO, as the configs have it;
@@ -111,10 +116,10 @@ def convert_checkpoint(
     src, dst = Path(src), Path(dst)
     check_destination(dst)
     refuse_to_overwrite([dst], [src])
-    source = read_checkpoint(src)
+    source = (read_hub if method == "hf" else read_checkpoint)(src)
     renamed = translate(source.weights, method)
     found = count_classes(renamed.weights)
-    coco_ids = holds_coco_ids(method, found)
+    coco_ids = holds_coco_ids(method, found, (dataset_meta(source.meta) or {}).get("classes"))
     problems = []
     weights = drop_class_branches(renamed.weights) if drop_class_head else renamed.weights
     try:
@@ -123,7 +128,8 @@ def convert_checkpoint(
         problems.append(str(error))
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     try:
-        fits = find_configs(shapes, method, not drop_class_head, _known(source.arguments))
+        left_out = _BEHIND_ENCODER if renamed.left_out else (CLASS_BRANCHES,) * drop_class_head
+        fits = find_configs(shapes, method, left_out, _known(source.arguments))
     except CheckpointError as error:
         raise CheckpointError(f"{src} was not converted: {error}") from error
     problems += _problems(source.weights, renamed, fits[0])
@@ -228,7 +234,13 @@ def _notes(
         yield f"The configs of {numbers} epochs have one architecture and give the same results."
     if TWO_STAGE in weights and "num_queries" not in arguments:
         yield "Two-stage weights do not tell the number of queries: the published model has 300."
-    if num_classes is None:
+    if all(not key.startswith(_BEHIND_ENCODER) for key in weights):
+        yield (
+            "DETR has another decoder and classifies with a softmax: only its backbone, its "
+            "projection and its encoder are in the file. They fit every config with a DetrEncoder "
+            "of these sizes, and mmengine will list all of the decoder and the head as missing."
+        )
+    elif num_classes is None:
         yield (
             "Use the file with load_from, and set model.bbox_head.num_classes and the data set to "
             "your classes. Class branches start from initial values."

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..utils.files import write_atomically
 from .integrity import what_is_broken
 from .safe_loading import CheckpointError, load_plain
+from .safetensors import is_safetensors, read_safetensors
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def read_checkpoint(path: Path) -> Source:
 
     Args:
         path: A file of ``torch.save``: an official checkpoint (weights in 'model'), one of
-            mmengine's (in 'state_dict'), or a state dict by itself.
+            mmengine's (in 'state_dict'), or a state dict by itself. Or a file of safetensors.
 
     Raises:
         CheckpointError: if it is none of these, damaged, or asks for code to be run.
@@ -48,7 +49,10 @@ def read_checkpoint(path: Path) -> Source:
     safe_globals = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
     allowed = safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
     with allowed:
-        content = _read(str(path), lambda: load_plain(path, map_location="cpu"))
+        if path.is_file() and is_safetensors(path):
+            content: Any = read_safetensors(path)
+        else:
+            content = _read(str(path), lambda: load_plain(path, map_location="cpu"))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint's dict.")
     found = (content.get(name) for name in ("model", "state_dict"))

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # Whose checkpoints are known; for mmdet's DINO "mmdet" has rules of its own, "mmdet_dino".
-METHODS = ("conditional_detr", "deformable_detr", "mmdet", "sam_detr", "smca_detr")
+METHODS = ("conditional_detr", "deformable_detr", "hf", "mmdet", "sam_detr", "smca_detr")
 # Suffixes that ``state_dicts`` gives to the halves of one embedding of positions and contents
 POSITIONS, CONTENTS = "#positions", "#contents"
+# A group that is numbered; there may be others in it
+_GROUP = re.compile(r"\((?!\?)(?:[^()]|\([^()]*\))*\)")
 
 
 @functools.cache
 def rules(name: str) -> list[tuple[str, str]]:
     """The (pattern, replacement) pairs of one list; the first that matches a name wins."""
     return [(old, new) for old, new in (rule.split(" -> ") for rule in _spelled_out(name))]
+
+
+@functools.cache
+def reversed_rules(name: str) -> list[tuple[str, str]]:
+    """The same from our names to the other code's."""
+    return [_reverse(old, new) for old, new in rules(name) if new != "-"]
+
+
+def _reverse(old: str, new: str) -> tuple[str, str]:
+    groups = _GROUP.findall(old)
+    order = re.findall(r"\\(\d)", new)
+    pattern = re.sub(r"\\(\d)", lambda match: groups[int(match[1]) - 1], new)
+    numbers = iter(range(1, len(groups) + 1))
+    written = _GROUP.sub(lambda _: rf"\g<{order.index(str(next(numbers))) + 1}>", old)
+    written = re.sub(r"\(\?:[^()]*\)\?", "", written)
+    written = re.sub(r"\(\?:([^()|]*)\|[^()]*\)", r"\1", written)
+    return pattern + "$" * old.endswith("$"), written.rstrip("$")
 
 
 @functools.cache
@@ -41,6 +61,16 @@ def _spelled_out(rules_or_name: str | list[Any]) -> Iterator[str]:
                 old, new = pair.split(" -> ")
                 for index in range(count):
                     yield f"{old}layers.{index}. -> {new}{2 * index}."
+            case {"numbered": [letter, count], "rules": inner}:
+                for pair in _spelled_out(inner):
+                    for n in range(count):
+                        numbered = pair.replace(f"{{{letter}}}", str(n))
+                        yield numbered.replace(f"{{{letter}+1}}", str(n + 1))
+            case {"under": prefixes, "rules": inner}:
+                before, after = prefixes.split(" -> ")
+                for pair in _spelled_out(inner):
+                    old, new = pair.split(" -> ")
+                    yield f"{before}{old} -> {after}{new}"
             case {"encoder": inner} | {"decoder": inner}:
                 stack = next(iter(rule))
                 layer = rf"{rule.get('below', 'transformer.')}{stack}.layers.(\d+)."

@@ -22,6 +22,11 @@ from .safe_loading import CheckpointError
 Shape = tuple[int, ...]
 Options = dict[str, Any]
 
+# Where the configs of methods are that are not named like one folder
+_FOLDERS = {
+    "hf": ["deformable_detr", "conditional_detr"],
+    "mmdet": ["deformable_detr", "conditional_detr", "dino"],
+}
 # Options whose number is the size of some tensor below a name
 _SIZES = {
     "num_queries": "transformer.queries.",
@@ -95,7 +100,7 @@ class Fit:
 def find_configs(
     shapes: Mapping[str, Shape],
     method: str,
-    class_head: bool = True,
+    left_out: tuple[str, ...] = (),
     known: Mapping[str, Any] | None = None,
 ) -> list[Fit]:
     """The shipped configs that fit the weights best; several if they fit equally well.
@@ -103,17 +108,17 @@ def find_configs(
     Args:
         shapes: The weights' shapes by our names.
         method: One of ``METHODS``.
-        class_head: Whether the weights should have class branches.
+        left_out: Beginnings of names that the weights are not to have.
         known: Options that the file tells besides its weights, by the keys below ``model``. What
             the weights say overrules them.
 
     Raises:
         CheckpointError: if no config of the method can be built with the known options.
     """
-    folders = ["deformable_detr", "conditional_detr", "dino"] if method == "mmdet" else [method]
+    folders = _FOLDERS.get(method, [method])
     files = [item for folder in folders for item in shipped_configs(folder).items()]
 
-    compare = partial(_compare, shapes=shapes, class_head=class_head)
+    compare = partial(_compare, shapes=shapes, left_out=left_out)
     fits = []
     for name, config in files:
         said = {key: value for key, value in (known or {}).items() if _get(config, key) is not None}
@@ -158,14 +163,17 @@ def shipped_configs(folder: str) -> dict[str, Config]:
 
 
 def _compare(
-    name: str, config: Config, options: Options, shapes: Mapping[str, Shape], class_head: bool
+    name: str,
+    config: Config,
+    options: Options,
+    shapes: Mapping[str, Shape],
+    left_out: tuple[str, ...],
 ) -> Fit | None:
     """Compare with a config's model; None if its parts refuse the options."""
     expected = _shapes(_text(config, options))
     if expected is None:
         return None
-    if not class_head:
-        expected = {k: v for k, v in expected.items() if not k.startswith(CLASS_BRANCHES)}
+    expected = {k: v for k, v in expected.items() if not k.startswith(left_out)}
     missing = [key for key in expected if key not in shapes]
     return Fit(
         config=name,

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename_tables import CONTENTS, METHODS, POSITIONS, rules
+from .rename_tables import CONTENTS, METHODS, POSITIONS, reversed_rules, rules
+
+# Models of a source whose names are those of its other ones, and mean something else
+_TOLD_BY = {
+    "dn_query_generator.label_embedding.weight": "mmdet_dino",
+    "model.decoder.layers.0.encoder_attn.q_proj.weight": "hf_detr",
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Renamed:
         unknown: Keys of the file that the table does not know, or that collide with another key.
         contradictions: Keys of the file that differ from the tensor that they should repeat, which
             follows in brackets.
+        left_out: Keys of the file that have no counterpart: of DETR, all behind the encoder.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
@@ -67,6 +75,8 @@ def model_of(method: str) -> str:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
     if method == "mmdet":
         return "mmdet's own Deformable DETR, Conditional DETR or DINO"
+    if method == "hf":
+        return "Hugging Face's Deformable DETR, Conditional DETR or DETR"
     return f"an official {method} model"
 
 
@@ -79,19 +89,63 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     """Rename what the method's table knows, and list the rest."""
     model_of(method)
     renamed = Renamed()
-    # a pattern's dots are literal
-    is_dino = method == "mmdet" and "dn_query_generator.label_embedding.weight" in state_dict
-    table = rules("mmdet_dino" if is_dino else method)
-    patterns = [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
+    told = (name for key, name in _TOLD_BY.items() if key in state_dict)
+    table = rules(next((name for name in told if name.startswith(method)), method))
+    patterns = _compiled(table)
     for key, tensor in _tidy(state_dict, renamed.contradictions).items():
-        rule = next(((old, new) for old, new in patterns if old.match(key)), None)
-        ours = rule[0].sub(rule[1], key, count=1) if rule else ""
-        if not ours or ours in renamed.weights:
+        ours = _rename(key, patterns)
+        if ours.startswith("-"):
+            renamed.left_out.append(key)
+        elif not ours or ours in renamed.weights:
             renamed.unknown.append(key)
         else:
             renamed.weights[ours] = tensor
             renamed.sources[ours] = key
     return renamed
+
+
+def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
+    """Our parameters by another code's names, with all copies that its own files have.
+
+    Args:
+        weights: By our names.
+        table: A list of ``rename_tables.yaml``: a method, or ``hf_`` and a method.
+    """
+    if table == "smca_detr" and "neck.convs.1.conv.weight" in weights:
+        later = any(key.startswith("transformer.encoder.layers.0.down.1.") for key in weights)
+        table = "smca_detr_ms_later" if later else "smca_detr_ms"
+    patterns = _compiled(reversed_rules(table))
+    # the frozen batch norms of these codes do not count batches
+    kept = {k: v for k, v in weights.items() if not k.endswith(".num_batches_tracked")}
+    restored = {_rename(key, patterns): value for key, value in kept.items()}
+    for key in [key for key in restored if key.endswith(POSITIONS)]:
+        name = key.removesuffix(POSITIONS)
+        halves = [restored.pop(name + half) for half in (POSITIONS, CONTENTS)]
+        restored[name] = torch.cat(halves, dim=1)
+    layers = {m[1] for key in kept if (m := re.match(r"transformer\.decoder\.layers\.(\d+)", key))}
+    below = "model" if table.startswith("hf_") else "transformer"
+    refined = "bbox_embed.1.layers.0.weight" in restored
+    for key in [key for key in restored if re.match(r"(class|bbox)_embed\.\d", key)]:
+        kind, _, rest = key.split(".", 2)
+        if not refined:
+            restored |= {f"{kind}.{layer}.{rest}": restored[key] for layer in layers}
+        elif kind == "bbox_embed" or f"{below}.enc_output.weight" in restored:
+            restored[f"{below}.decoder.{key}"] = restored[key]
+    for key in [key for key in restored if below == "model" and "_attn.in_proj_" in key]:
+        parts = zip("qkv", restored.pop(key).chunk(3), strict=True)
+        restored |= {key.replace("in_proj_", f"{letter}_proj."): part for letter, part in parts}
+    return restored
+
+
+def _compiled(table: list[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
+    """A pattern's dots are literal."""
+    return [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
+
+
+def _rename(key: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
+    """The key's other name; empty if the table does not know it."""
+    rule = next(((old, new) for old, new in patterns if old.match(key)), None)
+    return rule[0].sub(rule[1], key, count=1) if rule else ""
 
 
 def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[str, Tensor]:
@@ -100,28 +154,38 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
     Every step applies to names of one code only.
     """
     tidied = dict(state_dict)
+    _join_projections(tidied)
     # Official: with refinement the decoder holds the branches a second time; without it all layers
-    # of Deformable DETR share one, stored once per layer.
-    copies = [(r"transformer\.decoder\.(class|bbox)_embed\.", r"\1_embed.")]
-    if not any(key.startswith("transformer.decoder.bbox_embed.") for key in tidied):
+    # of Deformable DETR share one, stored once per layer. Of two names for one tensor a file of
+    # safetensors has either.
+    copies = [(r"(?:transformer|model)\.decoder\.(class|bbox)_embed\.", r"\1_embed.")]
+    hub = any(key.startswith("model.") for key in tidied)
+    if not hub and not any(key.startswith("transformer.decoder.bbox_embed.") for key in tidied):
         copies.append((r"(class|bbox)_embed\.[1-9]\d*\.", r"\1_embed.0."))
     for pattern, original in copies:
         for key in [key for key in tidied if re.match(pattern, key)]:
             name = re.sub(pattern, original, key)
-            if name in tidied and not _same(tidied.pop(key), tidied[name]):
+            tensor = tidied.pop(key)
+            if not _same(tensor, tidied.setdefault(name, tensor)):
                 contradictions.append(f"{key} (differs from {name})")
-    # mmdet: one module for all layers is stored once per layer. With refinement layers differ as
-    # soon as they are trained.
-    branch = r"bbox_head\.(cls|reg)_branches\.[1-9]\d*\."
-    firsts = {
-        key: re.sub(r"(_branches\.)\d+", r"\g<1>0", key) for key in tidied if re.match(branch, key)
-    }
+    # mmdet and Hugging Face: one module for all layers is stored once per layer. With refinement
+    # layers differ as soon as they are trained.
+    branches = "(?:class|bbox)_embed" if hub else r"bbox_head\.(?:cls|reg)_branches"
+    branch = rf"({branches}\.)[1-9]\d*\."
+    firsts = {key: re.sub(branch, r"\g<1>0.", key) for key in tidied if re.match(branch, key)}
     if all(name in tidied and _same(tidied[key], tidied[name]) for key, name in firsts.items()):
         for key in firsts:
             del tidied[key]
+    elif hub:  # class branches may still be shared, and stored once
+        for key in [key for key in tidied if re.match(r"bbox_embed\.\d+\.layers\.0\.", key)]:
+            for kind in ("weight", "bias"):
+                first, name = f"class_embed.0.{kind}", f"class_embed.{key.split('.')[1]}.{kind}"
+                if first in tidied:
+                    tidied.setdefault(name, tidied[first])
     for reference, queries in (
         ("transformer.reference_points.weight", "query_embed.weight"),
         ("reference_points_fc.weight", "query_embedding.weight"),
+        ("model.reference_points.weight", "model.query_position_embeddings.weight"),
     ):
         if reference in tidied and queries in tidied and tidied[queries].dim() == 2:
             halves = tidied.pop(queries).tensor_split(2, dim=1)
@@ -130,6 +194,18 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
         if norm := re.fullmatch(r"(neck\.(?:extra_)?convs\.\d+)\.gn\.weight", key):
             tidied.setdefault(f"{norm[1]}.conv.bias", torch.zeros_like(tidied[key]))
     return tidied
+
+
+def _join_projections(tidied: dict[str, Tensor]) -> None:
+    """Hugging Face stores the projections of queries, keys and values apart."""
+    for key in list(tidied):
+        if match := re.fullmatch(r"(.*_attn\.)q_proj\.(weight|bias)", key):
+            names = [f"{match[1]}{letter}_proj.{match[2]}" for letter in "qkv"]
+            parts = [tidied.get(name, torch.zeros(0)) for name in names]
+            if parts[0].dim() and len({part.shape for part in parts}) == 1:
+                tidied[f"{match[1]}in_proj_{match[2]}"] = torch.cat(parts)
+                for name in names:
+                    del tidied[name]
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

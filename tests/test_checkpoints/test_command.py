@@ -12,6 +12,7 @@ from support.golden import ROOT
 from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
 from fastdetr_mmdet.checkpoints.convert import main
 from fastdetr_mmdet.checkpoints.fine_tuning import start_from
+from fastdetr_mmdet.checkpoints.state_dicts import restore_state_dict
 
 PAGE = (ROOT / "docs" / "checkpoints.md").read_text()
 COMMANDS = [
@@ -54,7 +55,11 @@ def published(hollow, hollow_mmdet):
     def make(method: str) -> dict:
         if method == "mmdet":
             return hollow_mmdet("deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py")
-        official = hollow(
+        if method == "hf":
+            official = published_official("deformable_refine")
+            weights = convert_state_dict(official, "deformable_detr")
+            return restore_state_dict(weights, "hf_deformable_detr")
+        return published_official(
             {
                 "conditional_detr": "conditional_r50",
                 "deformable_detr": "deformable_base",
@@ -62,6 +67,9 @@ def published(hollow, hollow_mmdet):
                 "smca_detr": "smca_ss_type3",
             }[method]
         )
+
+    def published_official(name: str) -> dict:
+        official = hollow(name)
         width = official["query_embed.weight"].shape[1]
         official["query_embed.weight"] = torch.zeros(300, width)
         return official

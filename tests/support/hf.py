@@ -1,0 +1,148 @@
+"""Small models of Hugging Face's transformers, ours like them, and what is recorded of theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from fastdetr_mmdet.checkpoints.safetensors import as_safetensors, read_safetensors
+from support.dino import draw
+from support.models import make_batch
+from support.runs import ROOT
+
+RECORDED = ROOT / "tests" / "data" / "hf.npz"
+DIMS, HEADS, FFN, QUERIES, CLASSES = 32, 4, 48, 8, 5
+SIZES = ((128, 96), (96, 128))
+# By name: the config of ours, theirs in words of config.json
+CASES: dict[str, tuple[str, dict]] = {
+    "deformable": ("deformable_detr/deformable-detr_r50_16xb2-50e_coco", {}),
+    "refine": (
+        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco",
+        dict(with_box_refine=True),
+    ),
+    "two_stage": (
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
+        dict(with_box_refine=True, two_stage=True, two_stage_num_proposals=QUERIES),
+    ),
+    "single_scale": (
+        "deformable_detr/deformable-detr-single-scale_r50_16xb2-50e_coco",
+        dict(num_feature_levels=1),
+    ),
+    "conditional": ("conditional_detr/conditional-detr_r50_8xb2-50e_coco", {}),
+    "detr": ("conditional_detr/conditional-detr_r50_8xb2-50e_coco", {}),
+}
+
+
+def small(name: str) -> Config:
+    """The config of ours, small."""
+    config = Config.fromfile(ROOT / "configs" / f"{CASES[name][0]}.py")
+    levels = len(config.model.neck.in_channels)
+    changes = {
+        "backbone.depth": 18,
+        "backbone.base_channels": 8,
+        "backbone.stem_channels": 8,
+        "backbone.init_cfg": None,
+        "neck.in_channels": [16, 32, 64][-levels:],
+        "neck.out_channels": DIMS,
+        "num_queries": QUERIES,
+        "bbox_head.num_classes": CLASSES,
+        "transformer.embed_dims": DIMS,
+    }
+    for stack in ("encoder", "decoder"):
+        changes[f"transformer.{stack}.num_layers"] = 2
+        changes[f"transformer.{stack}.num_heads"] = HEADS
+        changes[f"transformer.{stack}.feedforward_channels"] = FFN
+    config.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
+    return config
+
+
+def ours(name: str) -> nn.Module:
+    """The model of ``small``."""
+    return MODELS.build(small(name).model)
+
+
+def theirs(name: str) -> nn.Module:
+    """Of transformers, the same size; needs transformers, but neither timm nor torchvision."""
+    import transformers
+
+    config = CASES[name][1]
+    kind = {"conditional": "ConditionalDetr", "detr": "Detr"}.get(name, "DeformableDetr")
+    backbone = transformers.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 32, 64],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"][-config.get("num_feature_levels", 3) :],
+    )
+    whole = getattr(transformers, f"{kind}Config")(
+        use_timm_backbone=False,
+        backbone_config=backbone,
+        backbone=None,
+        use_pretrained_backbone=False,
+        d_model=DIMS,
+        num_queries=QUERIES,
+        num_labels=CLASSES,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=FFN,
+        decoder_ffn_dim=FFN,
+        **config,
+    )
+    return getattr(transformers, f"{kind}ForObjectDetection")(whole).eval()
+
+
+def batch() -> tuple[Tensor, list]:
+    """Two padded images, of numbers of numpy's."""
+    inputs, samples = make_batch(SIZES)
+    for index, (h, w) in enumerate(SIZES):
+        inputs[index, :, :h, :w] = draw(f"image {index}", (3, h, w)) * 100
+    return inputs, samples
+
+
+def run(name: str, model: nn.Module) -> dict[str, Tensor]:
+    """What theirs computes: logits and boxes of every layer; of DETR the encoder's output."""
+    inputs, _ = batch()
+    mask = torch.zeros(len(inputs), *inputs.shape[2:], dtype=torch.long)
+    for index, (h, w) in enumerate(SIZES):
+        mask[index, :h, :w] = 1
+    if name == "detr":
+        outside = 1 - torch.nn.functional.interpolate(mask[:, None].float(), scale_factor=1 / 32)
+        memory = model(inputs, mask).encoder_last_hidden_state
+        return dict(memory=memory * (1 - outside).flatten(1)[..., None])
+    if name == "conditional":  # the last layer's alone are in its output
+        hidden = []
+        for layer in model.model.decoder.layers:
+            layer.register_forward_hook(lambda _, args, out: hidden.append(out))
+        references = []
+        model.model.register_forward_hook(lambda _, a, out: references.append(out.reference_points))
+        model(inputs, mask)
+        normed = model.model.decoder.layernorm(torch.stack(hidden))
+        boxes = model.bbox_predictor(normed)
+        boxes[..., :2] += torch.logit(references[0]).transpose(0, 1)
+        return dict(logits=model.class_labels_classifier(normed), boxes=boxes.sigmoid())
+    seen = {}
+
+    def look(*args, **kwargs):
+        seen["logits"], seen["boxes"] = args[5:7]
+        return None, None, None
+
+    model.loss_function = look
+    model(inputs, mask, labels=[{}] * len(inputs))
+    return seen
+
+
+def record(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
+    """What theirs computes with drawn weights, and names and shapes in the file that it writes."""
+    file = folder / "model.safetensors"
+    model = theirs(name)
+    model.save_pretrained(folder)
+    shapes = {key: tuple(value.shape) for key, value in read_safetensors(file).items()}
+    file.write_bytes(as_safetensors({key: draw(key, shape) for key, shape in shapes.items()}))
+    with torch.no_grad():
+        return run(name, type(model).from_pretrained(folder).eval()), shapes

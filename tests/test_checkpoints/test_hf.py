@@ -1,0 +1,237 @@
+"""Models of Hugging Face's transformers: converted, ours compute the same."""
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from support.dino import draw
+from support.hf import CASES, RECORDED, batch, ours, record, small
+from support.tolerances import assert_near
+
+from fastdetr_mmdet.checkpoints import (
+    CheckpointError,
+    convert_checkpoint,
+    convert_state_dict,
+    shipped_configs,
+)
+from fastdetr_mmdet.checkpoints.safetensors import as_safetensors
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert value.std() > 0.05, key  # the weights make a difference
+        assert_near(found[key], value)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """By case: the weights of transformers' file, and what its model computes with them."""
+    content = np.load(RECORDED)
+
+    @functools.cache
+    def read(name):
+        keys = str(content[f"{name}.names"]).splitlines()
+        shapes = [tuple(int(n) for n in row if n) for row in content[f"{name}.shapes"]]
+        weights = {key: draw(key, shape) for key, shape in zip(keys, shapes, strict=True)}
+        known = {"logits", "boxes", "memory"}
+        seen = {
+            k: torch.from_numpy(content[f"{name}.{k}"]) for k in known if f"{name}.{k}" in content
+        }
+        return weights, seen
+
+    return read
+
+
+def compute(name, weights):
+    model = ours(name).eval()
+    model.load_state_dict(weights, strict=name != "detr")
+    inputs, samples = batch()
+    with torch.no_grad():
+        if name == "detr":
+            memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
+            encoded = model.transformer.encoder(memory)
+            return dict(memory=encoded.tokens * ~encoded.padding_mask[..., None])
+        return dict(zip(("logits", "boxes"), model._forward(inputs, samples), strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_transformers(name, recorded):
+    weights, expected = recorded(name)
+    assert_equal(compute(name, convert_state_dict(weights, "hf")), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_equals_installed_transformers(name, tmp_path):
+    pytest.importorskip("transformers", reason="not installed: pip install transformers")
+    expected, shapes = record(name, tmp_path)
+    weights = {key: draw(key, shape) for key, shape in shapes.items()}
+    assert_equal(compute(name, convert_state_dict(weights, "hf")), expected)
+
+
+@pytest.fixture
+def hub(recorded, tmp_path, monkeypatch):
+    """Writes the folder of a small model, as the hub has it, and makes its config a shipped one."""
+
+    def write(name, form="model.safetensors", **config):
+        weights, _ = recorded(name)
+        folder = tmp_path / "hub"
+        folder.mkdir()
+        path = f"configs/{CASES[name][0]}.py"
+        shipped = lambda folder: {path: small(name)} if folder in path else {}  # noqa: E731
+        monkeypatch.setattr(shipped_configs, "shipped_configs", shipped)
+        kind = {"conditional": "conditional_detr", "detr": "detr"}.get(name, "deformable_detr")
+        told = dict(model_type=kind, num_queries=8, encoder_attention_heads=4, **CASES[name][1])
+        (folder / "config.json").write_text(json.dumps({**told, **config}))
+        keys = [*weights]
+        parts = {form: keys}
+        if form.endswith(".index.json"):
+            parts = {"1 of 2": keys[:50], "2 of 2": keys[50:]}
+            places = {key: part for part in parts for key in parts[part]}
+            (folder / form).write_text(json.dumps(dict(metadata={}, weight_map=places)))
+        for part, names in parts.items():
+            chosen = {key: weights[key] for key in names}
+            if "safetensors" in form:
+                (folder / part).write_bytes(as_safetensors(chosen))
+            else:
+                torch.save(chosen, folder / part)
+        return folder
+
+    return write
+
+
+FORMS = ["model.safetensors", "pytorch_model.bin"]
+FORMS += [f"{name}.index.json" for name in FORMS]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(form, hub, recorded, dst):
+    """The folder is the same as the file in it, which config.json lies beside."""
+    names = [f"thing {n}" for n in range(5)]
+    folder = hub("refine", form, id2label=dict(enumerate(names)))
+    expected = convert_state_dict(recorded("refine")[0], "hf")
+    for src in (folder, folder / form):
+        report = convert_checkpoint(src, dst, "hf")
+        assert (report.options, report.num_classes) == ({}, 5)
+        written = torch.load(dst, weights_only=True)
+        assert written["meta"]["dataset_meta"] == dict(classes=tuple(names))
+        assert written["state_dict"].keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(written["state_dict"][key], value), key
+
+
+def test_detr_is_a_start(hub, dst):
+    report = convert_checkpoint(hub("detr"), dst, "hf")
+    written = torch.load(dst, weights_only=True)["state_dict"]
+    parts = {key.split(".")[1] if key.startswith("tr") else key.split(".")[0] for key in written}
+    assert parts == {"backbone", "neck", "encoder"}
+    assert report.num_classes is None and f"load_from={dst}" in report.command
+    assert any("encoder" in note and "softmax" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "options", "note"),
+    [
+        ("two_stage", dict(two_stage_num_proposals=7), {"model.num_queries": 7}, ""),
+        ("conditional", dict(dilation=True), {}, "dilation=True"),
+        ("conditional", dict(encoder_attention_heads=2), ..., ""),
+    ],
+)
+def test_config_tells_what_weights_do_not(name, config, options, note, hub, dst):
+    report = convert_checkpoint(hub(name, **config), dst, "hf")
+    if options is ...:
+        options = {f"model.transformer.{stack}.num_heads": 2 for stack in ("encoder", "decoder")}
+    assert report.options == options
+    assert any(note in given for given in report.notes) or not note
+
+
+HEADER = dict(dtype="F32", shape=[2], data_offsets=[0, 8])
+
+
+def packed(data=bytes(8), **header):
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({}, "model.safetensors"),
+        ({"model.safetensors": packed(a=HEADER)[:-1]}, "cut short"),
+        ({"model.safetensors": packed(a=HEADER)[:20]}, "cut short"),
+        ({"model.safetensors": (1 << 60).to_bytes(8, "little") + b"{"}, "cut short"),
+        ({"model.safetensors": packed(a=HEADER, b=HEADER)}, "'b'"),
+        ({"model.safetensors": packed(a={**HEADER, "shape": [1 << 40]})}, "'a'"),
+        ({"model.safetensors": packed(a={**HEADER, "shape": [-1, -2]})}, "[-1, -2]"),
+        ({"model.safetensors": packed(a={**HEADER, "dtype": "F8"})}, "F8"),
+        ({"model.safetensors": packed(a=7)}, "TypeError"),
+        ({"model.safetensors": packed(bytes(9), a=HEADER)}, "left over"),
+        ({"pytorch_model.bin": b"<html>"}, "web page"),
+        ({"model.safetensors.index.json": b'{"weight_map": {"a": "../b"}}'}, "weight_map"),
+        ({"model.safetensors.index.json": b'{"weight_map": {"a": "b"}}'}, "hub/b"),
+        ({"model.safetensors.index.json": b"[" * 100000}, "index.json"),
+        ({"model.safetensors": packed(a=HEADER), "config.json": b"no"}, "config.json"),
+        ({"model.safetensors": packed(a=HEADER), "config.json": b"{}"}, "model_type=None"),
+    ],
+)
+def test_bad_files(files, named, tmp_path, dst):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        convert_checkpoint(folder, dst, "hf")
+    assert named in str(error.value) and str(folder) in str(error.value)
+    assert not dst.exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (dict(model_type="dab_detr"), "'dab_detr'"),
+        (dict(activation_function="gelu"), "'gelu'"),
+        (dict(position_embedding_type="learned"), "'learned'"),
+        (dict(auxiliary_loss=True), "auxiliary_loss=True"),
+    ],
+)
+def test_models_that_compute_otherwise(config, named, hub, dst):
+    with pytest.raises(CheckpointError, match=named):
+        convert_checkpoint(hub("conditional", **config), dst, "hf")
+    assert not dst.exists()
+
+
+def in_memory(key):
+    """Names of transformers 5's state_dict(), of which save_pretrained makes those of files."""
+    for old, new in (
+        (r"backbone\.conv_encoder\.", "backbone."),
+        (r"(self_attn|encoder_attn)\.out_proj", r"\1.o_proj"),
+        (r"layers\.(\d)\.fc", r"layers.\1.mlp.fc"),
+        (r"sa_([qk])(content|pos)_proj", r"self_attn.\1_\2_proj"),
+        (r"sa_v_proj", "self_attn.v_proj"),
+        (r"ca_([qk])(content|pos)_proj", r"encoder_attn.\1_\2_proj"),
+        (r"ca_v_proj", "encoder_attn.v_proj"),
+        (r"ca_qpos_sine_proj", "encoder_attn.q_pos_sine_proj"),
+    ):
+        key = re.sub(old, new, key)
+    return key
+
+
+def of_timm(key):
+    """timm's ResNet has torchvision's names, as ours."""
+    ours = next(iter(convert_state_dict({key: torch.zeros(1)}, "hf"))) if ".conv_enc" in key else ""
+    return f"model.backbone.conv_encoder.model.{ours.removeprefix('backbone.')}" if ours else key
+
+
+@pytest.mark.parametrize("other", [in_memory, of_timm])
+@pytest.mark.parametrize("name", CASES)
+def test_other_names(name, other, recorded):
+    weights, _ = recorded(name)
+    renamed = {other(key): value for key, value in weights.items()}
+    assert renamed.keys() != weights.keys()
+    found, expected = (convert_state_dict(w, "hf") for w in (renamed, weights))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
