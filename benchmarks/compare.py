@@ -104,12 +104,18 @@ def _memory(args: argparse.Namespace, name: str, dtype: str, batch_size: int) ->
 
 
 def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
-    """Raise AssertionError unless both predict the same, before any of it is timed."""
-    outputs = []
+    """Raise AssertionError unless both predict the same, before any of it is timed.
+
+    With one thread: how many there are decides the last digits, and with them which comes first of
+    two proposals of equal score, whose places have different contents.
+    """
+    outputs, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
     for side in (ours, theirs):
         side.model.eval()
         with torch.no_grad():
             outputs.append(side.model(batch.images, batch.samples, mode="tensor")[:2])
+    torch.set_num_threads(threads)
     for mine, other, tolerance in zip(*outputs, (1e-3, 1e-4), strict=True):
         torch.testing.assert_close(mine[-1], other[-1], rtol=0, atol=tolerance)
 

@@ -10,7 +10,7 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from support.golden import CASES, ROOT, GoldenCase
-from support.models import make_batch, total
+from support.models import make_batch
 from support.small import small_config
 
 from fastdetr_mmdet.checkpoints import convert_state_dict
@@ -26,6 +26,11 @@ each_config = pytest.mark.parametrize(
 def load(path):
     """Without importing what the config imports: two need mmpretrain, which may be missing."""
     return Config.fromfile(path, import_custom_modules=False)
+
+
+def head_of(config):
+    """The box head, of Faster R-CNN too."""
+    return config.model.get("roi_head", config.model).bbox_head
 
 
 @each_config
@@ -58,7 +63,7 @@ def test_imports_and_classes_agree_with_the_head(path):
             dataset = dataset.dataset
         classes = dataset.get("metainfo", {}).get("classes")
         expected = 80 if classes is None else len(classes)
-        assert config.model.bbox_head.num_classes == expected
+        assert head_of(config).num_classes == expected
 
 
 # Configs of the same model as a golden case's: their weights load into these too.
@@ -133,9 +138,9 @@ def test_trains(path):
 
     # padded, and one image without objects
     batch = make_batch(
-        ((64, 96), (96, 64)), objects=(3, 0), num_classes=config.model.bbox_head.num_classes
+        ((64, 96), (96, 64)), objects=(3, 0), num_classes=head_of(config).num_classes
     )
-    loss = total(model.loss(*batch))
+    loss, _ = model.parse_losses(model.loss(*batch))
     assert torch.isfinite(loss)
     loss.backward()
     assert [name for name, p in trained.items() if p.grad is None] == []

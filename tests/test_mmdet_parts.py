@@ -4,6 +4,8 @@ Elsewhere: each match cost by itself (test_matchers), DetVisualizationHook and t
 augmentation (test_ecosystem.py), mmdet's detectors with our head and matcher (test_heads).
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -212,11 +214,27 @@ def test_transform(transform, effect, shapes):
 # Hooks
 
 
-def test_ema_and_checking_hooks(tiny_config_file, shapes, tmp_path):
-    """EMAHook keeps the mean of every parameter; mmdet's two checks find nothing to object to."""
-    momentum = 0.25
+def fixed(count):
+    return [0.25] * count
+
+
+def fitted(count):
+    """HorizonEMAHook(share=0.5): a mean over half of the steps, of fewer at the beginning."""
+    least = 1 / max(2, 0.5 * count)
+    return [least + (1 - least) * math.exp(-2 * least * step) for step in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("ema", "momenta"),
+    [
+        (dict(type="EMAHook", momentum=0.25), fixed),
+        (dict(type="HorizonEMAHook", share=0.5), fitted),
+    ],
+)
+def test_ema_and_checking_hooks(ema, momenta, tiny_config_file, shapes, tmp_path):
+    """EMA hooks keep the mean of every parameter; mmdet's two checks find nothing to object to."""
     hooks = [
-        dict(type="EMAHook", momentum=momentum, priority=49),
+        dict(ema, priority=49),
         dict(type="NumClassCheckHook"),
         dict(type="CheckInvalidLossHook", interval=1),
         dict(type="DatasetClassesCheckHook"),
@@ -237,7 +255,7 @@ def test_ema_and_checking_hooks(tiny_config_file, shapes, tmp_path):
     assert len(log_rows(tmp_path)) == len(seen) > 1
     saved = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
     mean = seen[0]  # the hook's first step copies
-    for weights in seen[1:]:
+    for weights, momentum in zip(seen[1:], momenta(len(seen))[1:], strict=True):
         mean = {name: (1 - momentum) * mean[name] + momentum * weights[name] for name in mean}
     # the mean is what a checkpoint holds as the model, and the trained weights lie beside it
     for name, weights in seen[-1].items():

@@ -129,6 +129,7 @@ def make_batch(
                 ori_shape=(round(h / scale_factor[1]), round(w / scale_factor[0])),
                 scale_factor=scale_factor,
                 batch_input_shape=(height, width),
+                pad_shape=(height, width),
             )
         )
         corners = torch.rand(count, 2, 2, generator=generator).sort(dim=1).values

@@ -1,0 +1,52 @@
+_base_ = '../_base_/convergence_lite0.py'
+
+# mmdet's DINO (arXiv 2203.03605) in small: one encoder and two decoder layers, 40 queries
+attention = dict(
+    embed_dims={{_base_.embed_dims}}, num_heads=8, num_levels=2, num_points=4, dropout=0.0)
+ffn = dict(embed_dims={{_base_.embed_dims}}, feedforward_channels=256, ffn_drop=0.0)
+model = dict(
+    type='DINO',
+    num_queries=40,
+    with_box_refine=True,
+    as_two_stage=True,
+    neck=dict(
+        _delete_=True,
+        type='ChannelMapper',
+        in_channels=[112, 320],
+        kernel_size=1,
+        out_channels={{_base_.embed_dims}},
+        act_cfg=None,
+        norm_cfg=dict(type='GN', num_groups=32),
+        num_outs=2),
+    encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
+    decoder=dict(
+        num_layers=2,
+        return_intermediate=True,
+        layer_cfg=dict(
+            self_attn_cfg=dict(embed_dims={{_base_.embed_dims}}, num_heads=8, dropout=0.0),
+            cross_attn_cfg=attention,
+            ffn_cfg=ffn),
+        post_norm_cfg=None),
+    positional_encoding=dict(num_feats=64, normalize=True, offset=0.0, temperature=20),
+    bbox_head=dict(
+        type='DINOHead',
+        num_classes={{_base_.num_classes}},
+        embed_dims={{_base_.embed_dims}},
+        sync_cls_avg_factor=True,
+        loss_cls=dict(
+            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=5.0),
+        loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
+    dn_cfg=dict(
+        label_noise_scale=0.5,
+        box_noise_scale=1.0,
+        group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=40)),
+    train_cfg=dict(
+        assigner=dict(
+            type='HungarianAssigner',
+            match_costs=[
+                dict(type='FocalLossCost', weight=2.0),
+                dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+                dict(type='IoUCost', iou_mode='giou', weight=2.0),
+            ])),
+    test_cfg=dict(max_per_img=100))

@@ -1,0 +1,40 @@
+"""Average of the weights over a share of the whole training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class HorizonEMAHook(EMAHook):
+    """mmengine's EMAHook with a momentum that fits the length of the training.
+
+    A momentum of 0.0002, as trainings on COCO have it, averages over 5,000 steps, which is more
+    than a training on a few hundred images has. Here the average goes over ``share`` of the steps
+    that the runner has been asked for, and over fewer at the beginning (mmdet's
+    ``ExpMomentumEMA``). Validation, tests and the weights of checkpoints are those of the average,
+    as with mmengine's hook.
+
+    Args:
+        share: Of all steps; between 0 and 1.
+        **kwargs: As for mmengine's ``EMAHook``.
+
+    Raises:
+        ValueError: if share is out of range.
+    """
+
+    def __init__(self, share: float = 0.05, **kwargs: Any) -> None:
+        if not 0 < share < 1:
+            raise ValueError(f"HorizonEMAHook: share={share} must be between 0 and 1.")
+        super().__init__(ema_type="ExpMomentumEMA", **kwargs)
+        self.share = share
+
+    def before_run(self, runner: Runner) -> None:
+        """Build the average."""
+        steps = max(2.0, self.share * runner.max_iters)  # max_iters is 0 in a test
+        self.ema_cfg |= dict(momentum=1 / steps, gamma=steps / 2)
+        super().before_run(runner)
