@@ -109,8 +109,8 @@ def test_has_the_official_parameters(config):
         pytest.param(
             path,
             id=str(path.relative_to(ROOT / "configs")),
-            # 12 epochs or 50 are the same to the model
-            marks=[pytest.mark.slow] if re.search("r101|12e|36e|108e", path.stem) else [],
+            # 12 epochs or 50, or fine-tuning, are the same to the model
+            marks=[pytest.mark.slow] if re.search("r101|12e|36e|108e|finetune", path.stem) else [],
         )
         for path in CONFIGS
     ],

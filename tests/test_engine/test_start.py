@@ -11,6 +11,7 @@ from urllib.error import URLError
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -127,6 +128,30 @@ def test_every_model_takes_own_data(name, shapes, tmp_path):
     if milestones:
         before = base.param_scheduler[0].milestones[0] / base.max_epochs
         assert milestones[0] / config.max_epochs == pytest.approx(before, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("weights_of", "base"),
+    [
+        ("dino/dino-4scale_r50_8xb2-12e_coco", "dino-4scale_r50_finetune"),
+        ("sam_detr/sam-detr_r50_4xb4-50e_coco", "sam-detr_r50_4xb4-50e_coco"),
+        (None, "fast-detr_r18_custom"),  # of this package: its notes name no config
+    ],
+)
+def test_weights_of_a_detector(weights_of, base, shapes, tmp_path):
+    """Converted weights tell the model; few epochs, and the rates of fine-tuning."""
+    weights, run = tmp_path / "weights.pth", tmp_path / "run"
+    meta = dict(configs=[f"configs/{weights_of}.py"]) if weights_of else {}
+    torch.save(dict(state_dict={"bbox_head.a": torch.zeros(1)}, meta=meta), weights)
+    more = () if weights_of else ("--model", "small")
+    assert init(shapes, "--out", run, "--weights", weights, *more) == 0
+    config = Config.fromfile(run / "config.py")
+    assert f"{base}.py'" in text_of(run) and config.load_from == str(weights)
+    assert config.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == 0.5
+    assert config.model.backbone.init_cfg is None and config.max_epochs <= 50
+    assert config.model.num_queries == {"dino-4scale_r50_finetune": 300}.get(
+        base, Config.fromfile(find(base)).model.num_queries
+    )
 
 
 def test_any_config_of_ours_takes_own_data(shapes, tmp_path):

