@@ -1,6 +1,6 @@
 # DINO, fine-tuned from COCO on a few hundred images of your own in COCO format. Convert mmdet's
-# published file once (docs/checkpoints.md); then copy this file beside it and set these, or give any
-# of them by --cfg-options (load_from=dino.pth classes=cat,dog max_epochs=20).
+# published file once (docs/checkpoints.md); then copy this file beside it and set these, or give
+# any of them by --cfg-options (load_from=dino.pth classes=cat,dog max_epochs=20).
 load_from = 'dino-4scale_r50.pth'
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, as are the next three
@@ -24,7 +24,7 @@ model = dict(
     test_cfg=dict(separate_sizes=True))  # without padding, as it is deployed; docs/inference.md
 train_cfg = dict(max_epochs=max_epochs)
 # No warm-up, which would take most of so few steps, and a backbone that learns half as fast as the
-# rest instead of a tenth: D-FINE's settings for own data. 1e-4 is RF-DETR's rate, of 16 images; with
-# 2 on one GPU take 4e-5.
+# rest instead of a tenth: D-FINE's settings for own data. 1e-4 is RF-DETR's rate, of 16 images;
+# with 2 on one GPU take 4e-5.
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[24], gamma=0.1)]
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.5)}))
