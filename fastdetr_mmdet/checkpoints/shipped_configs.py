@@ -121,7 +121,9 @@ def find_configs(
     compare = partial(_compare, shapes=shapes, left_out=left_out)
     fits = []
     for name, config in files:
-        said = {key: value for key, value in (known or {}).items() if _get(config, key) is not None}
+        said = {
+            key: value for key, value in (known or {}).items() if option_of(config, key) is not None
+        }
         fits.append(compare(name, config, said))
     nearest = min((len(fit.differing) for fit in fits if fit), default=None)
     if nearest is None:
@@ -131,7 +133,7 @@ def find_configs(
         if fit is None or len(fit.differing) > nearest:
             continue
         for below, options in [*_sizes(config, fit, shapes), *_CHOICES]:
-            possible = all(_get(config, key) is not None for key in options)
+            possible = all(option_of(config, key) is not None for key in options)
             if possible and any(key.startswith(below) for key in fit.differing):
                 trial = compare(name, config, {**fit.options, **options})
                 if trial is not None and len(trial.differing) < len(fit.differing):
@@ -177,7 +179,7 @@ def _compare(
     missing = [key for key in expected if key not in shapes]
     return Fit(
         config=name,
-        options={key: value for key, value in options.items() if _get(config, key) != value},
+        options={key: value for key, value in options.items() if option_of(config, key) != value},
         # frozen batch norms of the official codes do not count batches, and nothing reads it
         missing=tuple(key for key in missing if not key.endswith(".num_batches_tracked")),
         surplus=tuple(key for key in shapes if key not in expected),
@@ -202,7 +204,7 @@ def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tu
     if (weight := shapes.get(f"{point_head}weight")) is not None:
         yield point_head, {"transformer.decoder.reference_feats": weight[1] // 4}
     for option, below in _SIZES.items():
-        own = fit.options.get(option, _get(config, option))
+        own = fit.options.get(option, option_of(config, option))
         pairs = [
             pair
             for key, found, expected in fit.shapes
@@ -213,19 +215,30 @@ def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tu
             yield below, {option: size}
 
 
-def _get(config: Config, key: str) -> Any:
+def option_of(config: Config, key: str) -> Any:
     """The value of a dotted key below ``model``; None where the config's parts do not have it."""
     *parts, last = key.split(".")
-    value = config.model
+    value = config.get("model")
     for name in parts:
         value = value.get(name) if isinstance(value, dict) else None
     return value.get(last, _DEFAULTS.get(key)) if isinstance(value, dict) else None
 
 
-def _text(config: Config, options: Options) -> str:
-    """A model's config with options, as a text by which models are told apart."""
+def config_of(fit: Fit) -> Config:
+    """The model's config, with the changes."""
+    config = shipped_configs(fit.config.split("/")[1])[fit.config]
+    return _changed(config, fit.options)
+
+
+def _changed(config: Config, options: Options) -> Config:
     changed = Config(dict(model=config.model.to_dict()))
     changed.merge_from_dict({f"model.{key}": value for key, value in options.items()})
+    return changed
+
+
+def _text(config: Config, options: Options) -> str:
+    """A model's config with options, as a text by which models are told apart."""
+    changed = _changed(config, options)
     changed.model.backbone.init_cfg = None
     return repr(changed.model.to_dict())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -110,14 +110,16 @@ def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, T
     Args:
         weights: By our names.
         table: A list of ``rename_tables.yaml``: a method, or ``hf_`` and a method.
+
+    Raises:
+        ValueError: for names that the table does not have.
     """
-    if table == "smca_detr" and "neck.convs.1.conv.weight" in weights:
-        later = any(key.startswith("transformer.encoder.layers.0.down.1.") for key in weights)
-        table = "smca_detr_ms_later" if later else "smca_detr_ms"
-    patterns = _compiled(reversed_rules(table))
     # the frozen batch norms of these codes do not count batches
     kept = {k: v for k, v in weights.items() if not k.endswith(".num_batches_tracked")}
-    restored = {_rename(key, patterns): value for key, value in kept.items()}
+    renamed = _restored_names(kept, table)
+    if unknown := [key for key, name in renamed.items() if not name]:
+        raise ValueError(f"{table} has no name for {len(unknown)} keys, such as {unknown[0]}")
+    restored = {renamed[key]: value for key, value in kept.items()}
     for key in [key for key in restored if key.endswith(POSITIONS)]:
         name = key.removesuffix(POSITIONS)
         halves = [restored.pop(name + half) for half in (POSITIONS, CONTENTS)]
@@ -135,6 +137,19 @@ def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, T
         parts = zip("qkv", restored.pop(key).chunk(3), strict=True)
         restored |= {key.replace("in_proj_", f"{letter}_proj."): part for letter, part in parts}
     return restored
+
+
+def count_unknown(weights: Iterable[str], table: str) -> int:
+    """How many of our names another code does not have."""
+    return sum(not name for name in _restored_names(weights, table).values())
+
+
+def _restored_names(weights: Iterable[str], table: str) -> dict[str, str]:
+    if table == "smca_detr" and "neck.convs.1.conv.weight" in weights:
+        later = "transformer.encoder.layers.0.down.1.weight" in weights
+        table = "smca_detr_ms_later" if later else "smca_detr_ms"
+    patterns = _compiled(reversed_rules(table))
+    return {key: _rename(key, patterns) for key in weights}
 
 
 def _compiled(table: list[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:

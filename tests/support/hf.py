@@ -105,6 +105,19 @@ def batch() -> tuple[Tensor, list]:
     return inputs, samples
 
 
+def compute(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What ours computes with weights, as ``run``."""
+    model = ours(name).eval()
+    model.load_state_dict(weights, strict=name != "detr")
+    inputs, samples = batch()
+    with torch.no_grad():
+        if name == "detr":
+            memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
+            encoded = model.transformer.encoder(memory)
+            return dict(memory=encoded.tokens * ~encoded.padding_mask[..., None])
+        return dict(zip(("logits", "boxes"), model._forward(inputs, samples), strict=True))
+
+
 def run(name: str, model: nn.Module) -> dict[str, Tensor]:
     """What theirs computes: logits and boxes of every layer; of DETR the encoder's output."""
     inputs, _ = batch()

@@ -11,7 +11,9 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from support.golden import GoldenCase
+from support.hf import CASES, small
 
+from fastdetr_mmdet.checkpoints import shipped_configs
 from fastdetr_mmdet.checkpoints.shipped_configs import HostLinspace
 
 
@@ -67,6 +69,20 @@ def save(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Makes the small config of a case of Hugging Face's the only shipped one."""
+
+    def change(name: str, **changes) -> Config:
+        config, path = small(name), f"configs/{CASES[name][0]}.py"
+        config.merge_from_dict({f"model.{k.replace('__', '.')}": v for k, v in changes.items()})
+        found = {path.split("/")[1]: {path: config}}
+        monkeypatch.setattr(shipped_configs, "shipped_configs", lambda name: found.get(name, {}))
+        return config
+
+    return change
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from support.golden import ROOT
 
 from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
 from fastdetr_mmdet.checkpoints.convert import main
+from fastdetr_mmdet.checkpoints.exporting import TARGETS
 from fastdetr_mmdet.checkpoints.fine_tuning import start_from
 from fastdetr_mmdet.checkpoints.state_dicts import restore_state_dict
 
@@ -20,7 +21,7 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for command in block.replace("\\\n", " ").splitlines()
 ]
-CONVERSIONS = [words[3:] for words in COMMANDS if words[0] == "python"]
+CONVERSIONS = [words[3:] for words in COMMANDS if "--method" in words]
 
 
 @pytest.mark.smoke
@@ -93,6 +94,7 @@ def test_commands_of_the_page(words, published, save, tmp_path, monkeypatch, cap
 def test_all_methods_are_on_the_page():
     shown = {words[words.index("--method") + 1] for words in CONVERSIONS}
     assert shown == set(METHODS)
+    assert {words[-1] for words in COMMANDS if "--to" in words} == set(TARGETS)
     assert all(f"| `{method}` |" in PAGE for method in METHODS)
 
 

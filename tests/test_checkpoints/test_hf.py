@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from support.dino import draw
-from support.hf import CASES, RECORDED, batch, ours, record, small
+from support.hf import CASES, RECORDED, compute, record
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.checkpoints import (
     CheckpointError,
     convert_checkpoint,
     convert_state_dict,
-    shipped_configs,
 )
 from fastdetr_mmdet.checkpoints.safetensors import as_safetensors
 
@@ -46,18 +45,6 @@ def recorded():
     return read
 
 
-def compute(name, weights):
-    model = ours(name).eval()
-    model.load_state_dict(weights, strict=name != "detr")
-    inputs, samples = batch()
-    with torch.no_grad():
-        if name == "detr":
-            memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
-            encoded = model.transformer.encoder(memory)
-            return dict(memory=encoded.tokens * ~encoded.padding_mask[..., None])
-        return dict(zip(("logits", "boxes"), model._forward(inputs, samples), strict=True))
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_equals_transformers(name, recorded):
     weights, expected = recorded(name)
@@ -74,16 +61,14 @@ def test_equals_installed_transformers(name, tmp_path):
 
 
 @pytest.fixture
-def hub(recorded, tmp_path, monkeypatch):
+def hub(recorded, tmp_path, only):
     """Writes the folder of a small model, as the hub has it, and makes its config a shipped one."""
 
     def write(name, form="model.safetensors", **config):
         weights, _ = recorded(name)
         folder = tmp_path / "hub"
         folder.mkdir()
-        path = f"configs/{CASES[name][0]}.py"
-        shipped = lambda folder: {path: small(name)} if folder in path else {}  # noqa: E731
-        monkeypatch.setattr(shipped_configs, "shipped_configs", shipped)
+        only(name)
         kind = {"conditional": "conditional_detr", "detr": "detr"}.get(name, "deformable_detr")
         told = dict(model_type=kind, num_queries=8, encoder_attention_heads=4, **CASES[name][1])
         (folder / "config.json").write_text(json.dumps({**told, **config}))
