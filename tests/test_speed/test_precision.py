@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.models import make_batch
+from support.precision import DEPTH, assert_same, run, well_conditioned
 from support.small import small_detector
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,27 +17,6 @@ MODELS = {
     "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco": {"sigmoid"},
 }
 dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-# Operators that numbers go through, one after the other, from the image to the loss.
-DEPTH = 100
-
-
-def well_conditioned(name):
-    """The small model in evaluation mode, whose results follow small changes of its arithmetic.
-
-    Its features have unit size, as those of trained models: random weights make them 25, then
-    softmaxes are ones and zeros, and one ulp turns the gradient by up to 90 degrees. It has as many
-    queries as tokens, so that no proposal drops out for another of the same score.
-    """
-    model = small_detector(name, num_queries=128)
-    with torch.no_grad():
-        sizes = [maps.square().mean().sqrt() for maps in model.extract_feat(make_batch()[0])]
-        for parameter in model.neck.parameters():
-            parameter.div_(max(sizes))
-    return model
-
-
-def relative_error(actual, expected):
-    return float((actual - expected).norm() / expected.norm())
 
 
 @dtypes
@@ -45,32 +25,12 @@ def test_near_float32(name, dtype):
     """Outputs, loss and gradient.
 
     Each operator rounds by up to half an eps, up or down by chance: after DEPTH of them numbers are
-    off by sqrt(DEPTH) as much. That share of the ReLUs, and of the cells that are sampled, is then
-    another one, each of which changes its part of the gradient altogether: so the gradient is off
-    by the root of the share. It is of a smooth function: another matching is another loss.
+    off by sqrt(DEPTH) as much.
     """
-    model, results = well_conditioned(name), []
-    for autocast in (False, True):
-        with torch.autocast("cpu", dtype, enabled=autocast):
-            losses = model.loss(*make_batch())
-            logits, boxes = model._forward(*make_batch())
-        assert {loss.dtype for loss in losses.values()} == {torch.float32}
-        sum(losses.values()).backward()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        assert all(torch.isfinite(p.grad).all() for p in trained)
-        assert {p.grad.dtype for p in trained} == {boxes.dtype} == {torch.float32}
-        model.zero_grad()
-        (logits.float().square().mean() + boxes.square().mean()).backward()
-        grads = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
-        model.zero_grad()
-        # along the queries, because proposals of almost the same score may exchange places
-        outputs = torch.cat([x.detach().float().sort(2).values.flatten() for x in (logits, boxes)])
-        results.append((outputs, sum(losses.values()).detach(), grads))
+    model, batch = well_conditioned(name), make_batch()
+    expected, found = (run(model, batch, autocast) for autocast in (None, dtype))
     share = DEPTH**0.5 * torch.finfo(dtype).eps / 2
-    outputs, loss, gradient = map(relative_error, *reversed(results))
-    assert outputs < share
-    assert loss < share
-    assert gradient < share**0.5
+    assert_same(found, expected, share)
 
 
 class Watch(TorchDispatchMode):
