@@ -17,6 +17,8 @@ _CLASS_ROWS = re.compile(
 )
 # Present where the encoder proposes; the last class branch is then the proposals'
 TWO_STAGE = "transformer.queries.memory_proj.weight"
+# Present where queries are denoised
+DINO = "transformer.queries.label_embedding.weight"
 # COCO numbers its 80 categories from 1 to 90 and leaves these out. mmdet's labels are the others'
 # ranks; the official codes' logits are the ids themselves, 0 and the gaps included.
 _GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -25,6 +27,7 @@ COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
 OFFICIAL = {
     "conditional_detr": 91,
     "deformable_detr": 91,
+    "dino": 91,
     "hf": 91,
     "sam_detr": 91,
     "smca_detr": 92,

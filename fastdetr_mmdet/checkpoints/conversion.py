@@ -14,6 +14,7 @@ from ..utils.cli import check_destination, refuse_to_overwrite
 from ..version import __version__
 from .classes import (
     CLASS_BRANCHES,
+    DINO,
     TWO_STAGE,
     coco_meta,
     count_classes,
@@ -29,6 +30,8 @@ from .state_dicts import Renamed, method_of, model_of, translate
 
 # Of DETR only what comes before is loaded
 _BEHIND_ENCODER = ("transformer.decoder.", "transformer.queries.", "bbox_head.")
+# detrex's positional encoding of DINO is not the official code's
+_DETREX_DINO = {"positional_encoding.temperature": 10000, "positional_encoding.offset": -0.5}
 # Names per list in an error
 _MOST = 8
 
@@ -129,7 +132,10 @@ def convert_checkpoint(
     shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     try:
         left_out = _BEHIND_ENCODER if renamed.left_out else (CLASS_BRANCHES,) * drop_class_head
-        fits = find_configs(shapes, method, left_out, _known(source.arguments))
+        known = _known(source.arguments)
+        if method == "detrex" and DINO in shapes:
+            known |= _DETREX_DINO
+        fits = find_configs(shapes, method, left_out, known)
     except CheckpointError as error:
         raise CheckpointError(f"{src} was not converted: {error}") from error
     problems += _problems(source.weights, renamed, fits[0])

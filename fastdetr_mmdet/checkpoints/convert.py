@@ -15,9 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Convert one file and print which config it belongs to; exit status 1 if it cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m fastdetr_mmdet.checkpoints.convert",
-        description="Convert an official checkpoint, one of mmdet's own Deformable DETR, "
-        "Conditional DETR or DINO, or a model of Hugging Face, and say which shipped config it "
-        "belongs to.",
+        description="Convert an official checkpoint, one of mmdet's or detrex's, or a model of "
+        "Hugging Face, and say which shipped config it belongs to.",
     )
     parser.add_argument("src", metavar="SRC", help="the checkpoint, or a hub's folder")
     parser.add_argument("dst", metavar="DST", help="the file to write")

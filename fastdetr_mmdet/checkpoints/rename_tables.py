@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 # Whose checkpoints are known; for mmdet's DINO "mmdet" has rules of its own, "mmdet_dino".
-METHODS = ("conditional_detr", "deformable_detr", "hf", "mmdet", "sam_detr", "smca_detr")
+METHODS = (
+    "conditional_detr",
+    "deformable_detr",
+    "detrex",
+    "dino",
+    "hf",
+    "mmdet",
+    "sam_detr",
+    "smca_detr",
+)
 # Suffixes that ``state_dicts`` gives to the halves of one embedding of positions and contents
 POSITIONS, CONTENTS = "#positions", "#contents"
 # A group that is numbered; there may be others in it

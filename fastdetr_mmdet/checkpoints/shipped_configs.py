@@ -24,6 +24,7 @@ Options = dict[str, Any]
 
 # Where the configs of methods are that are not named like one folder
 _FOLDERS = {
+    "detrex": ["deformable_detr", "conditional_detr", "dino"],
     "hf": ["deformable_detr", "conditional_detr"],
     "mmdet": ["deformable_detr", "conditional_detr", "dino"],
 }

@@ -14,6 +14,11 @@ from .rename_tables import CONTENTS, METHODS, POSITIONS, reversed_rules, rules
 # Models of a source whose names are those of its other ones, and mean something else
 _TOLD_BY = {
     "dn_query_generator.label_embedding.weight": "mmdet_dino",
+    "label_enc.weight": "detrex_dino",
+    "transformer.decoder.layers.0.attentions.1.query_content_proj.weight": (
+        "detrex_conditional_detr"
+    ),
+    "input_proj.4.0.weight": "dino_5scale",
     "model.decoder.layers.0.encoder_attn.q_proj.weight": "hf_detr",
 }
 
@@ -75,6 +80,8 @@ def model_of(method: str) -> str:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
     if method == "mmdet":
         return "mmdet's own Deformable DETR, Conditional DETR or DINO"
+    if method == "detrex":
+        return "detrex's Deformable DETR, Conditional DETR or DINO"
     if method == "hf":
         return "Hugging Face's Deformable DETR, Conditional DETR or DETR"
     return f"an official {method} model"
@@ -170,6 +177,15 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
     """
     tidied = dict(state_dict)
     _join_projections(tidied)
+    # The official DINO: branches of the proposals, which the others count after the layers'
+    layers = sum(bool(re.fullmatch(r"class_embed\.\d+\.weight", key)) for key in tidied)
+    for key in [key for key in tidied if key.startswith("transformer.enc_out_")]:
+        kind, rest = key.removeprefix("transformer.enc_out_").split(".", 1)
+        tidied[f"{kind}.{layers}.{rest}"] = tidied.pop(key)
+    if "label_enc.weight" in tidied and "class_embed.0.bias" in tidied:  # its last row is not used
+        tidied["label_enc.weight"] = tidied["label_enc.weight"][
+            : tidied["class_embed.0.bias"].numel()
+        ]
     # Official: with refinement the decoder holds the branches a second time; without it all layers
     # of Deformable DETR share one, stored once per layer. Of two names for one tensor a file of
     # safetensors has either.
@@ -200,6 +216,7 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
     for reference, queries in (
         ("transformer.reference_points.weight", "query_embed.weight"),
         ("reference_points_fc.weight", "query_embedding.weight"),
+        ("transformer.reference_points.weight", "query_embedding.weight"),
         ("model.reference_points.weight", "model.query_position_embeddings.weight"),
     ):
         if reference in tidied and queries in tidied and tidied[queries].dim() == 2:

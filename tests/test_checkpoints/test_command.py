@@ -8,6 +8,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from support.golden import ROOT
+from support.renamed import detrex, official_dino
 
 from fastdetr_mmdet.checkpoints import METHODS, convert_state_dict
 from fastdetr_mmdet.checkpoints.convert import main
@@ -56,6 +57,9 @@ def published(hollow, hollow_mmdet):
     def make(method: str) -> dict:
         if method == "mmdet":
             return hollow_mmdet("deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py")
+        if method in ("dino", "detrex"):
+            weights = official_dino(hollow_mmdet("dino/dino-4scale_r50_8xb2-12e_coco.py"))
+            return detrex(weights) if method == "detrex" else weights
         if method == "hf":
             official = published_official("deformable_refine")
             weights = convert_state_dict(official, "deformable_detr")
