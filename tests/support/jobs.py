@@ -197,3 +197,27 @@ def test(
 ) -> dict[str, float]:
     """As tools/test.py does."""
     return runner(config, work_dir, launcher, options).test()
+
+
+def on_fake_cuda(name: str, dtypes: list[str]) -> dict[str, list[list[str]]]:
+    """Reads of the device in a prediction and a training step of a small model, by type."""
+    from benchmarks import fake_cuda, work
+    from benchmarks.batches import Batch
+    from benchmarks.cases import Side
+    from support.small import small_detector
+
+    fake_cuda.install()
+    device, (images, samples) = fake_cuda.FakeCuda(), make_batch()
+    config = Config.fromfile(ROOT / "configs" / f"{name}.py", import_custom_modules=False)
+    side = Side(device.put_module(small_detector(name)), config)
+    for sample in samples:
+        sample.gt_instances = device.put_objects(sample.gt_instances)
+    batch, reads = Batch(device.put(images), samples), {}
+    with device:
+        for dtype in dtypes:
+            reads[dtype] = []
+            for call in (work.inference, work.training_step):
+                device.clear()
+                call(side, batch, "cuda", dtype)()
+                reads[dtype].append(list(device.reads))
+    return reads

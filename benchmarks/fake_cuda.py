@@ -1,0 +1,267 @@
+"""A CUDA device that computes nothing, for a torch without CUDA: shapes, types, devices, counts.
+
+Its tensors are torch's fake ones; those of the CPU are real, as beside a real GPU. Whole training
+steps run on it, backward and optimiser included. Devices or types that do not fit raise, as they
+would there. A value that the host reads is noted, and made up unless it follows from small tensors
+of the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from mmcv import _ext
+from mmcv.ops import multi_scale_deform_attn
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim import optimizer
+from torch.utils import _foreach_utils, cpp_extension
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+aten = torch.ops.aten
+CUDA = torch.device("cuda", 0)
+_FOUND = 7  # entries that a mask of unknown values is said to choose
+_SMALL = 1024  # numbers of a tensor whose values are followed
+_MASKABLE = (
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+)
+# mmcv's kernels; all arguments of a call have the same type
+_MMCV = [
+    f"{name}_{way}"
+    for name in ("ms_deform_attn", "sigmoid_focal_loss", "roi_align")
+    for way in ("forward", "backward")
+]
+
+
+def install() -> None:
+    """Tell torch of the device, which it cannot forget: for a process of its own.
+
+    Comes before the first backward, when torch starts a thread for each device that it knows.
+
+    Raises:
+        RuntimeError: if there is no C++ compiler.
+    """
+    source = Path(__file__).with_suffix(".cpp")
+    key = hashlib.sha256(source.read_bytes() + torch.__version__.encode()).hexdigest()[:12]
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    library = Path(root, f"fastdetr_fake_cuda_{key}.so")
+    if not library.exists():  # other processes may be building it, too: the last one wins
+        library.parent.mkdir(parents=True, exist_ok=True)
+        own = f"{library}.{os.getpid()}"
+        command = ["c++", "-std=c++17", "-shared", "-fPIC", str(source), "-o", own]
+        command += [f"-I{path}" for path in cpp_extension.include_paths()]
+        command += [f"-L{path}" for path in cpp_extension.library_paths()]
+        command += ["-lc10", "-ltorch_cpu"]
+        command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
+        try:
+            subprocess.run(command, check=True)
+        except FileNotFoundError:
+            raise RuntimeError("The fake CUDA device needs a C++ compiler; install g++.") from None
+        os.replace(own, library)
+    torch.ops.load_library(library)
+
+
+class FakeCuda(TorchDispatchMode):
+    """Within it the device exists.
+
+    ``operators``: how often each operator was called on the device. Neither views nor empty tensors
+    count, as they launch nothing; attention is the one kernel that it is on a GPU.
+    ``reads``: where the host waited for a value of the device, by file and function.
+    ``waits``: where it waited for a copy to the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.operators: Counter[str] = Counter()
+        self.reads: list[str] = []
+        self.waits: list[str] = []
+
+    def __enter__(self) -> FakeCuda:
+        self._patches = ExitStack()
+        for owner, name, new in (
+            (torch.cuda, "is_available", lambda: True),
+            (torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),
+            (torch.cuda, "_lazy_init", lambda: None),
+            (F, "scaled_dot_product_attention", _attention),
+            (multi_scale_deform_attn, "IS_CUDA_AVAILABLE", True),
+            (optimizer, "_foreach_supported_types", [FakeTensor]),
+            (_foreach_utils, "_foreach_supported_types", [FakeTensor]),
+            *((_ext, name, self._kernel(name)) for name in _MMCV),
+        ):
+            self._patches.enter_context(patch.object(owner, name, new))
+        torch._C._set_only_lift_cpu_tensors(True)
+        return super().__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        torch._C._set_only_lift_cpu_tensors(False)
+        self._patches.close()
+
+    def clear(self) -> None:
+        """Forget the counts."""
+        self.operators.clear()
+        self.reads.clear()
+        self.waits.clear()
+
+    def put(self, x: Tensor) -> Tensor:
+        """The tensor on the device."""
+        return FakeTensor(self.mode, x.detach().to("meta"), CUDA)
+
+    def put_module(self, module: nn.Module) -> nn.Module:
+        """A module, with its parameters and buffers on the device."""
+        for part in module.modules():
+            for name, x in part._parameters.items():
+                if x is not None:
+                    part._parameters[name] = nn.Parameter(self.put(x), x.requires_grad)
+            for name, x in part._buffers.items():
+                part._buffers[name] = None if x is None else self.put(x)
+        return module
+
+    def put_objects(self, objects: InstanceData) -> InstanceData:
+        """Ground truth with its tensors on the device, whose values are followed."""
+        moved = InstanceData(**{name: self.put(x) for name, x in objects.items()})
+        for name, x in moved.items():
+            x.known = objects[name]
+        return moved
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        on_cuda = any(isinstance(x, FakeTensor) for x in tree_leaves((args, kwargs)))
+        target = kwargs.get("device") and torch.device(kwargs["device"]).type
+        if not on_cuda and target != "cuda":
+            return func(*args, **kwargs)
+        if target == "cpu" or (func is aten.copy_.default and not isinstance(args[0], FakeTensor)):
+            self.reads.append(_place())
+            source = args[0] if target else args[1]
+            dtype = kwargs.get("dtype") or args[0].dtype
+            values = (
+                torch.ones(source.shape, dtype=dtype)
+                if _value(source) is None
+                else _value(source).to(dtype)
+            )
+            return values if target else args[0].copy_(values)
+        if func is aten._local_scalar_dense.default:
+            self.reads.append(_place())
+            known = _value(args[0])
+            return args[0].dtype == torch.bool if known is None else known.item()
+        if func is aten._unique2.default:
+            self.reads.append(_place())
+            self.operators[func.name()] += 1
+            return args[0], args[0][:0].long(), args[0][:0].long()
+        if func is aten.nonzero.default:
+            self.reads.append(_place())
+            func, kwargs = aten.new_zeros.default, dict(dtype=torch.long)
+            args = args[0], (_FOUND, args[0].dim())
+        if func in _MASKABLE:
+            args = (args[0], self._without_masks(args[1]), *args[2:])
+        if func is aten._to_copy.default and not isinstance(args[0], FakeTensor):
+            self.waits += [] if kwargs.get("non_blocking") else [_place()]
+        known = _followed(func, args, kwargs)
+        with self.mode:
+            result = func(*tree_map_only(Tensor, self._seen, args), **kwargs)
+        for got, value in zip(tree_leaves(result), known, strict=False):
+            got.known = value
+        self.operators[func.name()] += not _launches_nothing(func)
+        return result
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """A real tensor as operators of the device see it."""
+        return x if isinstance(x, FakeTensor) else FakeTensor(self.mode, x.to("meta"), x.device)
+
+    def _without_masks(self, index: list[Tensor | None]) -> list[Tensor | None]:
+        found: list[Tensor | None] = []
+        for x in index:
+            masks = x is not None and x.dtype in (torch.bool, torch.uint8)
+            self.reads += [_place()] * masks
+            found += [x.new_zeros(_FOUND, dtype=torch.long)] * x.dim() if masks else [x]
+        return found
+
+    def _kernel(self, name: str) -> Callable[..., Tensor | None]:
+        def kernel(*args: Tensor, **options: Any) -> Tensor | None:
+            types = {x.dtype for x in args if x.is_floating_point()}
+            if len(types) > 1:
+                raise TypeError(f"{name} got tensors of {types}, but it expects one type.")
+            self.operators[f"mmcv::{name}"] += 1
+            if name != "ms_deform_attn_forward":
+                return None
+            value, _, _, locations, _ = args
+            return value.new_empty(*locations.shape[:2], value.shape[2:].numel())
+
+        return kernel
+
+
+def _followed(func: Any, args: tuple, kwargs: dict) -> list[Any]:
+    """What an operator makes of small tensors whose values are known; else nothing."""
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    known = [_value(x) is not None and x.numel() <= _SMALL for x in tensors]
+    if func._schema.is_mutable or func.namespace == "prim" or not tensors or not all(known):
+        return []
+    args, kwargs = tree_map_only(Tensor, _value, (args, kwargs))
+    return tree_leaves(
+        func(*args, **(kwargs | {"device": "cpu"} if "device" in kwargs else kwargs))
+    )
+
+
+def _value(x: Tensor) -> Tensor | None:
+    return getattr(x, "known", None) if isinstance(x, FakeTensor) else x
+
+
+def _launches_nothing(func: Any) -> bool:
+    returns = func._schema.returns
+    view = returns and all(r.alias_info and not r.alias_info.is_write for r in returns)
+    return bool(view) or any(x in func.name() for x in ("empty", "_unsafe_view", "prim::"))
+
+
+def _place() -> str:
+    """The innermost function of a package that is measured."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        for package in ("fastdetr_mmdet", "mmdet", "mmcv", "torch/amp"):
+            if f"/{package}/" in path:
+                return f"{package}{path.rpartition(package)[2]}:{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """As torch calls its memory-efficient kernel on CUDA; without CUDA it writes attention out."""
+    if torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    if len({query.dtype, key.dtype, value.dtype}) > 1:
+        raise TypeError(f"attention got {query.dtype}, {key.dtype} and {value.dtype}.")
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.where(attn_mask.logical_not(), -torch.inf, 0.0)
+        length = attn_mask.shape[-1]
+        attn_mask = F.pad(attn_mask.to(query.dtype), (0, -length % 16))[..., :length]
+        attn_mask = attn_mask.expand(*query.shape[:-1], length)
+    grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    kernel = aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, attn_mask, grad, dropout_p)[0]

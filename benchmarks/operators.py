@@ -1,0 +1,76 @@
+"""What a step asks of the device, counted: ``python -m benchmarks.operators``.
+
+Operators called and values that the host reads, beside mmdet's own models of the same configs, on a
+CUDA device that computes nothing (``fake_cuda``): no GPU is needed. A training step is forward,
+loss, backward, clipping and optimiser, each side as its own config says.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .batches import Batch, make_batch
+from .cases import CASES, build
+from .fake_cuda import FakeCuda, install
+from .quiet import quiet
+from .work import DTYPES, inference, training_step
+
+COMPARED = [name for name, case in CASES.items() if case.mmdet]
+
+
+def count(
+    name: str, whose: str, batch_size: int, image_size: tuple[int, int], dtype: str = "fp32"
+) -> dict[str, FakeCuda]:
+    """What a model's inference and training step ask of the device, each in its second call."""
+    side = build(name, whose)
+    found = {}
+    for what, work in (("inference", inference), ("training", training_step)):
+        device = FakeCuda()
+        device.put_module(side.model)
+        batch = make_batch(batch_size, image_size)
+        for sample in batch.samples:
+            sample.gt_instances = device.put_objects(sample.gt_instances)
+        with device:
+            call = work(side, Batch(device.put(batch.images), batch.samples), "cuda", dtype)
+            call()
+            device.clear()
+            call()
+        found[what] = device
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Count, print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.operators", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--models", nargs="+", choices=COMPARED, default=COMPARED, help="(default: all)")
+    add("--batches", nargs="+", type=int, default=[2], help="(default: 2)")
+    add("--image-size", nargs=2, type=int, default=(800, 1333), help="(default: 800 1333)")
+    add("--dtype", choices=list(DTYPES), default="fp32", help="(default: fp32)")
+    add("--top", type=int, default=0, help="list so many operators of ours, the most called first")
+    args = parser.parse_args(arguments)
+    quiet()
+    install()
+    print("| model | what | batch | ours | mmdet | ratio | host reads, ours | mmdet |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in args.models:
+        for batch in args.batches:
+            sides = [
+                count(name, whose, batch, tuple(args.image_size), args.dtype)
+                for whose in ("ours", "mmdet")
+            ]
+            for what in sides[0]:
+                ours, theirs = (side[what] for side in sides)
+                calls = ours.operators.total(), theirs.operators.total()
+                reads = f"{len(ours.reads)} | {len(theirs.reads)}"
+                ratio = f"{calls[0] / calls[1]:.2f}"
+                row = [name, what, batch, *calls, ratio, reads]
+                print(f"| {' | '.join(map(str, row))} |", flush=True)
+                for operator, times in ours.operators.most_common(args.top):
+                    print(f"    {times:5} {operator}")
+
+
+if __name__ == "__main__":
+    main()
