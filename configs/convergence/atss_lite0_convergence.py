@@ -2,10 +2,14 @@ _base_ = '../_base_/convergence_lite0.py'
 
 # ATSS (arXiv 1912.02424): dense, one-to-many, positives by the statistics of IoUs
 model = dict(
+    _delete_=True,
     type='ATSS',
+    data_preprocessor={{_base_.model.data_preprocessor}},
+    backbone={{_base_.model.backbone}},
+    neck={{_base_.model.neck}},
     bbox_head=dict(
         type='ATSSHead',
-        num_classes={{_base_.num_classes}},
+        num_classes={{_base_.model.bbox_head.num_classes}},
         in_channels={{_base_.embed_dims}},
         feat_channels={{_base_.embed_dims}},
         stacked_convs=2,
@@ -14,7 +18,7 @@ model = dict(
             ratios=[1.0],
             octave_base_scale=4,
             scales_per_octave=1,
-            strides=[16, 32]),
+            strides=[8, 16, 32]),
         bbox_coder=dict(
             type='DeltaXYWHBBoxCoder',
             target_means=[0.0, 0.0, 0.0, 0.0],

@@ -1,23 +1,25 @@
 _base_ = '../_base_/convergence_lite0.py'
 
-# mmdet's DINO (arXiv 2203.03605) in small: one encoder and two decoder layers, 40 queries
+# mmdet's DINO (arXiv 2203.03605) in small: one encoder and two decoder layers, 100 queries
 attention = dict(
-    embed_dims={{_base_.embed_dims}}, num_heads=8, num_levels=2, num_points=4, dropout=0.0)
+    embed_dims={{_base_.embed_dims}}, num_heads=8, num_levels=3, num_points=4, dropout=0.0)
 ffn = dict(embed_dims={{_base_.embed_dims}}, feedforward_channels=256, ffn_drop=0.0)
 model = dict(
+    _delete_=True,
     type='DINO',
-    num_queries=40,
+    data_preprocessor={{_base_.model.data_preprocessor}},
+    backbone={{_base_.model.backbone}},
+    num_queries=100,
     with_box_refine=True,
     as_two_stage=True,
     neck=dict(
-        _delete_=True,
         type='ChannelMapper',
-        in_channels=[112, 320],
+        in_channels=[40, 112, 320],
         kernel_size=1,
         out_channels={{_base_.embed_dims}},
         act_cfg=None,
         norm_cfg=dict(type='GN', num_groups=32),
-        num_outs=2),
+        num_outs=3),
     encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
     decoder=dict(
         num_layers=2,
@@ -30,7 +32,7 @@ model = dict(
     positional_encoding=dict(num_feats=64, normalize=True, offset=0.0, temperature=20),
     bbox_head=dict(
         type='DINOHead',
-        num_classes={{_base_.num_classes}},
+        num_classes={{_base_.model.bbox_head.num_classes}},
         embed_dims={{_base_.embed_dims}},
         sync_cls_avg_factor=True,
         loss_cls=dict(

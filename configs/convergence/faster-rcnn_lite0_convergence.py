@@ -1,14 +1,18 @@
 _base_ = '../_base_/convergence_lite0.py'
 
-# Faster R-CNN (arXiv 1506.01497) on the two maps, its box head a quarter as wide as on COCO
+# Faster R-CNN (arXiv 1506.01497) on the three maps, its box head a quarter as wide as on COCO
 model = dict(
+    _delete_=True,
     type='FasterRCNN',
+    data_preprocessor={{_base_.model.data_preprocessor}},
+    backbone={{_base_.model.backbone}},
+    neck={{_base_.model.neck}},
     rpn_head=dict(
         type='RPNHead',
         in_channels={{_base_.embed_dims}},
         feat_channels={{_base_.embed_dims}},
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[16, 32]),
+            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32]),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
@@ -18,13 +22,13 @@ model = dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
             out_channels={{_base_.embed_dims}},
-            featmap_strides=[16, 32]),
+            featmap_strides=[8, 16, 32]),
         bbox_head=dict(
             type='Shared2FCBBoxHead',
             in_channels={{_base_.embed_dims}},
             fc_out_channels=256,
             roi_feat_size=7,
-            num_classes={{_base_.num_classes}},
+            num_classes={{_base_.model.bbox_head.num_classes}},
             bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
             reg_class_agnostic=False,
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),

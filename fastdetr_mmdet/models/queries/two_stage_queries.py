@@ -48,7 +48,8 @@ class TwoStageQueries(QueryInitialiser):
         box_size: Width and height of a proposal of the first level, as a share of the image; it
             doubles with every level.
         num_convs: 3x3 convolutions, each with norm and SiLU, before the class branch and as many
-            before the box branch, as dense heads have them (RTMDet: 2); all levels share them.
+            before the box branch, as dense heads have them (RTMDet: 2), in place of the projection;
+            all levels share them. ``content='memory'`` is then what the class branch sees.
         box_form: 'logit', the official code: the box branch moves the initial box in logit space,
             so that what it has to say depends on where in the image a token is. 'distance': it
             scales the distances from the token to the sides of the initial box, as RTMDet's
@@ -115,9 +116,11 @@ class TwoStageQueries(QueryInitialiser):
         self.supervise = supervise
         self.ignore_padding = ignore_padding
         self.box_size = box_size
-        self.memory_proj = nn.Linear(embed_dims, embed_dims)
-        self.memory_norm = nn.LayerNorm(embed_dims)
-        linears = [self.memory_proj]
+        linears = []
+        if num_convs == 0:
+            self.memory_proj = nn.Linear(embed_dims, embed_dims)
+            self.memory_norm = nn.LayerNorm(embed_dims)
+            linears.append(self.memory_proj)
         if content == "learned":
             self.query_embedding = nn.Embedding(num_queries, embed_dims)
         else:
@@ -151,9 +154,11 @@ class TwoStageQueries(QueryInitialiser):
         assert proposal_branches is not None  # the head has them, since PROPOSALS is declared
         classifier, regressor = proposal_branches
         anchors, usable = self.anchors(memory)
-        tokens = self.memory_norm(self.memory_proj(memory.tokens * usable))
-        cls_scores = classifier(_convolve(self.cls_convs, memory, tokens))
-        deltas = regressor(_convolve(self.reg_convs, memory, tokens))
+        if self.cls_convs:
+            tokens, box_tokens = (_convolve(x, memory) for x in (self.cls_convs, self.reg_convs))
+        else:
+            tokens = box_tokens = self.memory_norm(self.memory_proj(memory.tokens * usable))
+        cls_scores, deltas = classifier(tokens), regressor(box_tokens)
         boxes = None
         if self.box_form == "logit":
             box_logits = add_reference(deltas, anchors)
@@ -255,8 +260,7 @@ class ProposalConv(nn.Module):
         return memory.with_tokens(nn.functional.silu(self.norm(torch.cat(maps, dim=1))))
 
 
-def _convolve(convs: nn.ModuleList, memory: Memory, tokens: Tensor) -> Tensor:
-    memory = memory.with_tokens(tokens)
+def _convolve(convs: nn.ModuleList, memory: Memory) -> Tensor:
     for conv in convs:
         memory = conv(memory)
     return memory.tokens

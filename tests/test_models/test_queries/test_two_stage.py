@@ -179,7 +179,7 @@ def test_convolutions_and_distances_equal_a_loop_over_cells(branches):
     memory, (classifier, regressor) = in_double(make_memory(SIZES)), branches.double()
     _, proposals = part(memory, branches)
     for image, (h, w) in enumerate(((4, 6), (3, 4))):
-        tokens = part.memory_norm(part.memory_proj(memory.tokens[image])).view(4, 6, -1)[:h, :w]
+        tokens = memory.tokens[image].view(4, 6, -1)[:h, :w]
         scores = classifier(convolved(part, "cls_convs", tokens))
         sides = regressor(convolved(part, "reg_convs", tokens)).exp() * 0.1 / 2
         x = (torch.arange(w).double() + 0.5) / w

