@@ -12,11 +12,13 @@ model = dict(
                 num_convs=2,
                 box_form='distance',
                 distinct=0.6,
-                residual_classes=True))),
+                residual_classes=True)),
+        decoder=dict(reference_pos='image')),
     bbox_head=dict(
         loss_cls=dict(_delete_=True, type='MALLoss'),
         proposal_loss=dict(
             type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))),
-    test_cfg=dict(max_per_img=100))
+    # images of different sizes one by one, so that no result depends on the batch
+    test_cfg=dict(max_per_img=100, separate_sizes=True))
 
 default_hooks = dict(ema=dict(type='HorizonEMAHook', share=0.02))

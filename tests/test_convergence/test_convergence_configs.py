@@ -47,6 +47,23 @@ def test_everything_around_the_model_is_equal(configs, name):
         assert detr.model.bbox_head[key].loss_weight == weight
 
 
+@pytest.mark.parametrize("name", ["rtmdet", "atss", "dino", "faster-rcnn"])
+def test_peers_differ_from_the_recipe_in_the_detector_alone(name):
+    peer, recipe = (
+        Config.fromfile(FOLDER / f"{which}_lite0_convergence.py").to_dict()
+        for which in (name, "fast-detr")
+    )
+    models = [config.pop("model") for config in (peer, recipe)]
+    for config in (peer, recipe):
+        for key in ("attention", "ffn", "derived_keys"):
+            config.pop(key, None)
+    assert peer == recipe
+    for key in ("data_preprocessor", "backbone"):
+        assert models[0][key] == models[1][key]
+    for key in ("in_channels", "out_channels", "num_outs"):
+        assert models[0]["neck"][key] == models[1]["neck"][key]
+
+
 @pytest.mark.parametrize("name", METHODS[1:])
 def test_transformers_have_the_same_size(configs, name):
     """mmdet names the sizes otherwise."""
