@@ -4,6 +4,9 @@ Models 32 wide with transformers' own ResNet and two padded images (tests/suppor
 numpy from their names, so that only the names and shapes in the file that save_pretrained writes
 are stored, and the logits and boxes of every layer; of DETR the output of the encoder. Needs
 transformers, neither timm nor torchvision. Recorded with transformers 5.24, torch 2.13.
+
+With --errors nothing is recorded, and transformers not needed: it prints the largest difference
+between what is recorded and what the converted weights compute here.
 """
 
 import sys
@@ -13,11 +16,22 @@ from tempfile import TemporaryDirectory
 sys.path[:0] = map(str, [Path(__file__).parents[1], Path(__file__).parents[2]])
 
 import numpy as np  # noqa: E402
-from support.hf import CASES, RECORDED, record  # noqa: E402
+from mmdet.utils import register_all_modules  # noqa: E402
+from support.hf import CASES, RECORDED, compute, read, record  # noqa: E402
+
+from fastdetr_mmdet.checkpoints import convert_state_dict  # noqa: E402
 
 
 def main() -> None:
-    """Record."""
+    """Record, or compare."""
+    if "--errors" in sys.argv:
+        register_all_modules(init_default_scope=True)
+        for name in CASES:
+            weights, expected = read(name)
+            found = compute(name, convert_state_dict(weights, "hf"))
+            errors = {k: (found[k] - v).abs().max().item() for k, v in expected.items()}
+            print(f"{name:13}", *(f"{key} {error:.1e}" for key, error in errors.items()))
+        return
     arrays = {}
     for name in CASES:
         with TemporaryDirectory() as folder:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -116,6 +118,17 @@ def compute(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
             encoded = model.transformer.encoder(memory)
             return dict(memory=encoded.tokens * ~encoded.padding_mask[..., None])
         return dict(zip(("logits", "boxes"), model._forward(inputs, samples), strict=True))
+
+
+@functools.cache
+def read(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of transformers' file, and what its model computes with them."""
+    content = np.load(RECORDED)
+    keys = str(content[f"{name}.names"]).splitlines()
+    shapes = [tuple(int(n) for n in row if n) for row in content[f"{name}.shapes"]]
+    weights = {key: draw(key, shape) for key, shape in zip(keys, shapes, strict=True)}
+    known = ["memory"] if name == "detr" else ["logits", "boxes"]
+    return weights, {key: torch.from_numpy(content[f"{name}.{key}"]) for key in known}
 
 
 def run(name: str, model: nn.Module) -> dict[str, Tensor]:

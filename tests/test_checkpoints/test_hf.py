@@ -1,14 +1,13 @@
 """Models of Hugging Face's transformers: converted, ours compute the same."""
 
-import functools
 import json
+import os
 import re
 
-import numpy as np
 import pytest
 import torch
 from support.dino import draw
-from support.hf import CASES, RECORDED, compute, record
+from support.hf import CASES, compute, read, record
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.checkpoints import (
@@ -26,28 +25,9 @@ def assert_equal(found, expected):
         assert_near(found[key], value)
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    """By case: the weights of transformers' file, and what its model computes with them."""
-    content = np.load(RECORDED)
-
-    @functools.cache
-    def read(name):
-        keys = str(content[f"{name}.names"]).splitlines()
-        shapes = [tuple(int(n) for n in row if n) for row in content[f"{name}.shapes"]]
-        weights = {key: draw(key, shape) for key, shape in zip(keys, shapes, strict=True)}
-        known = {"logits", "boxes", "memory"}
-        seen = {
-            k: torch.from_numpy(content[f"{name}.{k}"]) for k in known if f"{name}.{k}" in content
-        }
-        return weights, seen
-
-    return read
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_equals_transformers(name, recorded):
-    weights, expected = recorded(name)
+def test_equals_transformers(name):
+    weights, expected = read(name)
     assert_equal(compute(name, convert_state_dict(weights, "hf")), expected)
 
 
@@ -61,11 +41,11 @@ def test_equals_installed_transformers(name, tmp_path):
 
 
 @pytest.fixture
-def hub(recorded, tmp_path, only):
+def hub(tmp_path, only):
     """Writes the folder of a small model, as the hub has it, and makes its config a shipped one."""
 
     def write(name, form="model.safetensors", **config):
-        weights, _ = recorded(name)
+        weights, _ = read(name)
         folder = tmp_path / "hub"
         folder.mkdir()
         only(name)
@@ -94,11 +74,11 @@ FORMS += [f"{name}.index.json" for name in FORMS]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_forms(form, hub, recorded, dst):
+def test_forms(form, hub, dst):
     """The folder is the same as the file in it, which config.json lies beside."""
     names = [f"thing {n}" for n in range(5)]
     folder = hub("refine", form, id2label=dict(enumerate(names)))
-    expected = convert_state_dict(recorded("refine")[0], "hf")
+    expected = convert_state_dict(read("refine")[0], "hf")
     for src in (folder, folder / form):
         report = convert_checkpoint(src, dst, "hf")
         assert (report.options, report.num_classes) == ({}, 5)
@@ -174,6 +154,28 @@ def test_bad_files(files, named, tmp_path, dst):
     assert not dst.exists()
 
 
+class Payload:
+    """Its unpickling makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("pytorch_model.bin", "mkdir"), ("model.safetensors", "model.safetensors")]
+)
+def test_code_is_not_run(name, named, tmp_path, dst):
+    folder, trace = tmp_path / "hub", tmp_path / "trace"
+    folder.mkdir()
+    torch.save({"payload": Payload(trace)}, folder / name)
+    with pytest.raises(CheckpointError, match=named):
+        convert_checkpoint(folder, dst, "hf")
+    assert not trace.exists() and not dst.exists()
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
@@ -213,8 +215,8 @@ def of_timm(key):
 
 @pytest.mark.parametrize("other", [in_memory, of_timm])
 @pytest.mark.parametrize("name", CASES)
-def test_other_names(name, other, recorded):
-    weights, _ = recorded(name)
+def test_other_names(name, other):
+    weights, _ = read(name)
     renamed = {other(key): value for key, value in weights.items()}
     assert renamed.keys() != weights.keys()
     found, expected = (convert_state_dict(w, "hf") for w in (renamed, weights))
