@@ -116,7 +116,7 @@ def _check_options(config: Config, options: Mapping[str, Any]) -> None:
     known = {*config, *_READ}
     for runner in (Runner, FlexibleRunner):
         known |= {*inspect.signature(runner.__init__).parameters}
-    known -= set(_MEANT) - _names(" ".join(config.derived_keys.values()))
+    known -= set(KEY_OF) - _names(" ".join(config.derived_keys.values()))
     for key in options:
         first = key.split(".")[0]
         if first in known:
@@ -124,7 +124,7 @@ def _check_options(config: Config, options: Mapping[str, Any]) -> None:
         leaves = [name for name in flatten(config) if name.split(".")[-1] == first]
         leaves = [name for name in leaves if name.startswith(_LIKELY)]
         close = difflib.get_close_matches(first, known, 1)
-        right = [_MEANT.get(first, ""), *sorted(leaves, key=len), *close]
+        right = [KEY_OF.get(first, ""), *sorted(leaves, key=len), *close]
         meant = next((name for name in right if name.split(".")[0] in known), None)
         hint = f"did you mean {key.replace(first, meant, 1)}=...?" if meant else "see the config."
         raise UsageError(f"--cfg-options: no config key is called {key!r}; {hint}")
@@ -136,9 +136,10 @@ _READ = ("auto_scale_lr", "compile", "custom_imports", "runner_type", "tta_model
          "derived_keys")  # fmt: skip
 _LIKELY = ("optim_wrapper", "train_dataloader", "train_cfg", "model.")
 # What people call things that have another name here, where no key ends in that word
-_MEANT = {"epochs": "max_epochs", "num_epochs": "max_epochs", "weights": "load_from",
-          "imgsz": "image_scale", "img_scale": "image_scale", "learning_rate":
-          "optim_wrapper.optimizer.lr", "batch": "train_dataloader.batch_size",
+KEY_OF = {"epochs": "max_epochs", "num_epochs": "max_epochs", "weights": "load_from",
+          "imgsz": "image_scale", "img_scale": "image_scale", "image_size": "image_scale",
+          "learning_rate": "optim_wrapper.optimizer.lr", "lr": "optim_wrapper.optimizer.lr",
+          "batch": "train_dataloader.batch_size", "batch_size": "train_dataloader.batch_size",
           "workers": "train_dataloader.num_workers", "seed": "randomness.seed",
           "num_classes": "classes"}  # fmt: skip
 

@@ -73,8 +73,27 @@ def test_what_is_unknown_is_refused_with_the_nearest(words, near, capsys):
     assert status == 2 and f"did you mean {near}?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "key"), [("--epochs", "max_epochs"), ("--lr=1", "optim_wrapper.optimizer.lr")]
+)
+def test_train_names_the_config_key_of_what_is_no_option(option, key, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "run", option, "3"])
+    assert f"--cfg-options {key}=" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------------------
 # init
+
+
+def test_init_does_not_send_on_to_train_what_the_check_refuses(shapes, tmp_path, capsys):
+    """Images that are missing were reported, and "Next: train" followed."""
+    shutil.copytree(shapes, tmp_path / "data")
+    next((tmp_path / "data/train").iterdir()).unlink()
+    run = tmp_path / "run"
+    assert init(tmp_path / "data", "--out", run, "--model", "small") == 1
+    said = capsys.readouterr().out
+    assert "Next" not in said and f"train {run}" in said
 
 
 @pytest.mark.parametrize("form", ["COCO", "YOLO", "Pascal VOC"])

@@ -22,19 +22,24 @@ if TYPE_CHECKING:
 
 
 @command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write RUN/config.py, and annotation files where labels had to be converted."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write RUN/config.py, and annotation files where labels had to be converted.
+
+    Returns 1 if the data check found errors.
+    """
     args = _parser().parse_args(arguments)
     from . import models
 
     if args.list:
         print(models.table())
-        return
+        return 0
     if args.data is None:
         raise UsageError("Name a folder of images and labels: init DATA.")
     run = (args.out or Path("work_dirs") / args.data.absolute().name).absolute()
     if (run / "config.py").exists():
-        raise UsageError(f"{run / 'config.py'} exists already. Name another run: --out RUN.")
+        raise UsageError(
+            f"{run / 'config.py'} exists already. Name another run (--out RUN), or remove that one."
+        )
     found = _read(args)
     for note in found.notes:
         print(f"note: {note}")
@@ -57,11 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = _config(args, found, data, run, name, why, base, detector, why_epochs)
         (run / "config.py").write_text(text)
     print(text)
-    _check(run / "config.py")
+    sound = _check(run / "config.py")
     where = os.path.relpath(run)
     where = shlex.quote(where if len(where) < len(str(run)) else str(run))
-    print(f"\nNext:\n  python -m fastdetr_mmdet train {where}\n"
+    print(f"\n{'Next' if sound else 'Once the data are right'}:\n"
+          f"  python -m fastdetr_mmdet train {where}\n"
           f"  python -m fastdetr_mmdet predict {where} IMAGES...")  # fmt: skip
+    return 0 if sound else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -306,15 +313,17 @@ def _epochs_in(config_file: Path, minutes: float) -> int:
     return epochs
 
 
-def _check(config: Path) -> None:
-    """The data check, in its own words."""
+def _check(config: Path) -> bool:
+    """The data check, in its own words; whether training can start."""
     from ...datasets.check.__main__ import main as check
 
     print("Data check:")
-    if check(["--config", str(config)]) == 1:
-        print("Errors stop the training; docs/data_check.md says what each one means, and "
-              "`python -m fastdetr_mmdet check FILE --images DIR --write-cleaned OUT` writes a "
-              "copy without them.")  # fmt: skip
+    if check(["--config", str(config)]) != 1:
+        return True
+    print("Errors stop the training; docs/data_check.md says what each one means, and "
+          "`python -m fastdetr_mmdet check FILE --images DIR --write-cleaned OUT` writes a "
+          "copy without them.")  # fmt: skip
+    return False
 
 
 if __name__ == "__main__":

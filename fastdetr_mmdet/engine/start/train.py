@@ -45,7 +45,12 @@ _OPTIONS = ("--cfg-options", "--amp", "--auto-scale-lr", "--resume", "--work-dir
 
 def _refuse_unknown(parser: Parser, rest: list[str]) -> None:
     for word in rest:
-        if word.startswith("--") and word.split("=")[0] not in _OPTIONS:
+        option = word.split("=")[0].removeprefix("--")
+        if word.startswith("--") and f"--{option}" not in _OPTIONS:
+            from ...utils.derived_keys import KEY_OF
+
+            if key := KEY_OF.get(option.replace("-", "_")):
+                parser.error(f"train has no option --{option}: give --cfg-options {key}=...")
             parser._option_string_actions.update(dict.fromkeys(_OPTIONS))  # type: ignore[arg-type]
             parser.error(f"unrecognized arguments: {word}")
 
