@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 
@@ -26,7 +27,7 @@ def write_yolo(source: Path, out: Path, splits: dict[str, str], pixels: bool = F
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for image in coco["images"]:
-            (images / image["file_name"]).symlink_to(source / split / image["file_name"])
+            shutil.copy(source / split / image["file_name"], images)
             scale = (1, 1) if pixels else (image["width"], image["height"])
             lines = []
             for item in coco["annotations"]:
@@ -51,7 +52,7 @@ def write_voc(source: Path, out: Path, splits: dict[str, str], first: int = 1) -
         for image in coco["images"]:
             stem = f"{role}_{Path(image['file_name']).stem}"
             stems.append(stem)
-            (out / "JPEGImages" / f"{stem}.jpg").symlink_to(source / split / image["file_name"])
+            shutil.copy(source / split / image["file_name"], out / "JPEGImages" / f"{stem}.jpg")
             objects = ""
             for item in coco["annotations"]:
                 if item["image_id"] == image["id"]:
