@@ -15,6 +15,7 @@ from pathlib import Path
 # What mmdet's detectors and this package call: sampling, RoIAlign, NMS, the focal loss.
 OPS = ("ms_deform_attn", "roi_align", "nms", "sigmoid_focal_loss")
 FILES = ("ms_deform_attn", "roi_align", "nms", "focal_loss")
+ON_CPU = ("roi_align", "nms")  # mmcv has no others there
 SHIM = '''"""The ops that were built; another says so when it is called."""
 
 from ._ops import *
@@ -34,7 +35,7 @@ def __getattr__(name):
 def names(on_cuda: bool) -> list[str]:
     """Python names of the ops: pairs of forward and backward but for NMS."""
     ends = {"nms": ("",)}
-    ops = OPS if on_cuda else ("roi_align", "nms")
+    ops = OPS if on_cuda else ON_CPU
     return [op + end for op in ops for end in ends.get(op, ("_forward", "_backward"))]
 
 
@@ -72,7 +73,8 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
     work.mkdir()
     for name, text in bindings(csrc / "pytorch", on_cuda).items():
         (work / name).write_text(text)
-    given = [f"{name}.cpp" for name in FILES] + ["cpu/roi_align.cpp", "cpu/nms.cpp"]
+    files = FILES if on_cuda else ON_CPU
+    given = [f"{name}.cpp" for name in files] + [f"cpu/{name}.cpp" for name in ON_CPU]
     given += [f"cuda/{name}_cuda.cu" for name in FILES if on_cuda]
     for name in given:  # objects are named after their files, which must differ
         shutil.copy(csrc / "pytorch" / name, work / name.replace("/", "_"))

@@ -1,8 +1,11 @@
-"""Rows of the comparison as Markdown."""
+"""Rows of the comparison as Markdown: ``python -m benchmarks.table LOG`` of one's output."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def markdown(rows: Sequence[dict], title: str) -> str:
@@ -14,6 +17,7 @@ def markdown(rows: Sequence[dict], title: str) -> str:
     ]
     for row in rows:
         what = row["what"] + (f", {row['objects']} objects an image" if "objects" in row else "")
+        what += ", compiled" if row.get("mode") == "compiled" else ""
         ours, theirs, ratio = _cells(row)
         against = f"{theirs} ({row['beside']})"
         cells = [row["model"], what, row["dtype"], str(row["batch"]), ours, against, ratio]
@@ -35,3 +39,8 @@ def _cells(row: dict) -> tuple[str, str, str]:
     ours, theirs = (f"{row[f'{side}_{key}']:.{digits}f} {unit}" for side in ("ours", "theirs"))
     ratio = f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
     return ours, theirs, ratio
+
+
+if __name__ == "__main__":
+    lines = Path(sys.argv[1]).read_text().splitlines()
+    print(markdown([json.loads(x) for x in lines if x.startswith('{"model"')], "Measured:"))

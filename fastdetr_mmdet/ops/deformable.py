@@ -126,7 +126,7 @@ def _back_on_cuda(
 
 def _exact(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All of one type: float32, because coordinates need it, or the locations' float64."""
-    dtype = torch.promote_types(locations.dtype, torch.float32)
+    dtype = torch.float64 if locations.dtype == torch.float64 else torch.float32
     return value.to(dtype), locations.to(dtype), weights.to(dtype)
 
 

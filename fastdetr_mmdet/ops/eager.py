@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+if hasattr(torch.compiler, "is_compiling"):
+    is_compiling = torch.compiler.is_compiling
+else:  # torch < 2.3
+    from torch._dynamo.external_utils import is_compiling
+
 
 def on_plain_cpu(x: Tensor) -> bool:
     """Whether an operator made for the CPU may be used: on it, and nobody writes down a graph."""
@@ -13,7 +18,7 @@ def on_plain_cpu(x: Tensor) -> bool:
 
 def written_down() -> bool:
     """Whether a compiler, an exporter or a tracer is watching."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+    return is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
 def compiled_here() -> bool:
@@ -21,8 +26,8 @@ def compiled_here() -> bool:
 
     An exporter's graph may not: it is for other programs.
     """
-    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return torch.compiler.is_compiling() and not exporting()
+    exporting = getattr(torch.compiler, "is_exporting", is_compiling)
+    return is_compiling() and not exporting()
 
 
 def plain_for_gradients(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..ops.eager import plain_for_gradients
+from ..ops.eager import is_compiling, plain_for_gradients
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class _once(Generic[T]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> T:
         value = self.compute(instance)
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             instance.__dict__[self.compute.__name__] = value
         return value
 

@@ -1,10 +1,13 @@
 """Sampling and regions as operators of torch: what compilers and exporters are told of them."""
 
+import importlib
+
 import pytest
 import torch
+from support.models import make_batch, tiny_model
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.ops import deformable, operators, roi
+from fastdetr_mmdet.ops import deformable, eager, operators, roi
 from fastdetr_mmdet.ops.deformable import sample_plain
 
 SHAPES = ((5, 7), (2, 3))
@@ -102,6 +105,16 @@ def test_before_torch_2_4(monkeypatch):
         results.append([output, *torch.autograd.grad(output.square().sum(), args[:3])])
     for ours, expected in zip(*results, strict=True):
         assert_near(ours, expected, torch.float64, rtol=1e-8)
+
+
+def test_what_torch_2_1_lacks_is_not_needed(monkeypatch):
+    monkeypatch.delattr(torch.nn.Module, "register_load_state_dict_pre_hook", raising=False)
+    assert tiny_model().predict(*make_batch())  # the detector and its queries register hooks
+    with monkeypatch.context() as patch:
+        patch.setattr("torch._dynamo.external_utils.is_compiling", lambda: False)
+        patch.delattr(torch.compiler, "is_compiling", raising=False)
+        assert not importlib.reload(eager).written_down()
+    importlib.reload(eager)
 
 
 @needs_operators

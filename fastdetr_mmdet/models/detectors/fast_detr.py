@@ -122,7 +122,7 @@ class FastDETR(BaseDetector):
         shared = dict(num_classes=self.bbox_head.num_classes)
         self.aux_heads = ModuleList(MODELS.build(x, default_args=shared) for x in aux_heads)
         self.aux_heads_on = aux_heads_on
-        self.register_load_state_dict_pre_hook(_leave_aux_heads)
+        self._register_load_state_dict_pre_hook(_leave_aux_heads, with_module=True)
         queries, num_classes = self.transformer.queries, self.bbox_head.num_classes
         if isinstance(queries, DenoisingQueries) and queries.num_classes != num_classes:
             raise ValueError(

@@ -54,7 +54,7 @@ class AddedQueries(QueryInitialiser):
         declared = contract("transformer.queries", inner)
         self.makes = declared.makes | {Field.MASK}
         self.level_limit = declared.level_limit
-        self.register_load_state_dict_pre_hook(_nest_names)
+        self._register_load_state_dict_pre_hook(_nest_names, with_module=True)
 
     def forward(
         self,
