@@ -1,0 +1,155 @@
+"""ImageNet weights of torchvision, timm, mmpretrain or Hugging Face, for mmdet's backbones."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.models.backbones import ResNet, SwinTransformer
+from mmengine.logging import print_log
+from mmengine.model.weight_init import PretrainedInit
+from torch import Tensor, nn
+
+from .files import read_checkpoint
+from .safe_loading import CheckpointError
+
+# Not in files of classifiers: counters, an index that is computed, and mmdet's norms of output maps
+_OWN = re.compile(r".*num_batches_tracked|.*relative_position_index|norm\d\.\w+")
+
+
+def load_backbone(backbone: nn.Module, file: str | Path) -> None:
+    """Fill a ResNet or SwinTransformer of mmdet, or one of their subclasses.
+
+    The file's keys tell its source (``backbone_tables.yaml``). Tables of relative positions of
+    another window are interpolated, as in mmdet.
+
+    Args:
+        backbone: Filled with all of its weights but a Swin's norms of output maps.
+        file: Of ``torch.save`` or safetensors.
+
+    Raises:
+        CheckpointError: if the file is damaged, or has not all of the backbone's weights.
+    """
+    kind = "ResNet" if isinstance(backbone, ResNet) else "SwinTransformer"
+    given = read_checkpoint(Path(file)).weights
+    own = backbone.state_dict()
+    found = {source: _rename(given, _rules(kind, source)) for source in _tables()[kind]}
+    source, weights = max(found.items(), key=lambda item: _fitting(item[1], own))
+    if not weights.keys() & own.keys():
+        known = ", ".join(f"{table['example']} ({s})" for s, table in _tables()[kind].items())
+        raise CheckpointError(
+            f"init_cfg.checkpoint={file} holds no weights of a {kind}: its names are such as "
+            f"{next(iter(given))}. Expected are names such as {known}."
+        )
+    for key in weights.keys() & own.keys():
+        if key.endswith("position_bias_table"):
+            weights[key] = _resize(weights[key], len(own[key]))
+    missing = [key for key in own if key not in weights and not _OWN.fullmatch(key)]
+    turned = [key for key in own if key in weights and weights[key].shape != own[key].shape]
+    stages = {_stage(key) for key in own}  # a backbone may have fewer than the file
+    surplus = [key for key in weights if key not in own and _stage(key) in stages]
+    if missing or turned or surplus:
+        key = [*turned, *missing, *surplus][0]
+        shapes = tuple(own[key].shape) if key in own else "not in it"
+        there = tuple(weights[key].shape) if key in weights else "missing"
+        raise CheckpointError(
+            f"init_cfg.checkpoint={file} is of another {kind} than model.backbone (names of "
+            f"{source}): {len(missing)} weights are missing, {len(turned)} have other shapes, "
+            f"{len(surplus)} are too many. For example {key}: {there} in the file, {shapes} in the "
+            f"backbone. Set model.backbone to the file's, such as its depth."
+        )
+    backbone.load_state_dict(weights, strict=False)
+    print_log(f"load backbone from: {file} (names of {source})", logger="current")
+
+
+def load_local_backbones() -> None:
+    """Let ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` take a file of any source."""
+    if hasattr(PretrainedInit.__call__, "__wrapped__"):
+        return
+    pretrained, swin = PretrainedInit.__call__, SwinTransformer.init_weights
+
+    @functools.wraps(pretrained)
+    def fill(self: Any, module: nn.Module) -> None:
+        if isinstance(module, ResNet) and self.prefix is None and "://" not in self.checkpoint:
+            load_backbone(module, self.checkpoint)
+        else:
+            pretrained(self, module)
+
+    @functools.wraps(swin)
+    def init_weights(self: Any) -> None:
+        if "://" not in (self.init_cfg or {}).get("checkpoint", "://"):
+            load_backbone(self, self.init_cfg["checkpoint"])
+        else:
+            swin(self)
+
+    PretrainedInit.__call__, SwinTransformer.init_weights = fill, init_weights
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(Path(__file__).with_name("backbone_tables.yaml").read_text("utf-8"))
+
+
+def _rules(kind: str, source: str) -> list[list[str]]:
+    """Pairs of a pattern and its replacement."""
+    pairs = []
+    for rule in _tables()[kind][source]["rules"]:
+        pairs += [rule.split(" -> ")] if isinstance(rule, str) else _rules(kind, rule["use"])
+    return pairs
+
+
+def _fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
+    return sum(key in own and own[key].shape == value.shape for key, value in weights.items())
+
+
+def _rename(given: Mapping[str, Tensor], pairs: list[list[str]]) -> dict[str, Tensor]:
+    """The weights by mmdet's names; those that no rule knows keep theirs."""
+    named: dict[str, Tensor] = {}
+    for key, tensor in given.items():
+        found = next(((m, new) for old, new in pairs if (m := re.fullmatch(old, key))), None)
+        name = key if found is None else _spell_out(*found)
+        if name.endswith("#unfold"):
+            tensor = _unfold(tensor)
+        if name:
+            named[name.removesuffix("#unfold")] = tensor
+    for first in [name for name in named if name.endswith("#0")]:
+        name = first.removesuffix("#0")
+        parts = [named.pop(f"{name}#{part}", None) for part in range(3)]
+        named[name] = torch.cat([part for part in parts if part is not None])
+    return named
+
+
+def _spell_out(match: re.Match[str], new: str) -> str:
+    def group(place: re.Match[str]) -> str:
+        text = match[int(place[1])]
+        if place[2] or place[3]:
+            text = str(int(text) // (2 if place[2] else 1) + int(place[3] or 0))
+        return text
+
+    return re.sub(r"\{(\d)(//2)?([+-]\d)?\}", group, new)
+
+
+def _unfold(tensor: Tensor) -> Tensor:
+    """Input channels of a patch merging: four neighbours, column by column -> as nn.Unfold."""
+    *rows, channels = tensor.shape
+    return tensor.view(*rows, 2, 2, channels // 4).movedim(-1, -3).transpose(-1, -2).flatten(-3)
+
+
+def _resize(table: Tensor, count: int) -> Tensor:
+    """Biases of relative positions of another square window."""
+    before, after = (round(n**0.5) for n in (len(table), count))
+    if before == after or before**2 != len(table):
+        return table
+    maps = table.T.reshape(1, -1, before, before)
+    maps = nn.functional.interpolate(maps, size=(after, after), mode="bicubic")
+    return maps.reshape(-1, count).T.contiguous()
+
+
+def _stage(name: str) -> str:
+    return re.match(r"(layer\d|stages\.\d|[^.]*)", name)[0]  # type: ignore[index]

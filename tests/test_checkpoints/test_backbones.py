@@ -1,0 +1,190 @@
+"""ImageNet weights in local files, by the names of those who publish them."""
+
+import re
+
+import pytest
+import torch
+from mmdet.models.backbones import SwinTransformer
+from mmdet.models.backbones.swin import swin_converter
+from support.models import randomise
+
+from fastdetr_mmdet.checkpoints import CheckpointError
+from fastdetr_mmdet.checkpoints.backbones import load_backbone
+from fastdetr_mmdet.checkpoints.safetensors import as_safetensors
+from fastdetr_mmdet.models.backbones import FoldedResNet
+
+# Microsoft's names -> Hugging Face's, of transformers 4 and 5, as the models' state_dict() has them
+HF_SWIN = {
+    "patch_embed.proj.": "swin.embeddings.patch_embeddings.projection.",
+    "patch_embed.norm.": "swin.embeddings.norm.",
+    "layers.": "swin.encoder.layers.",
+    "attn.proj.": "attention.output.dense.",
+    "attn.qkv.": "attention.self.qkv.",
+    "attn.relative": "attention.self.relative",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+    "norm1.": "layernorm_before.",
+    "norm2.": "layernorm_after.",
+}
+HF_SWIN_5 = HF_SWIN | {
+    "attn.proj.": "attention.o_proj.",
+    "attn.relative": "attention.relative_position_bias.relative",
+    "mlp.fc1.": "mlp.fc1.",
+    "mlp.fc2.": "mlp.fc2.",
+}
+
+
+def resnet(depth=18, **options):
+    return FoldedResNet(depth=depth, base_channels=8, stem_channels=8, **options)
+
+
+def swin(**options):
+    sizes = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 1), strides=(4, 2), window_size=4)
+    return SwinTransformer(**{**sizes, "out_indices": (0, 1), **options})
+
+
+def hugging_face_resnet(key):
+    """Stages from 0, convolutions and norms of a block from 0 in lists of their own."""
+    key = re.sub(r"^conv1", "embedder.embedder.convolution", key)
+    key = re.sub(r"^bn1", "embedder.embedder.normalization", key)
+    key = re.sub(r"^layer(\d)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers", key)
+    key = key.replace("downsample.0", "shortcut.convolution")
+    key = key.replace("downsample.1", "shortcut.normalization")
+    for ours, theirs in (("conv", "convolution"), ("bn", "normalization")):
+        key = re.sub(rf"\.{ours}(\d)", lambda m, t=theirs: f".layer.{int(m[1]) - 1}.{t}", key)
+    return f"resnet.{key}"
+
+
+RESNETS = {
+    "torchvision, timm": (str, "fc.weight"),
+    "mmpretrain": ("backbone.{}".format, "head.fc.weight"),
+    "a detector's": ("backbone.{}".format, "bbox_head.cls_branches.0.weight"),
+    "Hugging Face": (hugging_face_resnet, "classifier.1.weight"),
+}
+
+
+@pytest.mark.parametrize("source", RESNETS)
+def test_resnets(source, tmp_path):
+    """By init_cfg, as a config has it."""
+    given, (name, head) = randomise(resnet()).state_dict(), RESNETS[source]
+    file = tmp_path / "weights.pth"
+    torch.save({name(key): value for key, value in given.items()} | {head: torch.ones(3)}, file)
+    init_cfg = dict(type="Pretrained", checkpoint=str(file))
+    backbone = resnet(num_stages=3, out_indices=(2,), strides=(1, 2, 2), dilations=(1,) * 3,
+                      init_cfg=init_cfg)  # fmt: skip
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, given[key]), key
+
+
+def microsoft():
+    """The state dict of a Swin in the form of the official code, random."""
+    names = [
+        ("stages", "layers"),
+        ("attn.w_msa", "attn"),
+        ("ffn.layers.0.0", "mlp.fc1"),
+        ("ffn.layers.1", "mlp.fc2"),
+        ("patch_embed.projection", "patch_embed.proj"),
+    ]
+    weights = {}
+    for key, value in randomise(swin()).state_dict().items():
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        if not re.match(r"norm\d", key):
+            weights[key] = value
+    return weights | {"norm.weight": torch.ones(16), "head.weight": torch.ones(3, 16)}
+
+
+def timm(weights):
+    """From 0.9 on the merging before a stage belongs to it."""
+    moved = {key.replace("layers.0.down", "layers.1.down"): key for key in weights}
+    return {name: weights[key] for name, key in moved.items()}
+
+
+def torchvision(weights):
+    named = {}
+    for key, value in weights.items():
+        key = key.replace("patch_embed.proj", "features.0.0").replace(
+            "patch_embed.norm", "features.0.2"
+        )
+        key = re.sub(r"layers\.(\d)\.blocks", lambda m: f"features.{2 * int(m[1]) + 1}", key)
+        key = re.sub(r"layers\.(\d)\.downsample", lambda m: f"features.{2 * int(m[1]) + 2}", key)
+        named[key.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")] = value
+    return named
+
+
+def hugging_face(
+    weights, names=HF_SWIN, parts="attention.self.{}.", which=("query", "key", "value")
+):
+    named = {}
+    for key, value in weights.items():
+        if key in ("norm.weight", "head.weight"):
+            key = {"norm.weight": "swin.layernorm.weight", "head.weight": "classifier.weight"}[key]
+        for theirs, new in names.items():
+            key = key.replace(theirs, new, 1)
+        if ".qkv." in key:
+            for part, rows in zip(which, value.chunk(3), strict=True):
+                named[key.replace("attention.self.qkv.", parts.format(part))] = rows
+        else:
+            named[key] = value
+    return named
+
+
+def hugging_face_5(weights):
+    return hugging_face(weights, HF_SWIN_5, "attention.{}.", ("q_proj", "k_proj", "v_proj"))
+
+
+@pytest.mark.parametrize("source", [dict, timm, torchvision, hugging_face, hugging_face_5])
+def test_swins(source, tmp_path):
+    """As mmdet itself reads the official code's, which it does with convert_weights only."""
+    weights = microsoft()
+    expected = swin_converter(dict(weights))
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(as_safetensors(source(weights)))
+    backbone = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        if not re.match(r"norm\d", key):
+            assert torch.equal(value, expected[f"backbone.{key}"]), key
+    file.write_bytes(as_safetensors({f"backbone.{k}": v for k, v in backbone.state_dict().items()}))
+    again = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
+    again.init_weights()
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in backbone.state_dict().items())
+
+
+def test_a_swin_of_another_window(tmp_path):
+    """Interpolated, as mmdet does it with its own files."""
+    weights = swin().state_dict()
+    key = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+    weights[key] = torch.linspace(0, 1, 7)[:, None, None].expand(7, 7, 1).reshape(49, 1)
+    torch.save(weights, tmp_path / "a.pth")
+    backbone = swin(window_size=7)
+    load_backbone(backbone, tmp_path / "a.pth")
+    found = backbone.state_dict()[key].view(13, 13)
+    assert torch.allclose(found, found[:, :1].expand(13, 13))  # rows stay rows
+    assert found[0, 0] < found[6, 0] < found[12, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda w: {"vit.a.b": torch.ones(1)}, ["vit.a.b", "layer1.0.conv1.weight", "Hugging"]),
+        (lambda w: {k: v for k, v in w.items() if "layer4.1" not in k},
+         ["10 weights are missing", "layer4.1", "torchvision"]),
+        (lambda w: w | {"layer2.2.bn1.bias": torch.ones(1)}, ["1 are too many", "layer2.2.bn1"]),
+        (lambda w: w | {"conv1.weight": torch.ones(64, 3, 7, 7)},
+         ["1 have other shapes", "64, 3, 7, 7", "8, 3, 7, 7"]),
+    ],
+)  # fmt: skip
+def test_weights_of_another_backbone(change, named, tmp_path):
+    torch.save(change(resnet().state_dict()), tmp_path / "it.pth")
+    backbone = resnet(init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "it.pth")))
+    with pytest.raises(CheckpointError) as error:
+        backbone.init_weights()
+    assert [word for word in ["it.pth", *named] if word not in str(error.value)] == []
+
+
+def test_a_broken_file(tmp_path):
+    (tmp_path / "it.pth").write_bytes(b"<html>")
+    with pytest.raises(CheckpointError, match=r"it.pth is no file of torch.save"):
+        load_backbone(resnet(), tmp_path / "it.pth")
