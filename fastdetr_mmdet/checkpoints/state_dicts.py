@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -177,6 +178,7 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
     """
     tidied = dict(state_dict)
     _join_projections(tidied)
+    _reorder_swin(tidied)
     # The official DINO: branches of the proposals, which the others count after the layers'
     layers = sum(bool(re.fullmatch(r"class_embed\.\d+\.weight", key)) for key in tidied)
     for key in [key for key in tidied if key.startswith("transformer.enc_out_")]:
@@ -226,6 +228,19 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
         if norm := re.fullmatch(r"(neck\.(?:extra_)?convs\.\d+)\.gn\.weight", key):
             tidied.setdefault(f"{norm[1]}.conv.bias", torch.zeros_like(tidied[key]))
     return tidied
+
+
+def _reorder_swin(tidied: dict[str, Tensor]) -> None:
+    """The official DINO has the names of Swin's own code, and its order of merged patches."""
+    below = "backbone.0."
+    swin = {key.removeprefix(below): key for key in tidied if key.startswith(below)}
+    if "patch_embed.proj.weight" in swin:
+        from mmdet.models.backbones.swin import swin_converter  # late, as it imports much
+
+        with contextlib.suppress(RuntimeError, ValueError):  # shapes that no Swin has
+            tidied |= swin_converter({name: tidied[key] for name, key in swin.items()})
+            for key in swin.values():
+                del tidied[key]
 
 
 def _join_projections(tidied: dict[str, Tensor]) -> None:

@@ -33,7 +33,14 @@ def official_dino(mmdet: Weights) -> Weights:
     names = _rename(
         mmdet,
         [
-            (r"^backbone\.", "backbone.0.body."),
+            (r"^backbone\.(?=(conv|bn|layer)\d)", "backbone.0.body."),
+            # of Swin: only constant tensors, since its merged patches have another order
+            (r"^backbone\.(?!0)", "backbone.0."),
+            (r"^(backbone\.0\.)stages\.", r"\1layers."),
+            (r"^(backbone\..*)\.w_msa\.", r"\1."),
+            (r"^(backbone\..*)\.ffn\.layers\.0\.0\.", r"\1.mlp.fc1."),
+            (r"^(backbone\..*)\.ffn\.layers\.1\.", r"\1.mlp.fc2."),
+            (r"^(backbone\..*)\.projection\.", r"\1.proj."),
             (r"^neck\.convs\.(\d)", r"input_proj.\1"),
             (r"^neck\.extra_convs\.0", f"input_proj.{levels}"),
             (r"^(input_proj\.\d)\.conv\.", r"\1.0."),
