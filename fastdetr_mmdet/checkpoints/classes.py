@@ -76,9 +76,13 @@ def map_classes(
             "91: COCO's category ids). For other classes, train them: --drop-class-head."
         )
     ids = COCO_IDS if classes == 80 else range(91)
-    branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
-    proposals = f"{CLASS_BRANCHES}{branches[-1]}." if TWO_STAGE in weights else None
-    return take_rows(weights, found, ids, ids, proposals)
+    return take_rows(weights, found, ids, ids, objectness(weights))
+
+
+def objectness(weights: Mapping[str, Tensor]) -> str | None:
+    """Prefix of the branch of proposals without classes, if there are any: the last branch."""
+    branches = [_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)]
+    return f"{CLASS_BRANCHES}{max(branches)}." if branches and TWO_STAGE in weights else None
 
 
 def take_rows(
@@ -86,7 +90,7 @@ def take_rows(
     found: int,
     rows: Sequence[int | None],
     real: Sequence[int],
-    objectness: str | None = None,
+    agnostic: str | None = None,
 ) -> dict[str, Tensor]:
     """The weights with other rows, in every layer's branch, dense heads and denoising.
 
@@ -95,14 +99,14 @@ def take_rows(
         found: Their classes.
         rows: The row that each new class starts from; None: the mean of the real ones.
         real: Rows of classes.
-        objectness: Prefix of a branch of proposals without classes. They are ranked by the logit of
+        agnostic: Prefix of a branch of proposals without classes. They are ranked by the logit of
             class 0, which means "object". It has to stay the first; nothing reads the others.
     """
     taken = dict(weights)
     for key, tensor in weights.items():
         if not _CLASS_ROWS.fullmatch(key) or tensor.dim() == 0 or len(tensor) % found:
             continue
-        if objectness and key.startswith(objectness):
+        if agnostic and key.startswith(agnostic):
             taken[key] = tensor[torch.arange(len(rows)).clamp(max=found - 1)]
             continue
         anchors = tensor.unflatten(0, (-1, found)).unbind()  # of dense heads; all of a class each

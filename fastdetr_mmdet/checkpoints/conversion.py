@@ -21,9 +21,12 @@ from .classes import (
     drop_class_branches,
     holds_coco_ids,
     map_classes,
+    objectness,
 )
 from .files import Source, dataset_meta, read_checkpoint, write_checkpoint
+from .fine_tuning import rows_by_name
 from .hub import read_hub
+from .own_classes import read_classes
 from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
 from .state_dicts import Renamed, method_of, model_of, translate
@@ -63,10 +66,10 @@ class Report:
 
     @property
     def command(self) -> str:
-        """The next shell command: mim test, or mim train where class branches are missing."""
+        """The next shell command: mim test, or mim train where classes are others or left out."""
         options = [f"{key}={value}" for key, value in self.options.items()]
         words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
-        if self.num_classes is None:
+        if self.num_classes is None or "classes" in self.options:
             options.append(f"load_from={self.destination}")
             words = ["mim", "train", *words[2:4]]
         return shlex.join([*words, *(["--cfg-options", *options] if options else [])])
@@ -93,6 +96,8 @@ def convert_checkpoint(
     method: str,
     classes: int | None = None,
     drop_class_head: bool = False,
+    classes_of: str | Path | None = None,
+    class_map: Mapping[str, str] | None = None,
 ) -> Report:
     """Convert a checkpoint file and say which shipped config it belongs to.
 
@@ -105,9 +110,13 @@ def convert_checkpoint(
             91, COCO's category ids; or as many as the file has. None: 80 if the file has COCO's
             ids, else as many as it has.
         drop_class_head: Leave the class branches out, to train on other classes.
+        classes_of: COCO annotation file of own classes: rows of classes with the same name are
+            kept, the others become the mean row.
+        class_map: Own class -> the file's name for it.
 
     Raises:
         ValueError: for an unknown method, or if both classes and drop_class_head are given.
+        UsageError: if classes_of names no classes.
         CheckpointError: a ValueError that says all that is wrong with the file.
     """
     model = model_of(method)
@@ -116,6 +125,7 @@ def convert_checkpoint(
             f"--classes {classes} keeps class branches, --drop-class-head leaves them out. Give "
             "one of the two."
         )
+    own = read_classes(classes_of) if classes_of else []
     src, dst = Path(src), Path(dst)
     check_destination(dst)
     refuse_to_overwrite([dst], [src])
@@ -146,17 +156,24 @@ def convert_checkpoint(
             f"{_hint(source.weights, method, renamed)} Compared with {fits[0].config}:{listed}"
         )
     num_classes = count_classes(weights)
-    notes = tuple(_notes(fits, weights, num_classes, source.arguments, coco_ids))
+    described = _dataset_meta(source, coco_ids, num_classes)
+    notes = [*_notes(fits, weights, num_classes, source.arguments, coco_ids)]
+    if own:
+        agnostic = objectness(weights)
+        weights, about = rows_by_name(weights, described, own, class_map or {}, agnostic)
+        described, num_classes = {"dataset_meta": {"classes": own}}, len(own)
+        notes.append(about)
     fits = [fit for fit in fits if fit.dilated is source.arguments.get("dilation")] or fits
     report = Report(
         method=method,
         destination=dst,
         configs=tuple(fit.config for fit in fits),
-        options={f"model.{key}": value for key, value in fits[0].options.items()},
+        options={f"model.{key}": value for key, value in fits[0].options.items()}
+        | ({"classes": ",".join(own)} if own else {}),
         found_classes=found,
         num_classes=num_classes,
         num_tensors=len(weights),
-        notes=notes,
+        notes=tuple(notes),
     )
     meta = dict(
         fastdetr_mmdet_version=__version__,
@@ -164,7 +181,7 @@ def convert_checkpoint(
         method=method,
         configs=list(report.configs),
         options=report.options,
-        **_dataset_meta(source, coco_ids, num_classes),
+        **described,
     )
     state_dict = {key: _own(tensor) for key, tensor in weights.items()}
     write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})

@@ -33,10 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head.add_argument("--classes", type=int, metavar="N", help=text)
     text = "leave the class branches out, to train on other classes"
     head.add_argument("--drop-class-head", action="store_true", help=text)
+    text = "COCO annotation file of your own classes: rows of classes with the same name are kept"
+    head.add_argument("--classes-of", metavar="FILE", help=text)
+    text = "your class and the checkpoint's name for it, with --classes-of; may be repeated"
+    parser.add_argument("--map", action="append", default=[], metavar="MINE=ITS", help=text)
     given = parser.parse_args(arguments)
+    if not all("=" in pair for pair in given.map) or (given.map and not given.classes_of):
+        parser.error(f"--map {' '.join(given.map)} needs --classes-of, and the form MINE=ITS")
     if given.to:
-        if given.classes is not None or given.drop_class_head:
-            parser.error("--classes and --drop-class-head need --method")
+        if given.classes is not None or given.drop_class_head or given.classes_of:
+            parser.error("--classes, --classes-of and --drop-class-head need --method")
         from .exporting import export_checkpoint
 
         print(export_checkpoint(given.src, given.dst, given.to))
@@ -44,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from .conversion import convert_checkpoint
 
-    del given.to
-    print(convert_checkpoint(**vars(given)))
+    class_map = dict(pair.split("=", 1) for pair in given.map)
+    del given.to, given.map
+    print(convert_checkpoint(**vars(given), class_map=class_map))
 
 
 if __name__ == "__main__":

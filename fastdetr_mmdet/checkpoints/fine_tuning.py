@@ -48,15 +48,8 @@ def start_from(
         ValueError: if class_map names a class that is not there.
     """
     weights = {key.removeprefix("module."): value for key, value in weights_of(content).items()}
-    said: list[str] = []
-    found = count_classes(weights)
-    if found is not None:
-        names = names_of_rows(content.get("meta"), found)
-        real = [row for row, name in enumerate(names) if name is not None]
-        rows = match(own, names, class_map)
-        if (real or found != len(own)) and rows != [*range(found)]:
-            weights = take_rows(weights, found, rows, real or range(found), _objectness(model))
-            said.append(_about_classes(own, rows, names))
+    weights, about = rows_by_name(weights, content.get("meta"), own, class_map, _objectness(model))
+    said = [about] if about else []
     tables = _tables(model, weights)
     if tables:
         sizes = [f"{key} {len(weights[key])} -> {len(table)}" for key, table in tables.items()]
@@ -72,6 +65,34 @@ def start_from(
             said.append(f"{len(keys)} weights {what}: {_by_part(keys)}.")
     content["state_dict"] = model.state_dict()
     return said
+
+
+def rows_by_name(
+    weights: dict[str, Tensor],
+    meta: Any,
+    own: Sequence[str],
+    class_map: Mapping[str, str],
+    objectness: str | None,
+) -> tuple[dict[str, Tensor], str]:
+    """The weights with the rows of own classes, and a sentence about them; "" if nothing changed.
+
+    Args:
+        weights: By our names.
+        meta: mmengine's notes about them.
+        own: Own classes.
+        class_map: Own class -> the checkpoint's name for it.
+        objectness: As ``take_rows`` has it.
+    """
+    found = count_classes(weights)
+    if found is None:
+        return weights, ""
+    names = names_of_rows(meta, found)
+    real = [row for row, name in enumerate(names) if name is not None]
+    rows = match(own, names, class_map)
+    if (not real and found == len(own)) or rows == [*range(found)]:
+        return weights, ""
+    taken = take_rows(weights, found, rows, real or range(found), objectness)
+    return taken, _about_classes(own, rows, names)
 
 
 def _objectness(model: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 
+from ..utils.cli import UsageError
 from .classes import COCO_IDS, OFFICIAL
 from .files import dataset_meta
 
@@ -34,6 +36,28 @@ def names_of_rows(meta: Any, count: int) -> Names:
         by_id = dict(zip(COCO_IDS, coco, strict=True))
         return [by_id.get(number) for number in range(count)]
     return coco if count == len(coco) else [None] * count
+
+
+def read_classes(file: str | Path) -> list[str]:
+    """Names of the categories in a COCO annotation file, in its order, which is mmdet's.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        names = [str(category["name"]) for category in content["categories"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        names = []
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        reason = "its categories are empty"
+    if not names:
+        raise UsageError(
+            f"--classes-of {file} names no classes ({reason}); give the COCO annotation file of "
+            "your training set."
+        )
+    return names
 
 
 def match(own: Sequence[str], names: Names, class_map: Mapping[str, str]) -> list[int | None]:

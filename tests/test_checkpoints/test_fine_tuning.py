@@ -1,5 +1,7 @@
 """Training of own classes starts from a detector of others, class by class."""
 
+import json
+
 import pytest
 import torch
 from mmdet.datasets import CocoDataset, VOCDataset
@@ -12,6 +14,7 @@ from support.small import small_detector
 
 from fastdetr_mmdet.checkpoints import CheckpointError
 from fastdetr_mmdet.checkpoints.classes import COCO_IDS
+from fastdetr_mmdet.checkpoints.convert import main as convert
 from fastdetr_mmdet.checkpoints.fine_tuning import start_from
 from fastdetr_mmdet.checkpoints.own_classes import match, names_of_rows
 
@@ -177,3 +180,27 @@ def test_load_from_in_a_config(tiny_config_file, shapes, tmp_path, capsys):
     runner = make_runner(tiny_config_file, tmp_path, shapes, **options)
     with pytest.raises(CheckpointError, match="of another shape"):
         runner.test()
+
+
+def test_the_converter_takes_own_classes(hollow, save, dst, tmp_path, capsys):
+    weights = hollow("deformable_two_stage")
+    for key, value in weights.items():
+        if "class_embed" in key:
+            weights[key] = torch.arange(91.0).view(-1, *[1] * (value.dim() - 1)).expand(value.shape)
+    mine = tmp_path / "train.json"
+    mine.write_text(json.dumps(dict(categories=[dict(name=name) for name in ("relic", "Kitty")])))
+    words = ["--method", "deformable_detr", "--classes-of", str(mine), "--map", "Kitty=cat"]
+    assert convert([str(save(weights)), str(dst), *words]) == 0
+    said = capsys.readouterr().out
+    assert "Kitty <- cat" in said and f"classes=relic,Kitty load_from={dst}" in said
+    content = torch.load(dst, weights_only=True)
+    bias = [content["state_dict"][f"bbox_head.cls_branches.{layer}.bias"] for layer in (0, 6)]
+    assert bias[0].tolist() == pytest.approx([sum(COCO_IDS) / 80, 17])
+    assert bias[1].tolist() == [
+        0,
+        1,
+    ]
+    assert content["meta"]["dataset_meta"]["classes"] == ["relic", "Kitty"]
+    mine.write_text("{}")
+    assert convert([str(save(weights)), str(dst), *words]) == 2
+    assert "train.json names no classes" in capsys.readouterr().err
