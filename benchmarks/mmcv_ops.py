@@ -69,6 +69,8 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
 
     package = target / "mmcv"
     shutil.copytree(mmcv, package, ignore=shutil.ignore_patterns("_ext*", "__pycache__", "csrc"))
+    for info in mmcv.parent.glob("*mmcv-*.dist-info"):  # by which mmdet asks for the version
+        shutil.copytree(info, target / info.name)
     csrc, work = mmcv / "ops" / "csrc", target / "build"
     work.mkdir()
     for name, text in bindings(csrc / "pytorch", on_cuda).items():
