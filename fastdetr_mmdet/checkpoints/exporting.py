@@ -135,12 +135,12 @@ def _recognise(
     src: Path, weights: Mapping[str, Tensor], meta: Mapping[str, Any], to: str
 ) -> tuple[str, Fit]:
     """The method, and the config that the weights fit."""
-    text = meta.get("cfg", "")
+    text, told, configs = (meta.get(key) for key in ("cfg", "options", "configs"))
     try:
-        trained = Config(read_plain_config(text))
+        trained = Config(read_plain_config(text if isinstance(text, str) else ""))
     except EmbeddedConfigError as error:
         raise CheckpointError(f"{src}: {error}") from error
-    told = dict(meta.get("options") or {})
+    told = told if isinstance(told, dict) else {}
     known = {key: told.get(f"model.{key}", option_of(trained, key)) for key in _TOLD}
     known = {key: value for key, value in known.items() if isinstance(value, int)}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
@@ -151,7 +151,10 @@ def _recognise(
             f"{src} was not exported: {to} has no model of these weights. Compared with "
             f"{fits[0].config} {len(wrong)} do not fit, such as {wrong[0]}."
         )
-    names = [option_of(trained, "backbone.type"), *meta.get("configs", ())[:1]]
+    names = [
+        option_of(trained, "backbone.type"),
+        *(configs if isinstance(configs, list) else [])[:1],
+    ]
     dilated = [fit for fit in fits if fit.dilated]
     if dilated and any("Dilated" in str(name) or "-dc5" in str(name) for name in names):
         if to == "hf":
