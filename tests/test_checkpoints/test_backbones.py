@@ -188,3 +188,42 @@ def test_a_broken_file(tmp_path):
     (tmp_path / "it.pth").write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match=r"it.pth is no file of torch.save"):
         load_backbone(resnet(), tmp_path / "it.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["timm", "transformers"])
+@torch.no_grad()
+def test_maps_of_the_other_code(source, tmp_path):
+    """Random weights; maps larger than the window, below which mmdet alone shifts it."""
+    module = pytest.importorskip(source, reason=f"{source} is not installed", exc_type=ImportError)
+    sizes = dict(embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4), window_size=4)
+    if source == "timm":
+        resnet18 = module.create_model("resnet18")
+        swin_tiny = module.models.swin_transformer.SwinTransformer(img_size=256, **sizes)
+        maps = [model.forward_features for model in (resnet18, swin_tiny)]
+    else:
+        stages = dict(depths=[2] * 4, hidden_sizes=[64, 128, 256, 512], layer_type="basic")
+        resnet18 = module.ResNetModel(module.ResNetConfig(embedding_size=64, **stages))
+        swin_tiny = module.SwinModel(module.SwinConfig(image_size=256, **sizes))
+        maps = [
+            lambda x, model=model: model(x).last_hidden_state for model in (resnet18, swin_tiny)
+        ]
+    own = swin(depths=(2,) * 4, num_heads=(1, 2, 2, 4), embed_dims=16, strides=(4, 2, 2, 2),
+               out_indices=(3,))  # fmt: skip
+    image = torch.randn(1, 3, 256, 256)
+    for model, theirs, ours in zip(
+        (resnet18, swin_tiny), maps, (FoldedResNet(depth=18, out_indices=(3,)), own), strict=True
+    ):
+        torch.save(randomise(model.eval()).state_dict(), tmp_path / "weights.pth")
+        ours.eval()
+        load_backbone(ours, tmp_path / "weights.pth")
+        if ours is own:  # the last norm is a classifier's in files, and mmdet's own here
+            final = [value for key, value in model.state_dict().items()
+                     if re.fullmatch(r"(norm|layernorm)\.(weight|bias)", key)]  # fmt: skip
+            ours.norm3.load_state_dict(dict(zip(("weight", "bias"), final, strict=True)))
+        expected, (found,) = theirs(image), ours(image)
+        if expected.dim() == 3:
+            expected = expected.view(1, 8, 8, -1)
+        if expected.shape != found.shape:
+            expected = expected.permute(0, 3, 1, 2)
+        assert torch.allclose(expected, found, rtol=0, atol=1e-5 * expected.abs().max())
