@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..ops.eager import is_compiling, plain_for_gradients
+from ..ops.deformable import level_shapes
+from ..ops.eager import is_compiling, plain_for_gradients, written_down
 
 T = TypeVar("T")
 
@@ -166,28 +168,45 @@ class Memory:
             returns: (bs, num_tokens, 2), float32 at least, (x, y) = (column + 0.5, row + 0.5) over
                 the valid width and height of the level.
         """
-        centres = []
         dtype = torch.promote_types(self.tokens.dtype, torch.float32)
-        for level, (h, w) in enumerate(self.spatial_shapes):
-            rows = torch.arange(h, dtype=dtype, device=self.tokens.device) + 0.5
-            columns = torch.arange(w, dtype=dtype, device=self.tokens.device) + 0.5
-            # Over the count of valid cells, an integer: a share of the padded map is an ulp off,
-            # and two-stage proposals ask on which side of 0.01 and 0.99 a centre lies.
-            ratio_w, ratio_h = self.valid_ratios[:, level].unbind(-1)
-            x = columns / (ratio_w * w).round()[:, None]  # (bs, w)
-            y = rows / (ratio_h * h).round()[:, None]
-            x, y = x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)
-            centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))
-        return torch.cat(centres, dim=1)
+        make = _centres if written_down() else _kept_centres
+        centres = make(self.spatial_shapes, dtype, self.tokens.device)
+        return centres / self._per_token(self._valid_cells())
 
     def cells(self) -> Tensor:
         """Centre and size of every cell, (bs, num_tokens, 4) (x, y, w, h), as in ``grid``."""
-        sizes = []
-        for level, (h, w) in enumerate(self.spatial_shapes):
-            valid = self.valid_ratios[:, level] * self.valid_ratios.new_tensor([w, h])
-            sizes.append((1 / valid.round()).unsqueeze(1).expand(-1, h * w, -1))
-        return torch.cat([self.grid(), torch.cat(sizes, dim=1)], dim=-1)
+        return torch.cat([self.grid(), self._per_token(1 / self._valid_cells())], dim=-1)
+
+    def _valid_cells(self) -> Tensor:
+        """How many cells of each level are image, (bs, num_levels, 2) (w, h).
+
+        An integer: a share of the padded map is an ulp off, and two-stage proposals ask on which
+        side of 0.01 and 0.99 a centre lies.
+        """
+        shapes, _ = level_shapes(self.spatial_shapes, self.tokens.device)
+        return (self.valid_ratios * shapes.flip(-1)).round()
+
+    def _per_token(self, per_level: Tensor) -> Tensor:
+        """(bs, num_levels, 2) -> (bs, num_tokens, 2)."""
+        levels = zip(per_level.split(1, dim=1), self.level_sizes, strict=True)
+        return torch.cat([own.expand(-1, count, -1) for own, count in levels], dim=1)
 
     def with_tokens(self, tokens: Tensor) -> Memory:
         """The same memory with other tokens."""
         return replace(self, tokens=tokens)
+
+
+def _centres(
+    spatial_shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Centres (x, y) of the cells of all levels, in cells: (num_tokens, 2)."""
+    centres = []
+    for h, w in spatial_shapes:
+        rows = torch.arange(h, dtype=dtype, device=device) + 0.5
+        columns = torch.arange(w, dtype=dtype, device=device) + 0.5
+        x, y = columns[None, :].expand(h, -1), rows[:, None].expand(-1, w)
+        centres.append(torch.stack([x, y], dim=-1).flatten(0, 1))
+    return torch.cat(centres)
+
+
+_kept_centres = lru_cache(maxsize=64)(_centres)

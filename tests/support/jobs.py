@@ -199,8 +199,8 @@ def test(
     return runner(config, work_dir, launcher, options).test()
 
 
-def on_fake_cuda(name: str, dtypes: list[str]) -> dict[str, list[list[str]]]:
-    """Reads of the device in a prediction and a training step of a small model, by type."""
+def on_fake_cuda(name: str, dtype: str) -> dict[str, list[str]]:
+    """Where a small model reads the device, in a prediction and in a training step."""
     from benchmarks import fake_cuda, work
     from benchmarks.batches import Batch
     from benchmarks.cases import Side
@@ -214,10 +214,8 @@ def on_fake_cuda(name: str, dtypes: list[str]) -> dict[str, list[list[str]]]:
         sample.gt_instances = device.put_objects(sample.gt_instances)
     batch, reads = Batch(device.put(images), samples), {}
     with device:
-        for dtype in dtypes:
-            reads[dtype] = []
-            for call in (work.inference, work.training_step):
-                device.clear()
-                call(side, batch, "cuda", dtype)()
-                reads[dtype].append(list(device.reads))
+        for call in (work.inference, work.training_step):
+            device.clear()
+            call(side, batch, "cuda", dtype)()
+            reads[call.__name__] = list(device.reads)
     return reads
