@@ -26,8 +26,8 @@ def compiled_here() -> bool:
 
     An exporter's graph may not: it is for other programs.
     """
-    exporting = getattr(torch.compiler, "is_exporting", is_compiling)
-    return is_compiling() and not exporting()
+    # Not is_exporting(): while torch.compile traces it is true, too, before torch 2.13.
+    return is_compiling() and not getattr(torch.compiler, "_is_exporting_flag", True)
 
 
 def plain_for_gradients(x: Tensor) -> Tensor:

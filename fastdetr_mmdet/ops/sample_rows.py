@@ -231,14 +231,16 @@ def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _swallow_beta_warning() -> None:
-    """Torch says once in a process that sparse CSR tensors may change: not the user's to know.
+    """Torch says once that sparse CSR tensors may change, 2.11 that they go unchecked, too.
 
     Once only here, too: ``catch_warnings`` is not thread-safe, and makes Python forget which
     warnings it has shown.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support|Sparse invariant checks")
         torch.zeros(1, 1).to_sparse_csr()
+        rows = torch.tensor([0, 1]), torch.tensor([0]), torch.zeros(1)
+        torch.sparse_csr_tensor(*rows, (1, 1), check_invariants=False)
 
 
 def _sum_by_row(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
