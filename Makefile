@@ -17,7 +17,7 @@ DEMO_DATA := data/shapes
 DEMO_DIR := work_dirs/demo
 
 # Two processes with one thread each: more threads than cores make a small model slower.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests marked gpu are left out where there is no CUDA device, and run where there is one.
 GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.is_available() else "not gpu")')
 

@@ -1,6 +1,8 @@
 """Fixtures for all tests, and the registries as mmdet's tools set them up."""
 
+import logging
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -27,6 +29,13 @@ def seed() -> int:
     np.random.seed(0)  # noqa: NPY002 (the global state that mmdet's transforms draw from)
     torch.manual_seed(0)
     return 0
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_on() -> Iterator[None]:
+    """Benchmarks switch it off, in what is else a process of their own."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(

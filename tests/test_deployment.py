@@ -110,7 +110,6 @@ def largest_difference(found: list[Detections], expected: list[Detections]) -> f
 
 # One detector of each way through the decoder, and a template that runs each image at its own size.
 QUICK = (
-    "detr_r18_convergence",
     "deformable-detr_r18_convergence",
     "fast-detr_r18_custom",
     "sam-detr-smca_r18_convergence",

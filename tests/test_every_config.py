@@ -1,6 +1,7 @@
 """Every shipped config loads, is named as mim needs it, and builds what it describes."""
 
 import ast
+import functools
 import importlib.util
 import re
 
@@ -23,6 +24,7 @@ each_config = pytest.mark.parametrize(
 )
 
 
+@functools.cache
 def load(path):
     """Without importing what the config imports: two need mmpretrain, which may be missing."""
     return Config.fromfile(path, import_custom_modules=False)

@@ -82,7 +82,14 @@ def published(hollow, hollow_mmdet):
     return make
 
 
-@pytest.mark.parametrize("words", CONVERSIONS, ids=lambda words: words[-1] + words[-2])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(w, marks=[] if w == CONVERSIONS[0] or "hf" in w else pytest.mark.slow)
+        for w in CONVERSIONS
+    ],
+    ids=lambda words: words[-1] + words[-2],
+)
 def test_commands_of_the_page(words, published, save, tmp_path, monkeypatch, capsys):
     src, dst, method = words[0], words[1], words[words.index("--method") + 1]
     monkeypatch.chdir(tmp_path)

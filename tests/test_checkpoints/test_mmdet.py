@@ -58,7 +58,10 @@ def test_equals_mmdet(name):
             assert_near(one, other)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *DINO])
+@pytest.mark.parametrize(
+    "name",
+    [*NAMES[2:], DINO[0], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[:2] + DINO[1:])],
+)
 def test_shipped_models(name, hollow_mmdet, dst):
     """In full size: the file names its config, and loads into it strictly."""
     src = dst.with_name("theirs.pth")

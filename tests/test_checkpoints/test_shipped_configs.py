@@ -57,7 +57,14 @@ def empty_model(path: str, options: tuple):
         return MODELS.build(config.model)
 
 
-@pytest.mark.parametrize("name", CASES)
+# One case of each method and of what its tables tell apart; the others differ in depth or dilation
+QUICK = ("conditional_r50", "deformable_base", "deformable_two_stage", "smca_ms_conv",
+         "smca_ss_type3", "sam_r50_smca_e12", "sam_ms_smca_e50")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
+)
 def test_every_official_case(name, hollow, save, dst):
     case = GoldenCase(name)
     report = convert_checkpoint(save(hollow(name)), dst, case.method)

@@ -141,7 +141,7 @@ def test_last_layer_is_what_the_evaluator_says(opened, queries):
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize("where", ["neck", "encoder"])
+@pytest.mark.parametrize("where", [pytest.param("neck", marks=pytest.mark.slow), "encoder"])
 def test_auxiliary_heads_are_evaluated_as_mmdet_does(opened, where):
     head = dict(
         type="ATSSHead",

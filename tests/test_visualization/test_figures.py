@@ -49,7 +49,9 @@ def small_pages(monkeypatch):
     monkeypatch.setattr(canvas, "DPI", 50)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if "three" in n else []) for n in KINDS]
+)
 def test_pages_of_every_kind(name):
     found = inspected(name, top_k=1)
     (query,) = found.queries

@@ -4,11 +4,14 @@ import io
 
 import pytest
 import torch
-from support.small import EACH_CONFIG, small_detector
+from support.small import CONFIGS, EVERY_PART, small_detector
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("name", EACH_CONFIG)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in EVERY_PART[1::3] else pytest.mark.slow) for n in CONFIGS],
+)
 @torch.no_grad()
 def test_traced_equals_eager(name):
     model = small_detector(name)
