@@ -112,7 +112,9 @@ def test_has_the_official_parameters(config):
             path,
             id=str(path.relative_to(ROOT / "configs")),
             # 12 epochs or 50, or fine-tuning, are the same to the model
-            marks=[pytest.mark.slow] if re.search("r101|12e|36e|108e|finetune", path.stem) else [],
+            marks=[pytest.mark.slow]
+            if re.search("r101|dc5|12e|36e|108e|finetune|lite0_conv", path.stem)
+            else [],
         )
         for path in CONFIGS
     ],

@@ -29,9 +29,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "fast": Model(
-        "custom/fast-detr_lite0_custom.py", "-", "a few hundred images, on a CPU too"
-    ),
+    "fast": Model("custom/fast-detr_lite0_custom.py", "-", "a few hundred images, on a CPU too"),
     "small": Model(
         "custom/fast-detr_r18_custom.py", "-", "learns from random weights, on a CPU too"
     ),

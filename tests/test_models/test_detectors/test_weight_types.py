@@ -3,7 +3,7 @@
 import pytest
 import torch
 from support.models import make_batch
-from support.small import EACH_CONFIG, small_detector
+from support.small import CONFIGS, EVERY_PART, small_detector
 
 # Relative to the type's unit of rounding: the roundings of two layers' depth, which partly cancel.
 ROUNDINGS = 16
@@ -26,7 +26,10 @@ def outputs(name, dtype):
     return [x.sort(dim=1).values for x in last] if two_stage else last
 
 
-@pytest.mark.parametrize("name", EACH_CONFIG)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in EVERY_PART[1::2] else pytest.mark.slow) for n in CONFIGS],
+)
 @torch.no_grad()
 def test_near_float32(name):
     expected = outputs(name, torch.float32)
