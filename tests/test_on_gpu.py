@@ -56,7 +56,7 @@ def moved(batch, device):
 
 
 def sampling(dtype, points=torch.float32):
-    """Three images, which is no power of two, a good part of the points outside of the maps."""
+    """Three images, not a power of two, a good part of the points outside of the maps."""
     tokens = sum(h * w for h, w in SHAPES)
     value = torch.randn(3, 4, tokens, 8).to(dtype).transpose(1, 2)
     locations = (torch.rand(3, 50, 4, 3, 2, 2) * 1.6 - 0.3).to(points)

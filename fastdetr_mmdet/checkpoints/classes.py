@@ -122,13 +122,12 @@ def unmap_classes(weights: Mapping[str, Tensor], logits: int) -> dict[str, Tenso
 
     Rows of ids that belong to no category have a logit of -100, whatever the image.
     """
-    branches = sorted({_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)})
-    proposals = branches[-1] if TWO_STAGE in weights else None
+    agnostic = objectness(weights)
     unmapped = dict(weights)
     for key, tensor in weights.items():
         if key.startswith(CLASS_BRANCHES):
             rows = tensor.new_full((logits, *tensor.shape[1:]), -100.0 * key.endswith("bias"))
-            ids = range(len(tensor)) if _branch(key) == proposals else COCO_IDS
+            ids = range(len(tensor)) if agnostic and key.startswith(agnostic) else COCO_IDS
             rows[torch.tensor(ids)] = tensor
             unmapped[key] = rows
     return unmapped

@@ -48,7 +48,7 @@ def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
     if not start.startswith(b"PK\x03\x04"):
         begins = f"or only the first bytes of one: it begins with {start[:8]!r}"
         what = next((what for head, what in _OTHERS.items() if start.startswith(head)), begins)
-        return f"is no file of torch.save, {what}"
+        return f"is not a file of torch.save, {what}"
     if not zipfile.is_zipfile(path):
         return "is cut short: the list of contents at its end is missing"
     try:

@@ -126,7 +126,7 @@ class _Layout:
         return table.flatten(0, 1)
 
     def tokens(self, table: Tensor) -> Tensor:
-        """Back: the cells that are no border."""
+        """Back: the cells without the border."""
         maps = self._maps(table.unflatten(0, (self.num_cells, self.num_heads)))
         return torch.cat([cells.flatten(0, 1) for cells in maps])
 

@@ -186,7 +186,7 @@ def test_weights_of_another_backbone(change, named, tmp_path):
 
 def test_a_broken_file(tmp_path):
     (tmp_path / "it.pth").write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"it.pth is no file of torch.save"):
+    with pytest.raises(CheckpointError, match=r"it.pth is not a file of torch.save"):
         load_backbone(resnet(), tmp_path / "it.pth")
 
 

@@ -98,7 +98,7 @@ def test_other_numbers(rows, classes, choices):
 
 
 def test_two_stage_detections_stay():
-    """80 classes find what 91 find, but for the ids that are no category."""
+    """80 classes find what 91 find, but for the ids without a category."""
     inputs, samples = make_batch()
     weights, outputs, found = {}, {}, {}
     for classes, limit in ((91, 10**6), (80, 100)):

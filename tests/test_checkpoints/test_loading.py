@@ -131,7 +131,7 @@ def test_files_that_are_no_checkpoints(content, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no weights", "is no file of torch.save"),
+        (b"no weights", "is not a file of torch.save"),
         (pickle.dumps(os.system), "was refused"),
         (None, "does not belong to"),
     ],

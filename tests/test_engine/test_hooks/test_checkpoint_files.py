@@ -191,7 +191,7 @@ def test_no_file(tmp_path):
     (tmp_path / "empty.pth").touch()
     assert what_is_broken(tmp_path / "empty.pth") == "is empty"
     (tmp_path / "page.pth").write_text("<html>404")
-    assert what_is_broken(tmp_path / "page.pth").startswith("is no file of torch.save")
+    assert what_is_broken(tmp_path / "page.pth").startswith("is not a file of torch.save")
 
 
 def test_torch_s_older_format(tmp_path):
