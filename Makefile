@@ -26,7 +26,7 @@ GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.
 ISAS ?= ONEDNN_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=default \
     ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE
 
-.PHONY: help setup test test-isa test-slow smoke bench lint format demo clean
+.PHONY: help setup test test-isa test-slow smoke bench lint format docs demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,15 @@ lint: setup ## ruff, mypy, codespell
 format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Needs neither torch nor mmdet: the API reference is read from the source.
+.venv-docs/done: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt '.[docs]'
+	touch $@
+
+docs: .venv-docs/done ## the site of docs/, in build/site; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 demo: setup ## render the data set, train, test and picture a small detector
 	$(BIN)/python -m fastdetr_mmdet.demo --data-root $(DEMO_DATA) --work-dir $(DEMO_DIR)

@@ -262,7 +262,7 @@ def test_environment_is_as_pinned(monkeypatch, capsys):
 def test_everything_our_extras_bring_is_capped():
     caps = requirements("constraints.txt")
     extras = project()["optional-dependencies"]
-    ours = ("analysis", "export", "lint", "test")
+    ours = ("analysis", "docs", "export", "lint", "test")
     named = [Requirement(t) for extra in ours for t in extras[extra]]
     named += [Requirement(t) for t in project()["dependencies"]]
     assert {canonicalize_name(r.name) for r in named} <= caps.keys()

@@ -40,6 +40,13 @@ def test_every_registered_class_is_listed():
     assert [name for name in PARTS if f"\n### {name}\n" not in PAGE.read_text()] == []
 
 
+def test_api_reference_has_every_part():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall("^::: (.*)$", pages, re.MULTILINE)
+    missing = [p.name for p in PARTS.values() if not p.cls.__module__.startswith(tuple(shown))]
+    assert missing == []
+
+
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_docstring_names_paper_and_parameters(part):
     if SLOTS[part.role].startswith("model"):  # hooks and the like need not say that they have none

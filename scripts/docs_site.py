@@ -1,0 +1,73 @@
+"""MkDocs hook: pages link to files anywhere in the repository, as they do on a Git host.
+
+README.md becomes the home page. Every other file or folder outside docs/ that a page links to gets
+a page of its own: Markdown as it is, code and the names in a folder as a listing.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+
+
+def _site_path(path: str) -> str:
+    """Where a file of the repository is on the site."""
+    if path == "README.md":
+        return "index.md"
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return path if path.endswith(".md") else f"{path}.md"
+
+
+def _text(path: str) -> str:
+    file = ROOT / path
+    if file.is_dir():
+        names = sorted(entry.name for entry in file.iterdir() if entry.name[0] not in "._")
+        return "\n".join([f"# {path}/\n", *(f"- [{name}]({file.name}/{name})" for name in names)])
+    if file.suffix == ".md":
+        return file.read_text()
+    return f"# {path}\n\n```{file.suffix[1:]}\n{file.read_text()}```\n"
+
+
+def _linked(path: str, link: str) -> str:
+    """The file or folder that a link in a file leads to, from the root; "" if there is none."""
+    target = os.path.normpath(os.path.join(os.path.dirname(path), link))
+    return target if (ROOT / target).exists() else ""
+
+
+def on_files(files, config):
+    """Add README.md and all that pages link to outside of docs/."""
+    seen = {"README.md"} | {f"docs/{file.src_uri}" for file in files.documentation_pages()}
+    todo = list(seen)
+    while todo:
+        path = todo.pop()
+        text = _text(path)
+        if not path.startswith("docs/"):
+            files.append(File.generated(config, _site_path(path), content=text))
+        if path.endswith(".md") or (ROOT / path).is_dir():
+            linked = {_linked(path, link) for link in LINK.findall(text)} - seen - {""}
+            new = {target for target in linked if not target.startswith("docs/")}
+            seen |= new
+            todo += new
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Turn links between files of the repository into links between pages of the site."""
+    here = page.file.src_uri
+    if page.file.generated_by is None:
+        path = f"docs/{here}"
+    else:
+        path = "README.md" if here == "index.md" else here
+
+    def moved(match):
+        target = _linked(path, match[1])
+        if not target:
+            return match[1]  # MkDocs names it
+        return os.path.relpath(_site_path(target), os.path.dirname(here) or ".")
+
+    return LINK.sub(moved, markdown)
