@@ -18,7 +18,7 @@ def damage() -> list[str]:
         for info in folder.glob("*.dist-info"):
             if not (info / "METADATA").is_file():
                 found.append(f"{info.name} has no METADATA")
-            # pip's last act is to write RECORD anew, with INSTALLER in it.
+            # pip's last act is to write RECORD again, with INSTALLER in it.
             record = info / "RECORD"
             text = record.read_text(encoding="utf-8") if record.is_file() else ""
             if "/INSTALLER," not in text:

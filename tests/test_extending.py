@@ -166,7 +166,7 @@ def test_is_refused_without_reference_points():
 
 @pytest.mark.parametrize("salient", [False, True])
 def test_equals_the_formula(part, salient):
-    """Softmax of q.k / sqrt(d) - slope * (|dx| + |dy|) + prior, over what is no padding."""
+    """Softmax of q.k / sqrt(d) - slope * (|dx| + |dy|) + prior, over what is not padding."""
     attention = randomise(part(EMBED_DIMS, num_heads=NUM_HEADS, dropout=0.0)).double()
     memory, queries = in_double(make_memory(strides=(8, 16))), in_double(make_queries())
     prior = -torch.rand(2, 1, queries.content.shape[1], memory.tokens.shape[1]).double()

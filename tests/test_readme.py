@@ -66,3 +66,28 @@ def test_readme_is_short_and_names_every_command():
     tools = text[text.index("## Tools") :]
     missing = [name for name in COMMANDS if f"`{name}`" not in tools]
     assert missing == ["shapes", "demo"]  # `make demo` calls them
+
+
+# STYLE: words that nobody searches for, and turns that have to be read twice.
+BANNED = re.compile(
+    r"\b(mend(s|ed|ing)?|surest|anew|spoil(s|t|ed|ing)?|learnt|heed(s|ed)?|untold|absurd"
+    r"|in the place of|files of strangers|put through|of today|goes bad)\b"
+    r"|(?<=\S )(?<!there )\b(is|are|was|were|be) no (?!longer|more|less)",
+    re.IGNORECASE,
+)
+
+
+def test_plain_words():
+    files = [
+        path
+        for folder in "benchmarks configs docs fastdetr_mmdet scripts tests tools".split()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".md", ".py", ".sh", ".yaml", ".yml") and path != Path(__file__)
+    ]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in [*files, *ROOT.glob("*.md"), ROOT / "Makefile"]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if BANNED.search(line)
+    ]
+    assert not found, "\n".join(found)

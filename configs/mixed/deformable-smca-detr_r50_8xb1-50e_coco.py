@@ -1,6 +1,6 @@
 _base_ = '../smca_detr/smca-detr-ms_r50_8xb1-50e_coco.py'
 
-# Deformable attention in the place of dense attention within and over the scales; the decoder's
+# Deformable attention instead of dense attention within and over the scales; the decoder's
 # queries weigh the scales as before.
 model = dict(
     transformer=dict(

@@ -141,7 +141,7 @@ def _check_type(name: Any) -> None:
         harmless = harmless or short in _registered_names()
     if not harmless:
         _refuse(
-            f"type={name!r} is no registered part, and mmengine would call whatever Python object "
+            f"type={name!r} is not a registered part, and mmengine would call any Python object "
             "that names; if it is yours, import its module first"
         )
 

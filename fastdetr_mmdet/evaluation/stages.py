@@ -190,7 +190,7 @@ class _Watch:
         return self.head.last_layer(decoded)
 
     def true_boxes(self, sample: Any) -> Tensor:
-        """Objects of an image that are no crowd, normalised (cx, cy, w, h)."""
+        """Objects of an image except crowds, normalised (cx, cy, w, h)."""
         info = self.infos[sample.img_id]
         objects = [o["bbox"] for o in info["instances"] if not o.get("ignore_flag", 0)]
         size = torch.tensor([*sample.img_shape[1::-1]] * 2)

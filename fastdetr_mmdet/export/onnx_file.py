@@ -196,7 +196,7 @@ def _smallest(exported: Any) -> list[int]:
 
 
 def _name_axes(model: Any, dynamic: bool) -> None:
-    """The free axes by readable names, in the place of torch's symbols and expressions."""
+    """The free axes by readable names instead of torch's symbols and expressions."""
     if not dynamic:
         return
     axes = model.graph.input[0].type.tensor_type.shape.dim

@@ -34,7 +34,7 @@ class Preprocessing:
         loader: Name of the transform that reads a file.
         color_type: How mmcv's loader decodes a file: 'color', 'grayscale', 'unchanged' and so on.
         pad_to: Height and width are padded, at the bottom and at the right, to multiples of these;
-            (1, 1) is no padding. A file of fixed size says its own height and width.
+            (1, 1) means without padding. A file of fixed size says its own height and width.
         pad_value: Of padding, after normalisation.
     """
 

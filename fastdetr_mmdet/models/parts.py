@@ -221,7 +221,7 @@ class LayerPart(Part):
 
 
 class SelfAttention(LayerPart):
-    """Base class of self-attentions; those that heed ``Queries.attend_mask`` read ``MASK``."""
+    """Base class of self-attentions; those that apply ``Queries.attend_mask`` read ``MASK``."""
 
     role = "self-attention"
 

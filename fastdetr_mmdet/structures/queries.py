@@ -191,13 +191,13 @@ class Proposals:
 
     Shape:
         cls_scores: (bs, num_tokens, num_classes) logits.
-        boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is no valid
+        boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is not a valid
             proposal.
         groups: as of ``Queries``, where query initialisers choose among proposals of their own.
         priors: (bs, num_tokens, 4), centre and cell (x, y, w, h) of each token, normalised to the
             un-padded image; None where these are not the proposals of all tokens. As the next two
             the same for each of several query initialisers.
-        candidates: (bs, num_tokens) bool, False where a token is no valid proposal; as ``priors``.
+        candidates: (bs, num_tokens) bool, False where a token is not a valid one; as ``priors``.
         level_sizes: number of tokens of each level.
     """
 

@@ -24,7 +24,7 @@ from .recording import LayerCall, record
 
 
 class UnreadableImageError(UserError):
-    """A file that is no image; the message is a sentence that names it."""
+    """A file cannot be read as an image; the message names it."""
 
 
 def inspect_image(
@@ -44,9 +44,9 @@ def inspect_image(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if the model is no FastDETR, or has no config.
-        UnreadableImageError: a ValueError, if the file is no image.
-        ValueError: if the array is no such array, or a query does not exist.
+        TypeError: if the model is not a FastDETR, or has no config.
+        UnreadableImageError: a ValueError, if the file is not an image.
+        ValueError: if the array has another shape or type, or a query does not exist.
     """
     pixels = _read(image)
     source = dict(img=image) if isinstance(image, np.ndarray) else dict(img_path=str(image))

@@ -128,7 +128,7 @@ class GoldenCase:
 
     @cached_property
     def official_weights(self) -> dict[str, np.ndarray]:
-        """The official model's state dict, made anew from its names."""
+        """The official model's state dict, made again from its names."""
         return state_dict_from_manifest(self.manifest)
 
     @property

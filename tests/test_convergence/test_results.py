@@ -83,7 +83,7 @@ def test_no_target_at_zero():
 
 
 def test_curve_of_a_run(tmp_path):
-    """Minutes add up over all epochs, also those without validation; COCO's -1 is no AP."""
+    """Minutes add up over all epochs, also those without validation; COCO's -1 is not an AP."""
     run = Run("fast", 0, 3, tmp_path)
     run.work_dir.mkdir(parents=True)
     epochs = [

@@ -340,7 +340,7 @@ def test_classes_that_cfg_options_took_for_no_strings(wrong):
 
 
 def test_training_alone_asks_for_less():
-    """What only evaluation needs is no error of a training set; a cleaned copy has it."""
+    """What only evaluation needs is not an error of a training set; a cleaned copy has it."""
     coco = changed(drop("iscrowd"))
     coco["annotations"][1]["id"] = 0
     report = check_annotations(coco, evaluated=False)

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite stops the training, before it spoils anything."""
+"""A loss or gradient that is not finite stops the training, before any weight changes."""
 
 import errno
 import hashlib
@@ -256,7 +256,7 @@ def test_accumulated_gradients(runner, monkeypatch, step):
 
 
 def test_checkpoints_between_updates(runner, monkeypatch):
-    """None is written after a batch that spoils the gradient, and batch norms, of the next one."""
+    """None is written after a batch whose update makes the next one's gradient NaN."""
     run = runner(optim_wrapper__accumulative_counts=3, **EVERY_ITERATION)
     IMAGES(run, monkeypatch, 2)
     assert "iteration 2 (epoch 1)" in stopped(run)[0]

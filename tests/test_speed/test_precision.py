@@ -7,7 +7,7 @@ from support.precision import DEPTH, assert_same, run, well_conditioned
 from support.small import small_detector
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# With the coordinate operators (see below) whose low-precision use in the model is no coordinate:
+# With the coordinate operators (see below) that the model also uses, in low precision, for others:
 # the gates and the attention weights of SAM-DETR, the scale selection of SMCA.
 MODELS = {
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco": set(),

@@ -9,7 +9,7 @@ param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[40], gamm
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='GroupedOptimWrapperConstructor',
-    # one kernel in the place of a dozen operations per parameter
+    # one kernel instead of a dozen operations per parameter
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))

@@ -104,5 +104,5 @@ def _without_roboflow_root(found: Found) -> None:
             ):
                 rest = [other for other in split.coco["categories"] if other is not category]
                 split.coco = {**split.coco, "categories": rest}
-                found.notes.append(f"{category['name']!r}, Roboflow's group of all, is no class.")
+                found.notes.append(f"{category['name']!r}, Roboflow's group of all, is left out.")
                 break

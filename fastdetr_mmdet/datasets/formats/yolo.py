@@ -151,7 +151,7 @@ def _lines(path: Path) -> Iterator[list[float]]:
         except ValueError:
             values = []
         if len(values) < 5 or not all(map(math.isfinite, values)) or values[0] % 1 or values[0] < 0:
-            raise UsageError(f"{path}, line {number} is no YOLO label: {text[:80]!r}.")
+            raise UsageError(f"{path}, line {number} is not a YOLO label: {text[:80]!r}.")
         yield values
 
 

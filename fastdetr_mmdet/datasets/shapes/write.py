@@ -59,9 +59,7 @@ def _may_write(out: Path, stamp: dict) -> bool:
                 "remove that folder or choose another one."
             )
         return name == _UNFINISHED or not _is_complete(out, stamp)
-    raise FileExistsError(
-        f"{out} holds files that are no shapes data set; choose a new or an empty folder."
-    )
+    raise FileExistsError(f"{out} holds files of something else; choose a new or an empty folder.")
 
 
 def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> None:

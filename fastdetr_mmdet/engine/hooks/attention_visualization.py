@@ -32,7 +32,7 @@ class AttentionVisualizationHook(Hook):
     Args:
         interval: Every how many validation epochs; the first one is drawn in any case.
         num_images: How many images, from the beginning of the validation set.
-        top_k: How many queries per image, those with the surest class first.
+        top_k: How many queries per image, those with the highest class score first.
         layer: Decoder layer whose attention is shown, counted from 1; None: the last.
 
     Raises:

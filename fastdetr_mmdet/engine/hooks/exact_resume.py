@@ -32,9 +32,9 @@ class ExactResumeHook(Hook):
 
     mmengine stores weights, optimizer, loss scaler, schedulers and log. This hook adds the rest:
 
-    - Random numbers in the training process: all generators are seeded anew for every epoch and
+    - Random numbers in the training process: all generators are seeded again for every epoch and
       every iteration, from the run's seed and the number of the epoch or iteration.
-    - Random numbers of the augmentation: seeded anew for every image, from the run's seed and the
+    - Random numbers of the augmentation: seeded again for every image, from the run's seed and the
       position at which it is drawn; the number of workers does not matter.
     - The order of the images: the sampler gets the seed that it had, also if the config has none.
     - The position: an epoch, or an iteration-based training, continues with the next batch, and the

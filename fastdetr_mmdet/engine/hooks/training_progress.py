@@ -105,7 +105,7 @@ def cpu_seconds() -> float:
         try:
             # after the name, which is in brackets and may hold spaces; fields 14 and 15 in proc(5)
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended, or this is no Linux: only ended workers count
+        except OSError:  # it has just ended, or this is not Linux: only ended workers count
             continue
         seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return seconds

@@ -39,7 +39,7 @@ class RunFolder:
             return cls(path / "config.py", _work_dir(path / "config.py"))
         configs = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
         if not configs:
-            raise UsageError(f"{path} holds no config, so it is no run. Make one: init DATA.")
+            raise UsageError(f"{path} is not a run: it holds no config. Make one: init DATA.")
         return cls(configs[-1], path)
 
     @cached_property

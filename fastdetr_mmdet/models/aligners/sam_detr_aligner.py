@@ -70,7 +70,7 @@ class SAMSemanticAligner(Aligner):
         self.content_gate = nn.Linear(embed_dims, num_heads * embed_dims)
         self.pos_gate = nn.Linear(embed_dims, num_heads * embed_dims)
         init_xavier(self)
-        # The official code zeroes this weight too, but its transformer draws it anew afterwards.
+        # The official code zeroes this weight too, but its transformer draws it again afterwards.
         last = self.point_branch[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.bias)

@@ -27,7 +27,7 @@ class DecoderLayer(nn.Module):
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches, and default for the parts.
         self_attn, cross_attn, aligner, spatial_prior: Part configs; the last two may be None.
-        layer_index: Position in the decoder; parts that differ in the first layer are told.
+        layer_index: Position in the decoder; passed to parts that differ in the first layer.
         cross_first: Whether cross-attention, with what belongs to it, comes before self-attention.
     """
 

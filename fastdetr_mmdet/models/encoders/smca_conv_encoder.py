@@ -1,4 +1,4 @@
-"""Multi-scale encoder that the SMCA authors released: convolutions in the place of attention."""
+"""Multi-scale encoder that the SMCA authors released: convolutions instead of attention."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class SMCAConvEncoder(Encoder):
     """Bidirectional depthwise convolutions over neighbouring levels.
 
     Paper: none; it is the "new multi scale" code that the authors of SMCA (Gao et al. 2021, arXiv
-    2101.07448) released in the place of the paper's encoder. Each level should be half the size of
+    2101.07448) released instead of the paper's encoder. Each level should be half the size of
     the one before, rounded up, as strided convolutions make it.
 
     Args:

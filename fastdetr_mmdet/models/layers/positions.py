@@ -57,7 +57,7 @@ class SAMSinePositionalEncoding(SinePositionalEncoding):
     of huge numbers that depend on the order of the operations. SAM-DETR's results depend on them,
     because its aligner may read encoder output on padding; so this keeps the official order:
     ``(c - 0.5) / ((last - 0.5) + eps + 0.5) * scale`` in float32, with c counting the cells that
-    are no padding and last its last value.
+    are not padding and last its last value.
 
     Args:
         num_feats: Features per axis.

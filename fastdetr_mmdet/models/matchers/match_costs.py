@@ -101,16 +101,16 @@ def cost_terms(
     targets = replace(targets, boxes=targets.boxes.to(boxes.dtype))
     objects = PaddedObjects.from_targets(targets, cls_scores.shape[-1])
     # NaN where a logit is not finite: such a query's cost would be, and the loss that follows not.
-    spoiled = (cls_scores * 0).sum(-1, keepdim=True)
+    non_finite = (cls_scores * 0).sum(-1, keepdim=True)
     terms = []
     for cost in costs:
         batched = _BATCHED.get(type(cost))
         by_class = isinstance(cost, FocalLossCost)
         if batched is None or (by_class and cost.binary_input):
-            terms.append(_image_by_image(cost, cls_scores + spoiled, boxes, targets))
+            terms.append(_image_by_image(cost, cls_scores + non_finite, boxes, targets))
         else:
             term = batched(cost, cls_scores, boxes, objects) * cost.weight
-            terms.append(term + spoiled if by_class else term)
+            terms.append(term + non_finite if by_class else term)
     return terms
 
 

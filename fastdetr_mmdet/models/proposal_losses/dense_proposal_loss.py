@@ -54,7 +54,7 @@ class DenseProposalLoss(nn.Module):
         anchor_scale: Side of the square anchors in cells, for ``ATSSAssigner``.
 
     Raises:
-        ValueError: if the assigner is another one, or loss_cls is no sigmoid loss.
+        ValueError: if the assigner is another one, or loss_cls is not a sigmoid loss.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learned reference boxes in the place of learned object queries (SAM-DETR, DAB-DETR)."""
+"""Learned reference boxes instead of learned object queries (SAM-DETR, DAB-DETR)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LearnedBoxQueries(QueryInitialiser):
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 (the idea of DAB-DETR, arXiv
     2201.12329). The queries have no position of their own: the decoder embeds the boxes' centres
-    anew in each layer.
+    again in each layer.
 
     Args:
         embed_dims: Width.

@@ -1,4 +1,4 @@
-"""FastDETRHead and HungarianMatcher inside mmdet's own detectors, in the place of mmdet's own.
+"""FastDETRHead and HungarianMatcher inside mmdet's own detectors, instead of mmdet's own.
 
 The detectors come from the configs that mmdet ships, narrowed: a small backbone, two layers, few
 queries and classes. With equal weights, ours must give mmdet's losses, gradients and detections.

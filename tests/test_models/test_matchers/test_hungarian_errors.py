@@ -10,7 +10,7 @@ from fastdetr_mmdet.models.matchers import HungarianMatcher
 NAN, INF = float("nan"), float("inf")
 
 
-def spoil(what, value, layer, image):
+def with_bad(what, value, layer, image):
     """Predictions and objects with one bad value in them."""
     targets = make_targets((3, 2, 1))
     logits, boxes = make_predictions(4, 3, 6)
@@ -36,7 +36,7 @@ CASES = [
 @pytest.mark.parametrize("what, value, layer, image, terms", CASES)
 def test_names_image_layer_and_cost(what, value, layer, image, terms):
     """Also as an assigner, which knows neither file nor layer."""
-    given = spoil(what, value, layer, image)
+    given = with_bad(what, value, layer, image)
     with pytest.raises(ValueError) as error:
         HungarianMatcher().match(*given)
     for named in (f"id {7 + image}, file {image}.jpg", f"layer {layer}", f"cost term {terms}:"):
@@ -59,7 +59,7 @@ def test_names_an_image_without_objects(counts, value):
 
 def test_calls_layers_what_the_head_calls_them():
     with pytest.raises(ValueError, match="encoder proposals, layer 0, cost term FocalLossCost"):
-        HungarianMatcher().match(*spoil("logits", NAN, 0, 1), what="encoder proposals, layer")
+        HungarianMatcher().match(*with_bad("logits", NAN, 0, 1), what="encoder proposals, layer")
 
 
 def test_names_the_sum_when_only_that_overflows():

@@ -110,7 +110,7 @@ def test_what_becomes_queries_is_detached_and_proposals_are_not(branches, conten
 
 
 def test_more_queries_than_tokens(branches):
-    """All tokens become queries, also those that are no proposals; everything stays finite."""
+    """All tokens become queries, also invalid proposals; everything stays finite."""
     part, memory = build(num_queries=1000), make_memory(SIZES)
     queries, proposals = part(memory, branches)
     assert queries.content.shape == (2, memory.tokens.shape[1], EMBED_DIMS)
