@@ -7,7 +7,6 @@ files.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .utils.cli import UserError, command
+from .utils.cli import Parser, UserError, command
 
 if TYPE_CHECKING:
     from .utils.run_history import RunHistory
@@ -36,7 +35,7 @@ PICTURES = 12  # images in predictions.png
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m fastdetr_mmdet.demo", description=__doc__)
+    parser = Parser(prog="python -m fastdetr_mmdet.demo", description=__doc__)
     add = parser.add_argument
     add("--work-dir", type=Path, default=Path("work_dirs/demo"), metavar="DIR",
         help="where checkpoints, summary and pictures go (%(default)s)")  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .utils.cli import (
+    Parser,
     UsageError,
     UserError,
     add_model_arguments,
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.visualize",
         description="Show where the top-scoring queries of a trained FastDETR looked: one page per "
         "detection and one contact sheet per image.",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from ..utils.cli import command
+from ..utils.cli import Parser, command
 from .rename_tables import METHODS
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert one file and print which config it belongs to; exit status 1 if it cannot be."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.checkpoints.convert",
         description="Convert an official checkpoint, one of mmdet's or detrex's, or a model of "
         "Hugging Face, and say which shipped config it belongs to.",

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
+from mmengine.config import Config
 from mmengine.registry import Registry
+
+from ..utils.cli import UserError
 
 # Where mmengine's inferencers and --resume look for a config to run
 _PLACES = (("message_hub", "runtime_info", "cfg"), ("meta", "cfg"), ("meta", "config"))
@@ -22,7 +25,7 @@ _IMPORTING = ("custom_imports", "default_scope", "_scope_")
 _READING = ("_base_", "_delete_")
 
 
-class EmbeddedConfigError(ValueError):
+class EmbeddedConfigError(UserError):
     """A config of a checkpoint that was not run.
 
     Args:
@@ -42,20 +45,38 @@ def disarm(content: Any) -> None:
 
     So the refusal comes when the config is used; weights load whatever the config says.
     """
+    for owner, last, text in _texts(content):
+        try:
+            check_config(text)
+        except EmbeddedConfigError as error:
+            # mmengine substitutes {{...}} in the text before it runs it
+            why = repr(error.why).replace("{", r"\x7b")
+            owner[last] = (
+                f"raise __import__({__name__!r}, fromlist=['_']).EmbeddedConfigError({why})\n"
+            )
+
+
+def config_in(content: Any) -> Config:
+    """The config that a checkpoint was trained with, as it holds it.
+
+    Raises:
+        EmbeddedConfigError: if it holds none, or one that ``check_config`` refuses.
+    """
+    for _, _, text in _texts(content):
+        if text:
+            check_config(text)
+            return Config.fromstring(text, ".py")
+    _refuse("there is none")
+
+
+def _texts(content: Any) -> Iterator[tuple[dict, str, str]]:
+    """The configs in a checkpoint: each with the dict that holds it, and its key there."""
     for *parents, last in _PLACES:
         owner = content
         for key in parents:
             owner = owner.get(key) if isinstance(owner, dict) else None
-        text = owner.get(last) if isinstance(owner, dict) else None
-        if isinstance(owner, dict) and isinstance(text, str):
-            try:
-                check_config(text)
-            except EmbeddedConfigError as error:
-                # mmengine substitutes {{...}} in the text before it runs it
-                why = repr(error.why).replace("{", r"\x7b")
-                owner[last] = (
-                    f"raise __import__({__name__!r}, fromlist=['_']).EmbeddedConfigError({why})\n"
-                )
+        if isinstance(owner, dict) and isinstance(owner.get(last), str):
+            yield owner, last, owner[last]
 
 
 def check_config(text: str) -> None:

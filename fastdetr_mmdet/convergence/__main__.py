@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.cli import CfgOptions, UsageError, UserError, command, positive_int
+from ..utils.cli import CfgOptions, Parser, UsageError, UserError, command, positive_int
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -85,7 +85,7 @@ def prepare(args: argparse.Namespace) -> list[Run]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.convergence",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import add_model_arguments, check_destination, command, refuse_to_overwrite
+from ..utils.cli import Parser, add_model_arguments, check_destination, command, refuse_to_overwrite
 
 
 @command
@@ -53,7 +53,7 @@ def _table(rows: Sequence[dict]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.evaluation",
         description="Show where a detector loses AP: COCO's figures of its proposals, of the "
         "queries chosen from them and of every decoder layer, each with and without NMS, and with "

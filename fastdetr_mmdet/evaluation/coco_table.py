@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,31 @@ METRICS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")  # mmdet's name
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Precision and recall of boxes with a least score, at an IoU of 0.5 (the metric's lowest).
+
+    Shape:
+        scores, precision, recall: (n,), one entry a score that a box has; scores fall
+    """
+
+    scores: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall, (n,)."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / np.where(total, total, 1)
+
+    @property
+    def best(self) -> list[float]:
+        """The least score with the highest F1, that F1, precision and recall."""
+        i = int(self.f1.argmax())
+        return [float(x[i]) for x in (self.scores, self.f1, self.precision, self.recall)]
+
+
+@dataclass(frozen=True)
 class CocoTable:
     """Figures in [0, 1] by the names of ``COLUMNS``; None where there are no objects.
 
@@ -25,11 +50,15 @@ class CocoTable:
         overall: Of all classes.
         classes: Of each class, by its name, in the order of the data set.
         objects: Number of objects of each class in the images that were evaluated.
+        pooled: Precision and recall of the boxes of all classes; None without boxes or objects.
+        curves: Of each class that has boxes and objects.
     """
 
     overall: dict[str, float | None]
     classes: dict[str, dict[str, float | None]]
     objects: dict[str, int]
+    pooled: Curve | None = None
+    curves: dict[str, Curve] = field(default_factory=dict)
 
 
 def evaluates_coco_boxes(metric: Any) -> bool:
@@ -69,7 +98,42 @@ def coco_table(
         by_id[identity] = _figures(evaluation)
     ids = metric._coco_api.get_cat_ids(cat_names=list(classes))
     per_class = {name: by_id[identity] for name, identity in zip(classes, ids, strict=True)}
-    return CocoTable(overall, per_class, objects)
+    images_of = _matched(evaluation)
+    curves = {c: _curve(images_of[i]) for c, i in zip(classes, ids, strict=True)}
+    return CocoTable(
+        overall,
+        per_class,
+        objects,
+        _curve([image for found in images_of.values() for image in found]),
+        {name: curve for name, curve in curves.items() if curve is not None},
+    )
+
+
+def _matched(evaluation: COCOeval) -> dict[int, list[dict]]:
+    """What pycocotools matched in each image, of objects of all sizes, by category."""
+    parameters = evaluation.params
+    size, areas = len(parameters.imgIds), len(parameters.areaRng)
+    return {
+        identity: evaluation.evalImgs[place * areas * size :][:size]
+        for place, identity in enumerate(parameters.catIds)
+    }
+
+
+def _curve(images: Iterable[dict | None]) -> Curve | None:
+    """The curve at the lowest IoU threshold of the metric; None without boxes or objects."""
+    found = [image for image in images if image is not None]
+    objects = sum(int((~np.array(image["gtIgnore"], bool)).sum()) for image in found)
+    counted = [~np.array(image["dtIgnore"][0], bool) for image in found]
+    pairs = [*zip(found, counted, strict=True)]
+    scores = np.concatenate([[], *(np.array(image["dtScores"])[kept] for image, kept in pairs)])
+    if not objects or not len(scores):
+        return None
+    matches = np.concatenate([np.array(image["dtMatches"][0])[kept] > 0 for image, kept in pairs])
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], np.cumsum(matches[order])
+    last = np.append(scores[1:] < scores[:-1], True)  # of boxes of one score
+    number = np.arange(1, len(scores) + 1)
+    return Curve(scores[last], (right / number)[last], (right / objects)[last])
 
 
 def run_coco(

@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 
 from ..datasets.check.sets import is_coco
 from ..datasets.wrappers import leaf_datasets
+from ..utils.cli import UserError
 
 
 def check_evaluator(evaluator: Evaluator, config: Any, dataset: Any, phase: str) -> list[str]:
@@ -58,14 +59,14 @@ def _check_metric(metric: BaseMetric, evaluated: str, dataset: Any, phase: str) 
         info = dataset.get_data_info(index)
         image = info["img_id"]
         if image in seen:
-            raise ValueError(
+            raise UserError(
                 f"{data} has two images of the id {image!r}, but {evaluated} finds images by their "
                 "id. Give them different ids, or each data set a metric of its own "
                 "(MultiDatasetsEvaluator)."
             )
         seen.add(image)
         if image not in api.imgs or _differs(info, api, labels):
-            raise ValueError(
+            raise UserError(
                 f"Image {image!r} of {data} is not the one that {evaluated} describes; name the "
                 "data set's own annotation file there."
             )

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import add_model_arguments, command, positive_int, refuse_to_overwrite
+from ..utils.cli import Parser, add_model_arguments, command, positive_int, refuse_to_overwrite
 
 
 @command
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.export",
         description="Write a detector as an ONNX file of standard operators, and compare what "
         "onnxruntime makes of it with PyTorch. docs/inference.md tells how to use the file.",

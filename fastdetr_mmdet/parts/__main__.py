@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import UserError, command
+from ..utils.cli import Parser, UserError, command
 
 
 @command
@@ -18,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: if no part has the given name; suggests the nearest.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.parts",
         description="List what this package registers: roles, parts, papers, parameters, and what "
         "each part reads and makes, which decides what fits together.",

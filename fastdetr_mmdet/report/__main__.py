@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from ..utils.cli import CfgOptions, command, natural_int, positive_int, unit_float
+from ..utils.cli import CfgOptions, Parser, command, natural_int, positive_int, unit_float
 from .settings import Settings
 
 
@@ -16,7 +15,7 @@ from .settings import Settings
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report; see ``--help``."""
     default = Settings()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.report",
         description="Write one HTML file about training runs: curves, COCO figures, config "
         "differences, boxes beside ground truth, attention, errors. docs/report.md explains it.",

@@ -97,10 +97,10 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
         progress(f"{checkpoint.name} on its validation set ...")
         images, device = settings.max_images, settings.device
         run.evaluation = evaluate(config, checkpoint, images, device, progress)
-    except UserError as error:
-        run.notes.append(f"No boxes, errors or attention are shown. {error}")
     except EmbeddedConfigError as error:
         run.notes.append(f"Its checkpoint was not run. Its config was refused: {error.why}.")
+    except UserError as error:
+        run.notes.append(f"No boxes, errors or attention are shown. {error}")
     except FileNotFoundError as error:
         run.notes.append(
             f"Its checkpoint could not be run: {error.strerror or error}: {error.filename}. If the "

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ..evaluation.coco_table import COLUMNS, METRICS
+from ..evaluation.coco_table import COLUMNS, METRICS, Curve
 from ..evaluation.error_types import EXPLANATIONS, Kind
 from ..utils.config import flatten
 from ..utils.plotting import COLOURS, Chart, Line, chart_svg, printable
@@ -68,6 +68,7 @@ def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str
         columns=COLUMNS,
         metric_names={f"coco/bbox_{key}": n for key, n in zip(METRICS, COLUMNS, strict=True)},
         objects=_objects(evaluated),
+        score_charts={run.number: _score_charts(run) for run in evaluated},
         configured=[run for run in runs if run.config is not None],
         differences=config_differences([run.config for run in runs if run.config is not None]),
         datasets={
@@ -199,6 +200,29 @@ def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[list[Captioned], lis
             main.append(draw("losses", "loss", label, by_time, log_y=True))
         if main:
             yield main, [draw("losses", n, label) for n, label in _LOSSES.items() if n in losses]
+
+
+def _score_charts(run: Run) -> list[Captioned]:
+    """Precision by recall, and F1 by the least score, of all classes and those most frequent."""
+    table = run.evaluated.table
+    if table is None or table.pooled is None:
+        return []
+    classes = sorted(table.curves, key=lambda name: -table.objects[name])[: len(COLOURS) - 1]
+    curves: dict[str, Curve] = {"all": table.pooled}
+    curves |= {name: table.curves[name] for name in classes} if len(table.curves) > 1 else {}
+    charts = {
+        "Precision by recall": ("recall", [(c.recall, c.precision) for c in curves.values()]),
+        "F1 by least score": ("score", [(c.scores[::-1], c.f1[::-1]) for c in curves.values()]),
+    }
+    drawn = []
+    for number, (caption, (label, points)) in enumerate(charts.items()):
+        lines = [
+            Line(name, look, x.tolist(), y.tolist())
+            for look, (name, (x, y)) in enumerate(zip(curves, points, strict=True))
+        ]
+        chart = Chart(lines, label, y_range=(0, 1.02))
+        drawn.append((caption, Markup(chart_svg(chart, f"scores{run.number}-{number}"))))
+    return drawn
 
 
 def _chart(

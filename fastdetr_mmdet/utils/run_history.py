@@ -221,6 +221,8 @@ class _Session:
         if train:
             self._read_clock("\n".join(texts))
             length = (self._length or _epoch_length(train)) if by_epoch else 0
+            if by_epoch:
+                self._count_from_epochs(train)
             self.rows = self._train_rows(train, length)
             self.rows += self._val_rows([row for row in logged if "loss" not in row])
             self.rows.sort(key=lambda row: (row.minutes, row.progress))
@@ -264,6 +266,16 @@ class _Session:
                 self._trained_at[(int(epoch) - 1) * self._length + int(inner)] = time
             else:
                 self._trained_at[int(inner)] = time
+
+    def _count_from_epochs(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Count iterations in this session's batches, if it was resumed from larger or smaller."""
+        places = [
+            int(r["iter"]) - (int(r["epoch"]) - 1) * self._length for r in rows if self._length
+        ]
+        if self._trained_at and not all(0 < place <= self._length for place in places):
+            shift = int(rows[0]["iter"]) - min(self._trained_at)
+            for row in rows:
+                row["iter"] -= shift
 
     def _train_rows(self, rows: Sequence[dict[str, Any]], length: int) -> list[_Row]:
         first = int(rows[0]["iter"])

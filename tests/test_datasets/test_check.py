@@ -116,6 +116,7 @@ CASES = [
     ("category-malformed", category(name=["dog"]), "category 2"),
     ("category-id-twice", add("categories", name="fox"), "category 2 (dog); category 2 (fox)"),
     ("category-name-twice", add("categories", id=3), "category 2 (dog); category 3 (dog)"),
+    ("category-case", add("categories", id=3, name="Dog"), "category 2 (dog); category 3 (Dog)"),
     ("class-without-category", category(0, name="Cat"), "'cat'; the file has 'Cat'"),
     ("class-without-category", category(0, name="x"), "'cat'; the file has 'x', 'dog'"),
     ("class-order", lambda c: c["categories"].reverse(), "dog, cat"),
@@ -185,7 +186,8 @@ CASES = [
 ]
 # Kinds that need image files: test_check_files.py
 OF_FILES = (
-    "path-outside path-symlink file-missing file-unreadable file-truncated file-size file-turned "
+    "images-folder file-depth path-outside path-symlink file-missing file-unreadable "
+    "file-truncated file-size file-turned "
     "file-orientation file-huge image-too-thin"
 ).split()
 

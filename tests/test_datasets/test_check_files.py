@@ -195,6 +195,29 @@ def test_all_kinds(tmp_path, decode, workers, monkeypatch):
     assert check(cleaned, tmp_path)[2] == {"file-huge": ["large", "less large"]}
 
 
+DEEP = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "deep"),
+    [("a.tiff", DEEP, True), ("a.png", DEEP, True), ("b.png", np.dstack([DEEP] * 3), True),
+     ("b.tiff", np.dstack([DEEP] * 3), True), ("c.png", DEEP.astype(np.uint8), False)],
+)  # fmt: skip
+def test_sixteen_bits_are_told(name, pixels, deep, tmp_path):
+    """OpenCV keeps the upper 8, which were black here, without a word."""
+    cv2.imwrite(str(tmp_path / name), pixels)
+    assert check(annotate(name), tmp_path)[2] == ({"file-depth": [name]} if deep else {})
+    assert look(tmp_path / name, color_type="unchanged").problem == ""
+
+
+@pytest.mark.parametrize("folder", ["none", "."])
+def test_a_wrong_folder_is_named_and_nothing_else(folder, tmp_path):
+    report, _, found = check(annotate("a.jpg", "b.jpg"), tmp_path / folder)
+    assert list(found) == ["images-folder"]
+    text = report.refusal()
+    assert str(tmp_path / folder) in text and "--write-cleaned" not in text and "allow" in text
+
+
 def test_orientations(tmp_path):
     """Annotations are right in the size as loaded; whether flips were seen, nobody can tell."""
     names = [f"{orientation}.jpg" for orientation in range(1, 9)]

@@ -177,10 +177,55 @@ def test_voc_beside_images_with_another_name(tmp_path):
     assert any("lost.xml" in note for note in read_dataset(tmp_path).notes)
 
 
+def test_yolo_of_images_that_are_links(tmp_path):
+    """Within the folder; the files behind them are no images without objects."""
+    (tmp_path / "images").mkdir()
+    picture(tmp_path / "raw/x.jpg")
+    (tmp_path / "images/x.jpg").symlink_to("../raw/x.jpg")
+    write(tmp_path / "labels/x.txt", "0 0.5 0.5 0.2 0.4")
+    (image,) = read_dataset(tmp_path).splits["train"].coco["images"]
+    assert image["file_name"] == "images/x.jpg"
+
+
+def test_one_split_of_a_yolo_data_set(tmp_path):
+    """Its data.yaml lies one level up."""
+    picture(tmp_path / "train/images/x.jpg")
+    write(tmp_path / "train/labels/x.txt", "1 0.5 0.5 0.2 0.4")
+    write(tmp_path / "data.yaml", "names: [a, b]\ntrain: train/images")
+    found = read_dataset(tmp_path / "train")
+    assert found.classes == ("a", "b") and str(tmp_path / "data.yaml") in found.notes[0]
+    assert boxes_of(found.splits["train"].coco) == {"x.jpg": [("b", 80, 30, 40, 40)]}
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [("a.jpg", "a.jpg"), ("a.png", r"C:\me\b.jpg"), ("../images/a.jpg", "../images/a.jpg")],
+)
+def test_labelme(image, told, tmp_path):
+    picture(tmp_path / "val" / image)
+    picture(tmp_path / "train/c.jpg")
+    shapes = [
+        dict(label="cat", points=[[30, 40], [10, 20.5]], shape_type="rectangle"),
+        dict(label="50%", points=[[30, 40], [33, 44]], shape_type="circle"),
+        dict(label="cat", points=[[1, 2], [5, 2], [3, 8]]),
+        dict(label="cat", points=[[1, 2]], shape_type="point"),
+    ]
+    about = dict(imageData=None, imageHeight=100, imageWidth=200)
+    write(tmp_path / "val/a.json", json.dumps(dict(shapes=shapes, imagePath=told, **about)))
+    write(tmp_path / "train/c.json", json.dumps(dict(shapes=[], imagePath="c.jpg", **about)))
+    found = read_dataset(tmp_path)
+    assert found.form == "labelme" and found.classes == ("50%", "cat")
+    assert found.splits["train"].coco["annotations"] == [] and "point" in found.notes[-1]
+    (boxes,) = boxes_of(found.splits["val"].coco).values()
+    assert boxes == [("50%", 25, 35, 10, 10), ("cat", 1, 2, 4, 6), ("cat", 10, 20.5, 20, 19.5)]
+
+
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        ({"x.csv": "a,b"}, ".csv"),
+        ({"x.csv": "a,b"}, "[.]csv.*COCO"),
+        ({"x.json": '{"shapes": [{"label": "a"}], "imagePath": "x.jpg"}'}, "x.json"),
+        ({"q.json": '{"shapes": [], "imagePath": "y.jpg"}', "z.json": "[]"}, "y.jpg"),
         ({"x.xml": "<annotation>"}, "x.xml"),
         ({"images/x.txt": "0 0.5 0.5 0.2"}, "x.txt, line 1"),
         ({"images/x.txt": "0 20 10 30 20"}, "x_center"),  # centre or corners

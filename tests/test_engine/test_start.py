@@ -25,6 +25,7 @@ from fastdetr_mmdet.engine.start.console import shorten
 from fastdetr_mmdet.engine.start.models import MODELS, find
 from fastdetr_mmdet.engine.start.run_folder import RunFolder
 from fastdetr_mmdet.utils import derived_keys  # noqa: F401 (registers)
+from fastdetr_mmdet.utils.cli import UserError
 
 ROLES = {"train": "train", "val": "val"}
 
@@ -65,6 +66,7 @@ def test_help_takes_no_second_of_imports(words):
     ("words", "near"),
     [
         (["traim"], "train"),
+        *(([name, "--hepl"], "--help") for name in COMMANDS),
         (["init", "data", "--epoch", "3"], "--epochs"),
         (["init", "data", "--imagesize=3"], "--image-size"),
         (["train", "run", "--cfg-option", "a=1"], "--cfg-options"),
@@ -306,10 +308,15 @@ def test_predict_goes_on_after_what_it_cannot_read(trained, tiny_run, tmp_path, 
     assert main(["predict", str(trained), str(images / "whole.jpg"), "--out", str(images)]) == 2
 
 
-def test_predict_with_config_and_checkpoint(trained, tiny_run, tmp_path):
-    image = tiny_run.data_root / "val/000001.jpg"
-    arguments = [trained / "config.py", tiny_run.checkpoint, image, "--out", tmp_path / "out"]
-    assert main(["predict", *map(str, arguments)]) == 0
+def test_predict_with_a_checkpoint(trained, tiny_run, tmp_path):
+    """With its config, or that beside it, or that in it; names hold what they like."""
+    image = shutil.copy(tiny_run.data_root / "val/000001.jpg", tmp_path / "50% %d %s.jpg")
+    bare = shutil.copy(tiny_run.checkpoint, tmp_path / "bare.pth")
+    for given in ([trained / "config.py", tiny_run.checkpoint], [tiny_run.checkpoint], [bare]):
+        out = tmp_path / "out"
+        assert main(["predict", *map(str, [*given, image, "--out", out])]) == 0
+        assert (out / "50% %d %s.jpg").is_file()
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("words", [["train", "{}"], ["predict", "{}", "x.jpg"]])
@@ -325,39 +332,56 @@ def test_a_finished_run_has_nothing_left(trained, capsys):
     assert "2 of 2 epochs" in said and "predict" in said
 
 
-def test_train_continues(trained, monkeypatch):
+def test_train_continues(trained, tmp_path, monkeypatch, capsys):
     """What mmdet's tool is called with; test_ecosystem.py trains by it."""
     called = []
     monkeypatch.setattr(mmdet_tools, "run", lambda name: called.append([name, *sys.argv[1:]]))
     monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.setattr(RunFolder, "epochs", lambda self: (1, 2))
-    main(["train", str(trained), "--amp"])
-    monkeypatch.setattr(RunFolder, "epochs", lambda self: (0, 2))
-    main(["train", str(trained), "--cfg-options", "max_epochs=3"])
+    longer = ["--cfg-options", "train_cfg.max_epochs=3"]
+    assert main(["train", str(trained), *longer]) == 0
+    assert "after epoch 2 of 3" in capsys.readouterr().out
+    assert (
+        main(["train", str(trained), "--cfg-options", "work_dir=x"]) == 1
+    )  # no longer than before
+    elsewhere = ["--work-dir", str(tmp_path)]
+    assert main(["train", str(trained), "--amp", *elsewhere]) == 0
     config = str(trained / "config.py")
-    assert called == [["train.py", config, "--resume", "--amp"],
-                      ["train.py", config, "--cfg-options", "max_epochs=3"]]  # fmt: skip
+    assert called == [["train.py", config, "--resume", *longer],
+                      ["train.py", config, "--amp", *elsewhere]]  # fmt: skip
+    assert main(["train", str(trained), "--cfg-options", "epochs=3"]) == 2
+    assert "max_epochs=" in capsys.readouterr().err
 
 
 def test_the_terminal_shows_a_page(capfd, tmp_path):
     """The log file has what mmengine said; the terminal has the losses within a page."""
-    shorten()
+    (tmp_path / "run.py").write_text("_base_ = 'b.py'\n\n# why\nlr = 7  # own\n")
+    shorten(str(tmp_path / "run.py"))
     logger = MMLogger("short", log_file=str(tmp_path / "log"))
+    logger.info("paramwise_options -- backbone.conv.weight:lr=0.0001")
     long = "\n" + "-" * 60 + "\nSystem environment:\n    Python: 3.1 (x)\n    seed: 4\n" + "-" * 60
     for text in (long, "Config:\nmodel = 1", "Hooks will be executed in the following order:\nx"):
         logger.info(text)
     logger.info("Epoch(train) [1]")
     shown, kept = "".join(capfd.readouterr()), (tmp_path / "log").read_text()
+    assert "run.py" in shown and "\nlr = 7" in shown and "why" not in shown
     assert "Python 3.1, seed 4" in shown and "Epoch(train) [1]" in shown
     assert "model = 1" in kept and "following order" in kept and "System" in kept
-    assert not any(word in shown for word in ("model = 1", "order", "System"))
+    assert not any(word in shown for word in ("model = 1", "order", "System", "paramwise"))
 
 
-def test_weights_that_cannot_be_fetched(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (URLError("no network"), "--weights FILE"),
+        (UserError("what a hook refuses"), "error: what a hook refuses\n"),
+    ],
+)
+def test_errors_for_users_have_no_traceback(error, said, monkeypatch, capsys):
     def fail(*_, **__):
-        raise URLError("no network")
+        raise error
 
     monkeypatch.setattr(mmdet_tools.runpy, "run_path", fail)
     with pytest.raises(SystemExit) as end:
         mmdet_tools.run("train.py")
-    assert end.value.code == 1 and "--weights FILE" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert end.value.code == 1 and said in shown and "Traceback" not in shown

@@ -11,6 +11,7 @@ from support.runs import CLASSES
 from fastdetr_mmdet.evaluation.coco_table import (
     COLUMNS,
     METRICS,
+    _curve,
     coco_table,
     evaluates_coco_boxes,
 )
@@ -81,6 +82,27 @@ def test_objects_are_counted(shapes, images):
     metric, _ = evaluated(shapes, images)
     coco = json.loads((shapes / "annotations/val.json").read_text())
     assert sum(coco_table(metric, images, CLASSES).objects.values()) == len(coco["annotations"])
+
+
+def test_curves_give_ap_at_half_overlap(shapes, images):
+    """Interpolated at COCO's 101 recalls, a class's curve has the area that is its AP50."""
+    table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
+    assert set(table.curves) == set(CLASSES) and table.pooled is not None
+    for name, curve in table.curves.items():
+        places = np.searchsorted(curve.recall, np.linspace(0, 1, 101) - 1e-9)
+        highest = np.append(np.maximum.accumulate(curve.precision[::-1])[::-1], 0)
+        assert highest[places].mean() == pytest.approx(table.classes[name]["AP50"], abs=1e-6)
+
+
+def test_best_score():
+    """Two objects; boxes right, wrong, right, of which the last two have one score."""
+    image = dict(gtIgnore=[0, 0, 1], dtScores=[0.9, 0.4, 0.4, 0.3],
+                 dtIgnore=[[0, 0, 0, 1]], dtMatches=[[5, 0, 7, 9]])  # fmt: skip
+    curve = _curve([None, image])
+    assert curve.scores.tolist() == [0.9, 0.4]
+    assert curve.precision == pytest.approx([1, 2 / 3]) and curve.recall == pytest.approx([0.5, 1])
+    assert curve.best == pytest.approx([0.4, 0.8, 2 / 3, 1])
+    assert _curve([dict(image, gtIgnore=[1, 1, 1])]) is _curve([None]) is None
 
 
 def test_only_some_images(shapes, images):

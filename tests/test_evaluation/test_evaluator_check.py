@@ -12,6 +12,8 @@ from mmdet.registry import EVALUATOR, HOOKS
 from mmengine.dataset import RepeatDataset
 from mmengine.evaluator import Evaluator
 
+from fastdetr_mmdet.utils.cli import UserError
+
 CLASSES = ("cat", "dog")
 phases = pytest.mark.parametrize("phase", ["train", "val", "test"])
 
@@ -122,7 +124,7 @@ OTHERS = {
 def test_file_of_other_images(write, phase, name):
     """Perfect detections would have an average precision of 0, without a word."""
     own, other = write("val.json"), write("other.json", **OTHERS[name])
-    with pytest.raises(ValueError, match=rf"Image 1\b.*{own}.*_evaluator\.ann_file={other}"):
+    with pytest.raises(UserError, match=rf"Image 1\b.*{own}.*_evaluator\.ann_file={other}"):
         start(load(own), coco(other), phase)
 
 
@@ -130,7 +132,7 @@ def test_file_of_other_images_without_objects(write):
     nothing = dict(empty=range(1, 7))
     own, other = write("val.json", **nothing), write("other.json", prefix="b", **nothing)
     start(load(own), coco(own))
-    with pytest.raises(ValueError, match=other):
+    with pytest.raises(UserError, match=other):
         start(load(own), coco(other))
     start(load(own), coco(other, format_only=True, outfile_prefix="x"))  # nothing is evaluated
 
@@ -142,7 +144,7 @@ def test_two_data_sets(write, phase):
     dataset = ConcatDataset([load(first), load(second)])
     evaluator = start(dataset, coco(whole), phase)
     assert average_precision(evaluator, dataset)["coco/bbox_mAP"] == 1
-    with pytest.raises(ValueError, match=rf"Image 4\b.*{second}.*{first}"):
+    with pytest.raises(UserError, match=rf"Image 4\b.*{second}.*{first}"):
         start(dataset, coco(first), phase)
 
 
@@ -150,7 +152,7 @@ def test_two_data_sets(write, phase):
 def test_two_data_sets_with_the_same_ids(write, phase):
     first, second = write("a.json", range(1, 5)), write("b.json", range(3, 7))
     dataset = ConcatDataset([load(first), load(second)])
-    with pytest.raises(ValueError, match=rf"{first}, {second}.* 3\b.*{write('whole.json')}"):
+    with pytest.raises(UserError, match=rf"{first}, {second}.* 3\b.*{write('whole.json')}"):
         start(dataset, coco(write("whole.json")), phase)
 
 
@@ -166,13 +168,13 @@ def test_two_data_sets_with_a_metric_each(write):
     evaluator = start(dataset, several(first, second))
     found = average_precision(evaluator, dataset)
     assert (found["a/coco/bbox_mAP"], found["b/coco/bbox_mAP"]) == (1, 1)
-    with pytest.raises(ValueError, match=rf"{first}.*{second}"):
+    with pytest.raises(UserError, match=rf"{first}.*{second}"):
         start(dataset, several(second, first))
 
 
 def test_repeated_data_set(write):
     path = write("val.json")
-    with pytest.raises(ValueError, match=rf"two images of the id 1\b.*{path}"):
+    with pytest.raises(UserError, match=rf"two images of the id 1\b.*{path}"):
         start(RepeatDataset(load(path), 2), coco(path))
 
 
@@ -216,7 +218,7 @@ def test_data_set_with_its_own_reading(write):
     path = write("val.json")
     dataset = load(path, Own)
     start(dataset, coco(path))
-    with pytest.raises(ValueError, match=path):
+    with pytest.raises(UserError, match=path):
         start(dataset, coco(write("other.json", range(11, 17))))
 
 

@@ -341,12 +341,19 @@ def test_every_epoch_and_iteration_draws_its_own_numbers():
 
 
 def test_another_set_up():
-    """Half as many images at a time: twice as many batches are left out, and it is told."""
-    runner = make_runner(iter=5)
+    """The share of images counts, and it is told; iterations are those of today's batches.
+
+    mmengine went on from those of the former ones: a wrong ETA, or "nothing is left to train".
+    """
+    runner = make_runner(iter=9)
     checkpoint = dict(exact_resume=stored(batch_size=1, world_size=2, batches=4))
     assert resumed_position(runner, checkpoint) == (1, 2)
     (warning,) = runner.logger.warnings
     assert "batch_size was 1 and is 4, world_size was 2 and is 1" in warning
+    assert runner.train_loop.iter == 5
+    runner = make_runner(iter=7)  # trained without the hook
+    runner.train_loop._epoch = 1
+    assert resumed_position(runner, {}) == (1, 0) and runner.train_loop.iter == 3
 
 
 def test_a_loader_that_cannot_be_taken_over():

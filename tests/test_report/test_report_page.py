@@ -189,6 +189,8 @@ def test_hostile_checkpoint_is_refused(folder, page):
 def test_every_section_has_its_content(page):
     curves = section(page, "curves")
     assert curves.count("<svg") >= 4 and "killed" in Elements(curves).text
+    figures = section(page, "coco")
+    assert figures.count("F1 by least score") == figures.count("best score</th>") >= 1
     ids = re.findall(r' id="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     assert "<code>note</code>" in section(page, "config")

@@ -20,21 +20,28 @@ def session(
     text_log: bool = True,
     loss: float = 1.0,
     seconds: float = 6.0,
+    length: int = LENGTH,
+    done: int = 0,
 ) -> Path:
-    """Write what mmengine writes: two rows per epoch, then a validation of half a minute."""
+    """Write what mmengine writes: two rows per epoch, then a validation of half a minute.
+
+    mmengine counts iterations on after those that are `done`, whatever the length of epochs is.
+    """
     folder = work_dir / name / "vis_data"
     folder.mkdir(parents=True)
     rows, lines = [], [f"{begin:%Y/%m/%d %H:%M:%S} - mmengine - INFO - Checkpoints will be saved"]
     now = begin
     for epoch in epochs:
-        for inner in (5, 10):
-            now += timedelta(seconds=5 * seconds)
+        for inner in (length // 2, length):
+            now += timedelta(seconds=length / 2 * seconds)
+            number = (done or (epoch - 1) * length) + inner
             rows.append(
                 dict(loss=loss, loss_cls=loss / 2, lr=0.1, time=seconds, epoch=epoch,
-                     iter=(epoch - 1) * LENGTH + inner, step=(epoch - 1) * LENGTH + inner)
+                     iter=number, step=number)
             )  # fmt: skip
             stamp = f"{now:%Y/%m/%d %H:%M:%S} - mmengine - INFO - "
-            lines.append(f"{stamp}Epoch(train) [{epoch}][{inner:>4}/{LENGTH}]  loss: {loss}")
+            lines.append(f"{stamp}Epoch(train) [{epoch}][{inner:>4}/{length}]  loss: {loss}")
+        done += length if done else 0
         now += timedelta(seconds=30)
         rows.append({"coco/bbox_mAP": epoch / 100, "coco/bbox_mAP_s": -1.0, "step": epoch})
         stamp = f"{now:%Y/%m/%d %H:%M:%S} - mmengine - INFO - "
@@ -92,6 +99,18 @@ def test_resumed(tmp_path):
     assert history.sessions == 2
     (note,) = history.notes
     assert "20260502_120000" in note and "epoch 2.5" in note
+
+
+@pytest.mark.parametrize("length", [4, 20])
+def test_resumed_with_another_batch_size(length, tmp_path):
+    """Epochs are joined, not iterations divided by today's number of batches."""
+    session(tmp_path, "20260501_120000", range(1, 3))
+    session(tmp_path, "20260502_120000", range(3, 5), length=length, done=2 * LENGTH)
+    history = RunHistory.read(tmp_path)
+    assert [p.progress for p in history.losses["loss"]] == [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
+    assert [p.progress for p in history.metrics["coco/bbox_mAP"]] == [1, 2, 3, 4]
+    assert (history.sessions, history.notes) == (2, [])
+    assert history.minutes == pytest.approx(3 + 2 * (length / 10 + 0.5))
 
 
 def test_started_again(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...utils.cli import CfgOptions, UsageError, command, positive_int, refuse_to_overwrite
+from ...utils.cli import CfgOptions, Parser, UsageError, command, positive_int, refuse_to_overwrite
 from ...utils.files import write_atomically
 from .annotations import MAX_ASPECT, check_annotations
 from .clean import clean
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.datasets.check",
         description="Find what is wrong with a data set in COCO's format. Exit status: 0 nothing "
         "wrong, 1 errors, 2 no COCO file, 3 only warnings. docs/data_check.md explains what is "
@@ -142,6 +142,8 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
         left = check_annotations(coco, args.write_cleaned, checked.classes)
         done = ", ".join(f"{n} x {kind}" for kind, n in counts.items()) or "nothing"
         print(f"{args.write_cleaned}: {left.sizes()}. Removed or fixed: {done}.")
+        print(f"Use it in place of {checked.annotations}: train_ann or val_ann in the config, or "
+              f"python -m fastdetr_mmdet init {args.write_cleaned}")  # fmt: skip
         if left.errors():
             print(f"Still wrong there: {'; '.join(map(left.sentence, left.errors()))}.")
     return report

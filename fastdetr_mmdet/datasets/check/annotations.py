@@ -146,6 +146,10 @@ def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any
             report.add("category-not-in-classes", position)
     _add_repeated(report, "category-id-twice", by_id)
     _add_repeated(report, "category-name-twice", by_name)
+    by_case: dict[str, list[int]] = defaultdict(list)
+    for name, (first, *_) in by_name.items():
+        by_case[name.casefold()].append(first)
+    _add_repeated(report, "category-case", by_case)
     for before, after in pairwise(sorted(i for i in found if isinstance(i, int))):
         if after - before > 1:
             last = f" to {after - 1}" if after - before > 2 else ""

@@ -64,6 +64,12 @@ def check_files(
     ]
     there = []
     places = locate([entry["file_name"] for _, entry in named], images, root, find)
+    if find and places and all(problem == "file-missing" for problem, _ in places):
+        if not any("but there is" in note for _, note in places):
+            missing = "" if os.path.isdir(images) else ", which does not exist"
+            first = named[0][1]["file_name"]
+            report.add("images-folder", note=f"{images}{missing}; the first image is {first}")
+            return {}
     for (position, entry), (problem, note) in zip(named, places, strict=True):
         if problem:
             report.add(problem, position, note)
@@ -273,8 +279,16 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
     if pixels > MOST_DECODED:
         return Look(stored, "file-huge", note)
     complete = _is_complete(file, image.format)
+    deep = loader.turns and _is_deep(image)  # else it keeps what the file has
+
+    def compare(size: tuple[int, int]) -> Look:
+        found = _compare(entry, size, orientation, loader.turns)
+        if not deep or found.problem:
+            return found
+        return Look(size, "file-depth", f"{image.format}, mode {image.mode}")
+
     if complete and not decode and (orientation == 1 or not loader.turns):
-        return _compare(entry, stored, orientation, loader.turns)
+        return compare(stored)
     strict, size = "", None
     try:
         image.load()  # OpenCV before 4.12 fills what is missing with grey
@@ -288,7 +302,7 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
         return Look(size, "file-truncated", strict or note)
     if size is None:
         return Look(None, "file-unreadable", note)
-    return _compare(entry, size, orientation, loader.turns)
+    return compare(size)
 
 
 def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
@@ -301,6 +315,12 @@ def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
     tail = file.read().rstrip(b"\0\r\n ")
     file.seek(position)
     return mark in tail[-12:]  # PNG's is followed by a checksum
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether an image has more than 8 bits a channel, as far as its header tells."""
+    stored = str(image.tile[0][3]) if image.tile else ""  # such as RGB;16B
+    return image.mode in ("I", "F") or ";16" in image.mode or ";16" in stored
 
 
 def _orientation(image: Any) -> int:

@@ -141,7 +141,9 @@ class Report:
         lines = [f"{self.source} cannot be used for training or testing:"]
         lines += [f"- {self.sentence(finding)} [{finding.kind.name}]" for finding in stopping]
         fix = "Fix the file."
-        if self.coco["images"]:
+        if "images-folder" in [finding.kind.name for finding in stopping]:
+            fix = "Name the right folder: --images, or data_prefix.img (train_images, val_images)."
+        elif self.coco["images"]:
             folder = f" --images {self.images}" if self.images else ""
             fix = (
                 "Fix the file, or write a copy without these: python -m "

@@ -16,6 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.fileio import get_local_path, list_from_file
 from mmengine.registry import init_default_scope
 
+from ...utils.cli import UserError
 from ..wrappers import leaf_datasets
 from .annotations import MAX_ASPECT, check_annotations, missing_class, similar_name
 from .files import reason
@@ -172,7 +173,7 @@ class NamedPipeline(Compose):
                 results = transform(results)
             except Exception as error:
                 if loaded:
-                    raise ValueError(
+                    raise UserError(
                         f"{type(transform).__name__} fails on image file {named}: {reason(error)}. "
                         "Remove the image, or change the transform."
                     ) from error
@@ -209,7 +210,7 @@ def watch_loading(keep: bool) -> Callable[[], None]:
             stop()  # no hook will be called
             text = "" if isinstance(error, OSError) else _explain(self, *parsed)
             if text:
-                raise ValueError(text) from error
+                raise UserError(text) from error
             raise
         finally:
             vars(self).pop("COCOAPI", None)

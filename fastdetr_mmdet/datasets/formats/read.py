@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from ...utils.cli import UsageError
-from . import coco, voc, yolo
+from . import coco, labelme, voc, yolo
 from .found import Found, files_below, is_image
 
 
 def read_dataset(data: str | Path) -> Found:
-    """Read a data set in COCO's, YOLO's or Pascal VOC's form; nothing of it is changed.
+    """Read a data set in COCO's, YOLO's, Pascal VOC's or labelme's form; nothing of it is changed.
 
     Args:
         data: Its folder, a COCO annotation file or a YOLO data.yaml.
@@ -29,14 +29,30 @@ def read_dataset(data: str | Path) -> Found:
     if data.suffix.lower() == ".json" and not any(map(is_image, files)):
         root = root.parent  # the file is in a folder of annotations
         files = files_below(root)
-    for reader in (coco, yolo, voc):
+    for reader in (coco, yolo, voc, labelme):
         found = reader.read(root, files, data if data.is_file() else None)
         if found is not None:
             return found
     kinds = sorted({path.suffix.lower() or path.name for path in files if not is_image(path)})
     images = sum(map(is_image, files))
     raise UsageError(
-        f"{data} holds no labels that are known here: no COCO .json, no YOLO .txt beside images "
-        f"and no Pascal VOC .xml. It holds {images} images and files of the kinds "
-        f"{', '.join(kinds[:8]) or 'none'}. Labelling tools export one of the three."
+        f"{data} holds no labels that are known here: no COCO .json, no YOLO .txt beside images, "
+        f"no Pascal VOC .xml and no labelme .json. It holds {images} images and files of the kinds "
+        f"{', '.join(kinds[:8]) or 'none'}.{_remedy(root, kinds)}"
     )
+
+
+def _remedy(root: Path, kinds: list[str]) -> str:
+    """What to do about files that are not read, and links that are not followed."""
+    links = [path for path in root.rglob("*") if path.is_symlink() and path.is_dir()]
+    if links:
+        return (
+            f" {links[0]} is a link to a folder, which is not followed: move the folder {root} "
+            "into one that holds both, or put the files in place of the link."
+        )
+    if ".csv" in kinds or ".json" in kinds or ".txt" in kinds:
+        return (
+            " Export the labels as COCO from the tool that wrote them; for tables of boxes, "
+            "`pip install globox` converts OpenImages' CSV and others: globox convert."
+        )
+    return " Labelling tools (CVAT, Label Studio, labelme, Roboflow) export one of these forms."

@@ -34,6 +34,9 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     labels = {path: label for path in files if is_image(path) for label in [_label(path, present)]}
     if not any(labels.values()):
         return None
+    # the files that labelled images are links to are no further images
+    behind = {path.resolve() for path, label in labels.items() if label and path.is_symlink()}
+    labels = {path: label for path, label in labels.items() if label or path not in behind}
     images = _by_role(root, files, labels, *described) if described else {}
     if not images:
         for path in labels:
@@ -42,6 +45,10 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
             images["train"] = images.pop(min(images))
     notes: list[str] = []
     names = _class_names(files, described)
+    above = None if names else _description(sorted(root.parent.glob("*.y*ml")), None)
+    if above:  # one split of a data set
+        names = _class_names(files, above)
+        notes.append(f"Classes are named by {above[0]}; init {root.parent} takes all its splits.")
     lines = {
         path: list(_lines(label)) if (label := labels.get(path)) else []
         for paths in images.values()

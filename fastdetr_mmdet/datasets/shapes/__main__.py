@@ -1,16 +1,15 @@
 """Command line: ``python -m fastdetr_mmdet.datasets.shapes OUT``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from ...utils.cli import command, natural_int
+from ...utils.cli import Parser, command, natural_int
 
 
 @command
 def main(arguments: Sequence[str] | None) -> None:
     """Write the data set and describe it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastdetr_mmdet.datasets.shapes", description="Write the shapes data set."
     )
     add = parser.add_argument

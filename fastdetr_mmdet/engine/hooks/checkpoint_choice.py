@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, get_file_backend
 
 from ...checkpoints.integrity import load_meta, numbered_checkpoints, what_is_broken
+from ...utils.cli import UserError
 from ...utils.files import write_atomically
 
 # How a log of mmengine tells how far training is
@@ -118,7 +119,7 @@ def check_named(path: str) -> None:
         return
     reason = what_is_broken(local)
     if reason is not None:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint {path} {reason}. Name another one, or, to resume from the newest "
             "whole one of the work directory, give --resume without a path."
         )

@@ -28,6 +28,7 @@ from ...datasets.check.sets import (
     watch_loading,
 )
 from ...datasets.wrappers import leaf_datasets
+from ...utils.cli import UserError
 from .changes import Changes, run_within
 
 # Images that a loader of unknown behaviour reads before the first step
@@ -124,7 +125,7 @@ class DatasetCheckHook(Hook):
         refusals = ["\n".join(filter(None, texts))]
         broadcast_object_list(refusals)  # one process alone would leave the others waiting
         if refusals[0]:
-            raise ValueError(refusals[0])
+            raise UserError(refusals[0])
 
     def _refusal(self, runner: Runner, checked: CheckedSet, leaf: Any, parsed: Any) -> str:
         """Log what is found; returns why the run must stop, or ''."""

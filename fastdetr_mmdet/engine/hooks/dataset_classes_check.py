@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from ...datasets.wrappers import leaf_datasets, use_first_metainfo
 from ...evaluation.evaluator_check import check_evaluator
+from ...utils.cli import UserError
 from .changes import unwrap
 
 
@@ -56,7 +57,7 @@ class DatasetClassesCheckHook(Hook):
         _, first = next(leaf_datasets(runner.test_loop.dataloader.dataset))
         classes = _classes(first)
         if trained is not None and classes is not None and list(trained) != list(classes):
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint was trained on the classes {_shorten(trained)}, but "
                 f"test_dataloader.dataset.metainfo.classes names {_shorten(classes)}; test it on "
                 "its own classes, in their order."
@@ -97,18 +98,18 @@ def _check_classes(dataset: Any, key: str, num_classes: int) -> None:
     if classes is None:
         return
     if isinstance(classes, str):
-        raise ValueError(
+        raise UserError(
             f"{key} is the string {classes!r}; it must be a tuple: classes=({classes!r},), or "
             f"classes={classes}, (with the comma) by --cfg-options."
         )
     if num_classes != len(classes):
-        raise ValueError(
+        raise UserError(
             f"model.bbox_head.num_classes={num_classes}, but {key} names {len(classes)} classes "
             f"({_shorten(classes)}); make them agree."
         )
     twice = [name for index, name in enumerate(classes) if name in classes[:index]]
     if twice:
-        raise ValueError(f"{key} names {_shorten(twice)} twice; name it once.")
+        raise UserError(f"{key} names {_shorten(twice)} twice; name it once.")
 
 
 def _check_order(leaves: dict[str, Any]) -> None:
@@ -118,7 +119,7 @@ def _check_order(leaves: dict[str, Any]) -> None:
     for key, classes in named[1:]:
         first, expected = named[0]
         if classes != expected:
-            raise ValueError(
+            raise UserError(
                 f"{key}.metainfo.classes is {_shorten(classes)}, but {first}.metainfo.classes is "
                 f"{_shorten(expected)}; name the same classes in the same order."
             )

@@ -89,6 +89,8 @@ class ExactResumeHook(Hook):
         )
         self._position = self._resumed_position(runner, loaded)
         self._batches.passes, self._batches.skip = self._position
+        if isinstance(loop, EpochBasedTrainLoop):  # counted in batches of this size: logs, ETA
+            loop._iter = self._position[0] * len(loop.dataloader) + self._position[1]
         if hasattr(loop, "dataloader_iterator"):
             can_skip = hasattr(type(loop.dataloader_iterator), "skip_iter")
             discard = 0 if can_skip else loop.iter
@@ -165,7 +167,8 @@ class ExactResumeHook(Hook):
         loop, length = runner.train_loop, len(runner.train_dataloader)
         if not loaded:  # the start, or a checkpoint that was made without this hook
             if isinstance(loop, EpochBasedTrainLoop):
-                return loop.epoch, max(0, loop.iter - loop.epoch * length)
+                done = loop.iter - loop.epoch * length
+                return loop.epoch, done if 0 <= done < length else 0  # else of other batches
             sampler = inner_sampler(runner.train_dataloader.batch_sampler)
             infinite = isinstance(sampler, InfiniteSampler)
             return (0, loop.iter) if infinite else divmod(loop.iter, length)

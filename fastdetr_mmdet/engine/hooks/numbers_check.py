@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...models.heads import FastDETRHead
 from ...models.matchers import Call, Matches
 from ...structures.targets import name_image
+from ...utils.cli import UserError
 from ...utils.files import write_atomically
 from .changes import Changes, run_within, unwrap
 from .resume_check import optim_wrappers
@@ -34,7 +35,7 @@ from .resume_check import optim_wrappers
 KEY = "numbers_check"  # in the checkpoint
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError):
     """A loss or gradient that is NaN or infinite."""
 
 
@@ -285,7 +286,7 @@ class NumbersCheckHook(Hook):
         if stops:
             if all_stop and not alone:
                 barrier()  # the launcher ends the others when one has failed, their files half done
-            raise (ValueError if update.fatal else NotFiniteError)(message) from update.failure
+            raise (UserError if update.fatal else NotFiniteError)(message) from update.failure
         self._skipped += 1
         runner.logger.warning(
             f"{message} The step is skipped ({self._skipped} of at most {self.max_skips})."

@@ -16,11 +16,12 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ...checkpoints.belonging import lacking, refusal
+from ...checkpoints.belonging import lacking, other_size, refusal
 from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
 from ...checkpoints.fine_tuning import start_from
 from ...datasets.wrappers import leaf_datasets
 from ...models import FastDETR
+from ...utils.cli import UserError
 from .changes import unwrap
 
 # A scheduler's state; everything else are settings.
@@ -41,6 +42,7 @@ class ResumeCheckHook(Hook):
     - A checkpoint of another optimizer, or of parameters of another shape, is not resumed.
     - Weights that do not fit are named in the log; mmengine only prints them. A test without all of
       a FastDETR's weights is refused.
+    - A test with images of another size than the checkpoint's config has says so.
     - A FastDETR that starts from another one's weights (``load_from``) keeps the class rows of
       classes with the same names, and says in at most five lines what does not fit.
     - A training that is resumed at its end, or started where another one was, says so.
@@ -59,7 +61,7 @@ class ResumeCheckHook(Hook):
         # By the config, for each optimizer: settings of its groups, and schedulers before any step
         self._wanted: dict[str, tuple[list[dict], list[_ParamScheduler]]] = {}
         self._saved: Any = None
-        self._lacking = ""
+        self._lacking = self._other_size = ""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Log which weights do not fit, and note what resuming will overwrite."""
@@ -70,6 +72,7 @@ class ResumeCheckHook(Hook):
                 self._start_from(runner, model, checkpoint)
             _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
             self._lacking = lacking(model, checkpoint)
+            self._other_size = other_size(runner.cfg, checkpoint)
         if not (runner._resume and checkpoint.get("optimizer")):
             return
         wrappers = optim_wrappers(runner)
@@ -95,7 +98,7 @@ class ResumeCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Let the resumed training follow the config, then compare schedules with its length."""
         loop, schedulers = runner.train_loop, runner.param_schedulers
-        self._lacking = ""  # whatever is tested afterwards was trained
+        self._lacking = self._other_size = ""  # whatever is tested afterwards was trained
         if runner.iter >= loop.max_iters:
             runner.logger.warning(
                 f"Nothing is left to train: all {loop.max_iters} iterations are done."
@@ -131,9 +134,11 @@ class ResumeCheckHook(Hook):
                 runner.logger.warning(problem)
 
     def before_test(self, runner: Runner) -> None:
-        """Refuse to test random weights."""
+        """Refuse to test random weights, and name another size of images."""
         if self._lacking:
             raise refusal(self._lacking, runner._load_from)
+        if self._other_size:
+            runner.logger.warning(self._other_size)
 
 
 def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
@@ -161,7 +166,7 @@ def _check_type(optimizer: Any, meta: dict) -> None:
         return  # a checkpoint that does not say by what it was trained
     present = type(optimizer).__name__
     if saved != present and {saved, present} != {"Adam", "AdamW"}:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint was trained by {saved}, whose state {present} cannot continue. Set "
             f"optim_wrapper.optimizer.type='{saved}', or start a new training from its weights: "
             "load_from with resume=False."
@@ -177,7 +182,7 @@ def _check_shapes(model: Any, wrapper: OptimWrapper) -> None:
         if getattr(state.get(key), "shape", parameter.shape) != parameter.shape
     ]
     if unlike:
-        raise ValueError(
+        raise UserError(
             f"{len(unlike)} parameters have other shapes than in the checkpoint (checkpoint -> "
             f"model): {', '.join(unlike[:5])}. Resume with the same model, or start a new training "
             "from its weights: load_from with resume=False."

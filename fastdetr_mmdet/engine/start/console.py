@@ -6,13 +6,15 @@ import functools
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 
 # What mmengine says of every run, and what is left of it on the terminal
 _SHORT: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
     (r"\s*-+\nSystem environment:(?s:.*)", lambda found: _environment(found[0])),
-    (r"Config:\n(?s:.*)", lambda found: ""),
+    (r"Config:\n(?s:.*)", lambda found: _own_part()),
+    (r"paramwise_options -- .*", lambda found: ""),
     (r"Hooks will be executed in(?s:.*)", lambda found: ""),
     (r"Distributed training is not used, all SyncBatchNorm.*", lambda found: ""),
     (r'"(FileClient|HardDiskBackend)" (will be deprecated|is the alias).*', lambda found: ""),
@@ -26,6 +28,21 @@ def _environment(text: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
+_config: list[Path] = []  # the file that the tool was started with
+_MOST_LINES = 30
+
+
+def _own_part() -> str:
+    """What the config's own file says, which is how it differs from its base."""
+    text = _config[0].read_text(encoding="utf-8") if _config else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not text.startswith("_base_") and "\n_base_" not in text:
+        lines = []
+    more = [f"... {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
+    name = _config[0] if _config else "The config"
+    return "\n".join([f"{name}; with its base in the log file", *lines[:_MOST_LINES], *more])
+
+
 def _briefly(text: str) -> str | None:
     """What the terminal shows of a message, or None where it shows all."""
     for pattern, say in _SHORT:
@@ -35,8 +52,13 @@ def _briefly(text: str) -> str | None:
     return None
 
 
-def shorten() -> None:
-    """Let mmengine's loggers say briefly on the terminal what only concerns their file."""
+def shorten(config: str | None = None) -> None:
+    """Let mmengine's loggers say briefly on the terminal what only concerns their file.
+
+    Args:
+        config: The file that is trained or tested.
+    """
+    _config[:] = [Path(config)] if config and Path(config).is_file() else []
     original = MMLogger.callHandlers
     if hasattr(original, "__wrapped__"):
         return

@@ -322,7 +322,7 @@ def _check(config: Path) -> bool:
         return True
     print("Errors stop the training; docs/data_check.md says what each one means, and "
           "`python -m fastdetr_mmdet check FILE --images DIR --write-cleaned OUT` writes a "
-          "copy without them.")  # fmt: skip
+          "copy without them, to be named in the config (train_ann, val_ann).")  # fmt: skip
     return False
 
 

@@ -18,11 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Detect; images that cannot be read do not stop others."""
     parser = Parser(
         prog="python -m fastdetr_mmdet predict",
-        description="Detect with the best checkpoint of a run, or with CONFIG CHECKPOINT; draw "
-        "what is found, and write it to OUT/predictions.json in COCO's form.",
+        description="Detect with the best checkpoint of a run, with CHECKPOINT and the config that "
+        "lies beside it or in it, or with CONFIG CHECKPOINT; draw what is found, and write it to "
+        "OUT/predictions.json in COCO's form.",
     )
     add = parser.add_argument
-    add("run", metavar="RUN", type=Path, help="a run's folder; or CONFIG, and CHECKPOINT next")
+    add(
+        "run",
+        metavar="RUN",
+        type=Path,
+        help="a run's folder; or CHECKPOINT; or CONFIG, and CHECKPOINT next",
+    )
     add("images", metavar="IMAGES", type=Path, nargs="+", help="images, folders, videos")
     add("--score", type=unit_float, default=0.3, metavar="X", help="least score (%(default)s)")
     add("--out", type=Path, metavar="DIR", help="default: RUN/predictions")
@@ -35,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ...checkpoints.loading import load_detector
     from .run_folder import RunFolder
 
-    if args.images[0].suffix == ".pth":
+    if args.run.suffix == ".pth":
+        config, checkpoint = _config_of(args.run), args.run
+        out = args.out or args.run.parent / "predictions"
+    elif args.images[0].suffix == ".pth":
         config, checkpoint = args.run, args.images.pop(0)
         out = args.out or Path("predictions")
     else:
@@ -58,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
               "train longer.")  # fmt: skip
     if unreadable:
         raise UserError(f"{len(unreadable)} files cannot be read: {', '.join(unreadable)}.")
+
+
+def _config_of(checkpoint: Path) -> Any:
+    """The config beside a checkpoint, as training saves it, else the one in it."""
+    from ...checkpoints.embedded_config import config_in
+    from ...checkpoints.files import read_content
+
+    if not checkpoint.is_file():
+        raise UsageError(f"There is no checkpoint {checkpoint}; give the path of a file.")
+    beside = sorted(checkpoint.parent.glob("*.py"), key=lambda file: file.stat().st_mtime)
+    return beside[-1] if beside else config_in(read_content(checkpoint))
 
 
 def _sources(paths: Sequence[Path]) -> Iterator[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -73,15 +75,17 @@ class RunFolder:
         path = self.work_dir / Path(pointer.read_text().strip()).name  # also if it was moved
         return path if path.is_file() else None
 
-    def epochs(self) -> tuple[int, int]:
-        """Epochs that were trained, and that are planned."""
+    def epochs(self, options: Mapping[str, Any] | None = None) -> tuple[int, int]:
+        """Epochs that were trained, and that are planned with these changes of the config."""
+        config = Config.fromfile(self.config_file)
+        config.merge_from_dict(options or {})
+        planned = config.train_cfg.get("max_epochs", 0)
         last = self.last_checkpoint()
         if last is None:
-            return 0, Config.fromfile(self.config_file).train_cfg.get("max_epochs", 0)
+            return 0, planned
         from ...checkpoints.integrity import load_meta
 
-        done = int(load_meta(last).get("epoch", 0))
-        return done, Config.fromfile(self.config_file).train_cfg.get("max_epochs", 0)
+        return int(load_meta(last).get("epoch", 0)), planned
 
 
 def _work_dir(config_file: Path) -> Path:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...utils.cli import Parser, UserError, command
+from ...utils.cli import CfgOptions, Parser, UserError, command
 
 
 @command
@@ -18,17 +18,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "mmdet's tools/train.py, such as --cfg-options KEY=VALUE and --amp.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder that init made, or a config")
+    _refuse_unknown(parser, sys.argv[1:] if arguments is None else arguments)
     args, rest = parser.parse_known_args(arguments)
-    _refuse_unknown(parser, rest)
+    options = Parser(add_help=False)  # of mmdet's tool, which decide where and how long it trains
+    options.add_argument("--work-dir", type=Path)
+    options.add_argument("--cfg-options", nargs="+", action=CfgOptions)
+    given, _ = options.parse_known_args(rest)
     from .run_folder import RunFolder
 
     run = RunFolder.find(args.run)
-    done, planned = run.epochs()
-    if done >= planned > 0 and "--cfg-options" not in rest:
+    run.work_dir = given.work_dir or run.work_dir
+    done, planned = run.epochs(given.cfg_options)
+    if done >= planned > 0:
         raise UserError(
             f"Nothing is left to do: {run.work_dir} holds a training of {done} of {planned} "
-            f"epochs. Next: python -m fastdetr_mmdet predict {args.run} IMAGES... To train another "
-            "time, make another run with init; to train on, see docs/resume.md."
+            f"epochs. Next: python -m fastdetr_mmdet predict {args.run} IMAGES... To train on, add "
+            f"--cfg-options max_epochs={2 * done}; to train another time, make another run (init) "
+            "or give another --work-dir."
         )
     if done and "--resume" not in rest:
         print(f"Continues after epoch {done} of {planned} in {run.work_dir}.", flush=True)
@@ -43,10 +49,10 @@ _OPTIONS = ("--cfg-options", "--amp", "--auto-scale-lr", "--resume", "--work-dir
             "--local_rank", "--local-rank")  # fmt: skip
 
 
-def _refuse_unknown(parser: Parser, rest: list[str]) -> None:
-    for word in rest:
+def _refuse_unknown(parser: Parser, words: Sequence[str]) -> None:
+    for word in words:
         option = word.split("=")[0].removeprefix("--")
-        if word.startswith("--") and f"--{option}" not in _OPTIONS:
+        if word.startswith("--") and f"--{option}" not in (*_OPTIONS, "--help"):
             from ...utils.derived_keys import KEY_OF
 
             if key := KEY_OF.get(option.replace("-", "_")):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastdetr_mmdet.engine.hooks.checkpoint_choice import check_named, choose_checkpoint
+from fastdetr_mmdet.utils.cli import UserError
 
 TEMPLATE = "epoch_{}.pth"
 
@@ -208,7 +209,7 @@ def test_a_chosen_file(folder, tmp_path):
     check_named("https://example.org/weights.pth")
     check_named("torchvision://resnet50")
     cut(folder / "epoch_1.pth")
-    with pytest.raises(ValueError, match=r"epoch_1.pth is cut short.* --resume without"):
+    with pytest.raises(UserError, match=r"epoch_1.pth is cut short.* --resume without"):
         check_named(str(folder / "epoch_1.pth"))
-    with pytest.raises(ValueError, match=r"none\.pth does not exist"):
+    with pytest.raises(UserError, match=r"none\.pth does not exist"):
         check_named(str(folder / "none.pth"))

@@ -14,6 +14,8 @@ from mmengine.evaluator import Evaluator
 from support.runs import CLASSES, val_images
 from support.runs import make_runner as full_runner
 
+from fastdetr_mmdet.utils.cli import UserError
+
 CATEGORIES = ("cat", "dog", "fox")
 
 
@@ -72,7 +74,7 @@ def test_accepts_what_agrees(make_dataset, phase):
 @phases
 @pytest.mark.parametrize("num_classes", [2, 80])
 def test_number_of_classes(make_dataset, phase, num_classes):
-    with pytest.raises(ValueError, match=rf"num_classes={num_classes}\b.* 3 classes") as error:
+    with pytest.raises(UserError, match=rf"num_classes={num_classes}\b.* 3 classes") as error:
         check(make_dataset(CATEGORIES), num_classes, phase)
     assert f"{phase}_dataloader.dataset.metainfo.classes" in str(error.value)
 
@@ -80,7 +82,7 @@ def test_number_of_classes(make_dataset, phase, num_classes):
 def test_one_class_without_its_comma():
     """('cat') is a string; mmdet would take it for three classes c, a, t."""
     dataset = SimpleNamespace(metainfo=dict(classes="cat"))
-    with pytest.raises(ValueError, match=r"'cat'.*\('cat',\)"):
+    with pytest.raises(UserError, match=r"'cat'.*\('cat',\)"):
         check(dataset, 3)
 
 
@@ -111,7 +113,7 @@ def wrap(name, first, second):
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrapped_data_sets(make_dataset, name):
     dataset = wrap(name, make_dataset(CATEGORIES), make_dataset(("cat", "dog")))
-    with pytest.raises(ValueError, match=r"num_classes=3\b.* 2 classes"):
+    with pytest.raises(UserError, match=r"num_classes=3\b.* 2 classes"):
         check(dataset, 3)
 
 
@@ -138,7 +140,7 @@ def test_members_with_other_palettes(make_dataset, phase, name):
 def test_members_with_other_classes(make_dataset, phase, name, classes):
     """Label 0 would be a cat in one and a dog in the other."""
     dataset = wrap(name, make_dataset(CATEGORIES), make_dataset(classes))
-    with pytest.raises(ValueError, match=r"\.1(\.dataset)?\.metainfo\.classes.* dog|num_classes=3"):
+    with pytest.raises(UserError, match=r"\.1(\.dataset)?\.metainfo\.classes.* dog|num_classes=3"):
         check(dataset, 3, phase)
 
 
@@ -148,7 +150,7 @@ def test_checkpoint_of_members_with_other_palettes(make_dataset):
     meta = dict(classes=CATEGORIES)
     hook.after_load_checkpoint(None, dict(meta=dict(dataset_meta=[meta, meta])))
     hook.before_test(make_runner(make_dataset(CATEGORIES), 3, "test"))
-    with pytest.raises(ValueError, match="fox, cat"):
+    with pytest.raises(UserError, match="fox, cat"):
         hook.before_test(make_runner(make_dataset(("fox", "cat")), 2, "test"))
 
 
@@ -161,13 +163,13 @@ def test_a_test_after_training_goes_by_the_training_s_classes(make_dataset):
 
 
 def test_names_given_twice(make_dataset):
-    with pytest.raises(ValueError, match="cat twice"):
+    with pytest.raises(UserError, match="cat twice"):
         check(make_dataset(("cat", "dog", "cat")), 3)
 
 
 def test_long_lists_are_cut(make_dataset):
     dataset = SimpleNamespace(metainfo=dict(classes=[f"class{i}" for i in range(20)]))
-    with pytest.raises(ValueError, match=r"20 classes.*class7, \.\.\."):
+    with pytest.raises(UserError, match=r"20 classes.*class7, \.\.\."):
         check(dataset, 3)
 
 
@@ -182,7 +184,7 @@ def test_other_models_are_left_alone(make_dataset, model):
     runner.model, own = model, runner.model
     hook.before_train(runner)  # raises nothing, though this data set would
     runner.model = own
-    with pytest.raises(ValueError, match="num_classes=80"):
+    with pytest.raises(UserError, match="num_classes=80"):
         HOOKS.build(dict(type="DatasetClassesCheckHook")).before_train(runner)
 
 
@@ -195,7 +197,7 @@ def test_checkpoint_of_other_classes_is_not_tested(make_dataset):
         hook.before_test(runner)
     for classes in (("cat", "dog"), ("dog", "cat", "fox")):
         hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=classes))))
-        with pytest.raises(ValueError, match=", ".join(classes)):
+        with pytest.raises(UserError, match=", ".join(classes)):
             hook.before_test(runner)
 
 

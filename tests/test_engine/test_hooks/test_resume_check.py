@@ -11,6 +11,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
+from fastdetr_mmdet.utils.cli import UserError
+
 LENGTH = 5  # iterations of an epoch
 ADAMW = dict(type="AdamW", lr=1e-3, weight_decay=1e-4)
 
@@ -47,7 +49,7 @@ class Run:
         self.config = f"optim_wrapper = dict(optimizer=dict(lr=0.1, type='{optimizer['type']}'))"
         self.logger = logging.getLogger("resume")
         self._resume = True
-        self.work_dir = "no_such_folder"
+        self.work_dir, self.cfg = "no_such_folder", {}
 
     iter = property(lambda self: self.train_loop._iter)
 
@@ -254,7 +256,7 @@ def test_another_optimizer(saved, present):
     if saved == present or {saved, present} == {"Adam", "AdamW"}:
         run.resume(checkpoint, LENGTH).train(1)
     else:
-        with pytest.raises(ValueError, match=rf"{saved}\b.*{present}.*optimizer\.type='{saved}'"):
+        with pytest.raises(UserError, match=rf"{saved}\b.*{present}.*optimizer\.type='{saved}'"):
             run.resume(checkpoint, LENGTH)
 
 
@@ -268,7 +270,7 @@ def test_checkpoint_that_does_not_name_its_optimizer(config):
 @pytest.mark.parametrize("kind", ["AdamW", "SGD"])
 def test_parameters_of_another_shape(kind):
     checkpoint = trained(1, [], optimizer=OPTIMIZERS[kind])
-    with pytest.raises(ValueError, match=r"weight \(2, 3\) -> \(2, 4\)"):
+    with pytest.raises(UserError, match=r"weight \(2, 3\) -> \(2, 4\)"):
         Run(2, [], optimizer=OPTIMIZERS[kind], size=4).resume(checkpoint, LENGTH)
 
 
@@ -359,3 +361,20 @@ def test_where_a_training_starts(done, used, said, tmp_path, caplog):  # fmt: sk
         (tmp_path / "last_checkpoint").touch()
     HOOKS.build(dict(type="ResumeCheckHook")).before_train(run)
     assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
+def _tests_at(scale) -> dict:
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=scale)]
+    return dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+
+
+@pytest.mark.parametrize(
+    ("now", "said"), [((64, 48), "image_scale=32,24"), ([32, 24], ""), (None, "")]
+)
+def test_a_test_with_images_of_another_size_says_so(now, said, caplog):
+    run, hook = Run(2, []), HOOKS.build(dict(type="ResumeCheckHook"))
+    run._resume, run.cfg = False, _tests_at(now) if now else {}
+    meta = dict(cfg=f"test_dataloader = {_tests_at((32, 24))['test_dataloader']}")
+    hook.after_load_checkpoint(run, dict(state_dict=run.model.state_dict(), meta=meta))
+    hook.before_test(run)
+    assert said in caplog.text and bool(said) == ("resizes" in caplog.text)
