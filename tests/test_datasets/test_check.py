@@ -205,7 +205,7 @@ def test_found_named_and_cleaned(kind, apply, named):
     coco = changed(apply)
     report = check_annotations(coco, "train.json", CLASSES)
     line = report.sentence(report.findings[kind])
-    twice = ("category-id-twice", "category-name-twice", "image-id-twice")  # reports both
+    twice = ("category-id-twice", "category-name-twice", "category-case", "image-id-twice")
     assert report.findings[kind].count == (2 if kind in twice else 1)
     assert named in line
     assert line in report.refusal() or not KINDS[kind].stops

@@ -221,9 +221,33 @@ def test_labelme(image, told, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", "{},200,100,{},20,10,60,40"),
+        ("ImageID;LabelName;X_Min;X_Max;Y_Min;Y_Max", "{};{};0.1;0.3;0.1;0.4"),  # shares
+    ],
+)
+def test_tables(header, values, tmp_path):
+    for name in ("x.jpg", "y.jpg", "z.jpg"):
+        picture(tmp_path / f"images/{name}")
+    separator = max(",;", key=header.count)
+    empty = separator.join(["images/y.jpg"] + [""] * header.count(separator))
+    rows = [header, values.format(r"C:\images\x.jpg", "cat"), empty]
+    write(tmp_path / "train_labels.csv", "\ufeff" + "\n".join(rows))
+    write(tmp_path / "test_labels.csv", "\n".join([header, values.format("z.jpg", "a dog")]))
+    found = read_dataset(tmp_path)
+    assert found.form == "CSV" and found.classes == ("a dog", "cat")
+    assert read(tmp_path) == {"x.jpg": [("cat", 20, 10, 40, 30)], "y.jpg": []}
+    assert read(tmp_path, "test") == {"z.jpg": [("a dog", 20, 10, 40, 30)]}
+
+
+@pytest.mark.parametrize(
     ("files", "named"),
     [
-        ({"x.csv": "a,b"}, "[.]csv.*COCO"),
+        ({"x.md": "a,b"}, "[.]md.*Roboflow"),
+        ({"x.csv": "a,b"}, "x.csv.*image.*xmax"),
+        ({"x.csv": "image,class,x1,y1,x2,y2\nx.jpg,a,1,2,3,?"}, "x.csv, line 2"),
+        ({"x.csv": "image,class,x1,y1,x2,y2\ny.jpg,a,1,2,3,4"}, "y.jpg"),
         ({"x.json": '{"shapes": [{"label": "a"}], "imagePath": "x.jpg"}'}, "x.json"),
         ({"q.json": '{"shapes": [], "imagePath": "y.jpg"}', "z.json": "[]"}, "y.jpg"),
         ({"x.xml": "<annotation>"}, "x.xml"),

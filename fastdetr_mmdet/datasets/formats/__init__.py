@@ -1,4 +1,4 @@
-"""Data sets as labelling tools export them: COCO, Pascal VOC and YOLO, read as COCO's lists.
+"""Data sets as labelling tools export them, read as COCO's lists.
 
 Usage:
     found = read_dataset("data/my_dataset")

@@ -37,7 +37,7 @@ class Found:
     """What a folder holds.
 
     Args:
-        form: "COCO", "YOLO" or "Pascal VOC".
+        form: "COCO", "YOLO", "Pascal VOC", "labelme" or "CSV".
         root: The folder that holds all of it.
         splits: By role; one whose role nothing tells is "train".
         notes: What was decided while reading, in sentences.

@@ -1,6 +1,6 @@
 """labelme's own form: a JSON file for each image.
 
-``globox`` reads it too, but leaves out all shapes that are not rectangles.
+``globox`` reads it too, but leaves out circles, masks and turned rectangles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
             f"No image belongs to {lost[0]} or the other labelme files in {root}; it names "
             f"{contents[lost[0]]['imagePath']!r}."
         )
-    notes = [f"{len(lost)} labelme files, such as {lost[0]}, have no image; left out."] * bool(lost)
+    notes = []
+    if lost:
+        notes.append(f"{len(lost)} labelme files, such as {lost[0]}, have no image; left out.")
     names: set[str] = set()
     sets: dict[str, list[Labelled]] = {}
     left_out: dict[str, int] = {}

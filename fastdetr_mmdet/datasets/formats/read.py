@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 
 from ...utils.cli import UsageError
-from . import coco, labelme, voc, yolo
+from . import coco, labelme, table, voc, yolo
 from .found import Found, files_below, is_image
 
 
 def read_dataset(data: str | Path) -> Found:
-    """Read a data set in COCO's, YOLO's, Pascal VOC's or labelme's form; nothing of it is changed.
+    """Read a data set in COCO's, YOLO's, Pascal VOC's or labelme's form, or a table.
 
     Args:
-        data: Its folder, a COCO annotation file or a YOLO data.yaml.
+        data: Its folder, a COCO annotation file, a YOLO data.yaml or a .csv. Nothing of it is
+            changed.
 
     Raises:
         UsageError: if nothing known is there, or it cannot be read; in a sentence.
@@ -22,14 +23,16 @@ def read_dataset(data: str | Path) -> Found:
     data = Path(os.path.abspath(data))
     if not data.exists():
         raise UsageError(f"There is no folder or file {data}.")
-    if data.is_file() and data.suffix.lower() not in (".json", ".yaml", ".yml"):
-        raise UsageError(f"{data} is neither a folder, nor a .json or .yaml file; unpack archives.")
+    if data.is_file() and data.suffix.lower() not in (".json", ".yaml", ".yml", ".csv"):
+        raise UsageError(
+            f"{data} is neither a folder, nor a .json, .yaml or .csv file; unpack archives."
+        )
     root = data.parent if data.is_file() else data
     files = files_below(root)
-    if data.suffix.lower() == ".json" and not any(map(is_image, files)):
+    if data.suffix.lower() in (".json", ".csv") and not any(map(is_image, files)):
         root = root.parent  # the file is in a folder of annotations
         files = files_below(root)
-    for reader in (coco, yolo, voc, labelme):
+    for reader in (coco, yolo, voc, labelme, table):
         found = reader.read(root, files, data if data.is_file() else None)
         if found is not None:
             return found
@@ -37,12 +40,12 @@ def read_dataset(data: str | Path) -> Found:
     images = sum(map(is_image, files))
     raise UsageError(
         f"{data} holds no labels that are known here: no COCO .json, no YOLO .txt beside images, "
-        f"no Pascal VOC .xml and no labelme .json. It holds {images} images and files of the kinds "
-        f"{', '.join(kinds[:8]) or 'none'}.{_remedy(root, kinds)}"
+        "no Pascal VOC .xml, no labelme .json and no table of boxes (.csv). It holds "
+        f"{images} images and files of the kinds {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
     )
 
 
-def _remedy(root: Path, kinds: list[str]) -> str:
+def _remedy(root: Path) -> str:
     """What to do about files that are not read, and links that are not followed."""
     links = [path for path in root.rglob("*") if path.is_symlink() and path.is_dir()]
     if links:
@@ -50,9 +53,4 @@ def _remedy(root: Path, kinds: list[str]) -> str:
             f" {links[0]} is a link to a folder, which is not followed: move the folder {root} "
             "into one that holds both, or put the files in place of the link."
         )
-    if ".csv" in kinds or ".json" in kinds or ".txt" in kinds:
-        return (
-            " Export the labels as COCO from the tool that wrote them; for tables of boxes, "
-            "`pip install globox` converts OpenImages' CSV and others: globox convert."
-        )
-    return " Labelling tools (CVAT, Label Studio, labelme, Roboflow) export one of these forms."
+    return " CVAT, Label Studio, labelme and Roboflow export these forms."

@@ -1,0 +1,108 @@
+"""Tables of boxes (CSV), as TensorFlow's object detection, OpenImages and many scripts write them.
+
+``globox`` reads OpenImages' columns alone, and of other tables one file for each image.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from ...utils.cli import UsageError
+from .found import Found, Labelled, Split, image_size, is_image, role_of, to_coco
+
+# The names of a column, in small letters and without signs
+_COLUMNS = {
+    "image": ("filename", "imagename", "imagepath", "image", "path", "file", "imageid", "img"),
+    "class": ("class", "classname", "label", "labelname", "category", "name"),
+    "left": ("xmin", "x1", "left", "bboxx1"),
+    "top": ("ymin", "y1", "top", "bboxy1"),
+    "right": ("xmax", "x2", "right", "bboxx2"),
+    "bottom": ("ymax", "y2", "bottom", "bboxy2"),
+}
+
+
+def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
+    """Tables with a line for each box, and images; None if there are none."""
+    tables = [path for path in ([only] if only else files) if path.suffix.lower() == ".csv"]
+    present = {path for path in files if is_image(path)}
+    by_name = {name: path for path in sorted(present) for name in (path.stem, path.name)}
+    if not tables or not present:
+        return None
+    boxes: dict[str, dict[Path, list[tuple[str, list[float]]]]] = {}
+    lost: list[str] = []
+    for table in tables:
+        of_role = boxes.setdefault(role_of(table, root) or "train", {})
+        for named, label, corners in _rows(table):
+            told = Path(named.replace("\\", "/"))
+            near = (root / told, table.parent / told, table.parent / told.name)
+            image = next((p for p in near if p in present), by_name.get(told.name))
+            if image is None:
+                lost.append(named)
+                continue
+            found = of_role.setdefault(image, [])
+            if label:  # else an image without objects
+                found.append((label, corners))
+    boxes = {role: found for role, found in boxes.items() if found}
+    if not boxes:
+        raise UsageError(
+            f"{tables[0]} names no image that is there{f', but {lost[0]}' if lost else ''}."
+        )
+    notes = []
+    if lost:
+        notes.append(f"{len(lost)} lines, such as that of {lost[0]}, have no image; left out.")
+    every = [box for found in boxes.values() for own in found.values() for box in own]
+    shares = bool(every) and all(value <= 1 for _, corners in every for value in corners)
+    if shares:
+        notes.append("The tables hold shares of the image.")
+    unnamed = len(present - {path for found in boxes.values() for path in found})
+    if unnamed:
+        notes.append(f"{unnamed} images are in no table; left out.")
+    if "train" not in boxes:
+        boxes["train"] = boxes.pop(min(boxes))
+    names = sorted({label for label, _ in every})
+    splits = {
+        role: Split(to_coco([_labelled(*one, shares) for one in found.items()], names, root), root)
+        for role, found in boxes.items()
+    }
+    return Found("CSV", root, splits, notes)
+
+
+def _rows(path: Path) -> list[tuple[str, str, list[float]]]:
+    """Image, class and corners of each line; class "" where a line names an image alone."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        first = file.readline()
+        file.seek(0)
+        separator = max(",;\t", key=first.count)
+        reader = csv.DictReader(file, delimiter=separator)
+        keys = {re.sub(r"[\W_]", "", key.lower()): key for key in reader.fieldnames or ()}
+        lines = list(reader)
+    column = {
+        what: next((keys[name] for name in names if name in keys), None)
+        for what, names in _COLUMNS.items()
+    }
+    missing = [what for what, key in column.items() if not key]
+    if missing:
+        raise UsageError(
+            f"{path} has no column for {', '.join(missing)}. Its first line is "
+            f"{first.strip()[:80]!r}; name its columns image, class, xmin, ymin, xmax, ymax."
+        )
+    rows = []
+    for number, line in enumerate(lines, 2):
+        image, label, *corners = (str(line[key] or "").strip() for key in column.values())
+        try:
+            rows.append((image, label, [float(value) for value in corners] if label else []))
+        except ValueError:
+            raise UsageError(f"{path}, line {number} holds no box of four numbers.") from None
+    return rows
+
+
+def _labelled(path: Path, boxes: list[tuple[str, list[float]]], shares: bool) -> Labelled:
+    width, height = image_size(path)
+    scale = (width, height, width, height) if shares else (1, 1, 1, 1)
+    found: list[tuple[str, float, float, float, float, bool]] = []
+    for label, corners in boxes:
+        left, top, right, bottom = (value * s for value, s in zip(corners, scale, strict=True))
+        found.append((label, left, top, right - left, bottom - top, False))
+    return Labelled(path, (width, height), found)
