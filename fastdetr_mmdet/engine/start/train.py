@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="folder that init made, or a config")
     _refuse_unknown(parser, sys.argv[1:] if arguments is None else arguments)
     args, rest = parser.parse_known_args(arguments)
-    options = Parser(add_help=False)  # of mmdet's tool, which decide where and how long it trains
+    # of mmdet's tool, which decide where and how long it trains
+    options = Parser(prog=parser.prog, add_help=False)
     options.add_argument("--work-dir", type=Path)
     options.add_argument("--cfg-options", nargs="+", action=CfgOptions)
     given, _ = options.parse_known_args(rest)
