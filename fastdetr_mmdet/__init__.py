@@ -8,7 +8,6 @@ if not only_help():  # the help of a command needs no model, and no seconds of i
     # First, so that a broken set-up is named, not hit
     check_environment()
 
-    from .checkpoints.backbones import load_local_backbones
     from .checkpoints.belonging import refuse_others
     from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
     from .engine import distributed  # noqa: F401 (registers FullFSDPStrategy)
@@ -57,7 +56,6 @@ if not only_help():  # the help of a command needs no model, and no seconds of i
     allow_mmengine_checkpoints()
     guard_checkpoints()
     refuse_others()
-    load_local_backbones()
 
 __all__ = [
     "AtomicCheckpointHook",

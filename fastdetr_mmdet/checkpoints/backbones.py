@@ -1,4 +1,4 @@
-"""ImageNet weights of torchvision, timm, mmpretrain or Hugging Face, for mmdet's backbones."""
+"""ImageNet weights of torchvision, timm, mmpretrain or Hugging Face, for a backbone."""
 
 from __future__ import annotations
 
@@ -9,32 +9,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.backbones import ResNet, SwinTransformer
 from mmengine.logging import print_log
-from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
 from .files import read_checkpoint
 from .safe_loading import CheckpointError
 
+# mmpretrain may be missing
+_KINDS = [("mmdet", "ResNet"), ("mmdet", "SwinTransformer"), ("mmpretrain", "ConvNeXt")]
+# Not queries and levels, whose neighbours have nothing in common
+_POSITIONS = re.compile(
+    r".*relative_position_bias_table|.*absolute_pos_embed|positional_encoding\.\w+_embed\.weight"
+)
 # Not in files of classifiers: counters, an index that is computed, and mmdet's norms of output maps
 _OWN = re.compile(r".*num_batches_tracked|.*relative_position_index|norm\d\.\w+")
 
 
+def load_local_weights(backbone: nn.Module) -> None:
+    """Fill a backbone from the local file that its ``init_cfg`` names, if both are known.
+
+    ``init_weights`` then leaves the backbone alone. Addresses, other backbones and files with
+    another prefix than "backbone." are left to mmengine.
+    """
+    init_cfg: Any = getattr(backbone, "init_cfg", None)
+    given = init_cfg if isinstance(init_cfg, dict) else {}
+    file = given.get("checkpoint")
+    if not _kind(backbone) or backbone.is_init or not file or "://" in file:
+        return
+    if given.get("prefix") in (None, "backbone."):
+        load_backbone(backbone, file)
+        backbone.is_init = True  # type: ignore[assignment]
+
+
 def load_backbone(backbone: nn.Module, file: str | Path) -> None:
-    """Fill a ResNet or SwinTransformer of mmdet, or one of their subclasses.
+    """Fill a ResNet or SwinTransformer of mmdet, a ConvNeXt of mmpretrain, or a subclass.
 
     The file's keys tell its source (``backbone_tables.yaml``). Tables of relative positions of
     another window are interpolated, as in mmdet.
 
     Args:
-        backbone: Filled with all of its weights but a Swin's norms of output maps.
+        backbone: Filled with all of its weights but norms of output maps.
         file: Of ``torch.save`` or safetensors.
 
     Raises:
         CheckpointError: if the file is damaged, or has not all of the backbone's weights.
     """
-    kind = "ResNet" if isinstance(backbone, ResNet) else "SwinTransformer"
+    kind = _kind(backbone)
     given = read_checkpoint(Path(file)).weights
     own = backbone.state_dict()
     found = {source: _rename(given, _rules(kind, source)) for source in _tables()[kind]}
@@ -46,8 +66,9 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
             f"{next(iter(given))}. Expected are names such as {known}."
         )
     for key in weights.keys() & own.keys():
-        if key.endswith("position_bias_table"):
-            weights[key] = _resize(weights[key], len(own[key]))
+        weights[key] = resize_positions(key, weights[key], own[key])
+        if weights[key].squeeze().shape == own[key].squeeze().shape:  # 1x1 convolutions or linear
+            weights[key] = weights[key].view(own[key].shape)
     missing = [key for key in own if key not in weights and not _OWN.fullmatch(key)]
     turned = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     stages = {_stage(key) for key in own}  # a backbone may have fewer than the file
@@ -66,27 +87,10 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
     print_log(f"load backbone from: {file} (names of {source})", logger="current")
 
 
-def load_local_backbones() -> None:
-    """Let ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` take a file of any source."""
-    if hasattr(PretrainedInit.__call__, "__wrapped__"):
-        return
-    pretrained, swin = PretrainedInit.__call__, SwinTransformer.init_weights
-
-    @functools.wraps(pretrained)
-    def fill(self: Any, module: nn.Module) -> None:
-        if isinstance(module, ResNet) and self.prefix is None and "://" not in self.checkpoint:
-            load_backbone(module, self.checkpoint)
-        else:
-            pretrained(self, module)
-
-    @functools.wraps(swin)
-    def init_weights(self: Any) -> None:
-        if "://" not in (self.init_cfg or {}).get("checkpoint", "://"):
-            load_backbone(self, self.init_cfg["checkpoint"])
-        else:
-            swin(self)
-
-    PretrainedInit.__call__, SwinTransformer.init_weights = fill, init_weights
+def _kind(backbone: nn.Module) -> str:
+    """The table that a backbone's names are in; "" for others."""
+    names = [(cls.__module__.split(".")[0], cls.__name__) for cls in type(backbone).__mro__]
+    return next((name for package, name in names if (package, name) in _KINDS), "")
 
 
 @functools.cache
@@ -141,14 +145,29 @@ def _unfold(tensor: Tensor) -> Tensor:
     return tensor.view(*rows, 2, 2, channels // 4).movedim(-1, -3).transpose(-1, -2).flatten(-3)
 
 
-def _resize(table: Tensor, count: int) -> Tensor:
-    """Biases of relative positions of another square window."""
-    before, after = (round(n**0.5) for n in (len(table), count))
-    if before == after or before**2 != len(table):
+def resize_positions(key: str, table: Tensor, own: Tensor) -> Tensor:
+    """A table of learned positions at another size's number of places; other tensors as they are.
+
+    Shape:
+        table: (n, channels), places on a line or in a square window of relative positions; or
+            (1, channels, h, w)
+        own: the same with other n, h or w
+    """
+    fit = table.dim() == own.dim() and table.shape[1:2] == own.shape[1:2]
+    if not _POSITIONS.fullmatch(key) or table.shape == own.shape or not fit:
         return table
-    maps = table.T.reshape(1, -1, before, before)
-    maps = nn.functional.interpolate(maps, size=(after, after), mode="bicubic")
-    return maps.reshape(-1, count).T.contiguous()
+    if table.dim() == 4:
+        return nn.functional.interpolate(table, size=own.shape[2:], mode="bicubic")
+    maps = table.T[None]
+    if "relative" not in key:
+        maps = nn.functional.interpolate(maps, size=len(own), mode="linear")
+    else:
+        before, after = (round(n**0.5) for n in (len(table), len(own)))
+        if before**2 != len(table):
+            return table
+        maps = maps.unflatten(2, (before, before))
+        maps = nn.functional.interpolate(maps, size=(after, after), mode="bicubic").flatten(2)
+    return maps[0].T.contiguous()
 
 
 def _stage(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .backbones import resize_positions
 from .classes import CLASS_BRANCHES, count_classes, take_rows
 from .files import weights_of
 from .loading import load_fitting
@@ -29,8 +30,8 @@ def start_from(
     """Load a detector's checkpoint into a FastDETR of other classes.
 
     Class rows (of every decoder layer, of proposals, of denoising and of dense heads) go by the
-    classes' names, as ``own_classes.match`` says. Query tables of another size keep their first
-    rows.
+    classes' names, as ``own_classes.match`` says. Tables of positions of another size are
+    interpolated, those of queries and levels keep their first rows.
 
     Args:
         model: Filled with all that fits.
@@ -52,8 +53,11 @@ def start_from(
     said = [about] if about else []
     tables = _tables(model, weights)
     if tables:
-        sizes = [f"{key} {len(weights[key])} -> {len(table)}" for key, table in tables.items()]
-        said.append(f"Tables of another size keep their first rows: {_shorten(sizes)}.")
+        sizes = [f"{key} {_size(weights[key])} -> {_size(tables[key])}" for key in tables]
+        said.append(
+            "Learned tables of another size: positions are interpolated, queries and levels keep "
+            f"their first rows and get initial values for more: {_shorten(sizes)}."
+        )
     missing, turned, extra = load_fitting(model, weights | tables)
     _refuse_foreign({*model.state_dict()} - {*missing, *turned}, weights, file)
     for what, keys in (
@@ -119,7 +123,7 @@ def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names)
 
 
 def _tables(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Learned queries and levels of another number: the first ones, then initial values."""
+    """Learned tables of another number of positions, queries or levels, at the model's."""
     own = model.state_dict()
     learned = [
         f"{name}.weight"
@@ -127,13 +131,20 @@ def _tables(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if isinstance(part, nn.Embedding) and not name.endswith("label_embedding")
     ]
     resized = {}
-    for key in [*learned, "transformer.level_embed"]:
-        given, table = weights.get(key), own.get(key)
-        if given is None or table is None or given.shape[1:] != table.shape[1:]:
+    for key in weights.keys() & own.keys():
+        given, table = weights[key], own[key]
+        if given.shape == table.shape:
             continue
-        if len(given) != len(table):
-            resized[key] = torch.cat([given[: len(table)].to(table), table[len(given) :]])
-    return resized
+        new = resize_positions(key, given, table)
+        if key in [*learned, "transformer.level_embed"] and given.shape[1:] == table.shape[1:]:
+            new = torch.cat([given[: len(table)].to(table), table[len(given) :]])
+        if new.shape == table.shape:
+            resized[key] = new
+    return dict(sorted(resized.items()))
+
+
+def _size(table: Tensor) -> str:
+    return "x".join(map(str, table.shape[2:] or table.shape[:1]))
 
 
 def _refuse_foreign(loaded: set[str], weights: Mapping[str, Tensor], file: str) -> None:

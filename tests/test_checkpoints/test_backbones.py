@@ -4,12 +4,16 @@ import re
 
 import pytest
 import torch
-from mmdet.models.backbones import SwinTransformer
+from mmdet.models.backbones import ResNet, SwinTransformer
 from mmdet.models.backbones.swin import swin_converter
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from support.models import randomise
+from support.small import small_detector
+from torch import nn
 
 from fastdetr_mmdet.checkpoints import CheckpointError
-from fastdetr_mmdet.checkpoints.backbones import load_backbone
+from fastdetr_mmdet.checkpoints.backbones import load_backbone, load_local_weights
 from fastdetr_mmdet.checkpoints.safetensors import as_safetensors
 from fastdetr_mmdet.models.backbones import FoldedResNet
 
@@ -72,7 +76,8 @@ def test_resnets(source, tmp_path):
     init_cfg = dict(type="Pretrained", checkpoint=str(file))
     backbone = resnet(num_stages=3, out_indices=(2,), strides=(1, 2, 2), dilations=(1,) * 3,
                       init_cfg=init_cfg)  # fmt: skip
-    backbone.init_weights()
+    load_local_weights(backbone)
+    backbone.init_weights()  # leaves it alone
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, given[key]), key
 
@@ -142,14 +147,131 @@ def test_swins(source, tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(as_safetensors(source(weights)))
     backbone = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
-    backbone.init_weights()
+    load_local_weights(backbone)
     for key, value in backbone.state_dict().items():
         if not re.match(r"norm\d", key):
             assert torch.equal(value, expected[f"backbone.{key}"]), key
     file.write_bytes(as_safetensors({f"backbone.{k}": v for k, v in backbone.state_dict().items()}))
     again = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
-    again.init_weights()
+    load_local_weights(again)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in backbone.state_dict().items())
+
+
+class Block(nn.Module):
+    """The weights of a block of mmpretrain's ConvNeXt, of V1 and V2 at once."""
+
+    def __init__(self, use_grn):
+        super().__init__()
+        self.depthwise_conv = nn.Conv2d(4, 4, 7, groups=4)
+        self.norm = nn.LayerNorm(4)
+        self.pointwise_conv1, self.pointwise_conv2 = nn.Linear(4, 16), nn.Linear(16, 4)
+        if use_grn:
+            self.grn = nn.ParameterDict(dict(gamma=torch.zeros(16), beta=torch.zeros(16)))
+        self.gamma = nn.Parameter(torch.zeros(4))
+
+
+class ConvNeXt(BaseModule):
+    """The names of mmpretrain's, which may be missing here."""
+
+    __module__ = "mmpretrain.models.backbones"
+
+    def __init__(self, use_grn, **options):
+        super().__init__(**options)
+        pairs = [(nn.Conv2d(3, 4, 4), nn.LayerNorm(4)), (nn.LayerNorm(4), nn.Conv2d(4, 4, 2))]
+        self.downsample_layers = nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
+        self.stages = nn.ModuleList(nn.Sequential(Block(use_grn), Block(use_grn)) for _ in range(2))
+        self.norm1 = nn.LayerNorm(4)
+
+
+_BLOCK = r"stages\.(\d)\.(\d)\."
+# Source -> what becomes of mmpretrain's names
+CONVNEXTS = {
+    "mmpretrain": [(r"(.*)", r"backbone.\1")],
+    "Facebook": [("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")],
+    "timm": [
+        (_BLOCK, r"stages.\1.blocks.\2."),
+        (r"downsample_layers\.0", "stem"),
+        (r"downsample_layers\.(\d)", r"stages.\1.downsample"),
+        ("depthwise_conv", "conv_dw"),
+        ("pointwise_conv", "mlp.fc"),
+        ("grn.gamma", "mlp.grn.weight"),
+        ("grn.beta", "mlp.grn.bias"),
+    ],
+    "torchvision": [
+        (_BLOCK, lambda m: f"features.{2 * int(m[1]) + 1}.{m[2]}."),
+        (r"downsample_layers\.(\d)", lambda m: f"features.{2 * int(m[1])}"),
+        ("depthwise_conv", "block.0"),
+        (r"(features.[13].\d\.)norm", r"\1block.2"),
+        ("pointwise_conv1", "block.3"),
+        ("pointwise_conv2", "block.5"),
+        (r"(?<!grn\.)gamma", "layer_scale"),
+    ],
+    "Hugging Face": [
+        (_BLOCK, r"convnextv2.encoder.stages.\1.layers.\2."),
+        (r"downsample_layers\.0\.0", "convnextv2.embeddings.patch_embeddings"),
+        (r"downsample_layers\.0\.1", "convnextv2.embeddings.layernorm"),
+        (r"downsample_layers\.(\d)", r"convnextv2.encoder.stages.\1.downsampling_layer"),
+        ("depthwise_conv", "dwconv"),
+        (r"(layers\.\d\.)norm", r"\1layernorm"),
+        ("pointwise_conv", "pwconv"),
+        (r"(?<!grn\.)gamma", "layer_scale_parameter"),
+        ("grn.gamma", "grn.weight"),
+        ("grn.beta", "grn.bias"),
+    ],
+}
+
+
+@pytest.mark.parametrize("source", CONVNEXTS)
+def test_convnexts(source, tmp_path):
+    """Pointwise layers may be convolutions, and scales have more axes."""
+    v2 = source != "torchvision"
+    given = randomise(ConvNeXt(v2)).state_dict()
+    named = {"head.fc.weight" if source == "timm" else "classifier.2.weight": torch.ones(5, 4)}
+    for key, value in given.items():
+        for pattern, new in [] if key.startswith("norm1") else CONVNEXTS[source]:
+            key = re.sub(pattern, new, key, count=1)
+        turned = "pointwise_conv1" in key or "fc1" in key or "layer_scale" in key
+        named[key] = value.unsqueeze(-1).unsqueeze(-1) if turned else value
+    named = {key: value for key, value in named.items() if not key.startswith("norm1")}
+    torch.save(named, tmp_path / "it.pth")
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "it.pth"), prefix="backbone.")
+    backbone = ConvNeXt(v2, init_cfg=init_cfg)
+    load_local_weights(backbone)
+    for key, value in backbone.state_dict().items():
+        assert key.startswith("norm1") or torch.equal(value, given[key]), key
+
+
+@pytest.mark.parametrize(
+    "init_cfg",
+    [
+        None,
+        [dict(type="Xavier", layer="Conv2d")],
+        dict(type="Pretrained", checkpoint="torchvision://a"),
+        dict(type="Pretrained", checkpoint="a.pth", prefix="b."),
+    ],
+)
+def test_what_is_left_to_mmengine(init_cfg):
+    backbone = resnet(init_cfg=init_cfg)
+    load_local_weights(backbone)
+    assert not backbone.is_init
+    load_local_weights(nn.Linear(1, 1))
+
+
+def test_a_detector_fills_its_backbone(tmp_path):
+    """And nothing of mmengine or mmdet is replaced for it."""
+    name = "conditional_detr/conditional-detr_r50_8xb2-50e_coco"
+    given = {
+        hugging_face_resnet(k): v for k, v in small_detector(name).backbone.state_dict().items()
+    }
+    torch.save(given, tmp_path / "it.pth")
+    model = small_detector(name, 1)
+    model.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "it.pth"))
+    model.init_weights()
+    assert all(torch.equal(value, given[hugging_face_resnet(key)])
+               for key, value in model.backbone.state_dict().items())  # fmt: skip
+    for cls in (PretrainedInit, ResNet, SwinTransformer, BaseModule):
+        own = [value.__module__ for value in vars(cls).values() if callable(value)]
+        assert all(module.startswith(("mmdet", "mmengine", "torch")) for module in own), cls
 
 
 def test_a_swin_of_another_window(tmp_path):
@@ -180,7 +302,7 @@ def test_weights_of_another_backbone(change, named, tmp_path):
     torch.save(change(resnet().state_dict()), tmp_path / "it.pth")
     backbone = resnet(init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "it.pth")))
     with pytest.raises(CheckpointError) as error:
-        backbone.init_weights()
+        load_local_weights(backbone)
     assert [word for word in ["it.pth", *named] if word not in str(error.value)] == []
 
 
@@ -227,3 +349,34 @@ def test_maps_of_the_other_code(source, tmp_path):
         if expected.shape != found.shape:
             expected = expected.permute(0, 3, 1, 2)
         assert torch.allclose(expected, found, rtol=0, atol=1e-5 * expected.abs().max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+@torch.no_grad()
+def test_maps_of_the_other_convnext(source, tmp_path):
+    """mmpretrain cannot be imported beside transformers 5."""
+    mmpretrain = pytest.importorskip("mmpretrain.models", reason="mmpretrain is not installed")
+    pytest.importorskip(source, reason=f"{source} is not installed")
+    depths, channels = (1, 2, 1, 1), (8, 16, 24, 32)
+    if source == "timm":
+        from timm.models.convnext import ConvNeXt
+
+        model = ConvNeXt(depths=depths, dims=channels, num_classes=5)
+        convolutions = [model.stem, *model.stages]
+    else:
+        from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+        blocks = zip(channels, [*channels[1:], None], depths, strict=True)
+        model = ConvNeXt([CNBlockConfig(*block) for block in blocks], num_classes=5)
+        convolutions = model.features
+    torch.save(randomise(model).eval().state_dict(), tmp_path / "it.pth")
+    arch = dict(depths=depths, channels=channels)
+    own = mmpretrain.ConvNeXt(arch, out_indices=[3], gap_before_final_norm=False,
+                              layer_scale_init_value=1.0)  # fmt: skip
+    own.eval()
+    load_backbone(own, tmp_path / "it.pth")
+    own.norm3 = nn.Identity()
+    image = torch.randn(1, 3, 64, 96)
+    expected = nn.Sequential(*convolutions)(image)
+    assert torch.allclose(expected, own(image)[0], rtol=0, atol=1e-5 * expected.abs().max())

@@ -19,6 +19,7 @@ from fastdetr_mmdet.checkpoints.fine_tuning import start_from
 from fastdetr_mmdet.checkpoints.own_classes import match, names_of_rows
 
 COCO = CocoDataset.METAINFO["classes"]
+CONDITIONAL = "conditional_detr/conditional-detr_r50_8xb2-50e_coco"
 DINO = "dino/dino-4scale_r50_8xb2-12e_coco"
 TWO_STAGE = "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco"
 ATSS = dict(
@@ -146,6 +147,27 @@ def test_another_number_of_queries_and_what_does_not_fit(before, after):
     assert torch.equal(model.state_dict()[key], expected)
     words = [f"{key} {before} -> {after}", "neck.convs (1)", "backbone.conv1 (1)", "relic.a (1)"]
     assert [word in line for word, line in zip(words, said, strict=True)] == [True] * 4
+
+
+def test_another_size_of_learned_positions():
+    """Rows stay rows, columns stay columns; said in one line with what is not interpolated."""
+    learned = dict(_delete_=True, type="LearnedPositionalEncoding", num_feats=16)
+    row, col = "positional_encoding.row_embed.weight", "positional_encoding.col_embed.weight"
+    queries = "transformer.queries.pos.weight"
+    models = [
+        small_detector(CONDITIONAL, num_queries=n, positional_encoding=dict(
+            learned, row_num_embed=n * n, col_num_embed=9))
+        for n in (3, 4)
+    ]  # fmt: skip
+    source = models[0].state_dict()
+    source[row] = torch.arange(9.0)[:, None].expand(9, 16)
+    (said,) = start_from(models[1], dict(state_dict=source, meta=named(*"abcde")), "abcde", {}, "x")
+    assert f"{row} 9 -> 16" in said and f"{queries} 3 -> 4" in said
+    loaded = models[1].state_dict()
+    steps = loaded[row][1:-1].diff(dim=0)
+    assert torch.allclose(steps, torch.full_like(steps, 9 / 16)) and not loaded[row][0].any()
+    assert torch.equal(loaded[col], source[col])
+    assert torch.equal(loaded[queries][:3], source[queries])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.model import ModuleList
 from torch import Tensor
 
+from ...checkpoints.backbones import load_local_weights
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
 from ..parts import Field, check_flow, contract
@@ -138,6 +139,11 @@ class FastDETR(BaseDetector):
             )
         self._check_widths(neck)
         check_flow(self.transformer.parts, _num_levels(backbone, neck))
+
+    def init_weights(self) -> None:
+        """Like mmdet; a local file of the backbone's weights may have the names of other codes."""
+        load_local_weights(self.backbone)
+        super().init_weights()
 
     def _check_widths(self, neck: dict | Sequence[dict] | None) -> None:
         embed_dims = self.transformer.embed_dims
