@@ -79,5 +79,5 @@ def find_mim() -> str:
     beside = Path(sys.executable).with_name("mim")
     command = str(beside) if beside.exists() else shutil.which("mim")
     if command is None:
-        raise UserError("mim is not installed. Run: pip install 'fastdetr_mmdet[mim]'")
+        raise UserError("mim is not installed. Run: pip install onedl-mim")
     return command

@@ -124,9 +124,8 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"Exporting needs {', '.join(missing)}, which "
-            f"{'is' if len(missing) == 1 else 'are'} not installed: run "
-            "`pip install 'fastdetr_mmdet[export]'`, or `pip install -e '.[export]'` in a clone."
+            f"Exporting needs {', '.join(missing)}: not installed. Run: "
+            f"pip install {' '.join(PACKAGES)}"
         )
     if not hasattr(torch.onnx, "ops"):
         raise ExportError(

@@ -93,7 +93,7 @@ def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
     hashes = _hashes(paths)
     how = "images of one video together" if by_name else "equal names and files together"
     if hashes is None:
-        how += "; near-equal images are found after pip install 'fastdetr_mmdet[start]'"
+        how += "; to find near-equal images too: pip install imagehash"
     else:
         join(_near(hashes, hashes))
         how += ", as are near-equal images"
