@@ -178,7 +178,7 @@ def test_voc_beside_images_with_another_name(tmp_path):
 
 
 def test_yolo_of_images_that_are_links(tmp_path):
-    """Within the folder; the files behind them are no images without objects."""
+    """Within the folder; the files behind them do not count as images without objects."""
     (tmp_path / "images").mkdir()
     picture(tmp_path / "raw/x.jpg")
     (tmp_path / "images/x.jpg").symlink_to("../raw/x.jpg")

@@ -34,7 +34,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     labels = {path: label for path in files if is_image(path) for label in [_label(path, present)]}
     if not any(labels.values()):
         return None
-    # the files that labelled images are links to are no further images
+    # the targets of links to labelled images are not further images
     behind = {path.resolve() for path, label in labels.items() if label and path.is_symlink()}
     labels = {path: label for path, label in labels.items() if label or path not in behind}
     images = _by_role(root, files, labels, *described) if described else {}
