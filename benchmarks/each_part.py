@@ -160,6 +160,20 @@ CHANGES: dict[str, dict[str, Any]] = {
     "learning rate 2e-3": {"optim_wrapper.optimizer.lr": 2e-3},
     "learning rate 5e-4": {"optim_wrapper.optimizer.lr": 5e-4},
     "no average of weights": {"default_hooks.ema": None},
+    "one learning rate for all new layers": {
+        "optim_wrapper.paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
+    },
+    "warm-up over 100 steps": {
+        "param_scheduler": [
+            dict(type="LinearLR", start_factor=0.04, by_epoch=False, end=100),
+            dict(
+                type="CosineAnnealingLR",
+                eta_min_ratio=0.001,
+                by_epoch=True,
+                convert_to_iter_based=True,
+            ),
+        ]
+    },
 }
 
 
@@ -197,7 +211,6 @@ def run_config(
         "train_cfg.val_interval": max(1, args.epochs // 4),
         "train_dataloader.batch_size": args.batch_size,
         "val_evaluator.ann_file": f"{root}/val.json",
-        "param_scheduler.0.end": 40,
         "randomness.seed": seed,
         "log_level": "ERROR",
         "custom_hooks": [],

@@ -55,7 +55,6 @@ def train(args: argparse.Namespace, images: Path, load_from: str | None, work_di
             "model.neck.in_channels": [112, 320],
             "train_dataloader.dataset.ann_file": str(images),
             "train_cfg.val_interval": 1,
-            "param_scheduler.0.end": 20,
             "load_from": load_from,
             "optim_wrapper.paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=0.2))),
             "optim_wrapper.optimizer.lr": args.lr,

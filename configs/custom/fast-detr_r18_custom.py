@@ -42,7 +42,7 @@ val_dataset = dict(
     ])
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=100),
+    dict(type='HorizonWarmUpLR', by_epoch=False),
     dict(
         type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -44,6 +44,7 @@ SLOTS = {
     "distributed": "strategy",
     "initializers": "init_cfg",
     "grouped_constructor": "optim_wrapper.constructor",
+    "horizon_warm_up_lr": "param_scheduler",
 }
 # Arguments with which a part is built to read its declarations.
 _SMALL = dict(embed_dims=8, num_layers=1, num_heads=2, num_queries=2, feedforward_channels=4)

@@ -1,5 +1,6 @@
-"""Optimizer wrapper constructors."""
+"""Optimizer wrapper constructors and schedules."""
 
 from .grouped_constructor import GroupedOptimWrapperConstructor
+from .horizon_warm_up_lr import HorizonWarmUpLR
 
-__all__ = ["GroupedOptimWrapperConstructor"]
+__all__ = ["GroupedOptimWrapperConstructor", "HorizonWarmUpLR"]

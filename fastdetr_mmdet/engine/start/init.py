@@ -177,7 +177,6 @@ def _config(
         wanted = 60_000 if detector is None and not stretched else 12_000
         epochs = min(max(round(wanted / len(train)), 12), 40 if stretched else 50)
         why_epochs = f"{epochs * len(train):,} images in all"
-    steps = epochs * max(len(train) // batch, 1)
     workers = min(4, os.cpu_count() or 1) if gpu else 0
     parts = ""
     if detector is not None:  # D-FINE's, for own data; from ImageNet alone it is a tenth
@@ -193,7 +192,7 @@ def _config(
         f"max_epochs = {epochs}  # {why_epochs}",
         f"train_cfg = dict(max_epochs=max_epochs, val_interval={max(1, epochs // 10)})"
         "  # epochs between validations",
-        *_schedule(config, epochs, steps),
+        *_schedule(config, epochs),
         f"train_dataloader = dict(batch_size={batch}, num_workers={workers}, "
         f"persistent_workers={workers > 0})",
         f"optim_wrapper = dict(optimizer=dict(lr={lr:g}){parts})  # {why_lr}",
@@ -220,7 +219,7 @@ def _image_size(
     return (round(side * long / short), side), f"longest, shortest side; yours: {middle:g} pixels"
 
 
-def _schedule(config: Any, epochs: int, steps: int) -> list[str]:
+def _schedule(config: Any, epochs: int) -> list[str]:
     """The base's schedule, fitted to the horizon."""
     first = config.param_scheduler[0]
     if first.type == "MultiStepLR":
@@ -231,13 +230,7 @@ def _schedule(config: Any, epochs: int, steps: int) -> list[str]:
             "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
             f"milestones=[{drop}], gamma={first.gamma})]",
         ]
-    warm = max(2, min(100, steps // 10))  # mmengine needs 2 to come to the end of it
-    return [
-        f"# {warm} steps of warm-up, then a cosine to the last epoch",
-        f"param_scheduler = [dict(type='LinearLR', start_factor=0.04, by_epoch=False, end={warm}),",
-        "                   dict(type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True,",
-        "                        convert_to_iter_based=True)]",
-    ]
+    return []  # a schedule that fits any horizon
 
 
 def _detector(args: argparse.Namespace) -> dict | None:
