@@ -12,6 +12,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -84,6 +85,9 @@ class FakeCuda(TorchDispatchMode):
     count, as they launch nothing; attention is the one kernel that it is on a GPU.
     ``reads``: where the host waited for a value of the device, by file and function.
     ``waits``: where it waited for a copy to the device.
+    ``moved``: bytes of the tensors that these operators were given and gave back, each whole.
+    ``held`` and ``peak``: bytes of tensors that are alive now, and at most; no allocator's rounding
+    and no workspace of kernels, which a GPU adds.
     """
 
     def __init__(self) -> None:
@@ -92,6 +96,8 @@ class FakeCuda(TorchDispatchMode):
         self.operators: Counter[str] = Counter()
         self.reads: list[str] = []
         self.waits: list[str] = []
+        self.moved = self.held = self.peak = 0
+        self._alive: set[int] = set()
 
     def __enter__(self) -> FakeCuda:
         self._patches = ExitStack()
@@ -115,14 +121,17 @@ class FakeCuda(TorchDispatchMode):
         self._patches.close()
 
     def clear(self) -> None:
-        """Forget the counts."""
+        """Forget the counts, not what is alive."""
         self.operators.clear()
         self.reads.clear()
         self.waits.clear()
+        self.moved, self.peak = 0, self.held
 
     def put(self, x: Tensor) -> Tensor:
         """The tensor on the device."""
-        return FakeTensor(self.mode, x.detach().to("meta"), CUDA)
+        moved = FakeTensor(self.mode, x.detach().to("meta"), CUDA)
+        self._hold(moved)
+        return moved
 
     def put_module(self, module: nn.Module) -> nn.Module:
         """A module, with its parameters and buffers on the device."""
@@ -165,7 +174,7 @@ class FakeCuda(TorchDispatchMode):
             return args[0].dtype == torch.bool if known is None else known.item()
         if func is aten._unique2.default:
             self.reads.append(_place())
-            self.operators[func.name()] += 1
+            self._called(func.name(), args)
             return args[0], args[0][:0].long(), args[0][:0].long()
         if func is aten.nonzero.default:
             self.reads.append(_place())
@@ -180,8 +189,32 @@ class FakeCuda(TorchDispatchMode):
             result = func(*tree_map_only(Tensor, self._seen, args), **kwargs)
         for got, value in zip(tree_leaves(result), known, strict=False):
             got.known = value
-        self.operators[func.name()] += not _launches_nothing(func)
+        self._hold(result)
+        if not _launches_nothing(func):
+            self._called(func.name(), (args, kwargs, result))
         return result
+
+    def _called(self, name: str, tensors: Any) -> None:
+        self.operators[name] += 1
+        self.moved += sum(
+            min(x.numel() * x.element_size(), x.untyped_storage().nbytes())  # if it is expanded
+            for x in tree_leaves(tensors)
+            if isinstance(x, FakeTensor)
+        )
+
+    def _hold(self, result: Any) -> None:
+        for x in tree_leaves(result):
+            if isinstance(x, FakeTensor) and x.device.type == "cuda":
+                storage = x.untyped_storage()
+                if storage._cdata not in self._alive:
+                    self._alive.add(storage._cdata)
+                    self.held += storage.nbytes()
+                    self.peak = max(self.peak, self.held)
+                    weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+
+    def _free(self, storage: int, size: int) -> None:
+        self._alive.discard(storage)
+        self.held -= size
 
     def _seen(self, x: Tensor) -> Tensor:
         """A real tensor as operators of the device see it."""
@@ -200,11 +233,12 @@ class FakeCuda(TorchDispatchMode):
             types = {x.dtype for x in args if x.is_floating_point()}
             if len(types) > 1:
                 raise TypeError(f"{name} got tensors of {types}, but it expects one type.")
-            self.operators[f"mmcv::{name}"] += 1
-            if name != "ms_deform_attn_forward":
-                return None
-            value, _, _, locations, _ = args
-            return value.new_empty(*locations.shape[:2], value.shape[2:].numel())
+            result = None
+            if name == "ms_deform_attn_forward":
+                value, _, _, locations, _ = args
+                result = value.new_empty(*locations.shape[:2], value.shape[2:].numel())
+            self._called(f"mmcv::{name}", (args, result))
+            return result
 
         return kernel
 

@@ -1,13 +1,15 @@
 """What a step asks of the device, counted: ``python -m benchmarks.operators``.
 
-Operators called and values that the host reads, beside mmdet's own models of the same configs, on a
-CUDA device that computes nothing (``fake_cuda``): no GPU is needed. A training step is forward,
-loss, backward, clipping and optimiser, each side as its own config says.
+Operators called, values that the host reads, bytes that operators read and write, and bytes alive
+at the peak: ours / mmdet's own model of the same config, on a CUDA device that computes nothing
+(``fake_cuda``), so that no GPU is needed. A training step is forward, loss, backward, clipping and
+optimiser, each side as its own config says.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from .batches import Batch, make_batch
 from .cases import CASES, build
@@ -15,6 +17,12 @@ from .fake_cuda import FakeCuda, install
 from .quiet import quiet
 from .work import DTYPES, inference, training_step
 
+MEASURES: dict[str, Callable[[FakeCuda], float]] = {
+    "operators": lambda device: device.operators.total(),
+    "host reads": lambda device: len(device.reads),
+    "GB read and written": lambda device: round(device.moved / 1e9, 1),
+    "peak, MiB": lambda device: round(device.peak / 2**20),
+}
 COMPARED = [name for name, case in CASES.items() if case.mmdet]
 
 
@@ -53,8 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     quiet()
     install()
-    print("| model | what | batch | ours | mmdet | ratio | host reads, ours | mmdet |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| model | what | batch | {' | '.join(MEASURES)} |\n{'|---' * (3 + len(MEASURES))}|")
     for name in args.models:
         for batch in args.batches:
             sides = [
@@ -63,10 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
             ]
             for what in sides[0]:
                 ours, theirs = (side[what] for side in sides)
-                calls = ours.operators.total(), theirs.operators.total()
-                reads = f"{len(ours.reads)} | {len(theirs.reads)}"
-                ratio = f"{calls[0] / calls[1]:.2f}"
-                row = [name, what, batch, *calls, ratio, reads]
+                row = [name, what, batch]
+                for measure in MEASURES.values():
+                    own, other = measure(ours), measure(theirs)
+                    ratio = f" = {own / other:.2f}" if other else ""
+                    row.append(f"{own:g} / {other:g}{ratio}")
                 print(f"| {' | '.join(map(str, row))} |", flush=True)
                 for operator, times in ours.operators.most_common(args.top):
                     print(f"    {times:5} {operator}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...checkpoints.backbones import load_local_weights
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
+from ..layers.positions import encode_whole
 from ..parts import Field, check_flow, contract
 from ..queries import DenoisingQueries
 
@@ -205,8 +206,7 @@ class FastDETR(BaseDetector):
         pos_maps = []
         for level, feature in enumerate(features):
             if masks is None:  # all images alike: encode one, share it
-                whole = torch.zeros(1, *level_sizes[level], dtype=torch.bool, device=feature.device)
-                pos = self.positional_encoding(whole)
+                pos = encode_whole(self.positional_encoding, level_sizes[level], feature.device)
                 pos_maps.append(pos.expand(len(feature), -1, -1, -1))
             else:
                 pos_maps.append(self.positional_encoding(masks[level]))

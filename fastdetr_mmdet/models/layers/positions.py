@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...ops.eager import written_down
 from ...structures.boxes import at_least_float32
 
 
@@ -86,3 +88,27 @@ class SAMSinePositionalEncoding(SinePositionalEncoding):
         angles = torch.stack(axes, dim=-1).unsqueeze(-1) / self.temperature**power
         pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
         return pairs.flatten(3).permute(0, 3, 1, 2)
+
+
+def encode_whole(encoding: nn.Module, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Positional encoding of a map of (h, w) cells without padding.
+
+    Half of a sine encoding depends on the row alone and half on the column alone: both are computed
+    once for each length, and kept.
+
+    Shape:
+        returns: (1, dims, h, w)
+    """
+    if type(encoding) not in (SinePositionalEncoding, SAMSinePositionalEncoding) or written_down():
+        return encoding(torch.zeros(1, *size, dtype=torch.bool, device=device))
+    halves = [_kept_half(encoding, axis, length, device) for axis, length in enumerate(size)]
+    return torch.cat([half.expand(1, *size, -1) for half in halves], -1).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=512)
+def _kept_half(encoding: nn.Module, axis: int, length: int, device: torch.device) -> Tensor:
+    """The rows' half (axis 0), (1, h, 1, dims / 2), or the columns', (1, 1, w, dims / 2)."""
+    size = (length, 1) if axis == 0 else (1, length)
+    with torch.inference_mode(False):  # or no gradient could go through what uses it later
+        whole = encoding(torch.zeros(1, *size, dtype=torch.bool, device=device))
+    return whole.permute(0, 2, 3, 1).chunk(2, dim=-1)[axis]

@@ -4,10 +4,14 @@ import math
 
 import pytest
 import torch
-from mmdet.models.layers import SinePositionalEncoding
+from mmdet.models.layers import LearnedPositionalEncoding, SinePositionalEncoding
 from support.tolerances import assert_near
 
-from fastdetr_mmdet.models.layers.positions import sine_embedding
+from fastdetr_mmdet.models.layers.positions import (
+    SAMSinePositionalEncoding,
+    encode_whole,
+    sine_embedding,
+)
 
 
 def by_formula(point, num_feats, order, temperature):
@@ -49,3 +53,28 @@ def test_is_computed_in_float32_and_differentiable():
     embedded.sum().backward()
     assert torch.isfinite(reference.grad).all()
     assert reference.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 9), (40, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "encoding",
+    [SinePositionalEncoding(8, normalize=True, offset=-0.5), SAMSinePositionalEncoding(8)],
+    ids=["sine", "sam"],
+)
+def test_halves_that_are_kept_are_the_encoding(encoding, size):
+    """To the last bit, in the same layout, again from what was kept, and where gradients flow."""
+    whole = encoding(torch.zeros(1, *size, dtype=torch.bool))
+    with torch.inference_mode():
+        assert torch.equal(encode_whole(encoding, size, whole.device), whole)
+    kept = encode_whole(encoding, size, whole.device)
+    assert torch.equal(kept, whole)
+    assert kept.stride() == whole.stride()
+    (kept * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+def test_an_encoding_that_learns_is_not_kept():
+    encoding = LearnedPositionalEncoding(4, 6, 6)
+    size, cpu = (3, 5), torch.device("cpu")
+    encode_whole(encoding, size, cpu)
+    torch.nn.init.ones_(encoding.row_embed.weight)
+    assert encode_whole(encoding, size, cpu)[:, 4:].eq(1).all()
