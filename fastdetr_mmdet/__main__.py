@@ -11,22 +11,19 @@ from .utils.cli import UsageError, command
 
 # Each is a module with a main() of its own.
 COMMANDS = {
-    "init": ("engine.start.init", "find out what a folder of images and labels is; write a config"),
+    "init": ("engine.start.init", "read a folder of images and labels; write a config"),
     "train": ("engine.start.train", "train the run that init made, or continue it"),
-    "predict": ("engine.start.predict", "detect in images, folders and videos with a trained run"),
-    "check": ("datasets.check.__main__", "find what is wrong with a data set in COCO's format"),
-    "evaluation": ("evaluation.__main__", "more about a detector's errors than AP"),
-    "report": ("report.__main__", "one HTML page of one or several runs"),
+    "predict": ("engine.start.predict", "detect objects in images, folders and videos"),
+    "check": ("datasets.check.__main__", "find errors in a data set in COCO format"),
+    "evaluation": ("evaluation.__main__", "show where a detector loses AP"),
+    "report": ("report.__main__", "write one HTML page about training runs"),
     "visualize": ("visualize", "draw where a detector looks"),
-    "export": ("export.__main__", "write an ONNX file, compared with PyTorch"),
-    "convert": ("checkpoints.convert", "convert checkpoints of the official codes and of mmdet"),
-    "convergence": (
-        "convergence.__main__",
-        "compare how fast several configs learn",
-    ),
+    "export": ("export.__main__", "write an ONNX file and compare it with PyTorch"),
+    "convert": ("checkpoints.convert", "convert checkpoints from and to other codes"),
+    "convergence": ("convergence.__main__", "compare how fast several configs learn"),
     "shapes": ("datasets.shapes.__main__", "render the embedded data set"),
-    "demo": ("demo", "train and test a small detector on it"),
-    "parts": ("parts.__main__", "list the parts of detectors and what fits together"),
+    "demo": ("demo", "train and test a small detector on the embedded data set"),
+    "parts": ("parts.__main__", "list all parts of detectors"),
 }
 
 

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m fastdetr_mmdet.demo", description=__doc__)
     add = parser.add_argument
     add("--work-dir", type=Path, default=Path("work_dirs/demo"), metavar="DIR",
-        help="where checkpoints, summary and pictures go (%(default)s)")  # fmt: skip
+        help="folder for checkpoints, summary and pictures (%(default)s)")  # fmt: skip
     add("--data-root", type=Path, default=Path("data/shapes"), metavar="DIR",
-        help="where the data set is or is to be rendered (%(default)s)")  # fmt: skip
+        help="folder of the data set; rendered if missing (%(default)s)")  # fmt: skip
     add("--pictures-only", action="store_true", help="write the results of a finished run again")
     args = parser.parse_args(arguments)
 

@@ -64,21 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet.visualize",
-        description="Show where the top-scoring queries of a trained FastDETR looked: one page per "
+        description="Draw the attention of the top-scoring queries of a FastDETR: one page per "
         "detection and one contact sheet per image.",
     )
     add = parser.add_argument
     add_model_arguments(parser)
     add("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
-    add("--out", required=True, type=Path, metavar="DIR", help="where to write to")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top", type=positive_int, default=5, metavar="K",
                        help="how many detections (default: 5)")  # fmt: skip
     which.add_argument("--query", type=int, nargs="+", action="extend", metavar="N",
-                       help="these queries instead, counted from 0")  # fmt: skip
-    add("--layer", type=int, metavar="L", help="decoder layer whose attention is shown, counted "
-        "from 1 (default: the last)")  # fmt: skip
-    add("--device", help="default: cuda where there is a GPU, else cpu")
+                       help="draw these queries instead, counted from 0")  # fmt: skip
+    add("--layer", type=int, metavar="L", help="decoder layer to show, counted from 1 (default: "
+        "the last)")  # fmt: skip
+    add("--device", help="default: cuda if available")
     return parser
 
 

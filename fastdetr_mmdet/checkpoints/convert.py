@@ -14,15 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Convert one file and print which config it belongs to; exit status 1 if it cannot be."""
     parser = Parser(
         prog="python -m fastdetr_mmdet.checkpoints.convert",
-        description="Convert an official checkpoint, one of mmdet's or detrex's, or a model of "
-        "Hugging Face, and say which shipped config it belongs to.",
+        description="Convert a checkpoint of an official code, mmdet, detrex or Hugging Face, and "
+        "name the shipped config that it belongs to.",
     )
-    parser.add_argument("src", metavar="SRC", help="the checkpoint, or a hub's folder")
-    parser.add_argument("dst", metavar="DST", help="the file to write")
-    text = "whose checkpoint it is"
+    parser.add_argument("src", metavar="SRC", help="checkpoint, or a folder of Hugging Face")
+    parser.add_argument("dst", metavar="DST", help="file or folder to write")
+    text = "code that made the checkpoint"
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument("--method", choices=METHODS, help=text)
-    text = "write our weights as the official code's, or as a folder for Hugging Face"
+    text = "convert back: a file for the official code, or a folder for Hugging Face"
     direction.add_argument("--to", choices=("hf", "official"), help=text)
     head = parser.add_mutually_exclusive_group()
     text = (
@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "COCO's category ids; or as many as the file has"
     )
     head.add_argument("--classes", type=int, metavar="N", help=text)
-    text = "leave the class branches out, to train on other classes"
+    text = "leave out the class branches, to train on other classes"
     head.add_argument("--drop-class-head", action="store_true", help=text)
-    text = "COCO annotation file of your own classes: rows of classes with the same name are kept"
+    text = "annotation file of your data: class rows with the same name are kept"
     head.add_argument("--classes-of", metavar="FILE", help=text)
-    text = "your class and the checkpoint's name for it, with --classes-of; may be repeated"
+    text = "your class and its name in the checkpoint, with --classes-of; repeatable"
     parser.add_argument("--map", action="append", default=[], metavar="MINE=ITS", help=text)
     given = parser.parse_args(arguments)
     if not all("=" in pair for pair in given.map) or (given.map and not given.classes_of):

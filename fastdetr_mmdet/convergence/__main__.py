@@ -1,8 +1,8 @@
-"""How fast configs learn: ``python -m fastdetr_mmdet.convergence CONFIG... --epochs N``.
+"""Compare how fast configs learn: ``python -m fastdetr_mmdet.convergence CONFIG... --epochs N``.
 
-Trains the configs under one budget, each with the same seeds, and writes curves, a table and JSON:
-AP at each epoch, and the epochs and minutes to a target AP. Started again it keeps what is finished
-and continues what is not.
+Trains the configs with the same budget and the same seeds, and writes curves, a table and JSON: AP
+at each epoch, and the epochs and minutes to a target AP. Started again, it keeps finished runs and
+continues the others.
 """
 
 from __future__ import annotations
@@ -91,22 +91,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("configs", nargs="*", type=Path, metavar="CONFIG", help="the baseline first")
-    add("--data-root", help="data set, for configs that take data_root")
-    add("--epochs", type=positive_int, help="of every run")
-    add("--seeds", type=int, nargs="+", help="one run each (default: 0 1)")
+    add(
+        "configs",
+        nargs="*",
+        type=Path,
+        metavar="CONFIG",
+        help="configs to compare, the baseline first",
+    )
+    add("--data-root", help="folder of the data set")
+    add("--epochs", type=positive_int, help="epochs of every run")
+    add("--seeds", type=int, nargs="+", help="one run per seed (default: 0 1)")
     add("--target", type=float, nargs="+", metavar="AP", help="AP to reach, from 0 to 1 (default: "
         "half of the best, and the first config's best)")  # fmt: skip
     add("--val-interval", type=positive_int, default=1, metavar="N",
         help="epochs between validations (default: %(default)s)")  # fmt: skip
     add("--jobs", type=positive_int, default=1, metavar="N",
-        help="runs side by side, each on a GPU if there is one (%(default)s)")  # fmt: skip
+        help="parallel runs, each on its own GPU (default: %(default)s)")  # fmt: skip
     add("--out", type=Path, default=Path("work_dirs/convergence"), metavar="DIR",
         help="folder for runs and results (default: %(default)s)")  # fmt: skip
     add("--reference", type=Path, nargs="+", default=[], metavar="FILE",
-        help="published curves to draw beside, as JSON (docs/convergence.md)")  # fmt: skip
-    add("--results-only", action="store_true", help="write results of what --out holds so far, and "
-        "train nothing; CONFIG..., --seeds and --epochs, if given, choose from it")  # fmt: skip
+        help="JSON files of published curves to draw too (docs/convergence.md)")  # fmt: skip
+    add("--results-only", action="store_true", help="write results of the runs in --out, train "
+        "nothing; CONFIG..., --seeds and --epochs select runs")  # fmt: skip
     add("--cfg-options", nargs="+", action=CfgOptions, help="as for mim train, for all configs")
     return parser
 

@@ -55,14 +55,14 @@ def _table(rows: Sequence[dict]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet.evaluation",
-        description="Show where a detector loses AP: COCO's figures of its proposals, of the "
-        "queries chosen from them and of every decoder layer, each with and without NMS, and with "
-        "the true boxes as references, on the config's test set. docs/convergence.md explains it.",
+        description="Show where a detector loses AP on the config's test set: AP of its proposals, "
+        "of the selected queries and of every decoder layer, with and without NMS, and with the "
+        "true boxes as references. More: docs/convergence.md.",
     )
     add = parser.add_argument
     add_model_arguments(parser)
-    add("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    add("--device", help="default: cuda if available")
     return parser
 
 

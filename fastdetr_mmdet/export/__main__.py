@@ -47,17 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet.export",
-        description="Write a detector as an ONNX file of standard operators, and compare what "
-        "onnxruntime makes of it with PyTorch. docs/inference.md tells how to use the file.",
+        description="Export a detector to ONNX and compare onnxruntime with PyTorch. How to use "
+        "the file: docs/inference.md.",
     )
     add = parser.add_argument
     add_model_arguments(parser)
     add("out", metavar="OUT.onnx", type=Path, help="the file to write")
-    text = "leave the number of images, height and width free; else they are fixed"
+    text = "leave batch size, height and width free"
     add("--dynamic", action="store_true", help=text)
-    text = "of the images in pixels; default: what the config's test pipeline makes of them"
+    text = "image size in pixels (default: that of the config's test pipeline)"
     add("--image-size", type=positive_int, nargs=2, metavar=("H", "W"), help=text)
-    text = "images per batch, unless --dynamic; default 1"
+    text = "images per batch (default: 1)"
     add("--batch-size", type=positive_int, default=1, help=text)
     text = "also time onnxruntime and PyTorch on this CPU"
     add("--benchmark", action="store_true", help=text)

@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = Parser(
         prog="python -m fastdetr_mmdet.parts",
-        description="List what this package registers: roles, parts, papers, parameters, and what "
-        "each part reads and makes, which decides what fits together.",
+        description="List all registered parts by role, with their papers and parameters. NAME "
+        "prints one part in full, with what it reads and makes.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this part in full")
     parser.add_argument("--markdown", action="store_true", help="print the page docs/parts.md")

@@ -17,28 +17,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = Settings()
     parser = Parser(
         prog="python -m fastdetr_mmdet.report",
-        description="Write one HTML file about training runs: curves, COCO figures, config "
-        "differences, boxes beside ground truth, attention, errors. docs/report.md explains it.",
+        description="Write one HTML file about training runs: curves, AP, differences of configs, "
+        "predictions, attention and errors. More: docs/report.md.",
     )
     add = parser.add_argument
-    add("work_dirs", nargs="+", metavar="WORK_DIR", help="of a run, or a folder of several")
+    add(
+        "work_dirs",
+        nargs="+",
+        metavar="WORK_DIR",
+        help="work directory of a run, or a folder of several",
+    )
     add("--out", default="report.html", metavar="FILE", help="file to write (%(default)s)")
     add("--no-predictions", action="store_false", dest="predictions",
-        help="curves and configs only; quick")  # fmt: skip
+        help="curves and configs only, without running a model")  # fmt: skip
     add("--max-images", type=positive_int, metavar="N", help="evaluate the first N images only")
     add("--checkpoint", choices=("best", "last"), default=default.checkpoint,
-        help="which one of a run (%(default)s; without a best one, the last)")  # fmt: skip
+        help="checkpoint of each run (%(default)s; the last if there is no best)")  # fmt: skip
     add("--min-score", type=unit_float, default=default.min_score, metavar="S",
-        help="boxes below are neither drawn nor counted as errors (%(default)s)")  # fmt: skip
+        help="ignore boxes with lower scores (%(default)s)")  # fmt: skip
     add("--samples", type=natural_int, default=default.images, metavar="N", dest="images",
         help="images with boxes beside ground truth (%(default)s)")  # fmt: skip
     add("--sheets", type=natural_int, default=default.sheets, metavar="N",
         help="attention contact sheets per run (%(default)s)")  # fmt: skip
     add("--examples", type=natural_int, default=default.examples, metavar="N",
         help="pictures per group of errors and run (%(default)s)")  # fmt: skip
-    add("--device", help="as torch names it (a GPU if there is one)")
+    add("--device", help="default: cuda if available")
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
-        help="changes to every run's config: data_root=... where the data is now")  # fmt: skip
+        help="changes to every run's config, such as data_root=...")  # fmt: skip
     args = parser.parse_args(arguments)
 
     from .build import make_report

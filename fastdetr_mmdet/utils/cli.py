@@ -131,9 +131,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, CHECKPOINT and ``--cfg-options``, for commands on a trained detector."""
     add = parser.add_argument
     add("config", metavar="CONFIG", help="the detector's config")
-    add("checkpoint", metavar="CHECKPOINT", help="its weights")
+    add("checkpoint", metavar="CHECKPOINT", help="the detector's weights")
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
-        help="changes of the config, as for `mim test`")  # fmt: skip
+        help="changes to the config, as for mim test")  # fmt: skip
 
 
 def positive_int(text: str) -> int:

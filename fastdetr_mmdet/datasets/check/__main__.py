@@ -51,24 +51,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet.datasets.check",
-        description="Find what is wrong with a data set in COCO's format. Exit status: 0 nothing "
-        "wrong, 1 errors, 2 no COCO file, 3 only warnings. docs/data_check.md explains what is "
-        "found.",
+        description="Find errors in a data set in COCO format. Exit status: 0 none, 1 errors, "
+        "2 not a COCO file or wrong usage, 3 only warnings. All kinds: docs/data_check.md.",
     )
     add = parser.add_argument
     add("annotations", nargs="?", metavar="ANNOTATIONS", help="COCO annotation file")
     add("--images", metavar="DIR", help="folder that file names are relative to")
-    add("--root", metavar="DIR", help="the data set's folder, which no file may leave (--images)")
-    add("--config", help="check the data sets of this config and its classes instead")
+    add("--root", metavar="DIR", help="folder that all images must be in (default: --images)")
+    add("--config", help="check the data sets and classes of this config instead")
     add("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val"])
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="as for mmdet")
-    add("--no-images", action="store_true", help="do not look for images nor into them")
-    add("--decode", action="store_true", help="decode every image, not only doubtful ones")
-    add("--workers", type=positive_int, help="threads for images; default: by the number of cores")
-    add("--allow", nargs="+", default=[], metavar="KIND", choices=KINDS, help="accepted kinds")
-    add("--max-aspect", type=float, default=MAX_ASPECT, help="extreme from here on (%(default)g)")
-    add("--json", metavar="FILE", help="write everything that was found")
-    add("--write-cleaned", metavar="OUT", help="write a copy without what is wrong")
+    add("--no-images", action="store_true", help="check annotations only")
+    add("--decode", action="store_true", help="decode every image (slow)")
+    add(
+        "--workers",
+        type=positive_int,
+        help="threads that read images (default: by the number of cores)",
+    )
+    add(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        choices=KINDS,
+        help="kinds of problems to accept",
+    )
+    add(
+        "--max-aspect",
+        type=float,
+        default=MAX_ASPECT,
+        help="aspect ratio to warn about (%(default)g)",
+    )
+    add("--json", metavar="FILE", help="also write all problems to a JSON file")
+    add("--write-cleaned", metavar="OUT", help="write a copy of the annotations without the errors")
     return parser
 
 

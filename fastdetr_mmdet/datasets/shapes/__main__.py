@@ -10,7 +10,8 @@ from ...utils.cli import Parser, command, natural_int
 def main(arguments: Sequence[str] | None) -> None:
     """Write the data set and describe it."""
     parser = Parser(
-        prog="python -m fastdetr_mmdet.datasets.shapes", description="Write the shapes data set."
+        prog="python -m fastdetr_mmdet.datasets.shapes",
+        description="Render the shapes data set in COCO format.",
     )
     add = parser.add_argument
     add("out", help="new or empty folder for the data set")

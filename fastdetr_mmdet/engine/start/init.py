@@ -74,25 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet init",
-        description="Find out what DATA is (COCO, YOLO or Pascal VOC), split off a validation set "
-        "where there is none, check it, and write RUN/config.py.",
+        description="Read a data set (COCO, YOLO or Pascal VOC), split off a validation set if it "
+        "has none, check it, and write RUN/config.py.",
     )
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA",
         help="folder of images and labels, or a COCO .json or YOLO .yaml file")  # fmt: skip
-    add("--out", type=Path, metavar="RUN", help="folder to make (work_dirs/NAME OF DATA)")
-    add("--model", metavar="NAME", help="see --list, or any shipped config; default: by the GPU")
+    add("--out", type=Path, metavar="RUN", help="folder to create (work_dirs/NAME OF DATA)")
+    add("--model", metavar="NAME", help="one of --list, or a shipped config (default: by the GPU)")
     add("--list", action="store_true", help="print the table of models and measure their speed")
     horizon = parser.add_mutually_exclusive_group()
     horizon.add_argument("--epochs", type=positive_int, help="default: by the number of images")
-    horizon.add_argument("--minutes", type=float, help="as many epochs as that takes here")
-    add("--batch", type=positive_int, help="images at once; default: that of the model's config")
-    add("--lr", type=float, help="default: the model's, by the square root of the batch")
-    add("--image-size", type=positive_int, metavar="S", help="shortest side in pixels")
-    add("--weights", type=Path, metavar="FILE", help="of a detector, or of the backbone")
-    add("--val", type=Path, metavar="DATA2", help="the validation set, in any of the forms")
+    horizon.add_argument("--minutes", type=float, help="train as many epochs as fit in this time")
+    add("--batch", type=positive_int, help="batch size (default: the config's)")
+    add(
+        "--lr", type=float, help="learning rate (default: the config's, scaled with the batch size)"
+    )
+    add(
+        "--image-size", type=positive_int, metavar="S", help="shortest side of the images in pixels"
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a detector or backbone to start from",
+    )
+    add("--val", type=Path, metavar="DATA2", help="validation set, in any of these formats")
     add("--val-share", type=unit_float, default=0.2, metavar="X",
-        help="share of images to split off if there is none (%(default)s)")  # fmt: skip
+        help="share of images for validation if there is no set (%(default)s)")  # fmt: skip
     return parser
 
 

@@ -18,21 +18,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Detect; images that cannot be read do not stop others."""
     parser = Parser(
         prog="python -m fastdetr_mmdet predict",
-        description="Detect with the best checkpoint of a run, with CHECKPOINT and the config that "
-        "lies beside it or in it, or with CONFIG CHECKPOINT; draw what is found, and write it to "
-        "OUT/predictions.json in COCO's form.",
+        description="Detect objects with the best checkpoint of a run. Draw them, and write them "
+        "to OUT/predictions.json in COCO format.",
     )
     add = parser.add_argument
     add(
         "run",
         metavar="RUN",
         type=Path,
-        help="a run's folder; or CHECKPOINT; or CONFIG, and CHECKPOINT next",
+        help="folder of a run; or a CHECKPOINT; or a CONFIG and a CHECKPOINT",
     )
-    add("images", metavar="IMAGES", type=Path, nargs="+", help="images, folders, videos")
-    add("--score", type=unit_float, default=0.3, metavar="X", help="least score (%(default)s)")
+    add("images", metavar="IMAGES", type=Path, nargs="+", help="images, folders or videos")
+    add(
+        "--score",
+        type=unit_float,
+        default=0.3,
+        metavar="X",
+        help="lowest score to draw (%(default)s)",
+    )
     add("--out", type=Path, metavar="DIR", help="default: RUN/predictions")
-    add("--device", help="default: cuda:0 where there is a GPU")
+    add("--device", help="default: cuda:0 if available")
     args = parser.parse_args(arguments)
 
     import warnings

@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or continue where an interrupted training stopped."""
     parser = Parser(
         prog="python -m fastdetr_mmdet train",
-        description="Train RUN/config.py, or continue its training. Further options are those of "
-        "mmdet's tools/train.py, such as --cfg-options KEY=VALUE and --amp.",
+        description="Train RUN/config.py, or continue its training. Accepts the options of mmdet's "
+        "tools/train.py too, such as --cfg-options KEY=VALUE and --amp.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder that init made, or a config")
     _refuse_unknown(parser, sys.argv[1:] if arguments is None else arguments)
