@@ -14,9 +14,8 @@ from ..utils.cli import UsageError, check_destination, refuse_to_overwrite
 from ..utils.files import write_atomically
 from .classes import COCO_IDS, OFFICIAL, TWO_STAGE, coco_meta, count_classes, unmap_classes
 from .embedded_config import EmbeddedConfigError, read_plain_config
-from .files import dataset_meta, read_checkpoint, write_checkpoint
+from .files import dataset_meta, read_checkpoint, safetensors_torch, write_checkpoint
 from .safe_loading import CheckpointError
-from .safetensors import as_safetensors
 from .shipped_configs import Fit, config_of, find_configs, option_of
 from .state_dicts import count_unknown, restore_state_dict
 
@@ -25,6 +24,8 @@ TARGETS = {
     "hf": ("deformable_detr", "conditional_detr"),
     "official": ("deformable_detr", "conditional_detr", "smca_detr", "sam_detr"),
 }
+# A paper's model that its authors published no code for, by its config
+_PAPER_ONLY = "smca_detr/smca-detr-ms_"
 # What a training's config tells and weights do not, by the keys below ``model``
 _TOLD = ("num_queries", "transformer.encoder.num_heads", "transformer.decoder.num_heads")
 
@@ -70,7 +71,9 @@ def export_checkpoint(src: str | Path, dst: str | Path, to: str) -> str:
         return said
     names = names if len(names) == kept else [f"LABEL_{number}" for number in range(kept or 0)]
     config = _hub_config(weights, method, config_of(fit), names)
-    write_atomically(dst / "model.safetensors", as_safetensors(restored))
+    own = {key: value.clone() for key, value in restored.items()}  # some are copies of others
+    content = safetensors_torch(dst).save(own, {"format": "pt"})
+    write_atomically(dst / "model.safetensors", content)
     write_atomically(dst / "config.json", json.dumps(config, indent=2).encode() + b"\n")
     return f"{said}\nNext:\n    {config['architectures'][0]}.from_pretrained({str(dst)!r})"
 
@@ -150,6 +153,12 @@ def _recognise(
         raise CheckpointError(
             f"{src} was not exported: {to} has no model of these weights. Compared with "
             f"{fits[0].config} {len(wrong)} do not fit, such as {wrong[0]}."
+        )
+    if _PAPER_ONLY in fits[0].config:
+        raise CheckpointError(
+            f"{src} was not exported: it is the multi-scale SMCA of the paper, whose encoder the "
+            "official code does not have. Its multi-scale model is that of "
+            "configs/smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py."
         )
     names = [
         option_of(trained, "backbone.type"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from torch import Tensor
 from ..utils.files import write_atomically
 from .integrity import what_is_broken
 from .safe_loading import CheckpointError, load_plain
-from .safetensors import is_safetensors, read_safetensors
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def read_checkpoint(path: Path) -> Source:
     safe_globals = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
     allowed = safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
     with allowed:
-        if path.is_file() and is_safetensors(path):
-            content: Any = read_safetensors(path)
+        if path.is_file() and _is_safetensors(path):
+            content: Any = _read_safetensors(path)
         else:
             content = _read(str(path), lambda: load_plain(path, map_location="cpu"))
     if not isinstance(content, Mapping):
@@ -69,6 +69,11 @@ def read_checkpoint(path: Path) -> Source:
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     # a profiler's counters, which the official Deformable DETR code skips too
     weights = {k: v for k, v in weights.items() if not k.endswith(("total_ops", "total_params"))}
+    bytes_only = (k for k, v in weights.items() if v.is_floating_point() and v.element_size() == 1)
+    if key := next(bytes_only, None):
+        raise CheckpointError(
+            f"{path} holds {weights[key].dtype}, such as {key}. Give its weights of 16 or 32 bits."
+        )
     meta, arguments = content.get("meta"), content.get("args")
     return Source(
         weights,
@@ -122,6 +127,36 @@ def _read(name: str, load: Callable[[], Any]) -> Any:
             f"{name} is not a PyTorch checkpoint, or is damaged ({type(error).__name__}: "
             f"{first_line(error)}). Download it again."
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins like one: the length of its header, then the header's brace."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file, of which nothing can be run."""
+    safetensors = safetensors_torch(path)
+    try:
+        return safetensors.load(path.read_bytes())  # load_file's would stay mapped to the file
+    except Exception as error:  # its own, torch's, and those of unknown types
+        raise CheckpointError(
+            f"{path} is cut short or damaged: its header does not describe its bytes "
+            f"({first_line(error)}). Download it again."
+        ) from error
+
+
+def safetensors_torch(path: Path) -> Any:
+    """The library's functions for torch.
+
+    Raises:
+        CheckpointError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise CheckpointError(f"{path} needs a library: pip install safetensors") from error
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fastdetr_mmdet.checkpoints.safetensors import as_safetensors, read_safetensors
 from support.dino import draw
 from support.models import make_batch
 from support.runs import ROOT
@@ -168,7 +168,7 @@ def record(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, tuple[
     file = folder / "model.safetensors"
     model = theirs(name)
     model.save_pretrained(folder)
-    shapes = {key: tuple(value.shape) for key, value in read_safetensors(file).items()}
-    file.write_bytes(as_safetensors({key: draw(key, shape) for key, shape in shapes.items()}))
+    shapes = {key: tuple(value.shape) for key, value in load_file(file).items()}
+    save_file({key: draw(key, shape) for key, shape in shapes.items()}, file, {"format": "pt"})
     with torch.no_grad():
         return run(name, type(model).from_pretrained(folder).eval()), shapes

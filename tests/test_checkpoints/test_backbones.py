@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import safetensors.torch
 import torch
 from mmdet.models.backbones import ResNet, SwinTransformer
 from mmdet.models.backbones.swin import swin_converter
@@ -14,7 +15,6 @@ from torch import nn
 
 from fastdetr_mmdet.checkpoints import CheckpointError
 from fastdetr_mmdet.checkpoints.backbones import load_backbone, load_local_weights
-from fastdetr_mmdet.checkpoints.safetensors import as_safetensors
 from fastdetr_mmdet.models.backbones import FoldedResNet
 
 # Microsoft's names -> Hugging Face's, of transformers 4 and 5, as the models' state_dict() has them
@@ -145,13 +145,15 @@ def test_swins(source, tmp_path):
     weights = microsoft()
     expected = swin_converter(dict(weights))
     file = tmp_path / "weights.safetensors"
-    file.write_bytes(as_safetensors(source(weights)))
+    file.write_bytes(safetensors.torch.save(source(weights)))
     backbone = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
     load_local_weights(backbone)
     for key, value in backbone.state_dict().items():
         if not re.match(r"norm\d", key):
             assert torch.equal(value, expected[f"backbone.{key}"]), key
-    file.write_bytes(as_safetensors({f"backbone.{k}": v for k, v in backbone.state_dict().items()}))
+    file.write_bytes(
+        safetensors.torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()})
+    )
     again = swin(init_cfg=dict(type="Pretrained", checkpoint=str(file)))
     load_local_weights(again)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in backbone.state_dict().items())

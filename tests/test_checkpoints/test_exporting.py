@@ -5,16 +5,19 @@ import json
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from support.dino import draw
 from support.golden import CASES, GoldenCase
 from support.hf import CASES as HUB
 from support.hf import compute, run
+from support.small import small_config
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.checkpoints import (
     CheckpointError,
     convert_checkpoint,
     convert_state_dict,
+    shipped_configs,
 )
 from fastdetr_mmdet.checkpoints.convert import main
 from fastdetr_mmdet.checkpoints.exporting import export_checkpoint
@@ -122,6 +125,24 @@ def test_what_no_code_has(change, named, trained, tmp_path, only):
         export_checkpoint(src, tmp_path / "hub", "hf")
     assert str(src) in str(error.value)
     assert sorted(tmp_path.iterdir()) == [src]
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "named"),
+    [
+        ("smca_detr/smca-detr-ms_r50_8xb1-50e_coco", "official", "smca-detr-ms-conv"),
+        ("deformable_detr/deformable-detr-single-scale_r50-dc5_16xb2-50e_coco", "hf", "DC5"),
+        ("conditional_detr/conditional-detr_r50-dc5_8xb1-50e_coco", "hf", "DC5"),
+    ],
+)
+def test_shipped_models_that_no_code_has(name, to, named, monkeypatch, tmp_path):
+    config = Config(dict(model=small_config(name), train_cfg=dict(max_epochs=1)))
+    found = {name.split("/")[0]: {f"configs/{name}.py": config}}
+    monkeypatch.setattr(shipped_configs, "shipped_configs", lambda method: found.get(method, {}))
+    weights = MODELS.build(config.model).state_dict()
+    torch.save(dict(state_dict=weights, meta=dict(cfg=config.pretty_text)), tmp_path / "it.pth")
+    with pytest.raises(CheckpointError, match=named):
+        export_checkpoint(tmp_path / "it.pth", tmp_path / "out", to)
 
 
 def test_folders_are_not_overwritten(trained, tmp_path):
