@@ -15,7 +15,6 @@ from mmdet.apis import det_inferencer, inference
 from mmengine.infer import infer
 from torch import nn
 
-from .embedded_config import EmbeddedConfigError, read_plain_config
 from .files import weights_of
 from .loading import fill
 from .safe_loading import CheckpointError
@@ -28,37 +27,6 @@ def lacking(model: nn.Module, checkpoint: Mapping[str, Any]) -> str:
     if not isinstance(model, FastDETR) or not weights_of(dict(checkpoint)):
         return ""
     return fill(model, dict(checkpoint))
-
-
-def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
-    """That a config tests images of another size than the checkpoint's own one; "" if it does not.
-
-    Args:
-        config: The one at hand.
-        checkpoint: With mmengine's notes, which hold the config that it was trained with.
-    """
-    try:
-        trained = read_plain_config(str((checkpoint.get("meta") or {}).get("cfg") or ""))
-    except EmbeddedConfigError:
-        return ""
-    before, now = _tested_scale(trained), _tested_scale(config)
-    if before is None or now is None or before == now:
-        return ""
-    return (
-        f"The checkpoint was trained with a test pipeline that resizes images to {before}; this "
-        f"config's resizes them to {now}, and AP may be lower. --cfg-options "
-        f"image_scale={before[0]},{before[1]} tests as in training."
-    )
-
-
-def _tested_scale(config: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The scale of the first resize in the test pipeline, as far as a config has such."""
-    try:
-        steps = config["test_dataloader"]["dataset"]["pipeline"]
-        scale = next(step["scale"] for step in steps if "scale" in step)
-        return tuple(map(int, scale))
-    except (KeyError, TypeError, ValueError, StopIteration):
-        return None
 
 
 def refusal(found: str, file: str | None) -> CheckpointError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
@@ -101,6 +101,37 @@ def check_config(text: str) -> None:
                 ours = isinstance(name, str) and name.startswith("fastdetr_mmdet.")
                 if not ours and (not isinstance(name, str) or name not in sys.modules):
                     _refuse(f"{key} would import {name}; import it yourself if you trust it")
+
+
+def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
+    """That a config tests images of another size than the checkpoint's own one; "" if it does not.
+
+    Args:
+        config: The one at hand.
+        checkpoint: With mmengine's notes, which hold the config that it was trained with.
+    """
+    try:
+        trained = read_plain_config(str((checkpoint.get("meta") or {}).get("cfg") or ""))
+    except EmbeddedConfigError:
+        return ""
+    before, now = _tested_scale(trained), _tested_scale(config)
+    if before is None or now is None or before == now:
+        return ""
+    return (
+        f"The checkpoint was trained with a test pipeline that resizes images to {before}; this "
+        f"config's resizes them to {now}, and AP may be lower. --cfg-options "
+        f"image_scale={before[0]},{before[1]} tests as in training."
+    )
+
+
+def _tested_scale(config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The scale of the first resize in the test pipeline, as far as a config has such."""
+    try:
+        steps = config["test_dataloader"]["dataset"]["pipeline"]
+        scale = next(step["scale"] for step in steps if "scale" in step)
+        return tuple(map(int, scale))
+    except (KeyError, TypeError, ValueError, StopIteration):
+        return None
 
 
 def read_plain_config(text: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..utils.cli import UsageError
+from .embedded_config import other_size
 from .files import dataset_meta, read_content, weights_of
 from .safe_loading import CheckpointError
 
@@ -67,7 +68,11 @@ def load_detector(
         )
     content = read_content(checkpoint)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = _build(config, content, device, cfg_options)
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    if text := other_size(config, content):
+        warnings.warn(text, stacklevel=2)
+    model = _build(config, content, device)
     found = fill(model, content)
     if found:
         raise CheckpointError(
@@ -77,10 +82,8 @@ def load_detector(
     return model
 
 
-def _build(config: Config, content: dict[str, Any], device: str, cfg_options: dict | None) -> Any:
+def _build(config: Config, content: dict[str, Any], device: str) -> Any:
     """The model without its weights, but with its config and the names of its classes."""
-    if cfg_options:
-        config.merge_from_dict(cfg_options)
     init_default_scope(config.get("default_scope", "mmdet"))
     with contextlib.redirect_stdout(io.StringIO()):  # what parts say of themselves
         model: Any = revert_sync_batchnorm(MODELS.build(config.model))

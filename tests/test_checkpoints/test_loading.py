@@ -71,6 +71,12 @@ def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, mon
         assert load_detector(config, save(weights)).dataset_meta["classes"][0] == "person"
 
 
+def test_another_size_of_images_than_in_training(tiny_config_file, weights, save):
+    cfg = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Resize', scale=(7, 5))]))"
+    with pytest.warns(UserWarning, match="image_scale=7,5"):
+        load_detector(tiny_config_file, save(weights, meta=dict(cfg=cfg)))
+
+
 def test_configs_that_are_none(tiny_config_file, weights, save, tmp_path):
     path = save(weights)
     (tmp_path / "broken.py").write_text("model = (")

@@ -16,8 +16,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ...checkpoints.belonging import lacking, other_size, refusal
-from ...checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
+from ...checkpoints.belonging import lacking, refusal
+from ...checkpoints.embedded_config import EmbeddedConfigError, other_size, read_plain_config
 from ...checkpoints.fine_tuning import start_from
 from ...datasets.wrappers import leaf_datasets
 from ...models import FastDETR

@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet init",
-        description="Read a data set (COCO, YOLO or Pascal VOC), split off a validation set if it "
+        description="Read a data set (COCO, YOLO, VOC, labelme, CSV), split off a validation set if it "
         "has none, check it, and write RUN/config.py.",
     )
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA",
-        help="folder of images and labels, or a COCO .json or YOLO .yaml file")  # fmt: skip
+        help="folder of images and labels, or a .json, .yaml or .csv file")  # fmt: skip
     add("--out", type=Path, metavar="RUN", help="folder to create (work_dirs/NAME OF DATA)")
     add("--model", metavar="NAME", help="one of --list, or a shipped config (default: by the GPU)")
     add("--list", action="store_true", help="print the table of models and measure their speed")
