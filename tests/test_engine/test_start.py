@@ -21,6 +21,7 @@ from support.runs import ROOT
 
 from fastdetr_mmdet.__main__ import COMMANDS, main
 from fastdetr_mmdet.engine import mmdet_tools
+from fastdetr_mmdet.engine.start import models
 from fastdetr_mmdet.engine.start.console import shorten
 from fastdetr_mmdet.engine.start.models import MODELS, find
 from fastdetr_mmdet.engine.start.run_folder import RunFolder
@@ -180,6 +181,15 @@ def test_weights_of_a_detector(weights_of, base, shapes, tmp_path):
     assert config.model.num_queries == {"dino-4scale_r50_finetune": 300}.get(
         base, Config.fromfile(find(base)).model.num_queries
     )
+
+
+def test_list_measures_each_model(monkeypatch, capsys):
+    monkeypatch.setattr(models, "MODELS", {"small": MODELS["small"]})
+    assert init("--list") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert "parameters" in header and "s/image, CPU" in header and "configs/custom/" in row
+    name, size, unit, ap, seconds = row.split()[:5]
+    assert (name, unit, ap) == ("small", "M", "-") and 10 < float(size) < 20 and float(seconds) > 0
 
 
 def test_any_config_of_ours_takes_own_data(shapes, tmp_path):

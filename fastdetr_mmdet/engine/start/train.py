@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     sys.argv = ["train.py", str(run.config_file), *rest]
     run_tool("train.py")
+    print(f"Next: python -m fastdetr_mmdet predict {args.run} IMAGES...\n"
+          f"      python -m fastdetr_mmdet report {run.work_dir}")  # fmt: skip
 
 
 _OPTIONS = ("--cfg-options", "--amp", "--auto-scale-lr", "--resume", "--work-dir", "--launcher",
