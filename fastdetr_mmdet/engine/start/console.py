@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def _own_part() -> str:
     if not text.startswith("_base_") and "\n_base_" not in text:
         lines = []
     more = [f"... {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
-    name = _config[0] if _config else "The config"
-    return "\n".join([f"{name}; with its base in the log file", *lines[:_MOST_LINES], *more])
+    given = " ".join([str(_config[0]) if _config else "The config", *sys.argv[2:]])
+    return "\n".join([f"{given}; with its base in the log file:", *lines[:_MOST_LINES], *more])
 
 
 def _briefly(text: str) -> str | None:

@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done, planned = run.epochs(given.cfg_options)
     if done >= planned > 0:
         raise UserError(
-            f"Nothing is left to do: {run.work_dir} holds a training of {done} of {planned} "
-            f"epochs. Next: python -m fastdetr_mmdet predict {args.run} IMAGES... To train on, add "
-            f"--cfg-options max_epochs={2 * done}; to train another time, make another run (init) "
-            "or give another --work-dir."
+            f"Nothing is left to do: {run.work_dir} holds a training of {done} epochs, and "
+            f"{planned} are planned. Next: python -m fastdetr_mmdet predict {args.run} IMAGES... "
+            f"To train on, add --cfg-options max_epochs={2 * done}; to train another time, make "
+            "another run (init) or give another --work-dir."
         )
     if done and "--resume" not in rest:
         print(f"Continues after epoch {done} of {planned} in {run.work_dir}.", flush=True)
