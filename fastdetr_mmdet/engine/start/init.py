@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet init",
-        description="Read a data set (COCO, YOLO, VOC, labelme, CSV), split off a validation set if "
-        "it has none, check it, and write RUN/config.py.",
+        description="Read a data set (COCO, YOLO, VOC, labelme, CSV), split off a validation set "
+        "if it has none, check it, and write RUN/config.py.",
     )
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA",
