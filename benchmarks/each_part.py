@@ -130,6 +130,16 @@ PARTS: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def _rates(num_layers: int | None) -> dict:
+    """The recipe's factors of learning rates behind so many decoder layers; None: of no proposal."""
+    factors = {"backbone": dict(lr_mult=0.1)}
+    if num_layers is not None:
+        factors[f"bbox_head.cls_branches.{num_layers}"] = dict(lr_mult=8.0)
+        factors[f"bbox_head.reg_branches.{num_layers}.4"] = dict(lr_mult=3.0)
+    return {"optim_wrapper.paramwise_cfg": dict(custom_keys=factors)}
+
+
 _DENSE = "model.bbox_head.proposal_loss"
 _QUERY = "model.transformer.queries."
 # Row -> what changes in the recipe.
@@ -156,13 +166,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "look_forward_twice": _decoder(look_forward_twice=True),
     "mixed_supervision": _decoder(mixed_supervision=True),
     "RelationSelfAttention": _decoder(self_attn=dict(type="RelationSelfAttention")),
-    "3 layers": _decoder(num_layers=3),
+    "3 layers": _decoder(num_layers=3) | _rates(3),
     "learning rate 2e-3": {"optim_wrapper.optimizer.lr": 2e-3},
     "learning rate 5e-4": {"optim_wrapper.optimizer.lr": 5e-4},
     "no average of weights": {"default_hooks.ema": None},
-    "one learning rate for all new layers": {
-        "optim_wrapper.paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
-    },
+    "one learning rate for all new layers": _rates(None),
     "warm-up over 100 steps": {
         "param_scheduler": [
             dict(type="LinearLR", start_factor=0.04, by_epoch=False, end=100),

@@ -52,3 +52,7 @@ model = dict(
                 dict(type='IoUCost', iou_mode='giou', weight=2.0),
             ])),
     test_cfg=dict(max_per_img=100))
+
+# without the recipe's rates for the last layers of proposals
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True, backbone=dict(lr_mult=0.1))))

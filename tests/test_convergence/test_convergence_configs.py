@@ -57,11 +57,21 @@ def test_peers_differ_from_the_recipe_in_the_detector_alone(name):
     for config in (peer, recipe):
         for key in ("attention", "ffn", "derived_keys"):
             config.pop(key, None)
+        rates = config["optim_wrapper"]["paramwise_cfg"].pop("custom_keys")
+        assert rates["backbone"] == dict(lr_mult=0.1)
     assert peer == recipe
     for key in ("data_preprocessor", "backbone"):
         assert models[0][key] == models[1][key]
     for key in ("in_channels", "out_channels", "num_outs"):
         assert models[0]["neck"][key] == models[1]["neck"][key]
+
+
+def test_rates_of_the_recipe_are_those_of_its_proposals():
+    """Branches are counted: those of proposals come after the decoder layers'."""
+    recipe = Config.fromfile(FOLDER / "fast-detr_lite0_convergence.py")
+    rates = {*recipe.optim_wrapper.paramwise_cfg.custom_keys} - {"backbone"}
+    layers = recipe.model.transformer.decoder.num_layers
+    assert rates == {f"bbox_head.cls_branches.{layers}", f"bbox_head.reg_branches.{layers}.4"}
 
 
 @pytest.mark.parametrize("name", METHODS[1:])
