@@ -132,7 +132,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def _rates(num_layers: int | None) -> dict:
-    """The recipe's factors of learning rates behind so many decoder layers; None: of no proposal."""
+    """The recipe's factors of learning rates after so many decoder layers; None: no factors."""
     factors = {"backbone": dict(lr_mult=0.1)}
     if num_layers is not None:
         factors[f"bbox_head.cls_branches.{num_layers}"] = dict(lr_mult=8.0)

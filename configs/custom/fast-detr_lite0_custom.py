@@ -39,7 +39,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={
             'backbone': dict(lr_mult=0.1),
-            # the last layers of the proposals, which come after those of the decoder layers 0 and 1;
+            # the proposals' last layers, which come after those of the decoder layers 0 and 1;
             # a dense head has 3x3 convolutions there, which one rate moves up to nine times as far
             'bbox_head.cls_branches.2': dict(lr_mult=8.0),
             'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
