@@ -132,6 +132,14 @@ def test_coco_of_labelling_tools(file, name, image, tmp_path):
     assert found.classes == ("cat",)  # without Roboflow's first category
 
 
+def test_coco_of_which_images_are_missing(tmp_path):
+    """They are missing by their own name, not outside of the folder by another machine's path."""
+    picture(tmp_path / "images/a.jpg")
+    write(tmp_path / "result.json", coco({1: "/data/upload/a.jpg", 2: "https://a.b/c/d.jpg"}))
+    names = [i["file_name"] for i in read_dataset(tmp_path).splits["train"].coco["images"]]
+    assert names == ["images/a.jpg", "d.jpg"]
+
+
 @pytest.mark.parametrize(
     ("label", "boxes"),
     [

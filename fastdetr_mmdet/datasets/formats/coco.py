@@ -82,12 +82,13 @@ def _split(path: Path, coco: dict[str, Any], images: _Images, notes: list[str]) 
             f"in {images.root} or a folder below it."
         )
     notes.append(f"The file names in {path.name} are found by their last part.")
-    moved = [
-        {**image, "file_name": os.path.relpath(images.by_name[name], images.root)}
-        if images.names[name] == 1
-        else image
-        for image, name in zip(coco["images"], bare, strict=True)
-    ]
+    moved = []
+    for image, name in zip(coco["images"], bare, strict=True):
+        if images.names[name] == 1:
+            name = os.path.relpath(images.by_name[name], images.root)
+        elif images.names[name]:  # of several folders: the check says what is wrong
+            name = image["file_name"]
+        moved.append({**image, "file_name": name})  # one that is missing is so by its own name
     return Split({**coco, "images": moved}, images.root)
 
 

@@ -32,7 +32,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         )
     notes = []
     if lost:
-        notes.append(f"{len(lost)} labelme files, such as {lost[0]}, have no image; left out.")
+        notes.append(f"Labelme files without an image, left out: {len(lost)}, such as {lost[0]}.")
     names: set[str] = set()
     sets: dict[str, list[Labelled]] = {}
     left_out: dict[str, int] = {}
@@ -52,8 +52,10 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         sets["train"] = sets.pop(min(sets))
     unlabelled = sum(map(is_image, files)) - len(images)
     if unlabelled:
-        notes.append(f"{unlabelled} images have no labelme file; left out.")
-    notes += [f"{number} shapes of the type {kind} left out." for kind, number in left_out.items()]
+        notes.append(f"Images without a labelme file, left out: {unlabelled}.")
+    notes += [
+        f"Shapes of the type {kind}, left out: {number}." for kind, number in left_out.items()
+    ]
     splits = {r: Split(to_coco(x, sorted(names), root), root) for r, x in sets.items()}
     return Found("labelme", root, splits, notes)
 

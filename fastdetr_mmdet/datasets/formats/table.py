@@ -51,14 +51,14 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         )
     notes = []
     if lost:
-        notes.append(f"{len(lost)} lines, such as that of {lost[0]}, have no image; left out.")
+        notes.append(f"Lines without an image, left out: {len(lost)}, such as that of {lost[0]}.")
     every = [box for found in boxes.values() for own in found.values() for box in own]
     shares = bool(every) and all(value <= 1 for _, corners in every for value in corners)
     if shares:
         notes.append("The tables hold shares of the image.")
     unnamed = len(present - {path for found in boxes.values() for path in found})
     if unnamed:
-        notes.append(f"{unnamed} images are in no table; left out.")
+        notes.append(f"Images in no table, left out: {unnamed}.")
     if "train" not in boxes:
         boxes["train"] = boxes.pop(min(boxes))
     names = sorted({label for label, _ in every})

@@ -26,7 +26,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         raise UsageError(f"No image belongs to {lost[0]} or the other XML files in {root}.")
     notes = []
     if lost:
-        notes.append(f"{len(lost)} XML files, such as {lost[0].name}, have no image; left out.")
+        notes.append(f"XML files without an image, left out: {len(lost)}, such as {lost[0].name}.")
     by_stem = _image_sets(files)
     roles = {
         path: by_stem.get(path.stem) if by_stem else role_of(path, root) or "train"

@@ -66,7 +66,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         )
     unlabelled = sum(labels.get(path) is None for path in lines)
     if unlabelled:
-        notes.append(f"{unlabelled} images have no label file; they count as without objects.")
+        notes.append(f"Images without a label file, which count as without objects: {unlabelled}.")
     splits = {}
     for role, paths in images.items():
         labelled = [
