@@ -1,9 +1,11 @@
 """MkDocs hook: pages link to files anywhere in the repository, as they do on a Git host.
 
 README.md becomes the home page. Every other file or folder outside docs/ that a page links to gets
-a page of its own: Markdown as it is, code and the names in a folder as a listing.
+a page of its own: Markdown as it is, code and the names in a folder as a listing. The notebook
+becomes a page with its outputs.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -19,7 +21,7 @@ def _site_path(path: str) -> str:
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return path.removeprefix("docs/").replace(".ipynb", ".md")
     return path if path.endswith(".md") else f"{path}.md"
 
 
@@ -33,6 +35,24 @@ def _text(path: str) -> str:
     return f"# {path}\n\n```{file.suffix[1:]}\n{file.read_text()}```\n"
 
 
+def _notebook(path: Path) -> str:
+    """The cells of an executed notebook as Markdown."""
+    text = []
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            text.append(source)
+            continue
+        text.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            if "text" in output:
+                text.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/png" in output["data"]:
+                png = "".join(output["data"]["image/png"]).replace("\n", "")
+                text.append(f"![output](data:image/png;base64,{png})")
+    return "\n\n".join(text)
+
+
 def _linked(path: str, link: str) -> str:
     """The file or folder that a link in a file leads to, from the root; "" if there is none."""
     target = os.path.normpath(os.path.join(os.path.dirname(path), link))
@@ -40,7 +60,7 @@ def _linked(path: str, link: str) -> str:
 
 
 def on_files(files, config):
-    """Add README.md and all that pages link to outside of docs/."""
+    """Add README.md, the notebook, and all that pages link to outside of docs/."""
     seen = {"README.md"} | {f"docs/{file.src_uri}" for file in files.documentation_pages()}
     todo = list(seen)
     while todo:
@@ -53,13 +73,15 @@ def on_files(files, config):
             new = {target for target in linked if not target.startswith("docs/")}
             seen |= new
             todo += new
+    text = _notebook(ROOT / "docs" / "tutorial.ipynb")
+    files.append(File.generated(config, "tutorial.md", content=text))
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
     """Turn links between files of the repository into links between pages of the site."""
     here = page.file.src_uri
-    if page.file.generated_by is None:
+    if page.file.generated_by is None or here == "tutorial.md":
         path = f"docs/{here}"
     else:
         path = "README.md" if here == "index.md" else here
