@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size, init_dist
@@ -199,8 +200,14 @@ def test(
     return runner(config, work_dir, launcher, options).test()
 
 
-def on_fake_cuda(name: str, dtype: str) -> dict[str, list[str]]:
-    """Where a small model reads the device, in a prediction and in a training step."""
+def on_fake_cuda(name: str, dtype: str, small: bool = True) -> dict[str, list[str]]:
+    """Where a model reads the device, in a prediction, a training step and the average of weights.
+
+    Args:
+        name: Of a config.
+        dtype: As of ``benchmarks.work``.
+        small: Whether the model is that of ``small_detector`` or the config's own.
+    """
     from benchmarks import fake_cuda, work
     from benchmarks.batches import Batch
     from benchmarks.cases import Side
@@ -209,7 +216,9 @@ def on_fake_cuda(name: str, dtype: str) -> dict[str, list[str]]:
     fake_cuda.install()
     device, (images, samples) = fake_cuda.FakeCuda(), make_batch()
     config = Config.fromfile(ROOT / "configs" / f"{name}.py", import_custom_modules=False)
-    side = Side(device.put_module(small_detector(name)), config)
+    config.model.backbone.init_cfg = None
+    model = small_detector(name) if small else MODELS.build(config.model)
+    side = Side(device.put_module(model), config)
     for sample in samples:
         sample.gt_instances = device.put_objects(sample.gt_instances)
     batch, reads = Batch(device.put(images), samples), {}
@@ -218,4 +227,25 @@ def on_fake_cuda(name: str, dtype: str) -> dict[str, list[str]]:
             device.clear()
             call(side, batch, "cuda", dtype)()
             reads[call.__name__] = list(device.reads)
+        if "ema" in config.get("default_hooks", {}):
+            hook = HOOKS.build(config.default_hooks.ema)
+            device.clear()
+            hook.before_run(SimpleNamespace(model=model, max_iters=10))
+            hook.after_train_iter(SimpleNamespace(model=model, iter=3), 3)
+            assert device.operators
+            reads["training_step"] += device.reads
     return reads
+
+
+def account_on_fake_cuda() -> dict[str, int]:
+    """Bytes that are alive and that were moved, of a product and a sum that is dropped."""
+    from benchmarks import fake_cuda
+
+    fake_cuda.install()
+    device = fake_cuda.FakeCuda()
+    x, y = device.put(torch.ones(16, 32)), device.put(torch.ones(8, 32))
+    before = device.held
+    with device:
+        product = x @ y.T
+        product + product.expand(16, 8)
+    return dict(before=before, held=device.held, peak=device.peak, moved=device.moved)
