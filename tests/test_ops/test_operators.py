@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.models import make_batch, tiny_model
 from support.tolerances import assert_near
+from support.versions import needs_operators
 
 from fastdetr_mmdet.ops import deformable, eager, operators, roi
 from fastdetr_mmdet.ops.deformable import sample_plain
@@ -13,10 +14,6 @@ from fastdetr_mmdet.ops.deformable import sample_plain
 SHAPES = ((5, 7), (2, 3))
 SIDES = [5, 7, 2, 3]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-
-needs_operators = pytest.mark.skipif(
-    not operators.HAS_OPERATORS, reason="torch < 2.4 has no torch.library.custom_op"
-)
 
 
 def sampled(dtype, points=torch.float32):

@@ -9,6 +9,7 @@ import torch
 from mmcv.ops import roi_align
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, ext_module
 from support.tolerances import assert_near
+from support.versions import needs_operators, needs_torch
 
 from fastdetr_mmdet.ops import align_regions, deformable, regions_in_onnx, sample_rows
 from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
@@ -73,6 +74,7 @@ def test_export_gets_operators_that_exporters_know(monkeypatch):
     assert len(called) == 1
 
 
+@needs_operators
 def test_compiled_code_samples_by_the_same_op():
     """Not by grid_sample, which keeps every sample."""
     inputs = [x.detach().requires_grad_() for x in make_inputs(dtype=torch.float32)]
@@ -96,6 +98,7 @@ def test_compiled_code_samples_by_the_same_op():
         assert torch.equal(found, expected)
 
 
+@needs_torch("2.4", "without a GPU makes no CUDA tensors, not even without data")
 def test_cuda_is_asked_as_mmcv_does(monkeypatch):
     """The arguments of mmcv's kernels, forward and backward, on tensors without data."""
     calls = []
@@ -110,8 +113,9 @@ def test_cuda_is_asked_as_mmcv_does(monkeypatch):
     for name in ("ms_deform_attn_forward", "ms_deform_attn_backward"):
         monkeypatch.setattr(ext_module, name, kernel(name))
     monkeypatch.setattr(deformable, "_known", deformable._level_shapes)
+    shapes = [x.shape for x in make_inputs()]
     with torch._subclasses.FakeTensorMode():
-        inputs = [torch.empty(x.shape, device="cuda") for x in make_inputs()]
+        inputs = [torch.empty(shape, device="cuda") for shape in shapes]
         sides = [side for shape in SHAPES for side in shape]
         grad = deformable._run(*inputs, sides)
         deformable._run_back(*inputs, grad, sides)

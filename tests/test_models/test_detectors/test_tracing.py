@@ -5,12 +5,21 @@ import io
 import pytest
 import torch
 from support.small import CONFIGS, EVERY_PART, small_detector
+from support.versions import needs_operators
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n in EVERY_PART[1::3] else pytest.mark.slow) for n in CONFIGS],
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.slow] * (name not in EVERY_PART[1::3])
+            # whose regions are cut out by an operator
+            + [needs_operators] * ("sam" in name),
+        )
+        for name in CONFIGS
+    ],
 )
 @torch.no_grad()
 def test_traced_equals_eager(name):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.models import make_batch
 from support.small import CONFIGS, EVERY_PART, small_detector
+from support.versions import needs_half_on_cpu
 
 # Relative to the type's unit of rounding: the roundings of two layers' depth, which partly cancel.
 ROUNDINGS = 16
@@ -30,6 +31,7 @@ def outputs(name, dtype):
     "name",
     [pytest.param(n, marks=[] if n in EVERY_PART[1::2] else pytest.mark.slow) for n in CONFIGS],
 )
+@needs_half_on_cpu
 @torch.no_grad()
 def test_near_float32(name):
     expected = outputs(name, torch.float32)

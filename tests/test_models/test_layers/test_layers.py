@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from support.tolerances import BY_DTYPE, assert_near
+from support.versions import needs_half_on_cpu
 from torch import nn
 
 from fastdetr_mmdet.models.layers import MLP, attend, mlp
@@ -52,7 +53,9 @@ def test_equals_attention_written_out(bias, key_dims, value_dims):
     assert_near(output, attend_by_hand(query, key, value, NUM_HEADS, bias))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=needs_half_on_cpu)]
+)
 def test_takes_a_float32_bias_at_half_precision(dtype):
     query, key, value = (torch.randn(BS, NUM_KEYS, 16).to(dtype) for _ in range(3))
     bias = torch.randn(BS, NUM_HEADS, NUM_KEYS, NUM_KEYS)
@@ -77,6 +80,7 @@ def test_mlp_has_relu_between_its_layers_only():
     assert [layer.out_features for layer in (first, second, third)] == [8, 8, 2]
 
 
+@needs_half_on_cpu
 def test_a_far_prior_does_not_underflow_in_half_precision():
     """The softmax goes by differences, but float16 ends at -65504."""
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from support.matching import (
     official_cost,
 )
 from support.tolerances import assert_near
+from support.versions import needs_half_on_cpu
 
 from fastdetr_mmdet.models.matchers import HungarianMatcher
 from fastdetr_mmdet.models.matchers.hungarian_matcher import DETR_COSTS
@@ -147,7 +148,9 @@ def test_one_copy_from_the_gpu():
     assert torch.equal(matches.object_index.cpu(), expected.object_index)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=needs_half_on_cpu)]
+)
 def test_costs_are_in_float32(dtype):
     """Half-precision predictions are matched as the float32 numbers that they are."""
     targets = make_targets((4, 6))

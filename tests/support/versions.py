@@ -1,0 +1,18 @@
+"""What older versions of torch lack (docs/install.md)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from packaging.version import Version
+
+
+def needs_torch(version: str, lack: str) -> pytest.MarkDecorator:
+    """Skip before a version of torch, whose ``lack`` is torch's own."""
+    old = Version(torch.__version__) < Version(version)
+    return pytest.mark.skipif(old, reason=f"torch < {version} {lack}")
+
+
+needs_operators = needs_torch("2.4", "has no torch.library.custom_op")
+needs_half_on_cpu = needs_torch("2.4", "may lack float16 on the CPU, as 2.1 does")
+needs_zeros_for_blind_queries = needs_torch("2.5", "has NaN where a query may attend to nothing")
