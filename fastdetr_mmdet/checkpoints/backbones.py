@@ -101,7 +101,7 @@ def _tables() -> dict[str, Any]:
 
 
 def _rules(kind: str, source: str) -> list[list[str]]:
-    """Pairs of a pattern and its replacement."""
+    """Return pairs of a pattern and its replacement."""
     pairs = []
     for rule in _tables()[kind][source]["rules"]:
         pairs += [rule.split(" -> ")] if isinstance(rule, str) else _rules(kind, rule["use"])
@@ -113,7 +113,7 @@ def _fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
 
 
 def _rename(given: Mapping[str, Tensor], pairs: list[list[str]]) -> dict[str, Tensor]:
-    """The weights by mmdet's names; those that no rule knows keep theirs."""
+    """Rename weights to mmdet's names; names without a rule stay."""
     named: dict[str, Tensor] = {}
     for key, tensor in given.items():
         found = next(((m, new) for old, new in pairs if (m := re.fullmatch(old, key))), None)

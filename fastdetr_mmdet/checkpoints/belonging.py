@@ -21,7 +21,7 @@ from .safe_loading import CheckpointError
 
 
 def lacking(model: nn.Module, checkpoint: Mapping[str, Any]) -> str:
-    """What of a FastDETR's weights a checkpoint has not got, in words; "" for other models."""
+    """Describe the weights of a FastDETR that a checkpoint lacks; "" for other models."""
     from ..models import FastDETR
 
     if not isinstance(model, FastDETR) or not weights_of(dict(checkpoint)):
@@ -30,7 +30,7 @@ def lacking(model: nn.Module, checkpoint: Mapping[str, Any]) -> str:
 
 
 def refusal(found: str, file: str | None) -> CheckpointError:
-    """The error, with the config that lies beside the checkpoint."""
+    """Return the error; it names the config beside the checkpoint."""
     beside = sorted(Path(file).parent.glob("*.py")) if file else []
     known = f" That is {beside[0]}." if beside else ""
     return CheckpointError(

@@ -1,4 +1,4 @@
-"""Class branches: COCO's category ids -> mmdet's labels, or none."""
+"""Map class branches from COCO's category ids to mmdet's labels, or remove them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ OFFICIAL = {
 
 
 def count_classes(weights: Mapping[str, Tensor]) -> int | None:
-    """Logits of the first class branch; None where there is none."""
+    """Count the logits of the first class branch; None without one."""
     weight = weights.get(CLASS_BRANCHES + "0.weight")
     return None if weight is None or weight.dim() == 0 else len(weight)
 
 
 def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
-    """Whether that many logits are COCO's category ids; mmdet's, as many as may be, never are."""
+    """Whether this number of logits means COCO's category ids; never for mmdet's checkpoints."""
     named = not names or list(names[1:2]) == ["person"]  # Hugging Face's files name theirs
     return named and found is not None and OFFICIAL.get(method) == found
 
@@ -49,7 +49,7 @@ def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
 def map_classes(
     weights: Mapping[str, Tensor], classes: int | None, coco_ids: bool = True
 ) -> dict[str, Tensor]:
-    """The weights with class branches of that many classes.
+    """Return the weights with class branches of this number of classes.
 
     Args:
         weights: By our names.
@@ -80,7 +80,7 @@ def map_classes(
 
 
 def objectness(weights: Mapping[str, Tensor]) -> str | None:
-    """Prefix of the branch of proposals without classes, if there are any: the last branch."""
+    """Prefix of the class-agnostic proposal branch, the last one, if there is one."""
     branches = [_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)]
     return f"{CLASS_BRANCHES}{max(branches)}." if branches and TWO_STAGE in weights else None
 
@@ -92,7 +92,7 @@ def take_rows(
     real: Sequence[int],
     agnostic: str | None = None,
 ) -> dict[str, Tensor]:
-    """The weights with other rows, in every layer's branch, dense heads and denoising.
+    """Select class rows in every layer's branch, in dense heads and in denoising.
 
     Args:
         weights: By our names.
@@ -134,7 +134,7 @@ def unmap_classes(weights: Mapping[str, Tensor], logits: int) -> dict[str, Tenso
 
 
 def drop_class_branches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without class branches, those of encoder proposals included."""
+    """Remove all class branches, including that of encoder proposals."""
     return {key: value for key, value in weights.items() if not key.startswith(CLASS_BRANCHES)}
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint file of another code -> one that mmengine loads into the matching config."""
+"""Convert checkpoint files of other codes to files that mmengine loads into a shipped config."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Ite
 
 
 def _hint(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
-    """A hint if all keys are those of another method, or ours."""
+    """Return a hint if all keys belong to another method or to this package."""
     if not renamed.unknown:
         return ""
     if any(key.startswith("transformer.queries.") for key in weights):
@@ -238,7 +238,7 @@ def _notes(
     arguments: Mapping[str, Any],
     coco_ids: bool,
 ) -> Iterator[str]:
-    """Sentences about what the weights do not tell, and about their classes."""
+    """Return notes on ambiguous settings and on classes."""
     dilation = arguments.get("dilation")
     dilated = {fit.dilated for fit in fits}
     if len(dilated) > 1:
@@ -289,6 +289,6 @@ def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> di
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A tensor with its own memory only; torch saves the whole memory of a view."""
+    """Copy a view, because torch saves the whole storage of a view."""
     storage = tensor.untyped_storage().nbytes()
     return tensor.clone() if storage > tensor.numel() * tensor.element_size() else tensor

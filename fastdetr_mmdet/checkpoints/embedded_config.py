@@ -1,4 +1,4 @@
-"""Configs that came in with a checkpoint: run only if they are plain data that names known parts.
+"""Configs inside checkpoints: run only if they are plain data that names known parts.
 
 A config is a Python program, and even one of plain data builds whatever its ``type`` entries name:
 ``dict(type='os.system', ...)`` is a command. Of a config that the user did not write, only what
@@ -26,7 +26,7 @@ _READING = ("_base_", "_delete_")
 
 
 class EmbeddedConfigError(UserError):
-    """A config of a checkpoint that was not run.
+    """The config in a checkpoint was refused.
 
     Args:
         why: What was found in it.
@@ -70,7 +70,7 @@ def config_in(content: Any) -> Config:
 
 
 def _texts(content: Any) -> Iterator[tuple[dict, str, str]]:
-    """The configs in a checkpoint: each with the dict that holds it, and its key there."""
+    """Yield each config in a checkpoint, with the dict that holds it and its key."""
     for *parents, last in _PLACES:
         owner = content
         for key in parents:
@@ -104,7 +104,7 @@ def check_config(text: str) -> None:
 
 
 def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
-    """That a config tests images of another size than the checkpoint's own one; "" if it does not.
+    """Return a warning if a config tests at another image size than the checkpoint's; else "".
 
     Args:
         config: The one at hand.
@@ -125,7 +125,7 @@ def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
 
 
 def _tested_scale(config: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The scale of the first resize in the test pipeline, as far as a config has such."""
+    """Scale of the first resize in the test pipeline, if there is one."""
     try:
         steps = config["test_dataloader"]["dataset"]["pipeline"]
         scale = next(step["scale"] for step in steps if "scale" in step)
@@ -199,7 +199,7 @@ def _check_type(name: Any) -> None:
 
 
 def _registered_names() -> set[str]:
-    """All that the registries of mmengine and of the packages below it know."""
+    """All names in the registries of mmengine and of the packages below it."""
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)

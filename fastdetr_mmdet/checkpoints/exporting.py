@@ -1,4 +1,4 @@
-"""Our checkpoints -> those of an official code or of Hugging Face, to serve them there."""
+"""Convert checkpoints of this package to official codes or to Hugging Face."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> Source:
 
 
 def read_content(checkpoint: str | Path) -> dict[str, Any]:
-    """What a file or an address holds, as ``mmengine`` reads it.
+    """Read a file or an address with mmengine.
 
     Raises:
         CheckpointRefusedError: if it is not plain data.
@@ -97,12 +97,12 @@ def read_content(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def weights_of(content: dict[str, Any]) -> Any:
-    """The state dict in what mmengine has read."""
+    """Return the state dict of a loaded checkpoint."""
     return content.get("state_dict", content)
 
 
 def dataset_meta(meta: Any) -> dict[str, Any] | None:
-    """What mmengine's notes in a checkpoint say of its data, keys in lower case as of mmdet 3.1."""
+    """Data set meta information in a checkpoint, keys in lower case as of mmdet 3.1."""
     known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
     if isinstance(known, Mapping):
         return {str(key).lower(): value for key, value in known.items()}
@@ -110,7 +110,7 @@ def dataset_meta(meta: Any) -> dict[str, Any] | None:
 
 
 def _read(name: str, load: Callable[[], Any]) -> Any:
-    """Load what may be a checkpoint; errors of torch and mmengine become CheckpointError."""
+    """Load a file; errors of torch and mmengine become CheckpointError."""
     if Path(name).is_dir():
         raise CheckpointError(f"{name} is a folder; name the checkpoint in it.")
     try:
@@ -174,6 +174,6 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def first_line(reason: object) -> str:
-    """What an error says, briefly; torch explains at length."""
+    """Return the first line of an error message; torch's are long."""
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
     return next(iter(text.strip().splitlines()), "").rstrip(".")[:200]

@@ -1,4 +1,4 @@
-"""Start the training of own classes from a detector of other ones."""
+"""Start training on new classes from a detector of other classes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def rows_by_name(
     class_map: Mapping[str, str],
     objectness: str | None,
 ) -> tuple[dict[str, Tensor], str]:
-    """The weights with the rows of own classes, and a sentence about them; "" if nothing changed.
+    """Return the weights with rows for the new classes, and a note on them; "" if unchanged.
 
     Args:
         weights: By our names.
@@ -123,7 +123,7 @@ def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names)
 
 
 def _tables(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Learned tables of another number of positions, queries or levels, at the model's."""
+    """Cut learned tables to the model's number of positions, queries or levels."""
     own = model.state_dict()
     learned = [
         f"{name}.weight"

@@ -1,4 +1,4 @@
-"""Models of Hugging Face's hub: a folder of config.json and weights, whole or in shards."""
+"""Read models of Hugging Face: a folder of config.json and weights, one file or shards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _told_by(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json says of classes, and what it says as an official command line would."""
+    """Class names and settings from config.json."""
     if not file.is_file():
         return {}, {}
     config = _read_json(file)

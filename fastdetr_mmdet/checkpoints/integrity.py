@@ -1,4 +1,4 @@
-"""Tell whole checkpoint files from broken ones."""
+"""Detect damaged checkpoint files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCRIPT = (
 
 
 def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
-    """Say in words what is wrong with a checkpoint file, or return None if it is whole.
+    """Describe what is wrong with a checkpoint file; None if it is intact.
 
     torch writes zip archives: the list of contents comes last, and each content has a checksum.
     Files in torch's older format have neither; they are tried.
@@ -77,7 +77,7 @@ def _what_is_broken_in_pickle(path: Path) -> str | None:
 
 
 def load_meta(path: Path) -> dict[str, Any]:
-    """What a whole checkpoint says of itself; empty if it comes from elsewhere."""
+    """Meta information of an intact checkpoint; empty if another program wrote it."""
     checkpoint = CheckpointLoader.load_checkpoint(str(path), "cpu", logger="silent")
     meta = checkpoint.get("meta")
     return meta if isinstance(meta, dict) else {}

@@ -1,4 +1,4 @@
-"""Checkpoints for models that are to be used as they were trained: all of it, or a refusal."""
+"""Load checkpoints for prediction: all weights of the model, or an error."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _build(config: Config, content: dict[str, Any], device: str) -> Any:
 
 
 def _classes(content: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of the data it was trained with, keys in lower case."""
+    """Meta information of a checkpoint's training data, keys in lower case."""
     meta = content.get("meta")
     known = dataset_meta(meta)
     if known is not None:
@@ -108,7 +108,7 @@ def _classes(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> str:
-    """Load the weights of a checkpoint, and say in words which of the model's it has not got.
+    """Load the weights of a checkpoint, and describe the model's weights that it lacks.
 
     Args:
         model: Filled with what fits.
@@ -140,7 +140,7 @@ def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> st
 def load_fitting(
     model: nn.Module, source: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Tensor], list[str]]:
-    """Load what fits of a state dict.
+    """Load the entries of a state dict that fit.
 
     Returns:
         The model's weights that are missing; those of another shape, as they are in the state dict;

@@ -1,4 +1,4 @@
-"""Own classes and a checkpoint's: which row of its class branches each of them starts from."""
+"""Choose the class row of a checkpoint from which each new class starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Names = Sequence[str | None]
 
 
 def names_of_rows(meta: Any, count: int) -> Names:
-    """The class of each of a checkpoint's rows; None for rows of no class or of unknown ones.
+    """Class name of each row of a checkpoint; None for rows without a known class.
 
     Args:
         meta: mmengine's notes in the checkpoint.
@@ -61,7 +61,7 @@ def read_classes(file: str | Path) -> list[str]:
 
 
 def match(own: Sequence[str], names: Names, class_map: Mapping[str, str]) -> list[int | None]:
-    """The row that each own class starts from; None: the mean of the rows.
+    """Row from which each new class starts; None: the mean of the rows.
 
     Case, spaces, hyphens and underscores do not count. ``class_synonyms.yaml`` lists other names.
 

@@ -1,4 +1,4 @@
-"""Parameter names of other codes -> ours: the rules of ``rename_tables.yaml``, spelled out."""
+"""Rules of ``rename_tables.yaml``: parameter names of other codes -> this package's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rules(name: str) -> list[tuple[str, str]]:
 
 @functools.cache
 def reversed_rules(name: str) -> list[tuple[str, str]]:
-    """The same from our names to the other code's."""
+    """The same rules in the other direction."""
     return [_reverse(old, new) for old, new in rules(name) if new != "-"]
 
 

@@ -28,7 +28,7 @@ class CheckpointError(UserError):
 
 
 class CheckpointRefusedError(CheckpointError):
-    """A checkpoint that asks for code to be run, which it was not."""
+    """A checkpoint that would run code; none of it was run."""
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -103,7 +103,7 @@ def load_url(url: str, **kwargs: Any) -> Any:
 def read_data(
     file: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any
 ) -> Any:
-    """torch.load of plain data; where torch cannot do that safely, a warning and all it holds.
+    """torch.load of plain data; where torch cannot do that safely, warn and load everything.
 
     Args:
         file: A path, an address or an open file.

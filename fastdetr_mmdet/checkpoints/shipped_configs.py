@@ -195,7 +195,7 @@ def _compare(
 
 
 def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Options]]:
-    """Numbers to try, because the weights have them where the model has the config's own."""
+    """Sizes to try: those of the weights in places where the model has the config's."""
     for part in ("encoder", "decoder"):
         below = f"transformer.{part}.layers."
         layers = {key.removeprefix(below).split(".")[0] for key in shapes if key.startswith(below)}
@@ -238,7 +238,7 @@ def _changed(config: Config, options: Options) -> Config:
 
 
 def _text(config: Config, options: Options) -> str:
-    """A model's config with options, as a text by which models are told apart."""
+    """A model's config with options, as text, to compare models."""
     changed = _changed(config, options)
     changed.model.backbone.init_cfg = None
     return repr(changed.model.to_dict())

@@ -1,4 +1,4 @@
-"""Other codes' state dicts -> ours."""
+"""Convert state dicts of other codes to this package's names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOLD_BY = {
 
 @dataclass(frozen=True)
 class Renamed:
-    """A state dict by our names.
+    """A state dict with this package's names.
 
     Args:
         weights: The tensors by our names.
@@ -72,7 +72,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[st
 
 
 def model_of(method: str) -> str:
-    """Whose model it is, for messages.
+    """Name of the code, for messages.
 
     Raises:
         ValueError: for an unknown method.
@@ -113,7 +113,7 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
 
 
 def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
-    """Our parameters by another code's names, with all copies that its own files have.
+    """Rename to another code's names, with all copies that its files have.
 
     Args:
         weights: By our names.
@@ -148,7 +148,7 @@ def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, T
 
 
 def count_unknown(weights: Iterable[str], table: str) -> int:
-    """How many of our names another code does not have."""
+    """Count the names that another code does not have."""
     return sum(not name for name in _restored_names(weights, table).values())
 
 

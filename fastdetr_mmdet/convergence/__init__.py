@@ -1,1 +1,1 @@
-"""How fast configs learn: ``python -m fastdetr_mmdet.convergence`` (docs/convergence.md)."""
+"""Compare how fast configs learn: ``python -m fastdetr_mmdet.convergence``."""

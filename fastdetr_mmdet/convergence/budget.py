@@ -24,7 +24,7 @@ def apply_budget(
     data_root: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> Config:
-    """Read a config and change it to what is to be trained.
+    """Read a config and apply the budget of the comparison.
 
     The learning rate's schedule keeps its shape: what is counted in epochs is stretched or shrunk
     to the new number of epochs; a warm-up that is counted in iterations stays.
@@ -132,7 +132,7 @@ def check_data(cfg: Config, path: Path) -> None:
 
 @functools.cache
 def _missing_classes(checked: CheckedSet) -> tuple[str, list[str]]:
-    """In words the classes that an annotation file does not have, and those that it has.
+    """Describe the classes that an annotation file lacks, and those that it has.
 
     Each file is read once for all configs and seeds.
     """

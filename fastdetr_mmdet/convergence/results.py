@@ -1,4 +1,4 @@
-"""What the runs have measured, and the files that show it: table, picture, JSON and CSV."""
+"""Results of the runs, written as table, picture, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reached:
-    """How soon a config's runs have a target AP: means over the runs that reach it.
+    """Time to a target AP: means over the runs that reach it.
 
     ``runs`` of ``of`` runs reach it; the means are None if none does.
     """
@@ -87,7 +87,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Reference:
-    """Published curves, in a chart of their own because they are of other data.
+    """Published curves; drawn in their own chart, because their data differ.
 
     ``series`` maps a name to (epoch, AP in [0, 1]) pairs; a few pairs are drawn as marks.
     """

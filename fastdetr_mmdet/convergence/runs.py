@@ -1,4 +1,4 @@
-"""The trainings of a comparison: where they are, how they are started, how far they have come."""
+"""The trainings of a comparison: folders, start and progress."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run needs beside the model: hooks, optimizer constructors, processes."""
+"""Hooks, optimizer constructors and processes of a run."""

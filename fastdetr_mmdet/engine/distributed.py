@@ -25,7 +25,7 @@ from torch.distributed.fsdp import (
 
 @contextlib.contextmanager
 def cpu_processes() -> Iterator[None]:
-    """Within it, mmengine starts and wraps several processes without GPUs.
+    """Context in which mmengine starts and wraps several processes without GPUs.
 
     Each of its launchers picks a CUDA device before anything else, and its wrapper hands that
     device to DistributedDataParallel, which refuses it for a model on the CPU. Where there is a

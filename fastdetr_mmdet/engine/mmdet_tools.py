@@ -1,4 +1,4 @@
-"""Run mmdet's own command-line scripts with this package made known to them.
+"""Run mmdet's command-line scripts with this package imported.
 
 `mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py
 in this package. Ours hold no code of their own: they call `run`, so every flag of the installed

@@ -1,4 +1,4 @@
-"""Where a detector loses AP: the same figures of its proposals and of every decoder layer."""
+"""Show where a detector loses AP: COCO figures of its proposals and of every decoder layer."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class _Watch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While it predicts, collect."""
+        """Context in which predictions are collected."""
 
         def look(module: Any, arguments: tuple, made: tuple) -> None:
             self.seen = arguments, made[0]
@@ -225,7 +225,7 @@ class _Watch:
         return found
 
     def without_duplicates(self, found: InstanceData) -> InstanceData:
-        """What NMS within each class leaves, as many as the head returns."""
+        """Detections after NMS within each class, as many as the head returns."""
         if len(found) == 0:  # which mmcv's cannot do
             return found
         kept = batched_nms(
@@ -234,7 +234,7 @@ class _Watch:
         return found[kept[: self.head.test_cfg.get("max_per_img", 100)]]
 
     def notes(self) -> list[str]:
-        """What is not as one might expect."""
+        """Notes on unexpected settings."""
         notes = []
         if PROPOSALS not in self.found:
             notes.append(f"{type(self.proposing).__name__} makes no proposals: no rows of them.")

@@ -1,4 +1,4 @@
-"""An exported file beside the detector that it was made from: results and speed."""
+"""Compare an exported file with its detector: results and speed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def compare(
 
 
 def _match(found: Detections, expected: Detections, tolerance: float = 1e-3) -> tuple[float, int]:
-    """Largest distance to a counterpart, and how many have none.
+    """Largest distance to a counterpart, and the number without one.
 
     Not by rank: two of nearly the same score may change places, and at the end one may be lost.
     """

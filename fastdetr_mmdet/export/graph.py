@@ -1,4 +1,4 @@
-"""The computation that an exported file holds: from a batch of images to detections."""
+"""Computation of an exported file: from a batch of images to detections."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _with_two_cells(detector: Any, channels: int, height: int, width: int) -> tu
 
 
 def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
-    """As a program of torch.export; a part that fixes a size is refused, not silently obeyed."""
+    """Trace with torch.export; raise an error if a part fixes a free size."""
     free = torch.export.Dim.DYNAMIC
     shapes = tuple(
         {axis: free for axis in (AXES if given.dim() == 4 else (0,))} if dynamic else None
@@ -234,7 +234,7 @@ def _write(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notices, about torchvision for one, which nothing here needs."""
+    """Context without the exporter's notices, such as that torchvision is missing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

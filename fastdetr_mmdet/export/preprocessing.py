@@ -1,4 +1,4 @@
-"""How an image becomes the graph's input, for the file's metadata."""
+"""Preprocessing of images for an exported file, for its metadata."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .layers import check_heads
 
 
 class Field(Enum):
-    """What parts make for one another. The values name the fields in messages."""
+    """Fields that parts read and make. The values name them in messages."""
 
     POINT = "reference points"  # centre of Queries.reference
     BOX = "reference boxes"  # with width and height; whoever makes boxes also makes points
@@ -187,7 +187,7 @@ class Decoder(Part):
 
 
 class LayerPart(Part):
-    """Base class of what sits in a decoder layer; the layer passes these arguments.
+    """Base class of parts of a decoder layer; the layer passes these arguments.
 
     Args:
         embed_dims: Width.
@@ -283,7 +283,7 @@ class SpatialPrior(LayerPart):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a cross-attention looked, for everything that it was called with.
+    """Attention of a cross-attention, for all its arguments.
 
     Shape:
         weights: (bs, num_heads, num_queries, num_tokens), share of each token in what the head
@@ -322,7 +322,7 @@ class CrossAttention(LayerPart):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """What the attention viewer can show of ``forward`` with the same arguments.
+        """Explain ``forward``, called with the same arguments, for the attention viewer.
 
         The viewer calls this after the forward pass. What a part cannot show stays None.
         """
@@ -349,7 +349,7 @@ SLOTS: dict[str, type[Part]] = {
 
 @dataclass(frozen=True)
 class Contract:
-    """What a part declares, or, for a module that is not a ``Part``, what its role's base does."""
+    """Declarations of a part; for a module that is not a ``Part``, those of its role's base."""
 
     slot: str
     part: nn.Module
@@ -366,7 +366,7 @@ class Contract:
 
 
 def contract(slot: str, part: nn.Module) -> Contract:
-    """What a part declares; somebody's own ``nn.Module`` may leave out any of it."""
+    """Declarations of a part; a plain ``nn.Module`` may leave out any of them."""
     base = SLOTS[slot]
     makes = frozenset(getattr(part, "makes", base.makes))
     return Contract(
@@ -418,7 +418,7 @@ _MADE_TWICE = (
 
 
 def check_flow(placed: Iterable[Placed], num_levels: int | None = None) -> None:
-    """Refuse parts that would fail, or would not be trained, in a forward pass.
+    """Raise an error for parts that would fail or get no gradient.
 
     Args:
         placed: Every part of a transformer with its key in the config.

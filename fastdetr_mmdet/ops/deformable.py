@@ -40,7 +40,7 @@ def sample_and_sum(
 def sample_plain(
     value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The same with ``grid_sample``: slower, but made of operators that exporters know."""
+    """The same with ``grid_sample``: slower, but exporters know its operators."""
     bs, _, num_heads, _ = value.shape
     dtype = value.dtype
     value, locations, weights = _exact(value, locations, weights)
@@ -125,7 +125,7 @@ def _back_on_cuda(
 
 
 def _exact(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All of one type: float32, because coordinates need it, or the locations' float64."""
+    """Cast all to float32, because coordinates need it, or to the locations' float64."""
     dtype = torch.float64 if locations.dtype == torch.float64 else torch.float32
     return value.to(dtype), locations.to(dtype), weights.to(dtype)
 

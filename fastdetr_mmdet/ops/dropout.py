@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from .eager import on_plain_cpu
 
-# Numbers that 16 random bits tell apart.
+# Values of 16 random bits.
 _STEPS = 2**16
 
 
@@ -31,10 +31,10 @@ class Dropout(nn.Dropout):
 
 
 def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
-    """``dropout(weights) @ value``, of weights that are never negative, as a softmax gives them.
+    """``dropout(weights) @ value`` for non-negative weights, such as a softmax's.
 
-    Nothing is kept for the gradient but the product's operands: what is zero in the weights was
-    dropped, or is a softmax's zero, which hands nothing on.
+    Keeps only the operands of the product for the gradient. Zeros need no mask: dropped weights and
+    exact zeros of a softmax both have zero gradient.
     """
     threshold = _threshold(weights, p)
     if threshold is None:
@@ -43,13 +43,13 @@ def drop_and_mix(weights: Tensor, value: Tensor, p: float) -> Tensor:
 
 
 def _threshold(x: Tensor, p: float) -> int | None:
-    """How many of ``_STEPS`` numbers drop an element; None where torch's own way is right."""
+    """Number of ``_STEPS`` values that drop an element; None to use torch's dropout."""
     threshold = round(p * _STEPS)
     return None if threshold in (0, _STEPS) or not on_plain_cpu(x) else threshold
 
 
 class ReLUDropout(Dropout):
-    """ReLU and dropout as one, which keeps nothing for the gradient but its result.
+    """ReLU and dropout in one function that keeps only its result for the gradient.
 
     What is zero in the result was negative or dropped, and either way has no gradient.
     """

@@ -1,4 +1,4 @@
-"""Whether what is called is computed now, or written down to be computed elsewhere."""
+"""Tell eager execution from tracing, export and compilation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ else:  # torch < 2.3
 
 
 def on_plain_cpu(x: Tensor) -> bool:
-    """Whether an operator made for the CPU may be used: on it, and nobody writes down a graph."""
+    """Whether CPU operators of this package may be used: on the CPU, without tracing."""
     return x.device.type == "cpu" and not written_down()
 
 
 def written_down() -> bool:
-    """Whether a compiler, an exporter or a tracer is watching."""
+    """Whether the call is compiled, exported or traced."""
     return is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
 def compiled_here() -> bool:
-    """Whether ``torch.compile`` is watching, whose graph may call operators of this package.
+    """Whether ``torch.compile`` is tracing; its graph may call operators of this package.
 
     An exporter's graph may not: it is for other programs.
     """
@@ -31,7 +31,7 @@ def compiled_here() -> bool:
 
 
 def plain_for_gradients(x: Tensor) -> Tensor:
-    """Maps for parts of any kind: not channels last where a gradient is wanted on the CPU.
+    """Return contiguous maps where a gradient is needed on the CPU, else the maps.
 
     There oneDNN's gradient of a strided 1x1 convolution by its weight writes out of bounds if the
     maps are channels last and have 2 channels or more, but fewer than a vector register has floats:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of a batch that never waits for the device."""
+"""Non-maximum suppression of a batch without device synchronisation."""
 
 from __future__ import annotations
 

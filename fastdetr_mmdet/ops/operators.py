@@ -1,4 +1,4 @@
-"""Functions as operators that ``torch.compile`` takes into its graphs without looking in."""
+"""Register functions as opaque operators for ``torch.compile``."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _for_onnx: ContextVar[bool] = ContextVar("_for_onnx", default=False)
 
 @contextmanager
 def regions_in_onnx() -> Iterator[None]:
-    """Within it ``align_regions`` leaves ONNX's operator in what is traced, and computes nothing.
+    """Context in which ``align_regions`` puts ONNX's operator into the trace.
 
     To be asked for, as torch.export serves other ends too, and there zeros would come out.
     """
@@ -56,7 +56,7 @@ def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def _align_by_products(features: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """What a region's row of cells takes from the map's rows, times the map, times the same across.
+    """RoIAlign as matrix products: row weights x features x column weights.
 
     mmcv's op goes over samples one by one there, forward and backward, on one thread.
     """
@@ -76,7 +76,7 @@ def _align_by_products(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def _shares(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
-    """How much every cell of a map counts in every cell of a region, along one axis.
+    """Weight of every cell of a map in every cell of a region, along one axis.
 
     Shape:
         start, end: (bs, num_regions), in cells of the map

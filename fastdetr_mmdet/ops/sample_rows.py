@@ -18,13 +18,13 @@ _BORDER = 2
 
 
 def fits(shapes: Shapes, num_heads: int) -> bool:
-    """Whether float32 tells the numbers of the table's rows apart: below 2**24 of them."""
+    """Whether float32 represents all row numbers of the table: fewer than 2**24."""
     cells = sum((h + 2 * _BORDER) * (w + _BORDER) + _BORDER for h, w in shapes)
     return cells * num_heads < 2**24
 
 
 def sample(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) -> Tensor:
-    """The samples of ``sample_and_sum``, none of which is kept."""
+    """Compute ``sample_and_sum`` without keeping the samples."""
     layout = _layout_of(shapes, locations)
     bs, num_queries, num_heads = weights.shape[:3]
     output = value.new_empty(bs, num_queries, num_heads * value.shape[-1])
@@ -161,7 +161,7 @@ class _Corners:
         apart = locations.flatten(1, 3).movedim(-1, 0)  # (2, num_queries, n): x, y
         pixels = torch.mul(apart, layout.sizes, out=apart.new_empty(apart.shape)).sub_(0.5)
         low = pixels.floor()
-        # Of the higher cell. From the location as it is: NaN or infinite, it shows in the output.
+        # Weight of the higher cell, from the raw location, so that NaN and inf reach the output.
         self.x, self.y = pixels.sub_(low)
         low = torch.clamp(low, low.new_full((), -_BORDER), layout.sizes)
         first = torch.addcmul(layout.origin, low[1], layout.row_stride)
@@ -177,7 +177,7 @@ class _Corners:
         return rows.flatten(2).flatten(0, 1)
 
     def counts(self, weights: Tensor, out: Tensor) -> Tensor:
-        """How much every corner counts, into ``out``: four of (num_queries, heads, samples)."""
+        """Bilinear weights of the corners, into ``out``: four of (num_queries, heads, samples)."""
         weights, x, y = (self._by_head(z) for z in (weights, self.x, self.y))
         upper_left, upper_right, lower_left, lower_right = out
         lower = y * weights
@@ -189,7 +189,7 @@ class _Corners:
         return out
 
     def gradients(self, by_corner: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """From what each corner's value is worth: gradients by the location and by the weight.
+        """Gradients by location and weight, from the gradients by the corners.
 
         Shape:
             by_corner: (num_queries, num_heads, 4, num_levels * num_points)
@@ -231,7 +231,7 @@ def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _swallow_beta_warning() -> None:
-    """Torch says once that sparse CSR tensors may change, 2.11 that they go unchecked, too.
+    """Suppress torch's warnings that sparse CSR tensors are beta and unchecked.
 
     Once only here, too: ``catch_warnings`` is not thread-safe, and makes Python forget which
     warnings it has shown.

@@ -119,12 +119,12 @@ class Registered:
 
     @cached_property
     def parameters(self) -> list[Parameter]:
-        """Of the part's own constructor; '**kwargs' included."""
+        """Parameters of the part's own constructor; '**kwargs' included."""
         return _parameters(self.cls) if "__init__" in vars(self.cls) else []
 
     @cached_property
     def inherited(self) -> list[Parameter]:
-        """What '**kwargs' hands on to constructors of this package."""
+        """Parameters that '**kwargs' passes to constructors of this package."""
         own = {parameter.name for parameter in self.parameters}
         return [
             parameter
@@ -183,7 +183,7 @@ class Role:
 
     @property
     def count(self) -> int:
-        """Number of its parts."""
+        """Number of parts."""
         return len(self.parts)
 
 

@@ -1,4 +1,4 @@
-"""The page: what its templates need, in the order of the sections."""
+"""Build the page: the values of its templates, in the order of the sections."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _chart(
     runs: Sequence[Run], ids: Iterator[str], kind: str, name: str, label: str,
     by_time: bool = False, **options: Any,
 ) -> Captioned:  # fmt: skip
-    """A chart with its caption, of what all runs have logged under a name."""
+    """Chart with caption of a logged value of all runs."""
     lines = [
         Line.of(run.name, run.number, curve, by_time)
         for run in runs

@@ -29,7 +29,7 @@ _DEPTH = 4  # of work directories below a folder that is given
 
 @dataclass
 class Run:
-    """One work directory, and what could be read of it.
+    """One work directory and its logs, config and checkpoints.
 
     Args:
         name: Unique among the runs of a report.

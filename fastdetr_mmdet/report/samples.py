@@ -58,14 +58,14 @@ class Errors:
 
 
 def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
-    """So many images, evenly from the first to the last; those with objects if there are any."""
+    """Choose images evenly from first to last; those with objects if there are any."""
     with_objects = [image for image in images if len(image.true_boxes)] or list(images)
     places = np.linspace(0, len(with_objects) - 1, min(number, len(with_objects)))
     return [with_objects[int(place)] for place in places.round()]
 
 
 def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator[Sample]:
-    """Draw so many images, the same for all of these runs, which have one data set."""
+    """Draw the same images for all runs of a data set."""
     evaluation = runs[0].evaluated
     for image in spread(evaluation.images, number):
         pixels = read_image(image.path)
@@ -89,7 +89,7 @@ def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator
 
 
 def find_errors(run: Run, number: int, min_score: float) -> Errors:
-    """Sort all boxes of a run into groups, and draw so many examples of each."""
+    """Sort all boxes of a run into groups, and draw examples of each."""
     evaluation = run.evaluated
     found = [(image, v) for image in evaluation.images for v in judge(image, min_score)]
     examples: dict[Kind, list[tuple[Drawing, str]]] = {}
@@ -106,7 +106,7 @@ def find_errors(run: Run, number: int, min_score: float) -> Errors:
 
 
 def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
-    """What to say of a run none of whose boxes counts, and the option to give; else None."""
+    """Advise a lower score for a run without boxes above the limit; else None."""
     scores = [float(image.scores.max(initial=0.0)) for image in run.evaluated.images]
     highest = max(scores, default=0.0)
     if highest == 0:
@@ -118,7 +118,7 @@ def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
 
 
 def _floor(value: float, digits: int) -> float:
-    """Round down to significant digits: a score must not seem to reach what it does not."""
+    """Round down to significant digits, so that a score does not seem to reach the limit."""
     places = digits - 1 - math.floor(math.log10(value))
     return round(math.floor(value * 10.0**places) / 10.0**places, max(places, 0))
 

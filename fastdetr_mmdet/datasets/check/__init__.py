@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set in COCO's format, before training finds it.
+"""Find errors in a data set in COCO format before training.
 
 Usage:
     python -m fastdetr_mmdet.datasets.check ANNOTATIONS --images DIR

@@ -30,7 +30,7 @@ _IN_SOUND_DATA = ("image-empty", "category-unused", "category-not-in-classes")
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check annotation files, print what is wrong and write what was asked for.
+    """Check annotation files, print the problems and write the requested files.
 
     Returns:
         The exit status: 0 if nothing is wrong, 1 if there are errors, 3 if there are only warnings,
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sets(args: argparse.Namespace) -> list[CheckedSet]:
-    """What the arguments name."""
+    """Data sets named by the arguments."""
     from .sets import CheckedSet, sets_of_config
 
     if bool(args.annotations) == bool(args.config):

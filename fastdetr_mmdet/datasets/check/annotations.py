@@ -34,7 +34,7 @@ def check_annotations(
     evaluated: bool = True,
     max_aspect: float = MAX_ASPECT,
 ) -> Report:
-    """Check parsed COCO annotations, of whatever content.
+    """Check parsed COCO annotations; their content may be anything.
 
     Args:
         coco: What a JSON file held.
@@ -175,7 +175,7 @@ def similar_name(name: Any, names: Sequence[str]) -> str | None:
 
 
 def missing_class(name: Any, names: Sequence[str]) -> str:
-    """A class that a data set does not have, and what it may be there."""
+    """Describe a missing class and its likely name in the data set."""
     similar = similar_name(name, names)
     known = [similar] if similar else names[:8]
     text = f"{shown(name, 40, repr)}; the file has {', '.join(shown(n, 40, repr) for n in known)}"

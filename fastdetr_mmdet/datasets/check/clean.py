@@ -1,4 +1,4 @@
-"""A copy of annotations without what is wrong in them."""
+"""Copy annotations without their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clean(
     classes: Sequence[str] | None = None,
     sizes: Mapping[int, tuple[int, int]] | None = None,
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """Remove or fix what a report names, as ``KINDS`` says, until nothing is left to do.
+    """Remove or fix the problems of a report, as ``KINDS`` says, until none is left.
 
     The entries of the source are not changed.
 
@@ -99,7 +99,7 @@ def _remove(coco: dict, subject: str, positions: set[int]) -> None:
 
 
 def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
-    """What fixes one entry of a kind, and says whether it could; the others are removed."""
+    """Functions that fix one entry of a kind and return success; other entries are removed."""
     taken = set(map(_id, coco["annotations"]))
     free = (n for n in itertools.count(1) if n not in taken)
     same: dict[Any, list[Any]] = defaultdict(list)  # entries of an id

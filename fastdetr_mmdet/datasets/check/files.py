@@ -39,7 +39,7 @@ def check_files(
     pipeline: Sequence[Any] | None = None,
     most: int | None = None,
 ) -> dict[int, tuple[int, int]]:
-    """Add to a report what is wrong with the files of its images.
+    """Add the problems of image files to a report.
 
     Args:
         report: Of the annotations.
@@ -234,7 +234,7 @@ def _results(path: str, entry: dict) -> dict:
 
 
 class Look(NamedTuple):
-    """What an image file is: its (width, height) as training sees it, and what is wrong with it."""
+    """Result for an image file: (width, height) as training loads it, and its problem."""
 
     size: tuple[int, int] | None = None
     problem: str = ""  # the kind
@@ -261,7 +261,7 @@ def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Loo
 
 
 def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) -> Look:
-    """The header by Pillow; what it cannot tell by decoding."""
+    """Read the header with Pillow; decode if that does not suffice."""
     from PIL import Image
 
     try:
@@ -364,6 +364,6 @@ def _run(pipeline: Sequence[Any], path: str, entry: dict) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says most."""
+    """Return the most informative line of an error."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return getattr(error, "strerror", None) or lines[-1]

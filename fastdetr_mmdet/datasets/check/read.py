@@ -1,4 +1,4 @@
-"""Reading annotation files and single values, whatever is in them."""
+"""Read annotation files and single values; their content may be anything."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def require_lists(coco: Any, source: str) -> None:
 
 
 def as_id(value: Any, letters: bool = False) -> int | str | None:
-    """An id as mmdet compares it; None where it is none.
+    """An id as mmdet compares it; None if it is not an id.
 
     Args:
         value: Integers pass, and floats of whole numbers, which Python takes for the same.

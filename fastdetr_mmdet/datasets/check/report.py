@@ -1,4 +1,4 @@
-"""What a check has found, in words for people and in JSON for programs."""
+"""Results of a check, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets of a config or a runner: what to check of them, and errors that name the file."""
+"""Data sets of a config or runner to check, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def watch_loading(keep: bool) -> Callable[[], None]:
 
 
 def loaded(leaf: Any) -> Any:
-    """What a data set has parsed while it was watched; None if nothing. It is given up."""
+    """Return and forget what a data set parsed while it was watched; None if nothing."""
     return getattr(leaf, "__dict__", {}).pop("parsed_annotations", None)
 
 
@@ -240,7 +240,7 @@ def _remembering(api: type, parsed: list) -> type:
 
 
 def _explain(dataset: Any, coco: Any = None) -> str:
-    """What the check says of the file of a data set that failed to load; '' if nothing."""
+    """Problems of the file of a data set that failed to load; '' if none."""
     try:
         if isinstance(dataset, XMLDataset):
             return check_voc(dataset).refusal()

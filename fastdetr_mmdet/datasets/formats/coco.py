@@ -1,4 +1,4 @@
-"""COCO's form, as COCO, Roboflow, CVAT, Label Studio and labelme's exporters write it."""
+"""COCO format, as COCO, Roboflow, CVAT, Label Studio and labelme's exporters write it."""
 
 from __future__ import annotations
 

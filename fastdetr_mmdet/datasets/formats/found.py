@@ -1,4 +1,4 @@
-"""What was found in a folder: splits in COCO's lists, whatever form they came in."""
+"""Splits found in a folder, as COCO's lists."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Split:
 
 @dataclass
 class Found:
-    """What a folder holds.
+    """Content of a folder.
 
     Args:
         form: "COCO", "YOLO", "Pascal VOC", "labelme" or "CSV".

@@ -1,4 +1,4 @@
-"""Find out which form a data set has, and read it."""
+"""Detect the format of a data set and read it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_dataset(data: str | Path) -> Found:
 
 
 def _remedy(root: Path) -> str:
-    """What to do about files that are not read, and links that are not followed."""
+    """Advice on files that are not read and links that are not followed."""
     links = [path for path in root.rglob("*") if path.is_symlink() and path.is_dir()]
     if links:
         return (

@@ -1,4 +1,4 @@
-"""A validation set where a data set has none, and images that training and validation share."""
+"""Split off a validation set, and find images that training and validation share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a process killed at any moment, and a full disk."""
+"""Write checkpoints that survive kills and full disks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALIDATED = "last_validation"  # in the work directory, beside last_checkpoint
 
 
 class AtomicBackend(LocalBackend):
-    """Files of this machine, which come into being whole."""
+    """Local file backend that writes files atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes."""
@@ -40,7 +40,7 @@ class AtomicBackend(LocalBackend):
 
 @contextmanager
 def whole_files() -> Iterator[None]:
-    """Within it, what mmengine writes to this machine's disks comes into being whole.
+    """Context in which mmengine writes local files atomically.
 
     backend_args would do for its Runner, but not for its FlexibleRunner (FSDP) and for published
     models, which hand none on.
@@ -89,7 +89,7 @@ class AtomicCheckpointHook(CheckpointHook):
     # Before training: which checkpoint
 
     def before_run(self, runner: Runner) -> None:
-        """Make sure that what mmengine will load next is whole."""
+        """Check the file that mmengine will load next."""
         if runner._load_from is not None:
             check_named(str(runner._load_from))
         elif runner._resume:
@@ -105,7 +105,7 @@ class AtomicCheckpointHook(CheckpointHook):
         run_within(runner, explain_full_disk(runner.work_dir))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add to a checkpoint what the validation after it found."""
+        """Add the results of the validation after it to a checkpoint."""
         self._last_meta = dict(checkpoint.get("meta") or {})
         path = Path(runner.work_dir) / VALIDATED
         if not (self._last_meta and path.is_file()):
@@ -116,7 +116,7 @@ class AtomicCheckpointHook(CheckpointHook):
             checkpoint["message_hub"]["runtime_info"].update(validation["runtime_info"])
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what a killed process left unfinished, and repeat a validation that was killed."""
+        """Remove unfinished files of a killed process, and repeat a killed validation."""
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             # mmengine's is limited in length: it would drop a number before the file is removed
@@ -135,7 +135,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 runner.val_loop.run()
 
     def _find_best_here(self) -> None:
-        """Of a run that was moved or copied, leave the best checkpoint at the old place alone."""
+        """Do not delete the best checkpoint in the old folder of a moved or copied run."""
         for name in ("best_ckpt_path", "best_ckpt_path_dict"):
             best = getattr(self, name, None)
             if isinstance(best, dict):
@@ -192,7 +192,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 write_atomically(Path(runner.work_dir) / VALIDATED, file.getvalue())
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write the checkpoint, then its name, then remove what is too much."""
+        """Write the checkpoint, then its name, then remove old ones."""
         outdated = []
         if self.max_keep_ckpts > 0:
             if step not in self.keep_ckpt_ids:
@@ -233,7 +233,7 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Leave the removal of the former best, which mmengine begins with, for the end."""
+        """Remove the former best last; mmengine would remove it first."""
         backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
         # As above: resuming removes what a kill leaves behind.
         runner.message_hub.update_info("outdated_best", outdated.paths)
@@ -268,7 +268,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def _identity(meta: dict) -> list:
-    """What tells a checkpoint from others of the same number, in plain values."""
+    """Plain values that identify a checkpoint among others of the same number."""
     return [meta.get(key) for key in ("iter", "time", "experiment_name")]
 
 
@@ -288,7 +288,7 @@ class _RemovesLater:
 
 @contextmanager
 def explain_failed_writing(last_good: str | None) -> Iterator[None]:
-    """Turn an error of writing a checkpoint into one that says how to continue."""
+    """Re-raise a write error with instructions to continue."""
     try:
         yield
     except OSError as error:
@@ -303,7 +303,7 @@ def explain_failed_writing(last_good: str | None) -> Iterator[None]:
 
 @contextmanager
 def explain_full_disk(work_dir: str) -> Iterator[None]:
-    """Turn the error of a log that no longer fits onto the disk into one that says so."""
+    """Re-raise the error of a log that no longer fits onto the disk."""
     try:
         yield
     except OSError as error:

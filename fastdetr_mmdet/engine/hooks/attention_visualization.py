@@ -1,4 +1,4 @@
-"""Contact sheets of a run's validation images, in TensorBoard, W&B or wherever it logs to."""
+"""Contact sheets of validation images, in TensorBoard, W&B or other backends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AttentionVisualizationHook(Hook):
         self.top_k, self.layer = top_k, layer
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a model without such a layer before an epoch has been spent on it."""
+        """Refuse a model without such a layer before the first epoch."""
         from ...visualization.recording import find_decoder
 
         if isinstance(runner.model, FullyShardedDataParallel):
@@ -70,7 +70,7 @@ class AttentionVisualizationHook(Hook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Draw, if it is time; also in a resumed training."""
+        """Draw after every ``interval``-th validation, also in a resumed training."""
         loop, number = runner._train_loop, 0  # of validations before this one
         if isinstance(loop, BaseLoop):  # not validation alone
             done = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
@@ -96,7 +96,7 @@ class AttentionVisualizationHook(Hook):
 
 
 def _picture(data: dict) -> np.ndarray:
-    """What the pipeline packed, (h, w, 3) uint8 RGB in the size of the original image."""
+    """Packed image as (h, w, 3) uint8 RGB in the size of the original."""
     packed = data["inputs"].permute(1, 2, 0).cpu().numpy()[..., ::-1]  # BGR before normalisation
     pixels = np.ascontiguousarray(packed.clip(0, 255).astype(np.uint8))
     h, w = data["data_samples"].metainfo.get("ori_shape", pixels.shape)[:2]

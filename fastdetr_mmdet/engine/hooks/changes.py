@@ -1,4 +1,4 @@
-"""Changes that hooks make to a run's objects, and take back when the run ends or fails."""
+"""Changes of hooks to a run's objects, reverted when the run ends or fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from."""
+"""Choose the checkpoint from which training resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROGRESS = re.compile(r"\b(Epoch|Iter)\(train\)\s+\[\s*(\d+)")
 def choose_checkpoint(
     pointer: Path, folder: Path, template: str, logger: Logger, own_log: Path | None = None
 ) -> None:
-    """Make last_checkpoint, which mmengine resumes from, name a whole file, or not exist.
+    """Make last_checkpoint, which mmengine resumes from, name an intact file, or remove it.
 
     Args:
         pointer: The file last_checkpoint of the work directory.
@@ -75,7 +75,7 @@ def choose_checkpoint(
 
 
 def _earlier_training(work_dir: Path, own_log: Path | None) -> str:
-    """In words the last other training that has left a log; "" if none had taken a step."""
+    """Describe the last earlier training with a log; "" if none made a step."""
     logs = (path for path in work_dir.glob("*/*.log") if path.parent != own_log)
     for path in sorted(logs, reverse=True):  # a folder is named after the time
         steps = _PROGRESS.findall(path.read_text(errors="replace"))
@@ -109,7 +109,7 @@ def point_to(checkpoint: str | Path, pointer: Path) -> None:
 
 
 def check_named(path: str) -> None:
-    """Refuse a broken file that somebody chose; a URL and the like is left to mmengine.
+    """Refuse a damaged file that the user named; URLs are left to mmengine.
 
     Raises:
         ValueError: if it is a file of this machine, or none, and broken.

@@ -1,4 +1,4 @@
-"""A training data loader that continues at a given batch, with the augmentation that it would have.
+"""Continue a training data loader at a given batch, with the same augmentation.
 
 `take_over` changes a data loader in place: its batches are numbered, leading ones can be skipped
 without loading their images, and each image is augmented with random numbers that follow from the
@@ -80,7 +80,7 @@ class NumberedBatches:
         return len(self.batch_sampler)
 
     def __getattr__(self, name: str) -> Any:
-        """Of the other one: mmengine asks for `sampler`, `batch_size` and `drop_last`."""
+        """Attributes of the wrapped one: mmengine reads `sampler`, `batch_size` and `drop_last`."""
         if name == "batch_sampler" or name.startswith("__"):  # not there yet, while unpickled
             raise AttributeError(name)
         return getattr(self.batch_sampler, name)
@@ -153,7 +153,7 @@ class EndlessBatches:
         return data
 
     def skip_iter(self, num_iters: int) -> None:
-        """What an mmengine that can skip calls instead; nothing is left to be done."""
+        """Called by mmengine versions that can skip batches; does nothing."""
 
     def _start(self, passes: int) -> None:
         self.batches.passes = passes
@@ -212,7 +212,7 @@ def take_over(
 
 
 def can_take_over(loader: Any) -> bool:
-    """Whether it is a data loader that makes batches from a data set with indices."""
+    """Whether a data loader makes batches from a data set with indices."""
     return (
         isinstance(loader, DataLoader)
         and loader.batch_sampler is not None

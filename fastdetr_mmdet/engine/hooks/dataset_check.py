@@ -1,4 +1,4 @@
-"""Stops a run on annotations that it would fail on, or learn something wrong from."""
+"""Stop a run whose annotations would make it fail or learn wrong things."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class DatasetCheckHook(Hook):
         self._stop_watching = weakref.finalize(self, stop)  # also for a hook that no run calls
 
     def before_run(self, runner: Runner) -> None:
-        """All data sets are loaded by now; they get their pipelines back when the run ends."""
+        """Prepare data sets, which are loaded by now; their pipelines are restored at the end."""
         self._stop_watching()
         run_within(runner, self._changes)
 

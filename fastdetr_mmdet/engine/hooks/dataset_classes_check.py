@@ -1,4 +1,4 @@
-"""Stops a run whose model, data sets, evaluators and checkpoint do not belong together."""
+"""Stop a run whose model, data sets, evaluators and checkpoint do not fit."""
 
 from __future__ import annotations
 

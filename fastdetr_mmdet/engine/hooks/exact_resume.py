@@ -1,4 +1,4 @@
-"""Makes a resumed training the same as one that was never interrupted."""
+"""Make a resumed training equal to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DATA, _EPOCH, _ITERATION = range(3)
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Lets training continue from a checkpoint with the batches and random numbers it would have.
+    """Resumes with the batches and random numbers of an uninterrupted training.
 
     mmengine stores weights, optimizer, loss scaler, schedulers and log. This hook adds the rest:
 
@@ -65,7 +65,7 @@ class ExactResumeHook(Hook):
         self._loaded = checkpoint.get(KEY) or {}
 
     def before_train(self, runner: Runner) -> None:
-        """Bring the data loader to where the checkpoint was made."""
+        """Move the data loader to the checkpoint's position."""
         loop = runner.train_loop
         loaded = self._loaded if runner.iter > 0 else {}  # load_from starts at 0
         # The first process's, for all: diff_rank_seed may give each another one.
@@ -125,7 +125,7 @@ class ExactResumeHook(Hook):
             self._position = (runner.epoch, batch_idx + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """A new pass comes next."""
+        """Count the pass."""
         if self._endless is None:
             self._position = (runner.epoch + 1, 0)
             vars(runner.train_loop).pop("run_iter", None)  # the method of its class again

@@ -1,4 +1,4 @@
-"""Stops a training whose loss or gradient is not finite, before the weights change."""
+"""Stop a training whose loss or gradient is not finite, before the weights change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NotFiniteError(UserError):
 
 @dataclass
 class _Update:
-    """What is known of the update of the weights that is under way."""
+    """State of the current update of the weights."""
 
     batches: list[Any] = field(default_factory=list)  # several when gradients are accumulated
     losses: list[dict[str, Tensor]] = field(default_factory=list)  # of every batch, on the device
@@ -317,7 +317,7 @@ class NumbersCheckHook(Hook):
 
 
 def _scales(wrapper: OptimWrapper) -> bool:
-    """Whether a loss scaler is at work, which skips steps whose gradient overflows."""
+    """Whether a loss scaler is used, which skips steps whose gradient overflows."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler is not None and bool(getattr(scaler, "is_enabled", lambda: True)())
 
@@ -354,7 +354,7 @@ def _name_bad_gradients(model: nn.Module, most: int = 5) -> list[str]:
 
 
 def _describe(update: _Update, where: str) -> str:
-    """Say what has happened, in an iteration."""
+    """Describe a problem in an iteration."""
     terms = [
         f"{_name_term(name, losses)} is {float(value.mean())}"
         for losses in update.losses

@@ -150,7 +150,7 @@ def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
 
 
 def _of(schedulers: Any, name: str) -> list:
-    """Those of one optimizer, of schedulers or of their states."""
+    """Entries of one optimizer, from schedulers or their states."""
     return list((schedulers[name] if isinstance(schedulers, dict) else schedulers) or ())
 
 
@@ -205,7 +205,7 @@ def _differences(fresh: Sequence[_ParamScheduler], saved: Sequence[dict]) -> lis
 
 
 def replay(schedulers: Sequence[_ParamScheduler], groups: list[dict], loop: Any) -> None:
-    """Bring schedulers, and the groups' values, from the start to where a training stands."""
+    """Advance schedulers and the groups' values to the training's position."""
     length, done = len(loop.dataloader), loop.iter
     epochs = isinstance(loop, EpochBasedTrainLoop)
     if epochs and done // length != loop.epoch:  # the batch size was another one before
@@ -240,7 +240,7 @@ def _set_groups(groups: list[dict], wanted: list[dict], kept: set[str]) -> list[
 
 
 def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str]:
-    """Say which schedules end before a training does, or would change something after it.
+    """Describe schedules that end before the training or continue after it.
 
     A schedule that ends with the rate that it started with, as a warm-up does, may end at any time,
     and one with milestones after half of the training.

@@ -1,4 +1,4 @@
-"""Keeps what each epoch of a training cost and reached, also across interruptions."""
+"""Record time and metrics of each epoch, also across interruptions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TrainingProgressHook(Hook):
         self._started = (0.0, 0.0)  # wall-clock and CPU seconds when an epoch or validation began
 
     def before_train(self, runner: Runner) -> None:
-        """Read what an interrupted run has left, up to the epoch that training resumes from."""
+        """Read the record of an interrupted run up to the epoch of its checkpoint."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise TypeError(
                 "TrainingProgressHook counts epochs, but train_cfg trains by iteration "
@@ -69,7 +69,7 @@ class TrainingProgressHook(Hook):
         self._started = (time.perf_counter(), cpu_seconds())
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Note what the epoch took."""
+        """Record the time of the epoch."""
         self._note(runner.epoch + 1, "train")
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -77,7 +77,7 @@ class TrainingProgressHook(Hook):
         self._started = (time.perf_counter(), cpu_seconds())
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Note what the validation took, and what it found."""
+        """Record time and metrics of the validation."""
         if self._progress:  # not when validating without training
             self._note(runner.epoch, "val", metrics=dict(metrics or {}))
 

@@ -1,4 +1,4 @@
-"""Few groups of parameters for the optimiser."""
+"""Group parameters for the optimiser."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _MOST_LINES = 30
 
 
 def _own_part() -> str:
-    """What the config's own file says, which is how it differs from its base."""
+    """Keys of the config's own file: its differences from the base."""
     text = _config[0].read_text(encoding="utf-8") if _config else ""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not text.startswith("_base_") and "\n_base_" not in text:
@@ -45,7 +45,7 @@ def _own_part() -> str:
 
 
 def _briefly(text: str) -> str | None:
-    """What the terminal shows of a message, or None where it shows all."""
+    """Shortened message for the terminal; None to show all of it."""
     for pattern, say in _SHORT:
         found = re.fullmatch(pattern, text)
         if found:
@@ -54,7 +54,7 @@ def _briefly(text: str) -> str | None:
 
 
 def shorten(config: str | None = None) -> None:
-    """Let mmengine's loggers say briefly on the terminal what only concerns their file.
+    """Shorten messages of mmengine's loggers on the terminal.
 
     Args:
         config: The file that is trained or tested.

@@ -316,7 +316,7 @@ def _epochs_in(config_file: Path, minutes: float) -> int:
 
 
 def _check(config: Path) -> bool:
-    """The data check, in its own words; whether training can start."""
+    """Print the data check; return whether training can start."""
     from ...datasets.check.__main__ import main as check
 
     print("Data check:")

@@ -17,7 +17,7 @@ from ..parts import Aligner, Field
 
 @MODELS.register_module()
 class SAMSemanticAligner(Aligner):
-    """Re-samples every query from the image features that it is going to be matched with.
+    """Re-samples every query from the memory, so that both share a feature space.
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 to 3.4, Eq. 3 to 7.
 

@@ -20,7 +20,7 @@ class DilatedResNet(FoldedResNet):
     """
 
     def make_res_layer(self, **kwargs) -> nn.Sequential:
-        """One stage; takes what mmdet's ResNet hands to its stages."""
+        """Build one stage with the arguments of mmdet's ResNet."""
         stage = super().make_res_layer(**kwargs)
         dilation = kwargs["dilation"]
         if dilation > 1:

@@ -1,4 +1,4 @@
-"""ResNet whose frozen batch norms cost nothing."""
+"""ResNet with frozen batch norms folded into convolutions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Pair = tuple[Tensor, Tensor]
 
 @MODELS.register_module()
 class FoldedResNet(ResNet):
-    """mmdet's ResNet, the same function of the same weights, computed with less work.
+    """mmdet's ResNet with frozen batch norms folded into the convolutions; same results.
 
     Paper: ResNet, He et al. 2016, arXiv 1512.03385; freezing of batch norms as in DETR, Carion et
     al. 2020, arXiv 2005.12872, Sec. 4.
@@ -99,7 +99,7 @@ class _Folds:
             self.probed = torch.cat(self.probes)
 
     def still_hold(self, norms: Sequence[Any], sources: Sequence[Tensor]) -> bool:
-        """Whether nothing has changed since.
+        """Whether the norms are unchanged since folding.
 
         Writing into ``.data``, as an EMA hook does, counts up no version: one number of every
         tensor is looked at, too.
@@ -155,7 +155,7 @@ def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor, x: Tensor) -> _Pair:
 
 
 def _run_block(block: Any, x: Tensor, folds: _Folds) -> Tensor:
-    """What the block computes; by the block itself where there is nothing to fold."""
+    """Run a block; call the block itself if it has nothing to fold."""
     if type(block) not in (BasicBlock, Bottleneck) or getattr(block, "with_plugins", False):
         return block(x)
     if block.with_cp and x.requires_grad:
@@ -188,7 +188,7 @@ def _is_frozen(norm: nn.Module) -> bool:
 
 
 def _scales_and_shifts(norms: Sequence[Any]) -> dict[nn.Module, _Pair]:
-    """Of all norms together: a few operations, and not a few for each of fifty."""
+    """Scales and shifts of all norms in one go: a few operations instead of a few per norm."""
     frozen: dict[nn.Module, _Pair] = {}
     for eps in {norm.eps for norm in norms}:
         alike = [norm for norm in norms if norm.eps == eps]

@@ -17,7 +17,7 @@ from ..parts import CrossAttention, Explanation, Field
 
 @MODELS.register_module()
 class DeformableAttention(CrossAttention):
-    """Each query reads a few points around its reference on every level.
+    """Each query samples a few points around its reference on every level.
 
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
     Offsets are in cells of the level for reference points, and in shares of the box, divided by
@@ -83,7 +83,7 @@ class DeformableAttention(CrossAttention):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """The points that ``forward`` reads, and their weights; see ``Explanation``."""
+        """Sampling points of ``forward`` and their weights; see ``Explanation``."""
         locations, weights = self._points(queries, memory)
         return Explanation(points=locations, point_weights=weights)
 
@@ -100,7 +100,7 @@ class DeformableAttention(CrossAttention):
         return self.sampling_locations(queries.reference, offsets, memory), weights
 
     def sampling_locations(self, reference: Tensor, offsets: Tensor, memory: Memory) -> Tensor:
-        """Where to read, normalised to the padded maps.
+        """Sampling locations, normalised to the padded maps.
 
         Shape:
             reference: (bs, num_queries, 2 or 4)

@@ -14,7 +14,7 @@ from ..parts import CrossAttention, Explanation
 
 @MODELS.register_module()
 class SAMAttention(CrossAttention):
-    """Every head asks with a query of its own, as wide as the keys, which all heads share.
+    """Every head has its own query, as wide as the keys; all heads share the keys.
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.3.
 

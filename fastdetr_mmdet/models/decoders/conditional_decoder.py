@@ -14,7 +14,7 @@ from .detr_decoder import DetrDecoder
 
 @MODELS.register_module()
 class ConditionalDecoder(DetrDecoder):
-    """Hands each layer the spatial query ``p_q = T p_s``.
+    """Decoder that gives each layer the spatial query ``p_q = T p_s``.
 
     Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, Eq. 3.
 

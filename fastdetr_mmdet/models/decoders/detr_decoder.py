@@ -238,5 +238,5 @@ class DetrDecoder(Decoder):
         return None
 
     def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
-        """What one layer multiplies the embedded references with to get its spatial query."""
+        """Scale by which one layer multiplies the embedded references to get its spatial query."""
         return None

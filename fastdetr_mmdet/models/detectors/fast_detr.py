@@ -281,7 +281,7 @@ class FastDETR(BaseDetector):
 
 
 def _leave_aux_heads(module: Any, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Heads that only training has: keep those that a file lacks, and drop those of others."""
+    """Auxiliary heads, used in training only: keep those that a file lacks, drop surplus ones."""
     own = f"{prefix}aux_heads."
     wanted = {f"{own}{key}": value for key, value in module.aux_heads.state_dict().items()}
     for key in [key for key in state_dict if key.startswith(own) and key not in wanted]:

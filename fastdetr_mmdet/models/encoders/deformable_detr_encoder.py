@@ -47,7 +47,7 @@ class DeformableDetrEncoderLayer(nn.Module):
 
 @MODELS.register_module()
 class DeformableDetrEncoder(Encoder):
-    """Every token reads a few points around its own place on every level.
+    """Every token samples a few points around its own position on every level.
 
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, "Deformable Transformer
     Encoder", Eq. 3. No difference.

@@ -1,4 +1,4 @@
-"""Fusion of what every encoder layer made (Stable-DINO)."""
+"""Fusion of the outputs of all encoder layers (Stable-DINO)."""
 
 from __future__ import annotations
 

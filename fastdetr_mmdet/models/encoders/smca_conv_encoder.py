@@ -64,7 +64,7 @@ class SMCAConvEncoderLayer(nn.Module):
         return [self.out_proj(self._gather(own, index)) for index in range(len(own))]
 
     def _gather(self, own: list[Tensor], index: int) -> Tensor:
-        """What a level keeps, plus what its finer and its coarser neighbour tell it."""
+        """A level's own features plus those of its finer and coarser neighbours."""
         total = own[index]
         if index > 0:
             told = self.down[(index - 1) % len(self.down)](own[index - 1])

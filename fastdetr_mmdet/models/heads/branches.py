@@ -1,4 +1,4 @@
-"""The branches of a head, by layer."""
+"""Class and box branches of a head, by layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..layers import MLP
 
 
 class Branches(nn.ModuleList):
-    """Indexed by layer, proposals after the last as in mmdet; one that all layers share is once."""
+    """ModuleList by decoder layer, the proposals' branch last; a shared branch is stored once."""
 
     def __init__(self, branches: Iterable[nn.Module], shared_by: int = 1) -> None:
         super().__init__(branches)
@@ -29,14 +29,14 @@ PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 
 
 def class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
-    """Starts about the focal prior."""
+    """Class branch, initialised at the focal prior."""
     branch = nn.Linear(embed_dims, num_classes)
     nn.init.constant_(branch.bias, PRIOR_LOGIT)
     return branch
 
 
 def box_branch(embed_dims: int, num_hidden: int, zero_init: bool) -> MLP:
-    """Zeroed, it starts at the reference; where that is a point, with half of the image as size."""
+    """With zero init the box starts at its reference; point references start with w = h = 0.5."""
     branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
     if zero_init:
         last = branch[-1]

@@ -1,4 +1,4 @@
-"""Class losses of a head without background class: what they are given, and which can be used."""
+"""Call class losses of heads without a background class, and check that they can be used."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sum_class_loss(
 
 
 def check_class_loss(loss: nn.Module, num_classes: int, key: str = "bbox_head.loss_cls") -> None:
-    """Refuse a class loss that cannot be trained with, by trying it on a query of every class.
+    """Refuse a class loss that fails on a query of every class.
 
     Args:
         loss: As for ``sum_class_loss``. One of mmdet's kind is called with (logits, labels,

@@ -387,7 +387,7 @@ class FastDETRHead(BaseModule):
 def _calls(
     cls_scores: Tensor, boxes: Tensor, targets: Targets, groups: Sequence[QueryGroup], what: str
 ) -> list[Call]:
-    """What is compared with the objects: each group of queries; without groups, all together."""
+    """One call per group of queries; without groups, one for all."""
     groups = groups or [QueryGroup("", cls_scores.shape[2])]
     sizes = [group.size for group in groups]
     shares = zip(cls_scores.split(sizes, 2), boxes.split(sizes, 2), groups, strict=True)
@@ -411,7 +411,7 @@ def _given(call: Call) -> Matches:
 
 
 def _references(output: DecoderOutput) -> Sequence[Tensor | None]:
-    """The reference of every layer, or None for each."""
+    """References of all layers, or None for each."""
     return output.reference_logits or [None] * len(output.hidden_states)
 
 

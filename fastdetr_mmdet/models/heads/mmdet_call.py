@@ -1,4 +1,4 @@
-"""How mmdet's own DETR detectors call their heads, in terms of this package's structures."""
+"""Accept the calls of mmdet's own DETR detectors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decoder_output(
     enc_outputs_coord: Tensor | None = None,
     dn_meta: dict | None = None,
 ) -> DecoderOutput:
-    """What mmdet's detectors hand to a head, as a ``DecoderOutput``.
+    """Turn the arguments of mmdet's detectors into a ``DecoderOutput``.
 
     Args:
         hidden_states: Decoder outputs.

@@ -38,7 +38,7 @@ def attend(
         # The softmax does not change with a row's level, but half precision ends at -65504.
         bias = (bias - bias.amax(-1, keepdim=True)).to(query.dtype)
     if on_plain_cpu(query) and (dropout or query.shape[-1] != value.shape[-1]):
-        # There torch has no kernel for this and writes it out, too, with a slow dropout.
+        # torch has no CPU kernel for these cases: it also computes them step by step.
         output = _attend_plainly(query, key, value, bias, dropout)
     else:
         output = F.scaled_dot_product_attention(
@@ -52,7 +52,7 @@ def _attend_plainly(
 ) -> Tensor:
     """Attention written out: (bs, num_heads, tokens, dims per head) each; returns the same."""
     scores = biased((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), bias)
-    blind: Tensor | None = None  # queries that may attend to nothing get zeros, as torch has it
+    blind: Tensor | None = None  # fully masked rows return zeros, like torch's SDPA
     if bias is not None:
         nowhere = (~bias if bias.dtype == torch.bool else bias.isneginf()).all(-1, keepdim=True)
         blind = nowhere if nowhere.any() else None

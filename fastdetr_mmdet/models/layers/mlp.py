@@ -17,7 +17,7 @@ _TOKENS = 2048
 
 
 def by_tokens(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call what treats each token by itself; on the CPU, without gradient, some tokens at a time.
+    """Call a token-wise function; on the CPU, without gradient, in chunks of tokens.
 
     Shape:
         inputs: (bs, num_tokens, dims) each
@@ -31,7 +31,7 @@ def by_tokens(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def call_layer(layer: Callable[..., Any], *inputs: Any, with_cp: bool = False) -> Any:
-    """Call a layer; with ``with_cp`` keep its inputs only, and compute it again for the gradient.
+    """Call a layer; with ``with_cp`` keep only its inputs and recompute it for the gradient.
 
     Dropout draws the same again, so results and gradients are those without it.
     """

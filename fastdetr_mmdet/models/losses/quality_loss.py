@@ -1,4 +1,4 @@
-"""The frame of class losses that see how well the matched box fits."""
+"""Base of class losses whose target is the quality of the matched box."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class QualityLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def set_focus(self, alpha: float, gamma: float) -> None:
-        """Take what focal losses share; a ValueError where it is out of range."""
+        """Set the parameters that focal losses share; ValueError if out of range."""
         if not 0 <= alpha <= 1 or gamma < 0:
             raise ValueError(
                 f"{type(self).__name__}: alpha={alpha} must be in [0, 1] and gamma={gamma} at "
@@ -61,7 +61,7 @@ class QualityLoss(nn.Module):
         raise NotImplementedError
 
     def target(self, logits: Tensor, quality: Tensor, image: Tensor, num_images: int) -> Tensor:
-        """What the objects' scores should be, in [0, 1], without gradient.
+        """Target scores of the objects, in [0, 1], without gradient.
 
         Shape:
             logits, quality: (num_pairs,)

@@ -1,4 +1,4 @@
-"""Class cost that counts how well the box fits (Stable-DINO)."""
+"""Class cost weighted by the fit of the box (Stable-DINO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matchers: which query answers for which object."""
+"""Matchers: assign objects to queries."""
 
 from .hungarian_matcher import HungarianMatcher
 from .matcher import DENSE_ASSIGNERS, AssignerMatcher, Call, Matcher, Matches

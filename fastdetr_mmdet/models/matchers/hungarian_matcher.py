@@ -111,7 +111,7 @@ class HungarianMatcher(Matcher):
         return _Pending(torch.cat(parts), terms, call)
 
     def _unpack(self, one: _Pending, host: np.ndarray) -> np.ndarray:
-        """Check what came to the host, and solve; see ``_solve``."""
+        """Check the values copied to the host, and solve; see ``_solve``."""
         num_layers, bs, num_queries, num_classes = one.call.cls_scores.shape
         targets, what = one.call.targets, one.call.what
         flags, labels, costs = np.split(host, np.cumsum([num_layers * bs, targets.num_objects]))

@@ -1,4 +1,4 @@
-"""What a head asks of a matcher, and mmdet's assigners in that form."""
+"""Interface between heads and matchers, and mmdet's assigners in that form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DENSE_ASSIGNERS = (ATSSAssigner, DynamicSoftLabelAssigner, SimOTAAssigner, TaskA
 
 @dataclass(frozen=True)
 class Call:
-    """What a head compares with objects: predictions of a group of queries in all layers.
+    """Predictions of a group of queries in all layers, to compare with objects.
 
     Args:
         cls_scores, boxes, targets, what: As for ``Matcher.match``.

@@ -1,4 +1,4 @@
-"""Loss of encoder proposals as a dense head has it: many proposals learn each object."""
+"""One-to-many loss of encoder proposals, as in dense heads."""
 
 from __future__ import annotations
 

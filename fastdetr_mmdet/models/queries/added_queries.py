@@ -1,4 +1,4 @@
-"""The frame of query initialisers that add groups of queries, in training, to another's."""
+"""Base of query initialisers that add groups of queries in training."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class AddedQueries(QueryInitialiser):
         return made
 
     def add(self, made: Made, given: Given) -> Made:
-        """What the matching initialiser made when called with ``given``, and groups."""
+        """Add groups to the result of the matching initialiser, which was called with ``given``."""
         raise NotImplementedError
 
     def position(self, reference_logits: Any) -> Any:

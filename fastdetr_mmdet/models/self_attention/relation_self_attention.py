@@ -1,4 +1,4 @@
-"""Self-attention of Relation-DETR: how boxes lie to each other is added to the scores."""
+"""Self-attention of Relation-DETR: relations of the boxes are added to the scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EPS = 1e-5  # of widths and heights
 
 @MODELS.register_module()
 class RelationSelfAttention(MultiheadSelfAttention):
-    """Plain self-attention that knows distances and relative sizes of the queries' boxes.
+    """Plain self-attention with a bias from distances and relative sizes of the queries' boxes.
 
     Paper: Relation-DETR, Hou et al. 2024, arXiv 2407.11699, Sec. 4.
 
@@ -60,7 +60,7 @@ class RelationSelfAttention(MultiheadSelfAttention):
         return super().forward(queries)
 
     def _relation(self, queries: Queries, proj: nn.Linear) -> Tensor:
-        """What is added to the scores, (bs, num_heads, num_queries, num_queries), at least 0."""
+        """Bias of the scores, (bs, num_heads, num_queries, num_queries), at least 0."""
         assert queries.reference is not None
         now = queries.reference.detach()
         before = now if queries.previous_reference is None else queries.previous_reference.detach()

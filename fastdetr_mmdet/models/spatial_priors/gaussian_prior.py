@@ -63,7 +63,7 @@ def gaussian_scores(
 
 @MODELS.register_module()
 class GaussianPrior(SpatialPrior):
-    """Each head of each query expects its object around a centre of its own.
+    """Each head of each query has a Gaussian around its own centre.
 
     Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Eq. 4 to 7.
 

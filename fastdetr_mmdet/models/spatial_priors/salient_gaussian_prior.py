@@ -14,7 +14,7 @@ from .gaussian_prior import gaussian_scores
 
 @MODELS.register_module()
 class SalientGaussianPrior(SpatialPrior):
-    """Each head expects its object around the salient point that the aligner found for it.
+    """Each head has a Gaussian around the salient point that the aligner found for it.
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.5, with the Gaussian of SMCA, Gao
     et al. 2021, arXiv 2101.07448, Eq. 5. Centres and scales come from the aligner; this part has no

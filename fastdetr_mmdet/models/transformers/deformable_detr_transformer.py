@@ -1,4 +1,4 @@
-"""Transformer whose levels are told apart by a learned embedding."""
+"""Transformer with a learned embedding per feature level."""
 
 from __future__ import annotations
 
