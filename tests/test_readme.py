@@ -114,6 +114,13 @@ def test_options_of_commands_exist(capsys):
     assert checked > 50 and len(helps) > 8
 
 
+def test_a_run_is_tested_with_the_config_that_it_saved():
+    found = [re.search(r"mim test \S+ +(\S+) +-C work_dirs/(\S+)/", c) for _, c in shown_commands()]
+    tested = [match.groups() for match in found if match]
+    assert tested
+    assert [c for c, run in tested if c.rpartition("/")[0] != f"work_dirs/{run}"] == []
+
+
 def test_readme_is_short_and_names_every_command():
     text = (ROOT / "README.md").read_text()
     assert len(text) <= 7000

@@ -341,7 +341,7 @@ def test_every_epoch_and_iteration_draws_its_own_numbers():
 
 
 def test_another_set_up():
-    """The share of images counts, and it is told; iterations are those of today's batches.
+    """The share of images counts, and it is told; iterations are those of the present batches.
 
     mmengine went on from those of the former ones: a wrong ETA, or "nothing is left to train".
     """

@@ -103,7 +103,7 @@ def test_resumed(tmp_path):
 
 @pytest.mark.parametrize("length", [4, 20])
 def test_resumed_with_another_batch_size(length, tmp_path):
-    """Epochs are joined, not iterations divided by today's number of batches."""
+    """Epochs are joined, not iterations divided by the present number of batches."""
     session(tmp_path, "20260501_120000", range(1, 3))
     session(tmp_path, "20260502_120000", range(3, 5), length=length, done=2 * LENGTH)
     history = RunHistory.read(tmp_path)
