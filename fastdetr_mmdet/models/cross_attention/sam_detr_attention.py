@@ -20,8 +20,8 @@ class SAMAttention(CrossAttention):
 
     A query is the concatenation of the features at the salient points of all heads. Score of head
     h: ``(content_h + pos_h) . (key + key_pos) / sqrt(embed_dims)``; values are split between heads
-    as usual. Keys are not copied per head, as the official code does. Without an aligner all heads
-    ask with the query's own content and position.
+    as usual. The official code copies the keys per head; this one does not. Without an aligner all
+    heads use the query's own content and position.
 
     Args:
         embed_dims: Width.

@@ -42,32 +42,32 @@ class DetrDecoder(Decoder):
         cross_attn: Cross-attention config; None: ``MultiheadCrossAttention``.
         aligner: Aligner config, or None.
         spatial_prior: Spatial prior config, or None.
-        refine: Whether each layer moves the references for the next one.
-        look_forward_twice: Where it refines, whether the loss of a layer's box also teaches the
-            layer before, from which its reference comes: the reference is detached for attention,
-            but not for the box. Results are the same.
-        refine_normed: Whether references move by the returned, normed states, so that a layer's box
-            is the next one's reference; False, DINO: by the states before the norm.
-        reference_eps: References are moved from within [reference_eps, 1 - reference_eps], in
-            [0, 0.5); 1e-3 in DINO's official code.
-        reference_pos: What the position of a query is in every layer. None: what the query
-            initialiser made. 'image': an MLP of the sine embedding of its reference box. 'canvas':
-            the same with the box as a share of the padded batch, as in DINO's official code, so
-            that it depends on the padding.
+        refine: Whether each layer refines the references for the next one.
+        look_forward_twice: With refine, whether the loss of a layer's box also has a gradient in
+            the layer before, which made its reference: the reference is detached for attention, but
+            not for the box. Predictions do not change.
+        refine_normed: Whether references are refined from the returned, normed states, so that a
+            layer's box is the next one's reference; False, as in DINO: from the states before the
+            norm.
+        reference_eps: References are clipped to [reference_eps, 1 - reference_eps] before they are
+            refined; in [0, 0.5); 1e-3 in DINO's official code.
+        reference_pos: Position of a query in every layer. None: that of the query initialiser.
+            'image': an MLP of the sine embedding of its reference box. 'canvas': the same with the
+            box as a share of the padded batch, as in DINO's official code, so that it depends on
+            the padding.
         reference_feats: Sine features per coordinate of reference_pos, even; None: embed_dims / 2,
             as in DINO's published weights (later versions of mmdet train with embed_dims).
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
-        mixed_supervision: Whether layers attend to the memory before they attend to each other, and
-            the states between are trained one-to-many (MS-DETR; see ``FastDETRHead``).
+        mixed_supervision: Whether cross-attention comes before self-attention, and the states
+            between them are trained one-to-many (MS-DETR; see ``FastDETRHead``).
         with_cp: Whether training keeps each layer's input only and computes the layer again for the
             gradient, which saves memory and costs this part a second forward pass.
 
     Raises:
-        ValueError: if there is no layer, level_schedule has not one entry per layer, or
-            a reference_ argument is out of range, or nothing would read look_forward_twice or
-            reference_feats; in forward, if it refines and is not given
-            box_branches.
+        ValueError: if num_layers is below 1, level_schedule does not have one entry per layer, a
+            reference_ argument is out of range, or nothing reads look_forward_twice or
+            reference_feats; in forward, if it refines without box_branches.
     """
 
     def __init__(

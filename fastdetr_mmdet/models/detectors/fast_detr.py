@@ -23,7 +23,7 @@ from ..queries import DenoisingQueries
 class FastDETR(BaseDetector):
     """A DETR whose parts are registered modules.
 
-    Paper: none; what is a paper's is in its parts.
+    Paper: none; the papers are in the parts.
 
     images - backbone - neck - ``Memory`` - transformer - ``DecoderOutput`` - head.
 
@@ -32,29 +32,28 @@ class FastDETR(BaseDetector):
         transformer: ``DetrTransformer`` config.
         bbox_head: ``FastDETRHead`` config.
         neck: mmdet neck config; its outputs must be ``transformer.embed_dims`` wide.
-        aux_heads: Configs of mmdet's dense heads, such as ``ATSSHead``, that learn beside the
-            transformer and are not there in prediction (Co-DETR, arXiv 2211.12860, Sec. 3.1); their
-            losses are named ``aux0.loss_cls`` and so on. num_classes is the bbox_head's. Of those
-            weights a file may have too many or too few.
-        aux_heads_on: Which maps they read: 'neck', or 'encoder', as Co-DETR's do.
+        aux_heads: Configs of mmdet's dense heads, such as ``ATSSHead``, that are trained with the
+            transformer and not used in prediction (Co-DETR, arXiv 2211.12860, Sec. 3.1). Their
+            losses are named ``aux0.loss_cls`` and so on; num_classes is the bbox_head's.
+            Checkpoints with and without these heads load.
+        aux_heads_on: Maps that they read: 'neck', or 'encoder' as in Co-DETR.
         positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
             of the transformer's width.
-        mask_from: Per level, which level's padding mask its own is interpolated from; None, as a
-            whole or for a level: from the image's, as in all papers. The SMCA authors' multi-scale
-            code takes its last level's from the third.
+        mask_from: Level from whose padding mask the mask of each level is interpolated. None, for
+            all or one level: from the image's mask, as in all papers. SMCA's official multi-scale
+            code takes the last level's from the third.
         num_queries: Queries per image; None leaves it to ``transformer.queries``.
-        train_cfg: Handed to the head: ``assigner``, ``one_to_many``.
-        test_cfg: Handed to the head: ``max_per_img``. ``separate_sizes``: False, the official
-            codes: images of different sizes are padded to one batch, which changes their results
-            (the backbone's convolutions see the padding, and some parts do; how much depends on
-            what the training padded). True: in ``predict`` images of one size are a batch of their
-            own, without padding, so that an image gives the same result in every batch.
+        train_cfg: Passed to the head: ``assigner``, ``one_to_many``.
+        test_cfg: Passed to the head, except ``separate_sizes``. False, as in the official codes:
+            images of different sizes are padded to one batch. The padding changes results, because
+            the backbone's convolutions and some parts read it. True: ``predict`` makes a batch of
+            each image size, without padding, so an image gives the same result in every batch.
         data_preprocessor: ``DetDataPreprocessor`` config.
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: if the parts' widths, levels or query numbers disagree, or train_cfg or test_cfg
-            with the head's, or aux_heads_on is another place.
+        ValueError: if widths, levels or query numbers of the parts differ, if train_cfg or test_cfg
+            differs from the head's, or if aux_heads_on is unknown.
     """
 
     def __init__(

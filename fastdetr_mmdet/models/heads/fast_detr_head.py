@@ -43,13 +43,13 @@ class FastDETRHead(BaseModule):
         num_classes: Classes, without background.
         embed_dims: Width of the hidden states; must equal the transformer's.
         num_reg_fcs: Hidden layers of a box branch.
-        zero_init_box: Whether box branches start at zero, that is at the reference; else as torch
-            draws them (SMCA's official code).
-        box_size_bias: What the first box branch starts with as logit of width and height: 0 is
-            half of the image, -2 an eighth (Deformable DETR with reference points).
+        zero_init_box: Whether box branches start at zero, so that boxes start at the reference;
+            False: torch's default initialisation, as in SMCA's official code.
+        box_size_bias: Initial logit of width and height in the first box branch: 0 is half of the
+            image, -2 an eighth (Deformable DETR with reference points).
         share_pred_layer: One class and one box branch for all layers, or one of each per layer.
-        num_pred_layer: Layers that are predicted from, encoder proposals counted as one more (as
-            mmdet's detectors count); the detector sets it.
+        num_pred_layer: Number of predicting layers, with encoder proposals as one more, as in
+            mmdet; the detector sets it.
         as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
         class_aware_proposals: Whether proposals are told apart by class, or only from background
             (every object is then of class 0); the detector sets it.
@@ -70,13 +70,13 @@ class FastDETRHead(BaseModule):
             mixed_supervision; default ``ScoreMatcher``.
         test_cfg: ``max_per_img``: detections per image, at most num_queries * num_classes; 100.
             ``score_thr``: only detections with a higher score are returned; 0. ``nms``: within each
-            class, as ``dict(type='nms', iou_threshold=0.7)``; None. A decoder learns to do without,
-            which takes it longer than to find objects, so that NMS helps after short trainings.
+            class, as ``dict(type='nms', iou_threshold=0.7)``; None. NMS helps after short
+            trainings: a decoder learns to avoid duplicates later than to find objects.
         init_cfg: As in mmengine.
 
     Raises:
         ValueError: if num_classes is below 1, loss_cls is not a sigmoid loss on class indices, or
-            train_cfg or test_cfg has another key.
+            train_cfg or test_cfg has an unknown key.
         TypeError: if a loss has no such argument.
     """
 

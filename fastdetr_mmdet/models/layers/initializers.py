@@ -13,8 +13,8 @@ class TorchDefaultInit(BaseInit):
 
     Paper: none.
 
-    The official DETR codes leave their input projection that way. In mmdet it needs saying, since
-    mmcv's ``ConvModule`` has its own initialisation, and no other ``init_cfg`` draws biases.
+    The official DETR codes initialise their input projection this way. mmcv's ``ConvModule`` has
+    its own initialisation, and no other ``init_cfg`` draws biases.
 
     Args:
         layer: Class names of the layers to initialise.

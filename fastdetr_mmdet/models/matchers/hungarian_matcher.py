@@ -32,10 +32,10 @@ class HungarianMatcher(Matcher):
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
 
-    ``match`` takes all decoder layers and all images at once: each cost term is computed in one
-    go on the device, and one copy brings what is needed to the host, where scipy solves. Costs
-    are in float32 whatever the precision of the model. When an image has more objects than there
-    are queries, the cheapest subset is matched and the other objects stay unmatched.
+    ``match`` takes all decoder layers and images at once. Cost terms are computed on the device,
+    and one copy brings them to the host, where scipy solves. Costs are in float32 for every
+    precision of the model. When an image has more objects than there are queries, the cheapest
+    subset is matched and the other objects stay unmatched.
 
     ``assign`` does the same for one image, so that mmdet's DETR heads take this class as their
     ``train_cfg.assigner``.

@@ -17,16 +17,16 @@ class ScoreMatcher(HungarianMatcher):
     Paper: MS-DETR, Zhao et al. 2024, arXiv 2401.03989, Sec. 3.2.
 
     The score is ``iou_weight * IoU + class_weight * p`` with the probability p of the object's
-    class. A query that scores at least the threshold, or is an object's best, answers for the
-    object that it scores best; of those of one object the best ones are kept. An object whose best
-    query prefers another may have none. The official code also drops all but a quarter of all
-    queries at random, here none.
+    class. A query whose best score is at least the threshold, or that is an object's best query, is
+    matched with the object that it scores best. Each object keeps its best ``most`` queries. An
+    object may stay unmatched if its best query scores another object higher. The official code also
+    drops three quarters of the queries at random; this one drops none.
 
     Args:
         iou_weight: Weight of the IoU.
         class_weight: Weight of the probability.
-        threshold: Least score.
-        most: Queries of one object at most.
+        threshold: Lowest score of a match.
+        most: Maximum number of queries per object.
 
     Raises:
         ValueError: if most is below 1; in ``match``, as ``HungarianMatcher``.

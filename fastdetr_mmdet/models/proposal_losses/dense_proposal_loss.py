@@ -33,9 +33,10 @@ class DenseProposalLoss(nn.Module):
 
     Paper: RTMDet, Lyu et al. 2022, arXiv 2212.07784, Sec. 3.3 (dynamic soft labels, the default);
     TOOD, Feng et al. 2021, arXiv 2108.07755, Eq. 1 to 3; ATSS, Zhang et al. 2020, arXiv 1912.02424;
-    SimOTA, Ge et al. 2021, arXiv 2107.08430. That proposals of a DETR learn this way is this
-    package's own: the Hungarian loss teaches each object to one token, another one next time. It
-    wants branches like a dense head's: ``num_convs=2, box_form='distance'`` of ``TwoStageQueries``.
+    SimOTA, Ge et al. 2021, arXiv 2107.08430. To train a DETR's proposals this way is this package's
+    idea: the Hungarian loss assigns an object to a single token, and to another one in the next
+    step. It needs branches as in dense heads: ``num_convs=2, box_form='distance'`` of
+    ``TwoStageQueries``.
 
     The quality of a chosen proposal is the IoU of its box with its object, or, with
     ``TaskAlignedAssigner``, the normalised alignment. It is the target of a loss of classes that
@@ -54,7 +55,7 @@ class DenseProposalLoss(nn.Module):
         anchor_scale: Side of the square anchors in cells, for ``ATSSAssigner``.
 
     Raises:
-        ValueError: if the assigner is another one, or loss_cls is not a sigmoid loss.
+        ValueError: if the assigner is of another type, or loss_cls is not a sigmoid loss.
     """
 
     def __init__(

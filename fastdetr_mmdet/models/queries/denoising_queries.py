@@ -23,26 +23,25 @@ class DenoisingQueries(AddedQueries):
     Paper: DINO, Zhang et al. 2022, arXiv 2203.03605, Sec. 3.3; DN-DETR, Li et al. 2022, arXiv
     2203.01305, Sec. 4.
 
-    A group holds every object of an image once with noise, and, if contrastive, once more with so
-    much noise that it counts as background. The content of such a query is the embedding of its
-    noisy class, its reference the noisy box; which object it answers for is known, so it needs no
-    matching. Groups see themselves and the matching queries, which see no group. Images with fewer
-    objects than others have empty queries in their groups, which count as background. In
-    prediction there is nothing of it.
+    A group has one noisy query per object and, if contrastive, a second one with so much noise that
+    it counts as background. The content of a query is the embedding of its noisy class, its
+    reference is the noisy box. Its object is known, so it needs no matching. A group attends to
+    itself and to the matching queries; matching queries attend to no group. Images with fewer
+    objects get empty queries, which count as background. Prediction has no groups.
 
-    The noise is drawn from torch's generator. DINO replaces a class with probability 0.25 and moves
-    each corner by up to box_noise / 2 of the box's size, by twice that at most if it counts as
-    background. DN-DETR (contrastive=False, 5 groups, label_noise=0.2, box_noise=0.4) moves the
-    centre by up to box_noise / 2 of the size and changes the size by up to box_noise of it.
+    Noise comes from torch's generator. DINO replaces a class with probability 0.25 and moves each
+    corner by up to box_noise / 2 of the box's size, or up to twice that for background. DN-DETR
+    (contrastive=False, 5 groups, label_noise=0.2, box_noise=0.4) moves the centre by up to
+    box_noise / 2 of the size and changes the size by up to box_noise of it.
 
     Args:
         queries: Config of the query initialiser of the matching queries; it must make reference
             boxes.
-        num_classes: Classes; those of the head, from which the detector takes them over.
+        num_classes: Number of classes; the detector sets it to the head's.
         embed_dims: Width.
         num_queries: Matching queries per image; None: as ``queries`` says.
-        num_dn_queries: With num_groups=None, there are as many groups as the image with most
-            objects has room for here, counting each object once; at least one.
+        num_dn_queries: Queries per image with num_groups=None: the number of groups is this number
+            divided by the most objects in an image, at least one.
         num_groups: Number of groups; None: see num_dn_queries.
         contrastive: Whether groups have queries that count as background (DINO), or not (DN-DETR).
         label_noise: Probability with which a class is replaced by a random one, in [0, 1].

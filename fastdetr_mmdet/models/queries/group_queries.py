@@ -15,11 +15,11 @@ class GroupQueries(AddedQueries):
 
     Paper: Group DETR, Chen et al. 2023, arXiv 2207.13085, Sec. 3.2.
 
-    Every group comes from a query initialiser of its own with the same config: learned queries of
-    its own, and, if two-stage, proposals of its own projection of the memory, which are matched
-    within the group as well. So it is in the authors' DINO, where a group has also class and box
-    branches of its own for proposals; here all share the head's. Layers and head are shared. A loss
-    is the mean of the groups' losses. In prediction there is only the first group.
+    Every group has its own query initialiser with the same config: its own learned queries and, if
+    two-stage, its own projection of the memory, whose proposals are matched within the group. In
+    the authors' DINO a group also has its own class and box branches for proposals; here all groups
+    share the head's. Layers and head are shared. A loss is the mean over the groups. Prediction has
+    only the first group.
 
     Args:
         queries: Config of the query initialiser of a group.

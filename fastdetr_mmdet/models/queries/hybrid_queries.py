@@ -14,17 +14,17 @@ class HybridQueries(AddedQueries):
 
     Paper: H-DETR, Jia et al. 2023, arXiv 2207.13080, Sec. 3.2, hybrid branch scheme.
 
-    The two groups do not see each other and share layers and head. The second comes from a query
-    initialiser of its own with the same config; if two-stage, its proposals are matched one-to-many
-    as well, as in Relation-DETR (arXiv 2407.11699), where H-DETR's takes the next best proposals.
-    Beside denoising it does harm (see ``DenoisingQueries``). In prediction there is nothing of it.
+    The two groups do not attend to each other and share layers and head. The second one has its own
+    query initialiser with the same config. If that is two-stage, its proposals are matched
+    one-to-many as well, as in Relation-DETR (arXiv 2407.11699); H-DETR takes the next best
+    proposals instead. Do not combine it with denoising. Prediction has only the first group.
 
     Args:
         queries: Config of the query initialiser of both groups.
         embed_dims: Width.
         num_queries: Matching queries per image; None: as ``queries`` says.
         num_extra: Queries per image of the second group.
-        repeats: How often each object is in the second group.
+        repeats: Times that each object is matched in the second group.
         weight: Factor of the second group's losses, above 0.
 
     Raises:

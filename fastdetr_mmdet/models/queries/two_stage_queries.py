@@ -42,26 +42,27 @@ class TwoStageQueries(QueryInitialiser):
             ``reference_pos``.
         supervise: Which proposals are matched and have losses: 'all', the official code, or the
             'selected' ones, as in DINO.
-        ignore_padding: False, the official code: tokens of padding compete for the queries like all
-            others, with a score that training makes low. True: they come last, so that an image
-            gives the same result in every batch.
+        ignore_padding: False, the official code: tokens of padding compete with all others, and
+            training lowers their scores. True: they come last, so an image gives the same result in
+            every batch.
         box_size: Width and height of a proposal of the first level, as a share of the image; it
             doubles with every level.
-        num_convs: 3x3 convolutions, each with norm and SiLU, before the class branch and as many
-            before the box branch, as dense heads have them (RTMDet: 2), in place of the projection;
-            all levels share them. ``content='memory'`` is then what the class branch sees.
+        num_convs: Number of 3x3 convolutions, each with norm and SiLU, before the class branch, and
+            as many before the box branch, as in dense heads (RTMDet: 2). They replace the
+            projection, and all levels share them. ``content='memory'`` then takes the input of the
+            class branch.
         box_form: 'logit', the official code: the box branch moves the initial box in logit space,
-            so that what it has to say depends on where in the image a token is. 'distance': it
-            scales the distances from the token to the sides of the initial box, as RTMDet's
-            distances, which suits convolutions; tokens near the border propose too.
-        distinct: IoU above which the worse of two proposals becomes a query only where better ones
-            have run out (distinct query selection of DDQ, arXiv 2303.12776, Sec. 3.2, 0.8 there;
-            with a dense loss 0.6 leaves a young decoder fewer duplicates); None: the best ones.
-            See ``distinct_first``.
-        residual_classes: Whether the classes of every decoder layer are added to the logits of the
-            proposal, detached, and start at zero, as boxes do: an untrained decoder gives the
-            proposals back. Queries of groups, which have no proposal, start at the focal prior.
-            Implies class_aware.
+            so its output depends on the token's place in the image. 'distance': it scales the
+            distances from the token to the sides of the initial box, as in RTMDet. That suits
+            convolutions, and tokens near the border propose too.
+        distinct: IoU threshold of NMS on proposals: suppressed ones become queries only if no
+            others are left (distinct query selection of DDQ, arXiv 2303.12776, Sec. 3.2, with 0.8;
+            with a dense loss, 0.6 leaves fewer duplicates early in training). None: take the
+            top-scoring ones. See ``distinct_first``.
+        residual_classes: Whether class logits of every decoder layer are added to the proposal's
+            detached logits, and start at zero, as boxes do: an untrained decoder returns the
+            proposals. Queries of groups have no proposal and start at the focal prior. Implies
+            class_aware.
 
     Raises:
         ValueError: if an argument is out of range.

@@ -19,8 +19,8 @@ class DeformableDetrTransformer(DetrTransformer):
     """``DetrTransformer`` that adds a learned vector per level to the positional encoding.
 
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, scale-level embedding. As
-    in the official code it is there for one level too. Where no part reads positions (deformable
-    cross-attention behind no encoder) there is none.
+    in the official code, a single level has one too. Without a part that reads positions
+    (deformable cross-attention without an encoder) there is no embedding.
 
     Args:
         num_levels: Feature levels.

@@ -21,11 +21,11 @@ class DetrTransformer(Transformer):
     Args:
         queries: Query initialiser config.
         decoder: Decoder config.
-        encoder: Encoder config; None hands the feature maps to the decoder as they are.
+        encoder: Encoder config; None passes the feature maps to the decoder directly.
         embed_dims: Width of all parts; divisible by 4.
 
     Raises:
-        ValueError: if two parts do not fit together; the sentence names both and the remedy.
+        ValueError: if two parts do not fit together; the message names both and the fix.
     """
 
     def __init__(
