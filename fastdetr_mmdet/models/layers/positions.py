@@ -109,6 +109,5 @@ def encode_whole(encoding: nn.Module, size: tuple[int, int], device: torch.devic
 def _kept_half(encoding: nn.Module, axis: int, length: int, device: torch.device) -> Tensor:
     """The rows' half (axis 0), (1, h, 1, dims / 2), or the columns', (1, 1, w, dims / 2)."""
     size = (length, 1) if axis == 0 else (1, length)
-    with torch.inference_mode(False):  # or no gradient could go through what uses it later
-        whole = encoding(torch.zeros(1, *size, dtype=torch.bool, device=device))
+    whole = encoding(torch.zeros(1, *size, dtype=torch.bool, device=device))
     return whole.permute(0, 2, 3, 1).chunk(2, dim=-1)[axis]
