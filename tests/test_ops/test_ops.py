@@ -9,7 +9,7 @@ import torch
 from mmcv.ops import roi_align
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, ext_module
 from support.tolerances import assert_near
-from support.versions import needs_operators, needs_torch
+from support.versions import needs_cuda_without_gpu, needs_operators
 
 from fastdetr_mmdet.ops import align_regions, deformable, regions_in_onnx, sample_rows
 from fastdetr_mmdet.ops.deformable import level_shapes, sample_and_sum, sample_plain
@@ -98,7 +98,7 @@ def test_compiled_code_samples_by_the_same_op():
         assert torch.equal(found, expected)
 
 
-@needs_torch("2.4", "without a GPU makes no CUDA tensors, not even without data")
+@needs_cuda_without_gpu
 def test_cuda_is_asked_as_mmcv_does(monkeypatch):
     """The arguments of mmcv's kernels, forward and backward, on tensors without data."""
     calls = []

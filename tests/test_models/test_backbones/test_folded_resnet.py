@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from support.memories import make_memory
 from support.models import randomise
 from support.tolerances import assert_near
+from support.versions import needs_cuda_without_gpu
 from torch import nn
 
 from fastdetr_mmdet.models.backbones import folded_resnet
@@ -196,6 +197,7 @@ def test_gradients_of_narrow_maps_do_not_corrupt_memory():
     assert process.exitcode == 0
 
 
+@needs_cuda_without_gpu
 def test_autocast_is_asked_for_as_every_torch_can(monkeypatch):
     """torch 2.3's function takes no argument."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)
