@@ -216,8 +216,8 @@ class FastDETR(BaseDetector):
         self, batch_inputs: Tensor, batch_data_samples: Any, targets: Targets | None = None
     ) -> DecoderOutput:
         """From images to decoder outputs; ``targets`` in training."""
-        features = self.extract_feat(batch_inputs)
-        memory = self.make_memory(features, batch_inputs, batch_data_samples)
+        # The maps have no name here, so they are freed before the transformer runs.
+        memory = self.make_memory(self.extract_feat(batch_inputs), batch_inputs, batch_data_samples)
         return self._transform(memory, targets)
 
     def _transform(self, memory: Memory, targets: Targets | None) -> DecoderOutput:
