@@ -32,7 +32,7 @@ def run(name: str) -> None:
     if name in ("train.py", "test.py"):
         from .start.console import shorten
 
-        shorten(*sys.argv[1:2])
+        shorten()
     try:
         with cpu_processes():
             runpy.run_path(str(find_script(name)), run_name="__main__")

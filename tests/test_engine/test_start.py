@@ -364,8 +364,8 @@ def test_train_continues(trained, tmp_path, monkeypatch, capsys):
 def test_the_terminal_shows_a_page(capfd, tmp_path, monkeypatch):
     """The log file has what mmengine said; the terminal has the losses within a page."""
     (tmp_path / "run.py").write_text("_base_ = 'b.py'\n\n# why\nlr = 7  # own\n")
-    shorten(str(tmp_path / "run.py"))
-    monkeypatch.setattr(sys, "argv", ["train.py", "run.py", "--amp"])
+    shorten()
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "run.py"), "--amp"])
     logger = MMLogger("short", log_file=str(tmp_path / "log"))
     logger.info("paramwise_options -- backbone.conv.weight:lr=0.0001")
     long = "\n" + "-" * 60 + "\nSystem environment:\n    Python: 3.1 (x)\n    seed: 4\n" + "-" * 60

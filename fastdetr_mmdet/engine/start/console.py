@@ -29,18 +29,18 @@ def _environment(text: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-_config: list[Path] = []  # the file that the tool was started with
 _MOST_LINES = 30
 
 
 def _own_part() -> str:
-    """Keys of the config's own file: its differences from the base."""
-    text = _config[0].read_text(encoding="utf-8") if _config else ""
+    """The tool's arguments, and what the config's own file says: how it differs from its base."""
+    path = Path(*sys.argv[1:2])
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if not text.startswith("_base_") and "\n_base_" not in text:
+    if not any(line.startswith("_base_") for line in lines):
         lines = []
     more = [f"... {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
-    given = " ".join([str(_config[0]) if _config else "The config", *sys.argv[2:]])
+    given = " ".join(sys.argv[1:])
     return "\n".join([f"{given}; with its base in the log file:", *lines[:_MOST_LINES], *more])
 
 
@@ -53,13 +53,8 @@ def _briefly(text: str) -> str | None:
     return None
 
 
-def shorten(config: str | None = None) -> None:
-    """Shorten messages of mmengine's loggers on the terminal.
-
-    Args:
-        config: The file that is trained or tested.
-    """
-    _config[:] = [Path(config)] if config and Path(config).is_file() else []
+def shorten() -> None:
+    """Let mmengine's loggers say briefly on the terminal what only concerns their file."""
     original = MMLogger.callHandlers
     if hasattr(original, "__wrapped__"):
         return
