@@ -244,7 +244,7 @@ def test_minutes(shapes, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def trained(tiny_run, tmp_path_factory):
     """The folder of a run, as `train` leaves it: a config and a work directory."""
-    run = tmp_path_factory.mktemp("trained") / "run"
+    run = tmp_path_factory.mktemp("trained") / "a run"
     shutil.copytree(tiny_run.work_dir, run / "work")
     text = (run / "work" / tiny_run.config.name).read_text()
     (run / "work" / tiny_run.config.name).rename(run / "work/config.py")
@@ -338,7 +338,7 @@ def test_what_is_no_run(words, tmp_path, capsys):
 def test_a_finished_run_has_nothing_left(trained, capsys):
     assert main(["train", str(trained)]) == 1
     said = capsys.readouterr().err
-    assert "2 epochs, and 2 " in said and "predict" in said
+    assert "2 epochs, and 2 " in said and f"predict '{trained}' IMAGES" in said
 
 
 def test_train_continues(trained, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     run = RunFolder.find(args.run)
     run.work_dir = given.work_dir or run.work_dir
+    name = shlex.quote(str(args.run))
     done, planned = run.epochs(given.cfg_options)
     if done >= planned > 0:
         raise UserError(
             f"Nothing is left to do: {run.work_dir} holds a training of {done} epochs, and "
-            f"{planned} are planned. Next: python -m fastdetr_mmdet predict {args.run} IMAGES... "
+            f"{planned} are planned. Next: python -m fastdetr_mmdet predict {name} IMAGES... "
             f"To train on, add --cfg-options max_epochs={2 * done}; to train another time, make "
             "another run (init) or give another --work-dir."
         )
@@ -44,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     sys.argv = ["train.py", str(run.config_file), *rest]
     run_tool("train.py")
-    print(f"Next: python -m fastdetr_mmdet predict {args.run} IMAGES...\n"
-          f"      python -m fastdetr_mmdet report {run.work_dir}")  # fmt: skip
+    print(f"Next: python -m fastdetr_mmdet predict {name} IMAGES...\n"
+          f"      python -m fastdetr_mmdet report {shlex.quote(str(run.work_dir))}")  # fmt: skip
 
 
 _OPTIONS = ("--cfg-options", "--amp", "--auto-scale-lr", "--resume", "--work-dir", "--launcher",
