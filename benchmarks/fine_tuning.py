@@ -49,7 +49,7 @@ class Curve(Hook):
 
 def train(args: argparse.Namespace, images: Path, load_from: str | None, work_dir: str) -> Any:
     """The trained runner, and AP after every epoch."""
-    config = run_config(args, {"model.backbone": BACKBONE}, work_dir)
+    config = run_config(args, {"model.backbone": BACKBONE}, args.seed, work_dir)
     config.merge_from_dict(
         {
             "model.neck.in_channels": [112, 320],
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     args = parser.parse_args()
+    args.recipe = args.frozen = False
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")

@@ -154,6 +154,7 @@ def test_index_lists_each_model_by_the_name_of_its_config():
     for model in models:
         assert (ROOT / model["Config"]).is_file(), model["Config"]
         assert model["Name"] == Path(model["Config"]).stem
+        assert "Weights" not in model, "docs/checkpoints.md says that there are none"
     names = Counter(model["Name"] for model in models)
     assert [name for name, count in names.items() if count > 1] == []
     listed = {model["Config"] for model in models}

@@ -7,26 +7,71 @@ with another ``num_queries`` than in the config at hand gives noise.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet.apis import det_inferencer, inference
 from mmengine.infer import infer
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from .files import weights_of
 from .loading import fill
 from .safe_loading import CheckpointError
 
+_MOST = 4  # names in a line
+
 
 def lacking(model: nn.Module, checkpoint: Mapping[str, Any]) -> str:
     """Describe the weights of a FastDETR that a checkpoint lacks; "" for other models."""
-    from ..models import FastDETR
-
-    if not isinstance(model, FastDETR) or not weights_of(dict(checkpoint)):
+    if not _is_ours(model) or not weights_of(dict(checkpoint)):
         return ""
     return fill(model, dict(checkpoint))
+
+
+def _is_ours(model: nn.Module) -> bool:
+    from ..models import FastDETR
+
+    return isinstance(model, FastDETR)
+
+
+def load_whole(model: nn.Module, checkpoint: dict[str, Any], file: str | None) -> dict[str, Any]:
+    """Load a FastDETR's checkpoint, or refuse it; weights without a place are named in one line.
+
+    Returns:
+        The checkpoint with the model's weights, of which mmengine has nothing to print: it would
+        name each one that does not fit.
+    """
+    if found := lacking(model, checkpoint):
+        raise refusal(found, file)
+    return without_surplus(model, checkpoint)
+
+
+def without_surplus(
+    model: nn.Module, checkpoint: dict[str, Any], say: Callable[[str], Any] = print
+) -> dict[str, Any]:
+    """The checkpoint with the weights of a model that was filled from it; says what is left out."""
+    own = model.state_dict()
+    names = (key.removeprefix("module.") for key in weights_of(checkpoint))
+    surplus = [key for key in names if key not in own and not key.startswith("aux_heads.")]
+    if surplus:
+        place = f"{len(surplus)} weights of the checkpoint have no place in the model"
+        say(f"{place}: {by_part(surplus)}.")
+    return {**checkpoint, "state_dict": own}
+
+
+def by_part(keys: Iterable[str]) -> str:
+    """How many weights each part has, such as "neck.convs (4), ..."; the four largest."""
+    parts = Counter(".".join(key.split(".")[:2]) for key in keys)
+    return shorten([f"{part} ({count})" for part, count in parts.most_common()])
+
+
+def shorten(words: Sequence[str]) -> str:
+    """The first four of a list."""
+    more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
+    return ", ".join(words[:_MOST]) + more
 
 
 def refusal(found: str, file: str | None) -> CheckpointError:
@@ -47,9 +92,10 @@ def refuse_others() -> None:
 
     @functools.wraps(load)
     def load_checkpoint(model: nn.Module, filename: str, *args: Any, **kwargs: Any) -> Any:
-        checkpoint = load(model, filename, *args, **kwargs)
-        if found := lacking(model, checkpoint):
-            raise refusal(found, str(filename))
+        if not _is_ours(model):
+            return load(model, filename, *args, **kwargs)
+        checkpoint = CheckpointLoader.load_checkpoint(filename, *args, **kwargs)
+        load_whole(model, checkpoint, str(filename))
         return checkpoint
 
     read = infer._load_checkpoint
@@ -64,10 +110,9 @@ def refuse_others() -> None:
 
     @functools.wraps(to_model)
     def load_to_model(model: nn.Module, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
-        loaded = to_model(model, checkpoint, *args, **kwargs)
-        if found := lacking(model, checkpoint):
-            raise refusal(found, dict(names).get(id(checkpoint)))
-        return loaded
+        if _is_ours(model):
+            checkpoint = load_whole(model, checkpoint, dict(names).get(id(checkpoint)))
+        return to_model(model, checkpoint, *args, **kwargs)
 
     inference.load_checkpoint, infer._load_checkpoint = load_checkpoint, read_checkpoint
     det_inferencer._load_checkpoint_to_model = load_to_model

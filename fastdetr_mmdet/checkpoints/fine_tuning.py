@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .backbones import resize_positions
+from .belonging import by_part, shorten
 from .classes import CLASS_BRANCHES, count_classes, take_rows
 from .files import weights_of
 from .loading import load_fitting
 from .own_classes import Names, match, names_of_rows
 from .safe_loading import CheckpointError
 from .state_dicts import method_of
-
-_MOST = 4  # names in a line
 
 
 def start_from(
@@ -56,7 +54,7 @@ def start_from(
         sizes = [f"{key} {_size(weights[key])} -> {_size(tables[key])}" for key in tables]
         said.append(
             "Learned tables of another size: positions are interpolated, queries and levels keep "
-            f"their first rows and get initial values for more: {_shorten(sizes)}."
+            f"their first rows and get initial values for more: {shorten(sizes)}."
         )
     missing, turned, extra = load_fitting(model, weights | tables)
     _refuse_foreign({*model.state_dict()} - {*missing, *turned}, weights, file)
@@ -66,7 +64,7 @@ def start_from(
         ("of the checkpoint have no place in the model", extra),
     ):
         if keys:
-            said.append(f"{len(keys)} weights {what}: {_by_part(keys)}.")
+            said.append(f"{len(keys)} weights {what}: {by_part(keys)}.")
     content["state_dict"] = model.state_dict()
     return said
 
@@ -111,12 +109,12 @@ def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names)
     others = [name for name, row in zip(own, rows, strict=True) if row is None]
     known = [name for name in names if name is not None]
     line = f"Of {len(own)} classes {len(kept)} start from their rows in the checkpoint"
-    line += f" ({_shorten(kept)})" if kept else ""
+    line += f" ({shorten(kept)})" if kept else ""
     if others:
-        line += f", {len(others)} from the mean row ({_shorten(others)})"
+        line += f", {len(others)} from the mean row ({shorten(others)})"
         if known:
             line += (
-                f". The checkpoint's classes: {_shorten(known)}; to name one of them for yours: "
+                f". The checkpoint's classes: {shorten(known)}; to name one of them for yours: "
                 f"default_hooks.resume_check.class_map=\"{{'{others[0]}': '{known[0]}'}}\""
             )
     return f"{line}."
@@ -161,13 +159,3 @@ def _refuse_foreign(loaded: set[str], weights: Mapping[str, Tensor], file: str) 
             f"{next(iter(weights), 'missing')}. Weights of a backbone alone go to "
             "model.backbone.init_cfg=\"dict(type='Pretrained', checkpoint=FILE)\"."
         )
-
-
-def _by_part(keys: Iterable[str]) -> str:
-    parts = Counter(".".join(key.split(".")[:2]) for key in keys)
-    return _shorten([f"{part} ({count})" for part, count in parts.most_common()])
-
-
-def _shorten(words: Sequence[str]) -> str:
-    more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
-    return ", ".join(words[:_MOST]) + more

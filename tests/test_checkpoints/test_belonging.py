@@ -44,6 +44,26 @@ def test_runner(test, tiny_run, tmp_path):
         runner.test()
 
 
+@pytest.mark.parametrize("use", ["test", "DetInferencer", "init_detector"])
+def test_weights_without_a_place_are_named_in_one_line(use, tiny_run, tmp_path, capsys):
+    """Neither mmengine nor the hook lists each of them."""
+    content = torch.load(tiny_run.checkpoint, weights_only=True)
+    content["state_dict"] |= {f"relic.a.{number}": torch.zeros(1) for number in range(500)}
+    file = str(tmp_path / "it.pth")
+    torch.save(content, file)
+    config = Config.fromfile(tiny_run.work_dir / tiny_run.config.name)
+    if use == "test":
+        runner = make_runner(tiny_run.config, tmp_path, tiny_run.data_root, load_from=file)
+        runner.load_or_resume()
+    elif use == "DetInferencer":
+        DetInferencer(config, file, device="cpu")
+    else:
+        init_detector(config, file, device="cpu")
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "relic" in line]
+    assert len(said) == 1 and "500 weights" in said[0] and "relic.a (500)" in said[0]
+    assert len(said[0]) < 200
+
+
 def test_other_models_and_other_names_are_left_alone(tiny_run):
     content = torch.load(tiny_run.checkpoint, weights_only=True)
     assert lacking(torch.nn.Linear(1, 1), content) == ""

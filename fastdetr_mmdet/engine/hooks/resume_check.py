@@ -16,7 +16,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ...checkpoints.belonging import lacking, refusal
+from ...checkpoints.belonging import lacking, refusal, without_surplus
 from ...checkpoints.embedded_config import EmbeddedConfigError, other_size, read_plain_config
 from ...checkpoints.fine_tuning import start_from
 from ...datasets.wrappers import leaf_datasets
@@ -69,9 +69,9 @@ class ResumeCheckHook(Hook):
         if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
             model = unwrap(runner.model)
             if isinstance(model, FastDETR) and not runner._resume:
-                self._start_from(runner, model, checkpoint)
-            _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
-            self._lacking = lacking(model, checkpoint)
+                self._load(runner, model, checkpoint)
+            else:
+                _load_checkpoint_to_model(model, checkpoint, strict=False, logger=runner.logger)
             self._other_size = other_size(runner.cfg, checkpoint)
         if not (runner._resume and checkpoint.get("optimizer")):
             return
@@ -87,13 +87,17 @@ class ResumeCheckHook(Hook):
             fresh = [copy.copy(scheduler) for scheduler in _of(runner.param_schedulers, name)]
             self._wanted[name] = groups, fresh
 
-    def _start_from(self, runner: Runner, model: FastDETR, checkpoint: dict) -> None:
+    def _load(self, runner: Runner, model: FastDETR, checkpoint: dict) -> None:
+        """Load all that fits; the rest is named in a few lines, and mmengine's have none."""
         loop = runner._train_loop
-        if isinstance(loop, BaseLoop):  # a test gets all of a checkpoint, or is refused
-            _, data = next(leaf_datasets(loop.dataloader.dataset))
-            own, file = data.metainfo["classes"], str(runner._load_from)
-            for line in start_from(model, checkpoint, own, self.class_map, file):
-                runner.logger.warning(f"load_from: {line}")
+        if not isinstance(loop, BaseLoop):  # a test gets all of a checkpoint, or is refused
+            self._lacking = lacking(model, checkpoint)
+            checkpoint.update(without_surplus(model, checkpoint, runner.logger.warning))
+            return
+        _, data = next(leaf_datasets(loop.dataloader.dataset))
+        own, file = data.metainfo["classes"], str(runner._load_from)
+        for line in start_from(model, checkpoint, own, self.class_map, file):
+            runner.logger.warning(f"load_from: {line}")
 
     def before_train(self, runner: Runner) -> None:
         """Let the resumed training follow the config, then compare schedules with its length."""
