@@ -31,10 +31,12 @@ def test_the_host_reads_matches_and_nothing_else(processes, tmp_path, name, dtyp
     """Of padded images, and no device or type is one that does not fit."""
     job = dict(name=name, dtype=dtype, small=small)
     reads = processes.run("on_fake_cuda", tmp_path, 1, **job)[0]
-    own = [x for x in reads["training_step"] if not x.startswith(DENSE)]
+    # torch's scaler of float16 reads whether gradients are finite, where no fused optimizer does
+    step = [x for x in reads["training_step"] if not x.startswith("torch/amp/")]
+    own = [x for x in step if not x.startswith(DENSE)]
     assert (reads["inference"], own) == ([], [MATCHES])
     if "fast-detr" not in name:
-        assert own == reads["training_step"]
+        assert own == step
 
 
 def test_what_is_alive_and_moved(processes, tmp_path):
