@@ -18,6 +18,7 @@ from ...structures.boxes import (
     cxcywh_to_xyxy,
     inverse_sigmoid,
 )
+from ..heads.branches import PRIOR_LOGIT
 from ..layers.positions import sine_embedding
 from ..parts import Field, QueryInitialiser
 
@@ -61,8 +62,8 @@ class TwoStageQueries(QueryInitialiser):
             top-scoring ones. See ``distinct_first``.
         residual_classes: Whether class logits of every decoder layer are added to the proposal's
             detached logits, and start at zero, as boxes do: an untrained decoder returns the
-            proposals. Queries of groups have no proposal and start at the focal prior. Implies
-            class_aware.
+            proposals. Queries of groups have no proposal and start at the focal prior, and so at
+            most do queries that ``distinct`` found to repeat a better one. Implies class_aware.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -170,7 +171,8 @@ class TwoStageQueries(QueryInitialiser):
         scores = scores.amax(-1) if self.class_aware else scores[..., 0]
         if self.ignore_padding and memory.padding_mask is not None:
             scores = scores.masked_fill(memory.padding_mask, float("-inf"))
-        best = self._choose(scores, box_logits.detach()).unsqueeze(-1)
+        best, repeats = self._choose(scores, box_logits.detach())
+        best = best.unsqueeze(-1)
         selected = box_logits.gather(1, best.expand(-1, -1, 4))
         references = selected.detach()
         selected_scores = cls_scores.gather(1, best.expand(-1, -1, cls_scores.shape[-1]))
@@ -189,17 +191,21 @@ class TwoStageQueries(QueryInitialiser):
         content, pos = self._content_and_pos(tokens, best, references)
         queries = Queries(content=content, pos=pos).with_reference(references)
         if self.residual_classes:
-            queries = replace(queries, class_logits=selected_scores.detach())
+            start = selected_scores.detach()
+            if repeats is not None:
+                start = torch.where(repeats.unsqueeze(-1), start.clamp(max=PRIOR_LOGIT), start)
+            queries = replace(queries, class_logits=start)
         return queries, proposals
 
-    def _choose(self, scores: Tensor, box_logits: Tensor) -> Tensor:
-        """Which tokens become queries, (bs, k)."""
+    def _choose(self, scores: Tensor, box_logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Which tokens become queries, (bs, k), and which of them repeat a better one."""
         k = min(self.num_queries, scores.shape[1])
         if self.distinct is None:
-            return scores.topk(k, dim=1).indices
+            return scores.topk(k, dim=1).indices, None
         best = scores.topk(min(4 * self.num_queries, scores.shape[1]), dim=1).indices
         boxes = box_logits.gather(1, best.unsqueeze(-1).expand(-1, -1, 4)).sigmoid()
-        return best.gather(1, distinct_first(cxcywh_to_xyxy(boxes), self.distinct)[:, :k])
+        order, kept = distinct_first(cxcywh_to_xyxy(boxes), self.distinct)
+        return best.gather(1, order[:, :k]), ~kept[:, :k]
 
     def _content_and_pos(
         self, tokens: Tensor, best: Tensor, boxes: Tensor
@@ -280,15 +286,16 @@ def _scale_sides(boxes: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([centre + (after - before) / 2, before + after], dim=-1)
 
 
-def distinct_first(corners: Tensor, threshold: float) -> Tensor:
+def distinct_first(corners: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Order of boxes after non-maximum suppression: kept ones, then suppressed ones.
 
     Both in the order in which they are given, best first, whatever their class; see ``distinct``.
 
     Shape:
         corners: (bs, num_boxes, 4)
-        returns: (bs, num_boxes) long, indices
+        returns: (bs, num_boxes) long, indices; (bs, num_boxes) bool in that order, True: kept
     """
     kept = distinct(corners, threshold)
     place = torch.arange(kept.shape[1], device=kept.device)
-    return (place + ~kept * kept.shape[1]).argsort(dim=1)
+    order = (place + ~kept * kept.shape[1]).argsort(dim=1)
+    return order, kept.gather(1, order)

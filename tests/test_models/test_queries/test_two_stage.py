@@ -10,6 +10,7 @@ from support.tolerances import assert_near
 from torch import nn
 
 from fastdetr_mmdet.models.layers.positions import sine_embedding
+from fastdetr_mmdet.models.heads.branches import PRIOR_LOGIT
 from fastdetr_mmdet.models.queries.two_stage_queries import distinct_first
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
@@ -199,25 +200,32 @@ def test_distinct_ones_come_first_as_after_nms(threshold):
     clusters = torch.rand(2, 20, 1, 4) * 100
     boxes = (clusters + torch.randn(2, 20, 10, 4) * 4).flatten(1, 2)
     boxes[..., 2:] = boxes[..., :2] + 40 + torch.randn(2, 200, 2) * 3
-    order = distinct_first(boxes, threshold)
+    order, first = distinct_first(boxes, threshold)
     for image in range(2):
         kept = nms(boxes[image], -torch.arange(200.0), threshold)[1]
         assert 10 < len(kept) < 190
         rest = sorted(set(range(200)) - set(kept.tolist()))
         assert order[image].tolist() == kept.tolist() + rest
+        assert first[image].tolist() == [True] * len(kept) + [False] * len(rest)
 
 
 def test_distinct_proposals_become_queries_and_fill_up(branches):
     """Of equal boxes one comes first, and the best of the others fill up, never padding."""
-    part, memory = build(distinct=0.8, ignore_padding=True), make_memory(SIZES)
+    options = dict(distinct=0.8, ignore_padding=True, residual_classes=True)
+    part, memory = build(**options), make_memory(SIZES)
     nn.init.zeros_(branches[1].weight)
     branches[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 9.0])  # all of the image's size
     queries, proposals = part(memory, branches)
     for image in range(2):
-        scores = proposals.cls_scores[image, :, 0].masked_fill(memory.padding_mask[image], -1e9)
+        scores = proposals.cls_scores[image].amax(-1)
+        scores = scores.masked_fill(memory.padding_mask[image], -1e9)
         boxes = cxcywh_to_xyxy(proposals.boxes[image])
         best = scores.topk(4 * NUM_QUERIES).indices
         kept = best[nms(boxes[best], scores[best], 0.8)[1]].tolist()
         chosen = (kept + [i for i in best.tolist() if i not in kept])[:NUM_QUERIES]
         assert_near(queries.reference[image], proposals.boxes[image, chosen])
         assert not memory.padding_mask[image, chosen].any()
+        start = proposals.cls_scores[image, chosen]
+        start[len(kept) :] = start[len(kept) :].clamp(max=PRIOR_LOGIT)  # they repeat a better one
+        assert 0 < len(kept) < NUM_QUERIES
+        assert_near(queries.class_logits[image], start)
