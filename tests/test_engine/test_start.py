@@ -137,6 +137,23 @@ def test_init(form, shapes, tmp_path, capsys):
 
 
 # One of each schedule in `make test`
+@pytest.mark.parametrize(("role", "objects"), [("train", "masks"), ("val", "nothing")])
+def test_init_refuses_a_set_without_boxes(role, objects, shapes, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    file = data / f"annotations/{role}.json"
+    content = json.loads(file.read_text())
+    for item in content["annotations"]:
+        item["segmentation"] = [[0, 0, 9, 0, 9, 9]]
+        del item["bbox"]
+    if objects == "nothing":
+        content["annotations"] = []
+    file.write_text(json.dumps(content))
+    assert init(data, "--out", tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert f"the {role} set has no box" in said and (objects in said) == (objects == "masks")
+
+
 @pytest.mark.parametrize(
     "name",
     [n if n in ("small", "dino") else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
@@ -255,7 +272,8 @@ def trained(tiny_run, tmp_path_factory):
 
 def test_predict_finds_what_mim_test_finds(trained, tiny_run, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["predict", str(trained), str(tiny_run.data_root / "val"), "--score", "0",
+    # the score is what is drawn; the file has all boxes
+    assert main(["predict", str(trained), str(tiny_run.data_root / "val"), "--score", "0.9",
                  "--out", str(out)]) == 0  # fmt: skip
     assert str(trained / "work/epoch_2.pth") in capsys.readouterr().out
     found = json.loads((out / "predictions.json").read_text())

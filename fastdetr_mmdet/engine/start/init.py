@@ -91,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lr", type=float, help="learning rate (default: the config's, scaled with the batch size)"
     )
     add(
-        "--image-size", type=positive_int, metavar="S", help="shortest side of the images in pixels"
+        "--image-size",
+        type=positive_int,
+        metavar="S",
+        help="shortest side of the images in pixels; small and fast stretch them to a square",
     )
     add(
         "--weights",
@@ -125,6 +128,12 @@ def _read(args: argparse.Namespace) -> Found:
         found.notes.append(f"Only the validation set has {', '.join(map(str, sorted(missing)))}.")
     if not found.classes:
         raise UserError(f"{args.data} names no classes: it holds no labelled object.")
+    for role in ("train", "val"):
+        objects = found.splits[role].coco["annotations"]
+        if not any(item.get("bbox") for item in objects):
+            masks = any(item.get("segmentation") for item in objects)
+            why = ": its objects have masks only. Export them with boxes (bbox)." if masks else "."
+            raise UserError(f"{args.data}: the {role} set has no box{why}")
     return found
 
 

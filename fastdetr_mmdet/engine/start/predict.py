@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Detect; images that cannot be read do not stop others."""
     parser = Parser(
         prog="python -m fastdetr_mmdet predict",
-        description="Detect objects with the best checkpoint of a run. Draw them, and write them "
-        "to OUT/predictions.json in COCO format.",
+        description="Detect objects with the best checkpoint of a run. Draw those that score "
+        "enough, and write all to OUT/predictions.json in COCO format.",
     )
     add = parser.add_argument
     add(
@@ -62,12 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model: Any = load_detector(config, checkpoint, args.device)
     print(f"{checkpoint}, classes {', '.join(model.dataset_meta['classes'])}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    result, unreadable, highest = _detect(model, sources, out, args.score)
+    result, unreadable = _detect(model, sources, out, args.score)
     (out / "predictions.json").write_text(json.dumps(result))
-    boxes, images = len(result["annotations"]), len(result["images"])
-    print(f"{out / 'predictions.json'}: {boxes} boxes of score {args.score:g} or more in "
-          f"{images} images, drawn beside it")  # fmt: skip
-    if images and not boxes:
+    scores = [box["score"] for box in result["annotations"]]
+    drawn, images = sum(score >= args.score for score in scores), len(result["images"])
+    print(f"{out / 'predictions.json'}: {len(scores)} boxes in {images} images; the {drawn} of score "
+          f"{args.score:g} or more are drawn beside it")  # fmt: skip
+    if scores and not drawn:
+        highest = max(scores)
         print(f"The highest score is {highest:.3f}: see more with --score {highest / 2:.2g}, or "
               "train longer.")  # fmt: skip
     if unreadable:
@@ -96,10 +98,8 @@ def _sources(paths: Sequence[Path]) -> Iterator[Path]:
                 yield file
 
 
-def _detect(
-    model: Any, sources: list[Path], out: Path, score: float
-) -> tuple[dict, list[str], float]:
-    """What is found, files that cannot be read, and the highest score."""
+def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
+    """What is found, and files that cannot be read."""
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
 
@@ -112,7 +112,6 @@ def _detect(
     result["categories"] = [{"id": number, "name": name} for number, name in names]
     unreadable: list[str] = []
     taken: dict[str, int] = {}
-    highest = 0.0
     for source in sources:
         taken[source.name] = taken.get(source.name, 0) + 1
         writer = _Writer(out, source, taken[source.name])
@@ -124,28 +123,26 @@ def _detect(
                 found = inference_detector(model, str(source), files)
             else:
                 found = inference_detector(model, image, arrays)
-            scores = found.pred_instances.scores
-            highest = max([highest, *scores.tolist()])
-            kept = found.pred_instances[scores >= score].cpu()
+            boxes = found.pred_instances = found.pred_instances.cpu()
             number = len(result["images"]) + 1
             height, width = image.shape[:2]
             about = dict(id=number, file_name=name, width=width, height=height)
             result["images"].append(about)
             for (left, top, right, bottom), label, value in zip(
-                kept.bboxes.tolist(), kept.labels.tolist(), kept.scores.tolist(), strict=True
+                boxes.bboxes.tolist(), boxes.labels.tolist(), boxes.scores.tolist(), strict=True
             ):
                 w, h = right - left, bottom - top
                 result["annotations"].append(
                     dict(id=len(result["annotations"]) + 1, image_id=number, iscrowd=0,
                          category_id=ids[label], bbox=[left, top, w, h], area=w * h, score=value)
                 )  # fmt: skip
-            found.pred_instances = kept
+            found.pred_instances = boxes[boxes.scores >= score]
             visualizer.add_datasample(
                 name, image[..., ::-1], found, draw_gt=False, pred_score_thr=0
             )
             writer.write(visualizer.get_image()[..., ::-1])
         writer.close()
-    return result, unreadable, highest
+    return result, unreadable
 
 
 def _pipelines(config: Any) -> list[Any]:
