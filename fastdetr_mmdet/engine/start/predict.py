@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (out / "predictions.json").write_text(json.dumps(result))
     scores = [box["score"] for box in result["annotations"]]
     drawn, images = sum(score >= args.score for score in scores), len(result["images"])
-    print(f"{out / 'predictions.json'}: {len(scores)} boxes in {images} images, of which the {drawn} "
-          f"of score {args.score:g} or more are drawn")  # fmt: skip
+    print(f"{out / 'predictions.json'}: {len(scores)} boxes in {images} images, of which "
+          f"{drawn} of score {args.score:g} or more are drawn")  # fmt: skip
     if scores and not drawn:
         highest = max(scores)
         print(f"The highest score is {highest:.3f}: see more with --score {highest / 2:.2g}, or "
