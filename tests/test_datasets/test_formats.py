@@ -243,8 +243,10 @@ def test_tables(header, values, tmp_path):
     rows = [header, values.format(r"C:\images\x.jpg", "cat"), empty]
     write(tmp_path / "train_labels.csv", "\ufeff" + "\n".join(rows))
     write(tmp_path / "test_labels.csv", "\n".join([header, values.format("z.jpg", "a dog")]))
+    write(tmp_path / "class-descriptions.csv", "/m/0,a cat")  # beside OpenImages' boxes
     found = read_dataset(tmp_path)
     assert found.form == "CSV" and found.classes == ("a dog", "cat")
+    assert "class-descriptions.csv has no columns of boxes: not read." in found.notes
     assert read(tmp_path) == {"x.jpg": [("cat", 20, 10, 40, 30)], "y.jpg": []}
     assert read(tmp_path, "test") == {"z.jpg": [("a dog", 20, 10, 40, 30)]}
 

@@ -23,6 +23,10 @@ _COLUMNS = {
 }
 
 
+class _NoBoxes(UsageError):
+    """A table without the columns of boxes, such as OpenImages' names of classes."""
+
+
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     """Tables with a line for each box, and images; None if there are none."""
     tables = [path for path in ([only] if only else files) if path.suffix.lower() == ".csv"]
@@ -32,9 +36,17 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         return None
     boxes: dict[str, dict[Path, list[tuple[str, list[float]]]]] = {}
     lost: list[str] = []
+    notes: list[str] = []
     for table in tables:
+        try:
+            rows = _rows(table)
+        except _NoBoxes:
+            if table == tables[-1] and not boxes:
+                raise
+            notes.append(f"{table.name} has no columns of boxes: not read.")
+            continue
         of_role = boxes.setdefault(role_of(table, root) or "train", {})
-        for named, label, corners in _rows(table):
+        for named, label, corners in rows:
             told = Path(named.replace("\\", "/"))
             near = (root / told, table.parent / told, table.parent / told.name)
             image = next((p for p in near if p in present), by_name.get(told.name))
@@ -49,7 +61,6 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         raise UsageError(
             f"{tables[0]} names no image that is there{f', but {lost[0]}' if lost else ''}."
         )
-    notes = []
     if lost:
         notes.append(f"Lines without an image, left out: {len(lost)}, such as that of {lost[0]}.")
     every = [box for found in boxes.values() for own in found.values() for box in own]
@@ -84,7 +95,7 @@ def _rows(path: Path) -> list[tuple[str, str, list[float]]]:
     }
     missing = [what for what, key in column.items() if not key]
     if missing:
-        raise UsageError(
+        raise _NoBoxes(
             f"{path} has no column for {', '.join(missing)}. Its first line is "
             f"{first.strip()[:80]!r}; name its columns image, class, xmin, ymin, xmax, ymax."
         )
