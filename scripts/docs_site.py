@@ -47,9 +47,9 @@ def _notebook(path: Path) -> str:
         for output in cell["outputs"]:
             if "text" in output:
                 text.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
-            elif "image/png" in output["data"]:
-                png = "".join(output["data"]["image/png"]).replace("\n", "")
-                text.append(f"![output](data:image/png;base64,{png})")
+            elif "image/jpeg" in output["data"]:
+                jpeg = "".join(output["data"]["image/jpeg"]).replace("\n", "")
+                text.append(f"![output](data:image/jpeg;base64,{jpeg})")
     return "\n\n".join(text)
 
 
