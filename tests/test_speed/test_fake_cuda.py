@@ -11,7 +11,7 @@ DENSE = ("fastdetr_mmdet/models/proposal_losses/", "mmdet/models/")
 DTYPES = ("fp32", "bf16", "fp16")
 QUICK = (EVERY_PART[1], "bf16", True)
 # One of each model; not the peers from mmdet, nor those with a backbone from mmpretrain
-OTHERS = re.compile("rtmdet|atss|faster-rcnn|dino_lite0|timm|convnext")
+OTHERS = re.compile("rtmdet|atss|faster-rcnn|dino_lite0|^detr_r18_convergence|timm|convnext")
 SHIPPED = {
     re.sub(r"-\d+e_coco$", "", path.stem): f"{path.parent.name}/{path.stem}"
     for path in sorted((ROOT / "configs").glob("[!_]*/*.py"))
