@@ -262,5 +262,5 @@ def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         raise UserError(
             f"{count} missing or outside of the folder of the validation set; none was opened "
             f"({next(iter(wrong.values()))}). Say where the data is: --cfg-options data_root=... "
-            "(python -m fastdetr_mmdet.datasets.check finds all such images)."
+            "(python -m fastdetr_mmdet check finds all such images)."
         )

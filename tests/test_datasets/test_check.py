@@ -365,7 +365,8 @@ def test_refusal_names_file_entry_kind_and_fix():
     first, line, fix = report.refusal().splitlines()
     assert "data/train.json" in first
     assert "1 (annotation 11 (image 7, a.jpg, bbox is [1, 2, nan, 4])) [bbox-not-finite]" in line
-    assert "check data/train.json --images data/images --write-cleaned CLEANED.json" in fix
+    command = "check data/train.json --images data/images --write-cleaned CLEANED.json"
+    assert f"python -m fastdetr_mmdet {command}" in fix
     assert "allow=['bbox-not-finite']" in fix
 
 

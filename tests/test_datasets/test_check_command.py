@@ -1,4 +1,4 @@
-"""`python -m fastdetr_mmdet.datasets.check`: exit status, what it prints and what it writes."""
+"""`python -m fastdetr_mmdet check`: exit status, what it prints and what it writes."""
 
 import json
 import os

@@ -1,6 +1,8 @@
 """Labels in COCO's, YOLO's and Pascal VOC's form, and their odd cases, give the same boxes."""
 
 import json
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image
 from support.exports import boxes_of, write_voc, write_yolo
 
 from fastdetr_mmdet.datasets.formats import Found, Split, read_dataset, shared_images, split_off
+from fastdetr_mmdet.datasets.formats import split as splitting
 from fastdetr_mmdet.utils.cli import UserError
 
 ROLES = {"train": "train", "val": "val"}
@@ -132,6 +135,38 @@ def test_coco_of_labelling_tools(file, name, image, tmp_path):
     assert found.classes == ("cat",)  # without Roboflow's first category
 
 
+@pytest.mark.parametrize(
+    ("subject", "entry"),
+    [
+        ("images", dict(id="1")),
+        ("categories", dict(id="1")),
+        ("annotations", dict(image_id="1")),
+        ("annotations", dict(category_id="1")),
+        *(
+            ("annotations", dict(bbox=None, segmentation=mask))
+            for mask in (
+                [[1, 2, 4, 2, 4, 6, 1, 6]],
+                dict(size=[100, 200], counts=[102, 4, 96, 4, 96, 4, 19694]),
+                dict(size=[100, 200], counts="V34P3000^Tc0"),
+            )
+        ),
+    ],
+)
+def test_coco_that_is_written_as_it_is_meant(subject, entry, tmp_path):
+    """Ids that are text in one place and numbers in another; masks without boxes."""
+    picture(tmp_path / "a.jpg")
+    content = json.loads(coco({1: "a.jpg"}))
+    content[subject][0] |= entry
+    write(tmp_path / "train.json", json.dumps(content))
+    found = read_dataset(tmp_path)
+    split = found.splits["train"]
+    assert split.file is None and found.notes[0].startswith("train.json: ")
+    ids = [split.coco[key][0]["id"] for key in ("images", "categories")]
+    (item,) = split.coco["annotations"]
+    assert [*ids, item["image_id"], item["category_id"]] == [1] * 4
+    assert item["bbox"] == [1, 2, 3, 4] and item["area"] == 12
+
+
 def test_coco_of_which_images_are_missing(tmp_path):
     """They are missing by their own name, not outside of the folder by another machine's path."""
     picture(tmp_path / "images/a.jpg")
@@ -181,8 +216,11 @@ def test_voc_beside_images_with_another_name(tmp_path):
     write(tmp_path / "train/x.xml", "<annotation><filename>was.jpg</filename>"
           f"<object><name> cat </name>{box}</object></annotation>")  # fmt: skip
     write(tmp_path / "train/lost.xml", "<annotation/>")
+    picture(tmp_path / "older/x.PNG")  # further away
     assert read(tmp_path) == {"x.PNG": [("cat", 1.5, 0, 48.5, 60)]}
-    assert any("lost.xml" in note for note in read_dataset(tmp_path).notes)
+    found = read_dataset(tmp_path)
+    assert found.splits["train"].coco["images"][0]["file_name"] == "train/x.PNG"
+    assert "lost.xml" in found.notes[0] and "older/x.PNG" in found.notes[1]
 
 
 def test_yolo_of_images_that_are_links(tmp_path):
@@ -243,18 +281,48 @@ def test_tables(header, values, tmp_path):
     rows = [header, values.format(r"C:\images\x.jpg", "cat"), empty]
     write(tmp_path / "train_labels.csv", "\ufeff" + "\n".join(rows))
     write(tmp_path / "test_labels.csv", "\n".join([header, values.format("z.jpg", "a dog")]))
-    write(tmp_path / "class-descriptions.csv", "/m/0,a cat")  # beside OpenImages' boxes
+    write(tmp_path / "image-labels.csv", "ImageID,LabelName")  # beside OpenImages' boxes
     found = read_dataset(tmp_path)
     assert found.form == "CSV" and found.classes == ("a dog", "cat")
-    assert "class-descriptions.csv has no columns of boxes: not read." in found.notes
+    assert "image-labels.csv has no columns of boxes: not read." in found.notes
     assert read(tmp_path) == {"x.jpg": [("cat", 20, 10, 40, 30)], "y.jpg": []}
     assert read(tmp_path, "test") == {"z.jpg": [("a dog", 20, 10, 40, 30)]}
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "note"),
+    [
+        (None, ("/j/0x", "/m/01"), "such as /j/0x: .*class-descriptions-boxable.csv"),
+        ("LabelName,DisplayName\n/m/01,Cat\n/j/0x,A dog", ("A dog", "Cat"), None),
+        ('/m/01,"Cat, small"', ("/j/0x", "Cat, small"), "such as /j/0x"),
+        ("/m/01,Cat\n/j/0x,Cat", ("Cat",), None),
+    ],
+)
+def test_names_of_openimages(names, classes, note, tmp_path):
+    picture(tmp_path / "train/x.jpg")
+    rows = "ImageID,LabelName,XMin,XMax,YMin,YMax\nx,/m/01,0,1,0,1\nx,/j/0x,0,1,0,1"
+    table = write(tmp_path / "train-annotations-bbox.csv", rows)
+    if names:
+        write(tmp_path / "oidv7-class-descriptions-boxable.csv", names)
+    for data in (tmp_path, table):
+        found = read_dataset(data)
+        _, *notes = found.notes
+        assert found.classes == classes and len(notes) == (note is not None)
+        assert note is None or re.search(note, notes[0])
 
 
 @pytest.mark.parametrize(
     ("files", "named"),
     [
         ({"x.md": "a,b"}, "[.]md.*Roboflow"),
+        *(
+            ({name: text}, f"{name}.*{form}.*COCO")
+            for form, name, text in (
+                ("VGG", "v.json", '{"x.jpg1": {"filename": "x.jpg", "file_attributes": {}}}'),
+                ("VGG", "v.csv", "filename,file_size,file_attributes,region_count,region_id"),
+                ("Label Studio", "s.json", '[{"image": "x.jpg", "l": [{"original_width": 9}]}]'),
+            )
+        ),
         ({"x.csv": "a,b"}, "x.csv.*image.*xmax"),
         ({"x.csv": "image,class,x1,y1,x2,y2\nx.jpg,a,1,2,3,?"}, "x.csv, line 2"),
         ({"x.csv": "image,class,x1,y1,x2,y2\ny.jpg,a,1,2,3,4"}, "y.jpg"),
@@ -266,6 +334,7 @@ def test_tables(header, values, tmp_path):
         ({"images/x.txt": "2 .5 .5 .2 .2", "classes.txt": "a\nb"}, "class 2"),
         ({"a.json": coco({1: "x.jpg"}), "b.json": coco({1: "x.jpg"})}, "a.json"),
         ({"a.json": coco({1: "y.jpg"})}, "y.jpg"),
+        ({"a.json": coco({1: "x.jpg"}).replace('"bbox"', '"segmentation"')}, "annotation 1"),
         ({"images/x.txt": "0 .5 .5 .2 .2", "data.yaml": "names: [a]\ntrain: nowhere"}, "nowhere"),
     ],
 )
@@ -303,19 +372,26 @@ def test_frames_of_a_video_stay_together(tmp_path):
     assert "video" in found.notes[-1]
 
 
-def test_copies_and_near_equal_images_stay_together(tmp_path):
+@pytest.mark.parametrize("library", [True, False])
+def test_copies_and_near_equal_images_stay_together(library, tmp_path, monkeypatch):
+    """The same picture under another name; smaller too, which the library of hashes finds."""
     paths = []
     for n in range(10):
         first = picture(tmp_path / f"p{n}_jpg.rf.{n}aa.png", seed=n)
         paths += [first, picture(tmp_path / f"p{n}_jpg.rf.{n}bb.png", seed=100 + n)]
-        with Image.open(first) as image:  # the same picture, smaller and under another name
-            image.resize((100, 50)).save(tmp_path / f"{'xyzuvwabcd'[n]}.jpg")
         paths.append(tmp_path / f"{'xyzuvwabcd'[n]}.jpg")
+        shutil.copy(first, paths[-1])
+        if library:
+            with Image.open(first) as image:
+                image.resize((100, 50)).save(paths[-1])
+    if not library:
+        monkeypatch.setattr(splitting, "_hashes", lambda paths: None)
     found = found_with(paths)
     split_off(found, 0.3)
     held = held_out(found)
     groups = [sum(str(p) in held for p in paths[i : i + 3]) for i in range(0, 30, 3)]
     assert set(groups) == {0, 3} and sum(groups) == 9
+    assert " 30 images do" in found.notes[-1] and ("pip" in found.notes[-1]) == (not library)
 
 
 def test_classes_are_spread_evenly(tmp_path):

@@ -1,8 +1,8 @@
 """Find errors in a data set in COCO format before training.
 
 Usage:
-    python -m fastdetr_mmdet.datasets.check ANNOTATIONS --images DIR
-    python -m fastdetr_mmdet.datasets.check --config CONFIG
+    python -m fastdetr_mmdet check ANNOTATIONS --images DIR
+    python -m fastdetr_mmdet check --config CONFIG
 """
 
 from .annotations import check_annotations

@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.datasets.check ANNOTATIONS --images DIR``."""
+"""Command line: ``python -m fastdetr_mmdet check ANNOTATIONS --images DIR``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m fastdetr_mmdet.datasets.check",
+        prog="python -m fastdetr_mmdet check",
         description="Find errors in a data set in COCO format. Exit status: 0 none, 1 errors, "
         "2 not a COCO file or wrong usage, 3 only warnings. All kinds: docs/data_check.md.",
     )

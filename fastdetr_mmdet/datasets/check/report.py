@@ -146,8 +146,8 @@ class Report:
         elif self.coco["images"]:
             folder = f" --images {self.images}" if self.images else ""
             fix = (
-                "Fix the file, or write a copy without these: python -m "
-                f"fastdetr_mmdet.datasets.check {self.source}{folder} --write-cleaned CLEANED.json."
+                "Fix the file, or write a copy without these: python -m fastdetr_mmdet check "
+                f"{self.source}{folder} --write-cleaned CLEANED.json."
             )
         if not any(finding.kind.training.startswith("fails while") for finding in stopping):
             names = [finding.kind.name for finding in stopping]

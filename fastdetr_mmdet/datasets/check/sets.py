@@ -179,7 +179,7 @@ class NamedPipeline(Compose):
                     ) from error
                 raise OSError(
                     f"Image file {named} cannot be read: {reason(error)}. Fix or replace the file; "
-                    "python -m fastdetr_mmdet.datasets.check finds all such files, and writes "
+                    "python -m fastdetr_mmdet check finds all such files, and writes "
                     "annotations without them."
                 ) from error
             if results is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     found = Found("COCO", root, {})
     images = _Images(root)
     for role, path in chosen.items():
-        found.splits[role] = _split(path, known[path], images, found.notes)
+        split = found.splits[role] = _split(path, known[path], images, found.notes)
+        said = [*_numbered(split.coco), *_boxes_of_masks(path, split.coco)]
+        if said:
+            split.file = None
+            found.notes += [f"{path.name}: {text}" for text in said]
     _without_roboflow_root(found)
     return found
 
@@ -90,6 +95,40 @@ def _split(path: Path, coco: dict[str, Any], images: _Images, notes: list[str]) 
             name = image["file_name"]
         moved.append({**image, "file_name": name})  # one that is missing is so by its own name
     return Split({**coco, "images": moved}, images.root)
+
+
+def _numbered(coco: dict[str, Any]) -> Iterator[str]:
+    """Make numbers of ids that are text in one list and numbers in another (VIA's export)."""
+    for subject, key in (("images", "image_id"), ("categories", "category_id")):
+        ids = [(x, "id") for x in coco[subject]] + [(x, key) for x in coco["annotations"]]
+        if {str, int} <= {type(entry.get(name)) for entry, name in ids}:
+            for entry, name in ids:
+                if str(entry.get(name)).isdecimal():
+                    entry[name] = int(entry[name])
+            yield f"some ids of {subject} are text and others numbers; all are read as numbers."
+
+
+def _boxes_of_masks(path: Path, coco: dict[str, Any]) -> Iterator[str]:
+    """Add the boxes of objects that have a mask alone, as polygons or RLE."""
+    masked = [x for x in coco["annotations"] if x.get("segmentation") and not x.get("bbox")]
+    if not masked:
+        return
+    from pycocotools import mask
+    from pycocotools.coco import COCO
+
+    masks = COCO()
+    masks.imgs = {image["id"]: image for image in coco["images"]}
+    for item in masked:
+        try:
+            encoded = masks.annToRLE(item)
+            item["bbox"] = mask.toBbox(encoded).tolist()
+        except Exception as error:  # pycocotools raises anything
+            raise UsageError(
+                f"{path}: the mask of annotation {item.get('id')} cannot be read ({error!r}). "
+                "Give it a bbox."
+            ) from error
+        item.setdefault("area", float(mask.area(encoded)))
+    yield f"{len(masked)} objects have a mask alone; their boxes are those of the masks."
 
 
 def _without_roboflow_root(found: Found) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from ...utils.cli import UsageError
 
 ROLES = ("train", "val", "test")
 _ROLE = re.compile(r"(?<![a-z])(train|val|test|dev)(?:ing|id|idation)?(?:val)?(?![a-z])")
@@ -30,6 +32,21 @@ class Split:
     coco: dict[str, Any]
     images: Path
     file: Path | None = None
+
+
+@dataclass
+class Labelled:
+    """One image and its boxes, (class, x, y, w, h, whether to ignore) in pixels as OpenCV loads it.
+
+    Args:
+        path: The image.
+        size: Width and height.
+        boxes: Clipped to the image when they are written.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes: list[tuple[str, float, float, float, float, bool]]
 
 
 @dataclass
@@ -54,20 +71,23 @@ class Found:
         categories = self.splits["train"].coco["categories"]
         return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
 
-
-@dataclass
-class Labelled:
-    """One image and its boxes, (class, x, y, w, h, whether to ignore) in pixels as OpenCV loads it.
-
-    Args:
-        path: The image.
-        size: Width and height.
-        boxes: Clipped to the image when they are written.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    boxes: list[tuple[str, float, float, float, float, bool]]
+    @classmethod
+    def of(
+        cls,
+        form: str,
+        root: Path,
+        sets: dict[str, list[Labelled]],
+        notes: list[str],
+        names: Sequence[str] | None = None,
+    ) -> Found:
+        """A data set of images by role; without a training set, the first role is taken for it."""
+        if "train" not in sets:
+            sets["train"] = sets.pop(min(sets))
+        if names is None:
+            every = [box for labelled in sets.values() for one in labelled for box in one.boxes]
+            names = sorted({box[0] for box in every})
+        splits = {r: Split(_to_coco(labelled, names, root), root) for r, labelled in sets.items()}
+        return cls(form, root, splits, notes)
 
 
 def role_of(path: Path, root: Path) -> str | None:
@@ -94,6 +114,48 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
+def left_out(what: str, paths: Sequence[object]) -> list[str]:
+    """A note on what is left out, if anything is."""
+    return [f"{what}, left out: {len(paths)}, such as {paths[0]}."] if paths else []
+
+
+def images_of(
+    form: str, told: Mapping[Path, str], files: list[Path], notes: list[str]
+) -> dict[Path, Path]:
+    """The image of each label file, by the name that it tells or its own; the nearest of several.
+
+    Raises:
+        UsageError: if no file has one.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for image in filter(is_image, files):
+        for name in {image.name.lower(), image.stem.lower()}:
+            by_name.setdefault(name, []).append(image)
+    found = {}
+    for path, text in told.items():
+        named = Path(text.strip().replace("\\", "/"))
+        names = (named.name, named.stem, path.stem)
+        alike = [image for name in names for image in by_name.get(name.lower(), ())]
+        if alike:
+            found[path] = max(alike, key=lambda image: _shared(image, path))
+    lost = [path for path in told if path not in found]
+    if not found:
+        raise UsageError(
+            f"No image belongs to {lost[0]} or the other {form} files; it names {told[lost[0]]!r}."
+        )
+    notes += left_out(f"{form} files without an image", lost)
+    used = {*found.values()}
+    notes += left_out(
+        f"Images without a {form} file", [x for x in files if is_image(x) and x not in used]
+    )
+    return found
+
+
+def _shared(first: Path, second: Path) -> int:
+    """How many folders two files have in common."""
+    return sum(a == b for a, b in zip(first.parts, second.parts, strict=False))
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height as OpenCV, and so a data set of mmdet's, loads an image; from its header."""
     with Image.open(path) as image:
@@ -101,7 +163,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.size[::-1] if turned else image.size
 
 
-def to_coco(labelled: Iterable[Labelled], classes: Sequence[str], root: Path) -> dict[str, Any]:
+def _to_coco(labelled: Iterable[Labelled], classes: Sequence[str], root: Path) -> dict[str, Any]:
     """COCO's three lists; file names are relative to the root."""
     ids = {name: number for number, name in enumerate(classes, 1)}
     coco: dict[str, Any] = {

@@ -32,8 +32,11 @@ def read_dataset(data: str | Path) -> Found:
     if data.suffix.lower() in (".json", ".csv") and not any(map(is_image, files)):
         root = root.parent  # the file is in a folder of annotations
         files = files_below(root)
+    only = data if data.is_file() else None
     for reader in (coco, yolo, voc, labelme, table):
-        found = reader.read(root, files, data if data.is_file() else None)
+        if reader is table:
+            _refuse_own_forms([only] if only else files)
+        found = reader.read(root, files, only)
         if found is not None:
             return found
     kinds = sorted({path.suffix.lower() or path.name for path in files if not is_image(path)})
@@ -43,6 +46,27 @@ def read_dataset(data: str | Path) -> Found:
         "no Pascal VOC .xml, no labelme .json and no table of boxes (.csv). It holds "
         f"{images} images and files of the kinds {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
     )
+
+
+# What stands in all of a tool's own files and in no other, and what to export instead
+_OWN_FORMS = {
+    "file_attributes": (
+        "VGG Image Annotator's own form",
+        "Export Annotations (COCO format) in its menu Annotation",
+    ),
+    "original_width": ("Label Studio's own form (JSON or JSON-MIN)", "Export, COCO or YOLO"),
+}
+
+
+def _refuse_own_forms(files: list[Path]) -> None:
+    """Raise UsageError if a file is of a tool that can export it in a form that is read here."""
+    for path in files:
+        if path.suffix.lower() in (".json", ".csv"):
+            with path.open(encoding="utf-8", errors="replace") as file:
+                start = file.read(100_000)
+            for word, (form, export) in _OWN_FORMS.items():
+                if word in start:
+                    raise UsageError(f"{path} is in {form}, which is not read. Choose {export}.")
 
 
 def _remedy(root: Path) -> str:

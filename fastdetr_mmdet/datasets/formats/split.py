@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from ...utils.cli import UserError
 from .found import Found, Split
 
 _NEAR = 4  # of 64 bits of a perceptual hash
+_NEAR_EQUAL = "near-equal images"
 _TRIES = 50  # random splits, of which the one with the most even classes is taken
 
 
@@ -32,7 +34,7 @@ def split_off(found: Found, share: float, seed: int = 0) -> None:
     groups, how = _groups(paths)
     if len(groups) < 2:
         raise UserError(
-            f"No validation set can be split off: the {len(images)} images are all of one group "
+            f"No validation set can be split off: all {len(images)} images belong together "
             f"({how}). Name one: --val DATA2."
         )
     columns = {category["id"]: n for n, category in enumerate(train.coco["categories"])}
@@ -50,9 +52,12 @@ def split_off(found: Found, share: float, seed: int = 0) -> None:
     held = {images[i]["id"] for number in chosen for i in groups[number]}
     found.splits["val"] = Split(_only(train.coco, held, True), train.images)
     found.splits["train"] = Split(_only(train.coco, held, False), train.images)
+    together = sum(len(group) for group in groups if len(group) > 1)
+    advice = "" if _NEAR_EQUAL in how else f" To find {_NEAR_EQUAL} too: pip install imagehash."
     found.notes.append(
-        f"No validation set was found: {len(held)} of {len(images)} images were split off, by "
-        f"{len(groups)} groups ({how})."
+        f"There is no validation set: {len(held)} of {len(images)} images were split off for it. "
+        f"Images that belong together ({how}) stay in one set: {together or 'no'} images do."
+        f"{advice}"
     )
 
 
@@ -87,16 +92,16 @@ def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
         for a, b in pairs:
             parent[root(a)] = root(b)
 
-    keys, by_name = _names(paths)
-    firsts: dict[str, int] = {}
-    join((index, firsts.setdefault(key, index)) for index, key in enumerate(keys))
+    names, by_name = _names(paths)
+    files = [_digest(path) if path.is_file() else path for path in paths]
+    for keys in (names, files):
+        firsts: dict[Any, int] = {}
+        join((index, firsts.setdefault(key, index)) for index, key in enumerate(keys))
+    how = "copies of one image" + ", frames of one video" * by_name
     hashes = _hashes(paths)
-    how = "images of one video together" if by_name else "equal names and files together"
-    if hashes is None:
-        how += "; to find near-equal images too: pip install imagehash"
-    else:
+    if hashes is not None:
         join(_near(hashes, hashes))
-        how += ", as are near-equal images"
+        how += f", {_NEAR_EQUAL}"
     groups: dict[int, list[int]] = {}
     for index in range(len(paths)):
         groups.setdefault(root(index), []).append(index)

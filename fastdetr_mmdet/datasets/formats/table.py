@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from ...utils.cli import UsageError
-from .found import Found, Labelled, Split, image_size, is_image, role_of, to_coco
+from .found import Found, Labelled, image_size, is_image, left_out, role_of
 
 # The names of a column, in small letters and without signs
 _COLUMNS = {
@@ -29,7 +29,9 @@ class _NoBoxes(UsageError):
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     """Tables with a line for each box, and images; None if there are none."""
-    tables = [path for path in ([only] if only else files) if path.suffix.lower() == ".csv"]
+    described = [path for path in files if "class-descriptions" in path.name]
+    tables = [path for path in ([only] if only else files)
+              if path.suffix.lower() == ".csv" and path not in described]  # fmt: skip
     present = {path for path in files if is_image(path)}
     by_name = {name: path for path in sorted(present) for name in (path.stem, path.name)}
     if not tables or not present:
@@ -37,6 +39,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     boxes: dict[str, dict[Path, list[tuple[str, list[float]]]]] = {}
     lost: list[str] = []
     notes: list[str] = []
+    meant = _descriptions(described)
     for table in tables:
         try:
             rows = _rows(table)
@@ -55,29 +58,35 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
                 continue
             found = of_role.setdefault(image, [])
             if label:  # else an image without objects
-                found.append((label, corners))
+                found.append((meant.get(label, label), corners))
     boxes = {role: found for role, found in boxes.items() if found}
     if not boxes:
         raise UsageError(
             f"{tables[0]} names no image that is there{f', but {lost[0]}' if lost else ''}."
         )
-    if lost:
-        notes.append(f"Lines without an image, left out: {len(lost)}, such as that of {lost[0]}.")
+    notes += left_out("Lines without an image", lost)
     every = [box for found in boxes.values() for own in found.values() for box in own]
     shares = bool(every) and all(value <= 1 for _, corners in every for value in corners)
     if shares:
-        notes.append("The tables hold shares of the image.")
-    unnamed = len(present - {path for found in boxes.values() for path in found})
-    if unnamed:
-        notes.append(f"Images in no table, left out: {unnamed}.")
-    if "train" not in boxes:
-        boxes["train"] = boxes.pop(min(boxes))
-    names = sorted({label for label, _ in every})
-    splits = {
-        role: Split(to_coco([_labelled(*one, shares) for one in found.items()], names, root), root)
-        for role, found in boxes.items()
+        notes.append("The boxes are in shares of the image, from 0 to 1, not in pixels.")
+    used = {path for found in boxes.values() for path in found}
+    notes += left_out("Images in no table", sorted(present - used))
+    ids = sorted({label for label, _ in every if re.match("/[a-z]/", label)})
+    if ids:
+        notes.append(
+            f"Classes are called by OpenImages' ids, such as {ids[0]}: put its file of names, "
+            "class-descriptions-boxable.csv, beside the table."
+        )
+    sets = {
+        role: [_labelled(*one, shares) for one in found.items()] for role, found in boxes.items()
     }
-    return Found("CSV", root, splits, notes)
+    return Found.of("CSV", root, sets, notes)
+
+
+def _descriptions(paths: list[Path]) -> dict[str, str]:
+    """OpenImages' names of classes by id."""
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    return {row[0]: row[1] for row in csv.reader(lines) if len(row) == 2}
 
 
 def _rows(path: Path) -> list[tuple[str, str, list[float]]]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...utils.cli import UsageError
-from .found import ROLES, Found, Labelled, Split, image_size, is_image, role_of, to_coco
+from .found import ROLES, Found, Labelled, image_size, is_image, role_of
 
 _NAME_FILES = (
     "classes.txt",
@@ -41,8 +41,6 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     if not images:
         for path in labels:
             images.setdefault(role_of(path, root) or "train", []).append(path)
-        if "train" not in images:
-            images["train"] = images.pop(min(images))
     notes: list[str] = []
     names = _class_names(files, described)
     above = None if names else _description(sorted(root.parent.glob("*.y*ml")), None)
@@ -67,16 +65,16 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     unlabelled = sum(labels.get(path) is None for path in lines)
     if unlabelled:
         notes.append(f"Images without a label file, which count as without objects: {unlabelled}.")
-    splits = {}
-    for role, paths in images.items():
-        labelled = [
+    sets = {
+        role: [
             Labelled(
                 path, sizes[path], [_box(x, names, *sizes[path], corners) for x in lines[path]]
             )
             for path in sorted(set(paths))
         ]
-        splits[role] = Split(to_coco(labelled, names, root), root)
-    return Found("YOLO", root, splits, notes)
+        for role, paths in images.items()
+    }
+    return Found.of("YOLO", root, sets, notes, names)
 
 
 def _description(files: list[Path], only: Path | None) -> tuple[Path, dict[str, Any]] | None:

@@ -62,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = _config(args, found, data, run, name, why, base, detector, why_epochs)
         (run / "config.py").write_text(text)
     print(text)
-    sound = _check(run / "config.py")
     where = os.path.relpath(run)
     where = shlex.quote(where if len(where) < len(str(run)) else str(run))
-    print(f"\n{'Next' if sound else 'Once the data are right'}:\n"
+    sound = _check(run, where, any(split.file is None for split in found.splits.values()))
+    print(f"\n{'Next' if sound else 'Then'}:\n"
           f"  python -m fastdetr_mmdet train {where}\n"
           f"  python -m fastdetr_mmdet predict {where} IMAGES...")  # fmt: skip
     return 0 if sound else 1
@@ -129,11 +129,8 @@ def _read(args: argparse.Namespace) -> Found:
     if not found.classes:
         raise UserError(f"{args.data} names no classes: it holds no labelled object.")
     for role in ("train", "val"):
-        objects = found.splits[role].coco["annotations"]
-        if not any(item.get("bbox") for item in objects):
-            masks = any(item.get("segmentation") for item in objects)
-            why = ": its objects have masks only. Export them with boxes (bbox)." if masks else "."
-            raise UserError(f"{args.data}: the {role} set has no box{why}")
+        if not any(item.get("bbox") for item in found.splits[role].coco["annotations"]):
+            raise UserError(f"{args.data}: the {role} set has no box.")
     return found
 
 
@@ -324,16 +321,21 @@ def _epochs_in(config_file: Path, minutes: float) -> int:
     return epochs
 
 
-def _check(config: Path) -> bool:
-    """Print the data check; return whether training can start."""
+def _check(run: Path, where: str, written: bool) -> bool:
+    """Print the data check, and how to fix what it found; return whether training can start."""
     from ...datasets.check.__main__ import main as check
 
     print("Data check:")
-    if check(["--config", str(config)]) != 1:
+    if check(["--config", str(run / "config.py")]) != 1:
         return True
-    print("Errors stop the training; docs/data_check.md says what each one means, and "
-          "`python -m fastdetr_mmdet check FILE --images DIR --write-cleaned OUT` writes a "
-          "copy without them, to be named in the config (train_ann, val_ann).")  # fmt: skip
+    again = f"remove {where}/config.py and run init again" if written else "init need not run again"
+    print("\nErrors stop the training; docs/data_check.md explains each. Do one of these:\n"
+          f"- Fix the data; {again}.\n"
+          "- Leave out what is wrong; init need not run again:\n"
+          f"  python -m fastdetr_mmdet check --config {where}/config.py --split train "
+          f"--write-cleaned {where}/train.json\n"
+          f"  Then set train_ann = {str(run / 'train.json')!r} in {where}/config.py. "
+          "If the validation set has errors, do the same with val.")  # fmt: skip
     return False
 
 

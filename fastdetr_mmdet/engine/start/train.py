@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or continue where an interrupted training stopped."""
     parser = Parser(
         prog="python -m fastdetr_mmdet train",
-        description="Train RUN/config.py, or continue its training. Accepts the options of mmdet's "
+        description="Train RUN/config.py, or continue its training. Checkpoints and logs go to "
+        "RUN/work, or the folder that --work-dir DIR names. Accepts the other options of mmdet's "
         "tools/train.py too, such as --cfg-options KEY=VALUE and --amp.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder that init made, or a config")
