@@ -4,8 +4,8 @@ from .utils.cli import only_help
 from .utils.environment import check_environment
 from .version import __version__
 
-if not only_help():  # the help of a command needs no model, and no seconds of imports
-    # First, so that a broken set-up is named, not hit
+if not only_help():  # --help needs no slow imports
+    # First, so that a broken installation gives a clear error.
     check_environment()
 
     from .checkpoints.belonging import refuse_others

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .utils.cli import UsageError, command
 
-# Each is a module with a main() of its own.
+# Command -> module with a main(), and its description.
 COMMANDS = {
     "init": ("engine.start.init", "read a folder of images and labels; write a config"),
     "train": ("engine.start.train", "train the run that init made, or continue it"),
@@ -29,7 +29,7 @@ COMMANDS = {
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that is named first, or list all."""
+    """Run the command of the first argument, or list all."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print("python -m fastdetr_mmdet COMMAND ...    (COMMAND --help says more)\n")

@@ -1,8 +1,7 @@
-"""Train and test a small detector from nothing: ``python -m fastdetr_mmdet.demo``.
+"""Train and test a small detector on the embedded data set: ``python -m fastdetr_mmdet.demo``.
 
-Renders the embedded data set, trains and tests the demo config through mim, and writes
-``summary.json``, ``predictions.png``, ``curves.png`` and ``report.html`` beside the runner's own
-files.
+Renders the data set, trains and tests the demo config through mim, and writes ``summary.json``,
+``predictions.png``, ``curves.png`` and ``report.html`` to the work directory.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def run(step: Sequence[str]) -> None:
 
 
 def find_config(name: str) -> Path:
-    """A shipped config: in the checkout if there is one, else in the installed package."""
+    """Find a shipped config in the checkout or in the installed package."""
     package = Path(__file__).resolve().parent
     for root in (package.parent / "configs", package / ".mim" / "configs"):
         if (root / name).is_file():
@@ -89,7 +88,7 @@ def find_config(name: str) -> Path:
 
 
 def last_checkpoint(work_dir: Path) -> Path:
-    """The checkpoint that the runner wrote last."""
+    """The last checkpoint of the runner."""
     return Path((work_dir / "last_checkpoint").read_text().strip())
 
 
@@ -125,7 +124,7 @@ def write_results(work_dir: Path, data_root: Path, config: Path, train_seconds: 
 
 
 def test_metrics(work_dir: Path) -> dict[str, float]:
-    """The figures of the newest test run."""
+    """Metrics of the newest test run."""
     for path in sorted(work_dir.glob("*/*.json"), reverse=True):
         metrics = json.loads(path.read_text())
         if "coco/bbox_mAP" in metrics:
@@ -136,7 +135,7 @@ def test_metrics(work_dir: Path) -> dict[str, float]:
 
 
 def plot_curves(history: RunHistory, path: Path, title: str) -> None:
-    """Write a picture of two charts: the losses and COCO's AP, against epochs."""
+    """Write a picture with charts of losses and COCO AP over epochs."""
     from .evaluation.coco_table import COLUMNS, METRICS
     from .utils.plotting import Chart, Line, save_charts
 

@@ -1,3 +1,3 @@
-"""The package version, in a file of its own so that a build can read it without importing mmdet."""
+"""The package version, in a separate file so that builds can read it without importing mmdet."""
 
 __version__ = "0.1.0"

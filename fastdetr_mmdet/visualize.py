@@ -1,4 +1,4 @@
-"""Where a trained detector looks: ``python -m fastdetr_mmdet.visualize``.
+"""Draw what a trained detector attends to: ``python -m fastdetr_mmdet.visualize``.
 
 Writes a contact sheet per image and a page per detection; docs/visualization.md shows them.
 """
@@ -27,7 +27,7 @@ IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw, and print each file as it is written; images that cannot be read do not stop others."""
+    """Draw, and print the name of each file; unreadable images do not stop the others."""
     args = _parser().parse_args(arguments)
     images = find_images(args.images)
     names = _names(images)
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The files among the paths, and the images in the folders among them, in their order.
+    """List the given files, and the images in given folders, in order.
 
     Raises:
         UsageError: if a path does not exist, or a folder holds no image.
@@ -94,8 +94,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
             if not inside:
                 raise UsageError(
-                    f"The folder {path} holds no image ({', '.join(sorted(IMAGES))}); name one "
-                    "that does, or image files."
+                    f"The folder {path} holds no image ({', '.join(sorted(IMAGES))}); name another "
+                    "folder, or image files."
                 )
             found += inside
         elif path.is_file():
@@ -106,7 +106,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """A name for the pictures of each image: its own, with a number where two are alike."""
+    """Unique names of the pictures: the image's name, with a number if needed."""
     names: list[str] = []
     for path in images:
         name, number = path.stem, 2
@@ -117,7 +117,7 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _check_outputs(args: argparse.Namespace, images: Sequence[Path], names: Sequence[str]) -> None:
-    """Refuse to replace what is read; pages have names that only the model knows, so all count."""
+    """Refuse to overwrite inputs; names of pages are unknown before, so all candidates count."""
     sheets, pages = (args.out / f"{name}.png" for name in names), args.out.glob("*_[0-9]*_*.png")
     refuse_to_overwrite([*sheets, *pages], [*images, args.config, args.checkpoint])
 

@@ -17,19 +17,19 @@ from .safe_loading import CheckpointError
 
 # mmpretrain may be missing
 _KINDS = [("mmdet", "ResNet"), ("mmdet", "SwinTransformer"), ("mmpretrain", "ConvNeXt")]
-# Not queries and levels, whose neighbours have nothing in common
+# Learned positions, which can be interpolated; learned queries and levels cannot.
 _POSITIONS = re.compile(
     r".*relative_position_bias_table|.*absolute_pos_embed|positional_encoding\.\w+_embed\.weight"
 )
-# Not in files of classifiers: counters, an index that is computed, and mmdet's norms of output maps
+# Missing in classifiers' files: counters, a computed index, and mmdet's norms of output maps.
 _OWN = re.compile(r".*num_batches_tracked|.*relative_position_index|norm\d\.\w+")
 
 
 def load_local_weights(backbone: nn.Module) -> None:
     """Fill a backbone from the local file that its ``init_cfg`` names, if both are known.
 
-    ``init_weights`` then leaves the backbone alone. Addresses, other backbones and files with
-    another prefix than "backbone." are left to mmengine.
+    ``init_weights`` then skips the backbone. mmengine handles URLs, other backbones and files with
+    other prefixes than "backbone.".
     """
     init_cfg: Any = getattr(backbone, "init_cfg", None)
     given = init_cfg if isinstance(init_cfg, dict) else {}
@@ -44,15 +44,15 @@ def load_local_weights(backbone: nn.Module) -> None:
 def load_backbone(backbone: nn.Module, file: str | Path) -> None:
     """Fill a ResNet or SwinTransformer of mmdet, a ConvNeXt of mmpretrain, or a subclass.
 
-    The file's keys tell its source (``backbone_tables.yaml``). Tables of relative positions of
-    another window are interpolated, as in mmdet.
+    The file's keys tell its source (``backbone_tables.yaml``). Tables of relative positions are
+    interpolated to another window size, as in mmdet.
 
     Args:
-        backbone: Filled with all of its weights but norms of output maps.
-        file: Of ``torch.save`` or safetensors.
+        backbone: Gets all weights except norms of output maps.
+        file: File of ``torch.save`` or safetensors.
 
     Raises:
-        CheckpointError: if the file is damaged, or has not all of the backbone's weights.
+        CheckpointError: if the file is damaged or lacks weights of the backbone.
     """
     kind = _kind(backbone)
     given = read_checkpoint(Path(file)).weights
@@ -62,8 +62,8 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
     if not weights.keys() & own.keys():
         known = ", ".join(f"{table['example']} ({s})" for s, table in _tables()[kind].items())
         raise CheckpointError(
-            f"init_cfg.checkpoint={file} holds no weights of a {kind}: its names are such as "
-            f"{next(iter(given))}. Expected are names such as {known}."
+            f"init_cfg.checkpoint={file} holds no weights of a {kind}: it has names such as "
+            f"{next(iter(given))}, expected are names such as {known}."
         )
     for key in weights.keys() & own.keys():
         weights[key] = resize_positions(key, weights[key], own[key])
@@ -88,7 +88,7 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
 
 
 def _kind(backbone: nn.Module) -> str:
-    """The table that a backbone's names are in; "" for others."""
+    """Table of a backbone's names; "" if there is none."""
     names = [(cls.__module__.split(".")[0], cls.__name__) for cls in type(backbone).__mro__]
     return next((name for package, name in names if (package, name) in _KINDS), "")
 
@@ -140,18 +140,18 @@ def _spell_out(match: re.Match[str], new: str) -> str:
 
 
 def _unfold(tensor: Tensor) -> Tensor:
-    """Input channels of a patch merging: four neighbours, column by column -> as nn.Unfold."""
+    """Reorder a patch merging's input channels from neighbours by columns to nn.Unfold's order."""
     *rows, channels = tensor.shape
     return tensor.view(*rows, 2, 2, channels // 4).movedim(-1, -3).transpose(-1, -2).flatten(-3)
 
 
 def resize_positions(key: str, table: Tensor, own: Tensor) -> Tensor:
-    """A table of learned positions at another size's number of places; other tensors as they are.
+    """Interpolate a table of learned positions to another size; return other tensors unchanged.
 
     Shape:
-        table: (n, channels), places on a line or in a square window of relative positions; or
-            (1, channels, h, w)
-        own: the same with other n, h or w
+        table: (n, channels), a line or a square window of relative positions; or (1, channels, h,
+            w)
+        own: the same form with other n, h or w
     """
     fit = table.dim() == own.dim() and table.shape[1:2] == own.shape[1:2]
     if not _POSITIONS.fullmatch(key) or table.shape == own.shape or not fit:

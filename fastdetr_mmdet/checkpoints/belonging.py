@@ -1,7 +1,7 @@
-"""A FastDETR predicts only with a checkpoint that has all of its weights.
+"""Refuse to predict with a checkpoint that lacks weights of a FastDETR.
 
-mmengine only logs that weights are missing or of another shape, and leaves them random: a training
-with another ``num_queries`` than in the config at hand gives noise.
+mmengine only logs weights that are missing or have another shape, and leaves them random: with
+another ``num_queries`` than in training, a model would predict noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .files import weights_of
 from .loading import fill
 from .safe_loading import CheckpointError
 
-_MOST = 4  # names in a line
+_MOST = 4  # names per line
 
 
 def lacking(model: nn.Module, checkpoint: Mapping[str, Any]) -> str:
@@ -38,11 +38,11 @@ def _is_ours(model: nn.Module) -> bool:
 
 
 def load_whole(model: nn.Module, checkpoint: dict[str, Any], file: str | None) -> dict[str, Any]:
-    """Load a FastDETR's checkpoint, or refuse it; weights without a place are named in one line.
+    """Load a FastDETR's checkpoint, or refuse it; log surplus weights in one line.
 
     Returns:
-        The checkpoint with the model's weights, of which mmengine has nothing to print: it would
-        name each one that does not fit.
+        The checkpoint with the model's weights, so that mmengine does not print each one that does
+        not fit.
     """
     if found := lacking(model, checkpoint):
         raise refusal(found, file)
@@ -52,7 +52,7 @@ def load_whole(model: nn.Module, checkpoint: dict[str, Any], file: str | None) -
 def without_surplus(
     model: nn.Module, checkpoint: dict[str, Any], say: Callable[[str], Any] = print
 ) -> dict[str, Any]:
-    """The checkpoint with the weights of a model that was filled from it; says what is left out."""
+    """Replace a checkpoint's weights by those of the model loaded from it; report surplus ones."""
     own = model.state_dict()
     names = (key.removeprefix("module.") for key in weights_of(checkpoint))
     surplus = [key for key in names if key not in own and not key.startswith("aux_heads.")]
@@ -63,7 +63,7 @@ def without_surplus(
 
 
 def by_part(keys: Iterable[str]) -> str:
-    """How many weights each part has, such as "neck.convs (4), ..."; the four largest."""
+    """Count weights per part, such as "neck.convs (4), ..."; the four largest."""
     parts = Counter(".".join(key.split(".")[:2]) for key in keys)
     return shorten([f"{part} ({count})" for part, count in parts.most_common()])
 
@@ -75,7 +75,7 @@ def shorten(words: Sequence[str]) -> str:
 
 
 def refusal(found: str, file: str | None) -> CheckpointError:
-    """Return the error; it names the config beside the checkpoint."""
+    """Return the error; it names the config next to the checkpoint."""
     beside = sorted(Path(file).parent.glob("*.py")) if file else []
     known = f" That is {beside[0]}." if beside else ""
     return CheckpointError(
@@ -103,7 +103,7 @@ def refuse_others() -> None:
     @functools.wraps(read)
     def read_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
         content = read(filename, *args, **kwargs)
-        names[:] = [(id(content), str(filename))]  # DetInferencer forgets it
+        names[:] = [(id(content), str(filename))]  # DetInferencer does not keep it
         return content
 
     names: list[tuple[int, str]] = []

@@ -15,15 +15,15 @@ _CLASS_ROWS = re.compile(
     r"bbox_head\.cls_branches\.\d+\.\w+|transformer\.queries\.label_embedding\.weight"
     r"|aux_heads\.\d+\.\w*cls(\.\d+)?\.(weight|bias)"
 )
-# Present where the encoder proposes; the last class branch is then the proposals'
+# Exists in two-stage models, whose last class branch is the proposals'.
 TWO_STAGE = "transformer.queries.memory_proj.weight"
-# Present where queries are denoised
+# Exists in models with denoising.
 DINO = "transformer.queries.label_embedding.weight"
-# COCO numbers its 80 categories from 1 to 90 and leaves these out. mmdet's labels are the others'
-# ranks; the official codes' logits are the ids themselves, 0 and the gaps included.
+# Gaps in COCO's ids of its 80 categories, 1 to 90. mmdet's labels count categories from 0; the
+# official codes' logits are indexed by ids, including 0 and the gaps.
 _GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
-# Logits of the official codes; SMCA's have one more, which is never a class
+# Logits of the official codes; SMCA has an unused one more.
 OFFICIAL = {
     "conditional_detr": 91,
     "deformable_detr": 91,
@@ -41,7 +41,7 @@ def count_classes(weights: Mapping[str, Tensor]) -> int | None:
 
 
 def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
-    """Whether this number of logits means COCO's category ids; never for mmdet's checkpoints."""
+    """Whether logits are indexed by COCO's category ids; never in mmdet's checkpoints."""
     named = not names or list(names[1:2]) == ["person"]  # Hugging Face's files name theirs
     return named and found is not None and OFFICIAL.get(method) == found
 
@@ -49,12 +49,12 @@ def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
 def map_classes(
     weights: Mapping[str, Tensor], classes: int | None, coco_ids: bool = True
 ) -> dict[str, Tensor]:
-    """Return the weights with class branches of this number of classes.
+    """Return the weights with class branches for another number of classes.
 
     Args:
-        weights: By our names.
-        classes: None: 80 if the logits are COCO's category ids, else as they are. 80: mmdet's
-            labels. 91: the ids, without SMCA's additional one. As many as there are: as they are.
+        weights: By this package's names.
+        classes: None: 80 if the logits are COCO's category ids, else unchanged. 80: mmdet's labels.
+            91: the ids, without SMCA's additional one. The present number: unchanged.
         coco_ids: Whether 91 or 92 logits are COCO's category ids.
 
     Raises:
@@ -80,7 +80,7 @@ def map_classes(
 
 
 def objectness(weights: Mapping[str, Tensor]) -> str | None:
-    """Prefix of the class-agnostic proposal branch, the last one, if there is one."""
+    """Prefix of the class-agnostic proposal branch (the last branch), if it exists."""
     branches = [_branch(key) for key in weights if key.startswith(CLASS_BRANCHES)]
     return f"{CLASS_BRANCHES}{max(branches)}." if branches and TWO_STAGE in weights else None
 
@@ -92,15 +92,15 @@ def take_rows(
     real: Sequence[int],
     agnostic: str | None = None,
 ) -> dict[str, Tensor]:
-    """Select class rows in every layer's branch, in dense heads and in denoising.
+    """Select class rows in every decoder layer, in dense heads and in denoising.
 
     Args:
-        weights: By our names.
+        weights: By this package's names.
         found: Their classes.
-        rows: The row that each new class starts from; None: the mean of the real ones.
+        rows: Row of each new class; None: the mean of the real rows.
         real: Rows of classes.
-        agnostic: Prefix of a branch of proposals without classes. They are ranked by the logit of
-            class 0, which means "object". It has to stay the first; nothing reads the others.
+        agnostic: Prefix of a class-agnostic proposal branch. Its logit 0 means "object" and stays
+            the first; other logits are not used.
     """
     taken = dict(weights)
     for key, tensor in weights.items():
@@ -109,7 +109,7 @@ def take_rows(
         if agnostic and key.startswith(agnostic):
             taken[key] = tensor[torch.arange(len(rows)).clamp(max=found - 1)]
             continue
-        anchors = tensor.unflatten(0, (-1, found)).unbind()  # of dense heads; all of a class each
+        anchors = tensor.unflatten(0, (-1, found)).unbind()  # dense heads have one per anchor
         chosen = [
             x[row] if row is not None else x[list(real)].mean(0) for x in anchors for row in rows
         ]
@@ -118,9 +118,9 @@ def take_rows(
 
 
 def unmap_classes(weights: Mapping[str, Tensor], logits: int) -> dict[str, Tensor]:
-    """The reverse of ``map_classes``: 80 labels to the rows of COCO's category ids.
+    """Inverse of ``map_classes``: 80 labels to rows of COCO's category ids.
 
-    Rows of ids that belong to no category have a logit of -100, whatever the image.
+    Rows of unused ids always have a logit of -100.
     """
     agnostic = objectness(weights)
     unmapped = dict(weights)
@@ -134,7 +134,7 @@ def unmap_classes(weights: Mapping[str, Tensor], logits: int) -> dict[str, Tenso
 
 
 def drop_class_branches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove all class branches, including that of encoder proposals."""
+    """Remove all class branches, including the proposals'."""
     return {key: value for key, value in weights.items() if not key.startswith(CLASS_BRANCHES)}
 
 

@@ -1,4 +1,4 @@
-"""Convert checkpoint files of other codes to files that mmengine loads into a shipped config."""
+"""Convert checkpoints of other codes to files that load into a shipped config."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
 from .state_dicts import Renamed, method_of, model_of, translate
 
-# Of DETR only what comes before is loaded
+# Not loaded from DETR's checkpoints
 _BEHIND_ENCODER = ("transformer.decoder.", "transformer.queries.", "bbox_head.")
 # detrex's positional encoding of DINO is not the official code's
 _DETREX_DINO = {"positional_encoding.temperature": 10000, "positional_encoding.offset": -0.5}
@@ -41,18 +41,17 @@ _MOST = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion found; as a string, what the command prints.
+    """Result of a conversion; as a string, the command's output.
 
     Args:
-        method: As given.
+        method: One of ``METHODS``.
         destination: The file written.
         configs: Every shipped config that the weights fit, by its path from the repository's root.
-        options: Settings in which they differ from these configs, by the keys of
-            ``--cfg-options``.
+        options: Settings that differ from these configs, by the keys of ``--cfg-options``.
         found_classes: Logits of the class branches in the file; None if it has none.
         num_classes: Logits that were written; None if the class branches were left out.
         num_tensors: Tensors written.
-        notes: Sentences about what the weights do not tell, and what follows.
+        notes: Sentences on ambiguous settings and classes.
     """
 
     method: str
@@ -66,7 +65,7 @@ class Report:
 
     @property
     def command(self) -> str:
-        """The next shell command: mim test, or mim train where classes are others or left out."""
+        """The next shell command: mim test, or mim train if classes are new or left out."""
         options = [f"{key}={value}" for key, value in self.options.items()]
         words = ["mim", "test", "fastdetr_mmdet", self.configs[0], "-C", str(self.destination)]
         if self.num_classes is None or "classes" in self.options:
@@ -99,25 +98,25 @@ def convert_checkpoint(
     classes_of: str | Path | None = None,
     class_map: Mapping[str, str] | None = None,
 ) -> Report:
-    """Convert a checkpoint file and say which shipped config it belongs to.
+    """Convert a checkpoint file and find its shipped config.
 
     Args:
-        src: An official checkpoint, or one of mmdet's own (``METHODS``); of Hugging Face also the
-            folder, or the index of a model in shards.
-        dst: The file to write; overwritten if it exists, and untouched if anything is wrong.
+        src: A checkpoint of one of ``METHODS``; for Hugging Face also a folder, or the index of a
+            sharded model.
+        dst: The file to write or overwrite; not changed on errors.
         method: One of ``METHODS``.
-        classes: Logits of the class branches: 80, mmdet's labels of COCO, as the configs have it;
-            91, COCO's category ids; or as many as the file has. None: 80 if the file has COCO's
-            ids, else as many as it has.
+        classes: Logits of the class branches: 80, mmdet's labels of COCO, as in the configs; 91,
+            COCO's category ids; or the file's number. None: 80 if the file has COCO's ids, else the
+            file's number.
         drop_class_head: Leave the class branches out, to train on other classes.
-        classes_of: COCO annotation file of own classes: rows of classes with the same name are
-            kept, the others become the mean row.
+        classes_of: COCO annotation file of own classes: classes with the same name keep their rows,
+            others get the mean row.
         class_map: Own class -> the file's name for it.
 
     Raises:
         ValueError: for an unknown method, or if both classes and drop_class_head are given.
         UsageError: if classes_of names no classes.
-        CheckpointError: a ValueError that says all that is wrong with the file.
+        CheckpointError: if the weights do not fit; the message lists all problems.
     """
     model = model_of(method)
     if drop_class_head and classes is not None:
@@ -189,9 +188,9 @@ def convert_checkpoint(
 
 
 def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What an official command line tells and weights do not, by the keys below ``model``."""
+    """Settings from the official command line that weights do not tell, by keys below ``model``."""
     keys = {
-        "num_queries": "num_queries",  # two-stage weights have none
+        "num_queries": "num_queries",  # two-stage weights do not tell
         "transformer.encoder.num_heads": "nheads",
         "transformer.decoder.num_heads": "nheads",
         "transformer.decoder.spatial_prior.smooth": "smooth",  # SMCA
@@ -201,7 +200,7 @@ def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Iterator[str]:
-    """What is wrong with the weights, by the names in the file; missing ones by ours."""
+    """Problems of the weights, by names in the file; missing ones by this package's names."""
     theirs = renamed.sources
     not_finite = [key for key, tensor in official.items() if not tensor.isfinite().all()]
     shapes = [
@@ -213,7 +212,7 @@ def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Ite
         ("with NaN or infinite numbers", not_finite),
         ("unknown", renamed.unknown),
         ("surplus", [theirs.get(key, key) for key in fit.surplus]),
-        ("missing, by our names", fit.missing),
+        ("missing, by this package's names", fit.missing),
         ("of another shape", shapes),
     ):
         if names:
@@ -226,7 +225,7 @@ def _hint(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
     if not renamed.unknown:
         return ""
     if any(key.startswith("transformer.queries.") for key in weights):
-        return " Its keys are already ours: it needs no conversion."
+        return " Its keys are already this package's: it needs no conversion."
     other = method_of(weights)
     return f" Its keys are those of {model_of(other)}: try --method {other}." if other else ""
 
@@ -242,10 +241,10 @@ def _notes(
     dilation = arguments.get("dilation")
     dilated = {fit.dilated for fit in fits}
     if len(dilated) > 1:
-        said = "Take a config with dc5 in its name if the file's name or its origin says DC5."
+        said = "Use a config with dc5 in its name if the file's name or source says DC5."
         if isinstance(dilation, bool):
             said = f"The file's own arguments say dilation={dilation}."
-        yield f"The weights of DC5 (a dilated last stage) and of a strided one look alike. {said}"
+        yield f"Weights of DC5 (dilated last stage) and of a strided last stage look alike. {said}"
     elif dilation is True and dilated == {False}:
         yield (
             "Careful: the file's own arguments say dilation=True (DC5), and no config for these "
@@ -254,31 +253,33 @@ def _notes(
     epochs = sorted({fit.epochs for fit in fits})
     if len(epochs) > 1:
         numbers = " and ".join(map(str, epochs))
-        yield f"The configs of {numbers} epochs have one architecture and give the same results."
+        yield (
+            f"The configs of {numbers} epochs have the same architecture and give the same results."
+        )
     if TWO_STAGE in weights and "num_queries" not in arguments:
-        yield "Two-stage weights do not tell the number of queries: the published model has 300."
+        yield "Two-stage weights do not tell the number of queries; the published model has 300."
     if all(not key.startswith(_BEHIND_ENCODER) for key in weights):
         yield (
-            "DETR has another decoder and classifies with a softmax: only its backbone, its "
-            "projection and its encoder are in the file. They fit every config with a DetrEncoder "
-            "of these sizes, and mmengine will list all of the decoder and the head as missing."
+            "DETR has another decoder and a softmax, so the file holds only backbone, projection "
+            "and encoder. They fit every config with a DetrEncoder of these sizes; mmengine will "
+            "list decoder and head as missing."
         )
     elif num_classes is None:
         yield (
-            "Use the file with load_from, and set model.bbox_head.num_classes and the data set to "
+            "Use the file with load_from, and set model.bbox_head.num_classes and the dataset to "
             "your classes. Class branches start from initial values."
         )
     elif coco_ids and num_classes != 80:
         yield (
-            "The labels are COCO's category ids. mmdet's COCO data set has 80 labels: convert "
+            "The labels are COCO's category ids, but mmdet's COCO dataset has 80 labels: convert "
             "with --classes 80 to test on it."
         )
     elif num_classes != 80:
-        yield f"The config's data set has COCO's 80 classes: set it to the file's {num_classes}."
+        yield f"The config's dataset has COCO's 80 classes: set it to the file's {num_classes}."
 
 
 def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> dict[str, Any]:
-    """Names of the classes, where they are known; ``DatasetClassesCheckHook`` compares them."""
+    """Names of the classes, if known; ``DatasetClassesCheckHook`` compares them."""
     if coco_ids and num_classes == 80:
         return {"dataset_meta": coco_meta()}
     given = dataset_meta(source.meta) or {}

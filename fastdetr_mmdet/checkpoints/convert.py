@@ -11,7 +11,7 @@ from .rename_tables import METHODS
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert one file and print which config it belongs to; exit status 1 if it cannot be."""
+    """Convert one file and print its config; exit status 1 on failure."""
     parser = Parser(
         prog="python -m fastdetr_mmdet.checkpoints.convert",
         description="Convert a checkpoint of an official code, mmdet, detrex or Hugging Face, and "
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head = parser.add_mutually_exclusive_group()
     text = (
         "80 (default for official weights): mmdet's labels of COCO, which the configs need; 91: "
-        "COCO's category ids; or as many as the file has"
+        "COCO's category ids; or the file's number"
     )
     head.add_argument("--classes", type=int, metavar="N", help=text)
     text = "leave out the class branches, to train on other classes"

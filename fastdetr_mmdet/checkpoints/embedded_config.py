@@ -1,8 +1,8 @@
-"""Configs inside checkpoints: run only if they are plain data that names known parts.
+"""Check configs inside checkpoints: only plain data that names known parts is run.
 
-A config is a Python program, and even one of plain data builds whatever its ``type`` entries name:
-``dict(type='os.system', ...)`` is a command. Of a config that the user did not write, only what
-mmengine's own dump of a config looks like is accepted, and only parts that are registered already.
+A config is a Python program, and even plain data builds whatever its ``type`` entries name:
+``dict(type='os.system', ...)`` is a command. Configs inside checkpoints are accepted only in the
+form of mmengine's dumps, and with registered parts only.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mmengine.registry import Registry
 
 from ..utils.cli import UserError
 
-# Where mmengine's inferencers and --resume look for a config to run
+# Where mmengine's inferencers and --resume look for a config.
 _PLACES = (("message_hub", "runtime_info", "cfg"), ("meta", "cfg"), ("meta", "config"))
-# Keys that make mmengine import something, or read another file as a program
+# Keys that make mmengine import modules, or run another file.
 _IMPORTING = ("custom_imports", "default_scope", "_scope_")
 _READING = ("_base_", "_delete_")
 
@@ -29,7 +29,7 @@ class EmbeddedConfigError(UserError):
     """The config in a checkpoint was refused.
 
     Args:
-        why: What was found in it.
+        why: The reason.
     """
 
     def __init__(self, why: str) -> None:
@@ -41,15 +41,15 @@ class EmbeddedConfigError(UserError):
 
 
 def disarm(content: Any) -> None:
-    """Replace each config in a checkpoint that ``check_config`` refuses by one that raises.
+    """Replace configs in a checkpoint that ``check_config`` refuses by code that raises the error.
 
-    So the refusal comes when the config is used; weights load whatever the config says.
+    So the error comes only if the config is used; weights always load.
     """
     for owner, last, text in _texts(content):
         try:
             check_config(text)
         except EmbeddedConfigError as error:
-            # mmengine substitutes {{...}} in the text before it runs it
+            # mmengine would replace {{...}} in the text
             why = repr(error.why).replace("{", r"\x7b")
             owner[last] = (
                 f"raise __import__({__name__!r}, fromlist=['_']).EmbeddedConfigError({why})\n"
@@ -57,10 +57,10 @@ def disarm(content: Any) -> None:
 
 
 def config_in(content: Any) -> Config:
-    """The config that a checkpoint was trained with, as it holds it.
+    """Read the training config that a checkpoint holds.
 
     Raises:
-        EmbeddedConfigError: if it holds none, or one that ``check_config`` refuses.
+        EmbeddedConfigError: if there is none, or ``check_config`` refuses it.
     """
     for _, _, text in _texts(content):
         if text:
@@ -80,13 +80,13 @@ def _texts(content: Any) -> Iterator[tuple[dict, str, str]]:
 
 
 def check_config(text: str) -> None:
-    """Accept a config that is plain data and names only what is registered or imported already.
+    """Accept a config of plain data that names only registered or imported parts.
 
-    What is accepted is what would run: mmengine replaces ``{{...}}`` in the text, wherever it
-    stands, before it runs it, and a dump holds none.
+    ``{{...}}`` is refused, because mmengine would replace it before running the text; dumps have
+    none.
 
     Raises:
-        EmbeddedConfigError: if it is not; in a sentence with the reason and the remedy.
+        EmbeddedConfigError: if the config is refused; the message has the reason and the fix.
     """
     if "{{" in text:
         _refuse("it holds '{{', a variable, which a dumped config never has")
@@ -104,11 +104,11 @@ def check_config(text: str) -> None:
 
 
 def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
-    """Return a warning if a config tests at another image size than the checkpoint's; else "".
+    """Return a warning if a config's test image size differs from the checkpoint's; else "".
 
     Args:
-        config: The one at hand.
-        checkpoint: With mmengine's notes, which hold the config that it was trained with.
+        config: Config of the test.
+        checkpoint: With mmengine's meta information, which holds its training config.
     """
     try:
         trained = read_plain_config(str((checkpoint.get("meta") or {}).get("cfg") or ""))
@@ -119,8 +119,8 @@ def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
         return ""
     return (
         f"The checkpoint was trained with a test pipeline that resizes images to {before}; this "
-        f"config's resizes them to {now}, and AP may be lower. --cfg-options "
-        f"image_scale={before[0]},{before[1]} tests as in training."
+        f"config's resizes them to {now}, and AP may be lower. To test as in training: "
+        f"--cfg-options image_scale={before[0]},{before[1]}"
     )
 
 
@@ -135,10 +135,10 @@ def _tested_scale(config: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def read_plain_config(text: str) -> dict[str, Any]:
-    """The variables of a config, without running it.
+    """Read a config's variables without running it.
 
     Raises:
-        EmbeddedConfigError: if it holds anything but assignments of plain data.
+        EmbeddedConfigError: if the config has anything but assignments of plain data.
     """
     try:
         statements = ast.parse(text).body
@@ -152,7 +152,7 @@ def read_plain_config(text: str) -> dict[str, Any]:
                     values[name] = ast.literal_eval(_DictCalls().visit(value))
                 except (ValueError, TypeError, RecursionError, MemoryError):
                     code = ast.unparse(statement)[:80]
-                    _refuse(f"line {statement.lineno} holds code or more than plain data: {code}")
+                    _refuse(f"line {statement.lineno} holds code, not only plain data: {code}")
             case _:
                 _refuse(f"line {statement.lineno} is not an assignment: it holds code")
     return values
@@ -162,7 +162,7 @@ class _DictCalls(ast.NodeTransformer):
     """Turns ``dict(a=1)``, as mmengine dumps it, into ``{'a': 1}``."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Leaves other calls, which are not plain data."""
+        """Keeps other calls, which are refused later."""
         self.generic_visit(node)
         match node:
             case ast.Call(ast.Name("dict"), [] | [ast.Dict()], words) if all(w.arg for w in words):
@@ -184,22 +184,22 @@ def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _check_type(name: Any) -> None:
-    """mmengine calls what a registry knows by the name, or else what a path to it leads to."""
+    """Refuse names that are not registered; mmengine would import and call them."""
     scope, _, short = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if scope:
         harmless = scope in sys.modules and short in _registered_names()
-    else:  # without a dot the path can only be a module's, such as RoIAlign, which is none
+    else:  # a name without a dot could only be a module
         harmless = bool(short) and (short in sys.modules or find_spec(short) is None)
         harmless = harmless or short in _registered_names()
     if not harmless:
         _refuse(
-            f"type={name!r} is not a registered part, and mmengine would call any Python object "
-            "that names; if it is yours, import its module first"
+            f"type={name!r} is not a registered part, so mmengine would call the Python object of "
+            "that name; if it is yours, import its module first"
         )
 
 
 def _registered_names() -> set[str]:
-    """All names in the registries of mmengine and of the packages below it."""
+    """All names in the registries of mmengine and its child packages."""
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)

@@ -19,37 +19,37 @@ from .safe_loading import CheckpointError
 from .shipped_configs import Fit, config_of, find_configs, option_of
 from .state_dicts import count_unknown, restore_state_dict
 
-# The methods that each target has a model of
+# Methods that each target supports.
 TARGETS = {
     "hf": ("deformable_detr", "conditional_detr"),
     "official": ("deformable_detr", "conditional_detr", "smca_detr", "sam_detr"),
 }
-# A paper's model that its authors published no code for, by its config
+# Config of a paper's model without published code.
 _PAPER_ONLY = "smca_detr/smca-detr-ms_"
-# What a training's config tells and weights do not, by the keys below ``model``
+# Settings that a training config has and weights do not tell, by the keys below ``model``.
 _TOLD = ("num_queries", "transformer.encoder.num_heads", "transformer.decoder.num_heads")
 
 
 def export_checkpoint(src: str | Path, dst: str | Path, to: str) -> str:
-    """Write weights as another code has them; reading them again gives the same to the bit.
+    """Write weights in another code's form; converting them back gives equal bits.
 
     Args:
-        src: A checkpoint of a model of a shipped config, trained here or converted.
-        dst: The file to write; for Hugging Face the folder, which must not exist.
+        src: A checkpoint of a shipped config's model, trained or converted.
+        dst: The file to write; for Hugging Face a folder that does not exist yet.
         to: One of ``TARGETS``.
 
     Returns:
-        What was written, in words.
+        A description of what was written.
 
     Raises:
         UsageError: if the folder exists.
-        CheckpointError: if no such code has a model of these weights.
+        CheckpointError: if the target has no model for these weights.
     """
     src, dst = Path(src), Path(dst)
     check_destination(dst / "config.json" if dst.is_dir() else dst)
     refuse_to_overwrite([dst], [src])
     if to == "hf" and dst.exists():
-        raise UsageError(f"{dst} exists. Name a folder to make.")
+        raise UsageError(f"{dst} exists. Name a new folder.")
     source = read_checkpoint(src)
     method, fit = _recognise(src, source.weights, source.meta, to)
     count = count_classes(source.weights) or 0
@@ -71,7 +71,7 @@ def export_checkpoint(src: str | Path, dst: str | Path, to: str) -> str:
         return said
     names = names if len(names) == kept else [f"LABEL_{number}" for number in range(kept or 0)]
     config = _hub_config(weights, method, config_of(fit), names)
-    own = {key: value.clone() for key, value in restored.items()}  # some are copies of others
+    own = {key: value.clone() for key, value in restored.items()}  # some share memory
     content = safetensors_torch(dst).save(own, {"format": "pt"})
     write_atomically(dst / "model.safetensors", content)
     write_atomically(dst / "config.json", json.dumps(config, indent=2).encode() + b"\n")
@@ -81,7 +81,7 @@ def export_checkpoint(src: str | Path, dst: str | Path, to: str) -> str:
 def _hub_config(
     weights: Mapping[str, Tensor], method: str, config: Config, names: Sequence[str]
 ) -> dict[str, Any]:
-    """The config.json of a model with transformers' own ResNet."""
+    """config.json of a model with transformers' own ResNet."""
     deformable = method == "deformable_detr"
     kind = "DeformableDetr" if deformable else "ConditionalDetr"
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
@@ -137,7 +137,7 @@ def _blocks(shapes: Mapping[str, Any], below: str) -> int:
 def _recognise(
     src: Path, weights: Mapping[str, Tensor], meta: Mapping[str, Any], to: str
 ) -> tuple[str, Fit]:
-    """The method, and the config that the weights fit."""
+    """Find the method and the config that the weights fit."""
     text, told, configs = (meta.get(key) for key in ("cfg", "options", "configs"))
     try:
         trained = Config(read_plain_config(text if isinstance(text, str) else ""))
@@ -152,12 +152,12 @@ def _recognise(
     if wrong := fits[0].differing:
         raise CheckpointError(
             f"{src} was not exported: {to} has no model of these weights. Compared with "
-            f"{fits[0].config} {len(wrong)} do not fit, such as {wrong[0]}."
+            f"{fits[0].config}, {len(wrong)} do not fit, such as {wrong[0]}."
         )
     if _PAPER_ONLY in fits[0].config:
         raise CheckpointError(
             f"{src} was not exported: it is the multi-scale SMCA of the paper, whose encoder the "
-            "official code does not have. Its multi-scale model is that of "
+            "official code does not have. The official multi-scale model is "
             "configs/smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py."
         )
     names = [

@@ -1,4 +1,4 @@
-"""Reading of checkpoints from untrusted sources, and writing of converted ones."""
+"""Read untrusted checkpoints and write converted ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .safe_loading import CheckpointError, load_plain
 
 @dataclass(frozen=True)
 class Source:
-    """What a checkpoint file holds.
+    """Contents of a checkpoint file.
 
     Args:
         weights: The state dict, without the prefix of DistributedDataParallel.
-        meta: mmengine's notes, if it wrote the file.
-        arguments: The command line that an official code was started with, if the file holds it.
+        meta: mmengine's meta information, if it wrote the file.
+        arguments: Command line of the official code, if the file holds it.
     """
 
     weights: dict[str, Tensor]
@@ -36,14 +36,14 @@ class Source:
 
 
 def read_checkpoint(path: Path) -> Source:
-    """Read weights without running any code that the file may hold.
+    """Read weights without running code from the file.
 
     Args:
         path: A file of ``torch.save``: an official checkpoint (weights in 'model'), one of
             mmengine's (in 'state_dict'), or a state dict by itself. Or a file of safetensors.
 
     Raises:
-        CheckpointError: if it is none of these, damaged, or asks for code to be run.
+        CheckpointError: if the file is none of these, is damaged, or would run code.
     """
     # official checkpoints hold the command line's arguments
     safe_globals = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> Source:
     bytes_only = (k for k, v in weights.items() if v.is_floating_point() and v.element_size() == 1)
     if key := next(bytes_only, None):
         raise CheckpointError(
-            f"{path} holds {weights[key].dtype}, such as {key}. Give its weights of 16 or 32 bits."
+            f"{path} holds {weights[key].dtype}, such as {key}. Give weights of 16 or 32 bits."
         )
     meta, arguments = content.get("meta"), content.get("args")
     return Source(
@@ -83,11 +83,11 @@ def read_checkpoint(path: Path) -> Source:
 
 
 def read_content(checkpoint: str | Path) -> dict[str, Any]:
-    """Read a file or an address with mmengine.
+    """Read a file or URL with mmengine.
 
     Raises:
-        CheckpointRefusedError: if it is not plain data.
-        CheckpointError: if it is not a checkpoint, or damaged.
+        CheckpointRefusedError: if the checkpoint is not plain data.
+        CheckpointError: if the file is not a checkpoint, or is damaged.
     """
     name = str(checkpoint)
     content = _read(name, lambda: CheckpointLoader.load_checkpoint(name, "cpu", logger="silent"))
@@ -102,7 +102,7 @@ def weights_of(content: dict[str, Any]) -> Any:
 
 
 def dataset_meta(meta: Any) -> dict[str, Any] | None:
-    """Data set meta information in a checkpoint, keys in lower case as of mmdet 3.1."""
+    """Dataset meta information in a checkpoint, with lower-case keys as since mmdet 3.1."""
     known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
     if isinstance(known, Mapping):
         return {str(key).lower(): value for key, value in known.items()}
@@ -130,17 +130,17 @@ def _read(name: str, load: Callable[[], Any]) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins like one: the length of its header, then the header's brace."""
+    """Whether a file starts like safetensors: the length of its header, then a brace."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file, of which nothing can be run."""
+    """Read every tensor of a file; the format cannot run code."""
     safetensors = safetensors_torch(path)
     try:
-        return safetensors.load(path.read_bytes())  # load_file's would stay mapped to the file
-    except Exception as error:  # its own, torch's, and those of unknown types
+        return safetensors.load(path.read_bytes())  # load_file would keep the file mapped
+    except Exception as error:  # errors of safetensors, torch, and unknown types
         raise CheckpointError(
             f"{path} is cut short or damaged: its header does not describe its bytes "
             f"({first_line(error)}). Download it again."
@@ -148,7 +148,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def safetensors_torch(path: Path) -> Any:
-    """The library's functions for torch.
+    """Import safetensors' functions for torch.
 
     Raises:
         CheckpointError: if it is not installed.
@@ -160,10 +160,10 @@ def safetensors_torch(path: Path) -> Any:
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a checkpoint as a whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
-        CheckpointError: if it cannot be written; an earlier file of the name is then unchanged.
+        CheckpointError: if the file cannot be written; an existing file is then unchanged.
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)

@@ -25,26 +25,27 @@ def start_from(
     class_map: Mapping[str, str],
     file: str,
 ) -> list[str]:
-    """Load a detector's checkpoint into a FastDETR of other classes.
+    """Load a detector's checkpoint into a FastDETR with other classes.
 
-    Class rows (of every decoder layer, of proposals, of denoising and of dense heads) go by the
-    classes' names, as ``own_classes.match`` says. Tables of positions of another size are
-    interpolated, those of queries and levels keep their first rows.
+    Class rows (of decoder layers, proposals, denoising and dense heads) are matched by class name;
+    see ``own_classes.match``. Learned positions are interpolated to another size; learned queries
+    and levels keep their first rows.
 
     Args:
-        model: Filled with all that fits.
-        content: As ``read_content`` returns it. Its state dict becomes the model's, so that loading
-            it again changes nothing and has nothing to report.
+        model: Gets all weights that fit.
+        content: From ``read_content``. Its state dict is replaced by the model's, so that loading
+            it again changes and reports nothing.
         own: The model's classes.
         class_map: Own class -> the checkpoint's name for it.
         file: The checkpoint's name, for messages.
 
     Returns:
-        At most five lines about all that was not simply loaded.
+        At most five lines about weights that were not simply loaded.
 
     Raises:
-        CheckpointError: if the checkpoint holds no weights of the model, or those of another code.
-        ValueError: if class_map names a class that is not there.
+        CheckpointError: if the checkpoint holds no weights of the model, or has another code's
+            names.
+        ValueError: if class_map names an unknown class.
     """
     weights = {key.removeprefix("module."): value for key, value in weights_of(content).items()}
     weights, about = rows_by_name(weights, content.get("meta"), own, class_map, _objectness(model))
@@ -53,8 +54,8 @@ def start_from(
     if tables:
         sizes = [f"{key} {_size(weights[key])} -> {_size(tables[key])}" for key in tables]
         said.append(
-            "Learned tables of another size: positions are interpolated, queries and levels keep "
-            f"their first rows and get initial values for more: {shorten(sizes)}."
+            "Learned tables of another size: positions are interpolated; queries and levels keep "
+            f"their first rows, and new rows get initial values: {shorten(sizes)}."
         )
     missing, turned, extra = load_fitting(model, weights | tables)
     _refuse_foreign({*model.state_dict()} - {*missing, *turned}, weights, file)
@@ -79,11 +80,11 @@ def rows_by_name(
     """Return the weights with rows for the new classes, and a note on them; "" if unchanged.
 
     Args:
-        weights: By our names.
-        meta: mmengine's notes about them.
+        weights: By this package's names.
+        meta: mmengine's meta information.
         own: Own classes.
         class_map: Own class -> the checkpoint's name for it.
-        objectness: As ``take_rows`` has it.
+        objectness: As in ``take_rows``.
     """
     found = count_classes(weights)
     if found is None:
@@ -98,7 +99,7 @@ def rows_by_name(
 
 
 def _objectness(model: Any) -> str | None:
-    """The branch of proposals that have no classes."""
+    """Prefix of the class-agnostic proposal branch."""
     head = model.bbox_head
     agnostic = head.as_two_stage and not head.class_aware_proposals
     return f"{CLASS_BRANCHES}{len(head.cls_branches) - 1}." if agnostic else None
@@ -114,7 +115,7 @@ def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names)
         line += f", {len(others)} from the mean row ({shorten(others)})"
         if known:
             line += (
-                f". The checkpoint's classes: {shorten(known)}; to name one of them for yours: "
+                f". The checkpoint's classes: {shorten(known)}; to use one of them for yours: "
                 f"default_hooks.resume_check.class_map=\"{{'{others[0]}': '{known[0]}'}}\""
             )
     return f"{line}."
@@ -150,12 +151,12 @@ def _refuse_foreign(loaded: set[str], weights: Mapping[str, Tensor], file: str) 
         return
     if method := method_of(weights):
         raise CheckpointError(
-            f"load_from={file} has the names of another code. Convert it: python -m "
+            f"load_from={file} has another code's names. Convert it: python -m "
             f"fastdetr_mmdet.checkpoints.convert {file} NEW_FILE --method {method}"
         )
     if not any("num_batches" not in key and not key.startswith("aux_heads.") for key in loaded):
         raise CheckpointError(
             f"load_from={file} holds no weights of the model; its first one is "
-            f"{next(iter(weights), 'missing')}. Weights of a backbone alone go to "
+            f"{next(iter(weights), 'missing')}. Set weights of a backbone alone by "
             "model.backbone.init_cfg=\"dict(type='Pretrained', checkpoint=FILE)\"."
         )

@@ -1,4 +1,4 @@
-"""Read models of Hugging Face: a folder of config.json and weights, one file or shards."""
+"""Read Hugging Face models: a folder of config.json and weights, in one file or shards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from .files import Source, read_checkpoint
 from .safe_loading import CheckpointError
 
-# In the order in which transformers looks for them
+# In transformers' order of search.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _INDEX = ".index.json"
 _MODELS = ("deformable_detr", "conditional_detr", "detr")
-# What every model of ours has, by its key in config.json
+# Settings that this package's models need in config.json.
 _ONLY = {"activation_function": "relu", "position_embedding_type": "sine"}
 
 
@@ -22,12 +22,11 @@ def read_hub(path: Path) -> Source:
     """Read a model of the hub.
 
     Args:
-        path: Its folder, a file of weights, or the index of a model in shards; config.json is
-            looked for beside the weights, and may be absent.
+        path: Its folder, a file of weights, or the index of a sharded model; config.json next to
+            the weights is optional.
 
     Raises:
-        CheckpointError: if there are no whole weights, or config.json names a model that is not
-            supported.
+        CheckpointError: if weights are missing, or config.json names an unsupported model.
     """
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -44,7 +43,7 @@ def read_hub(path: Path) -> Source:
 def _shards(index: Path) -> list[Path]:
     names = set(_read_json(index, "weight_map").values())
     if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
-        raise CheckpointError(f"{index} names no files beside it in its weight_map.")
+        raise CheckpointError(f"{index} names no files in its folder in weight_map.")
     return [index.parent / name for name in sorted(names)]
 
 
@@ -58,11 +57,9 @@ def _told_by(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{file} says model_type={model!r}; known: {', '.join(_MODELS)}.")
     wrong = [f"{k}={config[k]!r}" for k, v in _ONLY.items() if config.get(k, v) != v]
     if model == "conditional_detr" and config.get("auxiliary_loss"):
-        wrong.append(
-            "auxiliary_loss=True, with which transformers normalises what each layer passes on"
-        )
+        wrong.append("auxiliary_loss=True, with which transformers normalises each layer's output")
     if wrong:
-        raise CheckpointError(f"{file} says {', '.join(wrong)}: no model of ours computes that.")
+        raise CheckpointError(f"{file} says {', '.join(wrong)}: this package has no such model.")
     queries = "two_stage_num_proposals" if config.get("two_stage") else "num_queries"
     told = dict(dilation="dilation", nheads="encoder_attention_heads", num_queries=queries)
     arguments = {ours: config[key] for ours, key in told.items() if key in config}
@@ -74,7 +71,7 @@ def _told_by(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_json(file: Path, entry: str | None = None) -> dict[str, Any]:
-    """A dict in a file of JSON, or in an entry of it."""
+    """Read a dict from a JSON file, or from an entry of it."""
     try:
         content = json.loads(file.read_bytes())
         content = content[entry] if entry else content

@@ -12,29 +12,29 @@ from typing import Any
 import torch
 from mmengine.runner import CheckpointLoader
 
-# How a file begins that is not a checkpoint, but often takes the place of one
+# First bytes of files that are often mistaken for checkpoints.
 _OTHERS = {
     b"\x89PNG": "but a PNG image",
     b"\xff\xd8\xff": "but a JPEG image",
-    b"<": "but a web page, which a download that needs a confirmation leaves behind",
+    b"<": "but a web page, as saved by a download that needs a confirmation",
     b"\x1f\x8b": "but a gzip archive; unpack it first",
-    b"version https://git-lfs": "but a pointer to a file that Git LFS has not fetched",
+    b"version https://git-lfs": "but a Git LFS pointer; fetch the file with git lfs pull",
 }
 _SCRIPT = (
     "is a TorchScript program, not weights. Get the weights from its authors. If you trust them, "
-    "save the program's own with torch.save(torch.jit.load(path).state_dict(), new_path)"
+    "save the program's weights with torch.save(torch.jit.load(path).state_dict(), new_path)"
 )
 
 
 def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
     """Describe what is wrong with a checkpoint file; None if it is intact.
 
-    torch writes zip archives: the list of contents comes last, and each content has a checksum.
-    Files in torch's older format have neither; they are tried.
+    torch writes zip archives, with the list of contents last and a checksum for each entry. Files
+    in torch's older format have neither and are loaded to test them.
 
     Args:
         path: The file.
-        thorough: False looks at the beginning, the end and the list of contents only.
+        thorough: False: check only the beginning, the end and the list of contents.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,7 +46,7 @@ def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
     if start[:1] == b"\x80":
         return _what_is_broken_in_pickle(path) if thorough else None
     if not start.startswith(b"PK\x03\x04"):
-        begins = f"or only the first bytes of one: it begins with {start[:8]!r}"
+        begins = f"or is only its beginning: it starts with {start[:8]!r}"
         what = next((what for head, what in _OTHERS.items() if start.startswith(head)), begins)
         return f"is not a file of torch.save, {what}"
     if not zipfile.is_zipfile(path):
@@ -54,7 +54,7 @@ def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return _SCRIPT  # torch.load's own sign
+                return _SCRIPT  # torch.load's criterion
             damaged = archive.testzip() if thorough and _has_checksums() else None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         return f"is damaged ({error})"
@@ -62,7 +62,7 @@ def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
 
 
 def _has_checksums() -> bool:
-    """Whether torch writes them, which set_crc32_options can turn off."""
+    """Whether torch writes checksums; set_crc32_options can turn them off."""
     return getattr(torch.serialization, "get_crc32_options", lambda: True)()
 
 
@@ -71,7 +71,7 @@ def _what_is_broken_in_pickle(path: Path) -> str | None:
         torch.load(path, map_location="meta", weights_only=True)
     except (EOFError, IndexError, RuntimeError, struct.error) as error:
         return f"is cut short or damaged ({error})"
-    except Exception:  # not torch's: for mmengine to load, or to complain about
+    except Exception:  # not torch's format: left to mmengine
         return None
     return None
 
@@ -84,7 +84,7 @@ def load_meta(path: Path) -> dict[str, Any]:
 
 
 def numbered_checkpoints(folder: Path, template: str) -> dict[int, Path]:
-    """The checkpoints of a folder by the number in their names, highest first."""
+    """Checkpoints of a folder by the number in their names, highest first."""
     before, after = re.split(r"{[^}]*}", template)
     pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     matches = [(pattern.fullmatch(path.name), path) for path in folder.glob("*")]

@@ -24,7 +24,7 @@ from .embedded_config import other_size
 from .files import dataset_meta, read_content, weights_of
 from .safe_loading import CheckpointError
 
-_COUNTER = "num_batches_tracked"  # of batch norm; nothing that is computed depends on it
+_COUNTER = "num_batches_tracked"  # of batch norm; does not change results
 
 
 def load_detector(
@@ -33,27 +33,26 @@ def load_detector(
     device: str | None = "cpu",
     cfg_options: dict | None = None,
 ) -> nn.Module:
-    """Like mmdet's ``init_detector``, but refuse a checkpoint that leaves weights at random values.
+    """Like mmdet's ``init_detector``, but refuse a checkpoint that would leave weights random.
 
-    mmengine only logs that weights are missing or of another shape. Weights that the model has no
-    place for are passed over.
+    mmengine only logs weights that are missing or have another shape. Surplus weights are ignored.
 
     Args:
-        config: The model's.
-        checkpoint: A file or an address; read as data only, and once.
-        device: Where the model is to be; None: on a GPU if there is one.
+        config: Config of the model.
+        checkpoint: File or URL; read as data only.
+        device: Device of the model; None: a GPU if available.
         cfg_options: Changes of the config.
 
     Raises:
-        UsageError: if there is no such config or checkpoint, or the config has no detector.
+        UsageError: if the config or checkpoint does not exist, or the config has no detector.
         CheckpointRefusedError: if the checkpoint is not plain data.
-        CheckpointError: if it is damaged, or of another model.
+        CheckpointError: if the checkpoint is damaged or does not fit the model.
     """
     given = [checkpoint] if isinstance(config, Config) else [config, checkpoint]
     for what, path in zip(("checkpoint", "config"), reversed(given), strict=False):
-        # of an address only reading can tell
+        # URLs are checked by reading
         if "://" not in str(path) and not Path(path).is_file():
-            raise UsageError(f"There is no {what} {path}; give the path of a file.")
+            raise UsageError(f"There is no {what} {path}. Give the path of a file.")
     if not isinstance(config, Config):
         try:
             config = Config.fromfile(config)
@@ -83,15 +82,15 @@ def load_detector(
 
 
 def _build(config: Config, content: dict[str, Any], device: str) -> Any:
-    """The model without its weights, but with its config and the names of its classes."""
+    """Build the model, without weights, with its config and class names."""
     init_default_scope(config.get("default_scope", "mmdet"))
-    with contextlib.redirect_stdout(io.StringIO()):  # what parts say of themselves
+    with contextlib.redirect_stdout(io.StringIO()):  # parts may print
         model: Any = revert_sync_batchnorm(MODELS.build(config.model))
         data = DATASETS.build(dict(config.test_dataloader.dataset, lazy_init=True))
     model.dataset_meta = _classes(content)
     palette = data.metainfo.get("palette") or model.dataset_meta.get("palette", "random")
     model.dataset_meta["palette"] = palette
-    model.cfg = config  # where mmdet's inferencers and the attention viewer look for it
+    model.cfg = config  # read by mmdet's inferencers and the attention viewer
     return model.to(device).eval()
 
 
@@ -103,26 +102,26 @@ def _classes(content: dict[str, Any]) -> dict[str, Any]:
         return known
     if isinstance(meta, Mapping) and "CLASSES" in meta:  # mmdet before 3.0
         return {"classes": meta["CLASSES"]}
-    warnings.warn("The checkpoint does not name its classes; they get COCO's names.", stacklevel=4)
+    warnings.warn("The checkpoint has no class names; using COCO's.", stacklevel=4)
     return {"classes": get_classes("coco")}
 
 
 def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> str:
-    """Load the weights of a checkpoint, and describe the model's weights that it lacks.
+    """Load a checkpoint's weights, and describe weights of the model that it lacks.
 
     Args:
-        model: Filled with what fits.
-        content: As ``read_content`` returns it.
-        unknown: Whether weights that the model has no place for count too.
+        model: Gets all weights that fit.
+        content: From ``read_content``.
+        unknown: Whether surplus weights count as errors, too.
 
     Returns:
-        "" if all is well; else such as "of 210 weights 2 missing, for example NAME".
+        "" if all weights fit; else for example "of 210 weights 2 missing, for example NAME".
     """
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     source = weights_of(content)
     try:
         missing, turned, extra = load_fitting(model, source)
-    except RuntimeError as error:  # such as another shape under an older name
+    except RuntimeError as error:  # for example another shape under an older name
         return " ".join(str(error).split())[:300]
     wrong = {"missing": missing, "of another shape": turned}
     wrong["unknown to the model"] = extra if unknown else []
@@ -143,8 +142,7 @@ def load_fitting(
     """Load the entries of a state dict that fit.
 
     Returns:
-        The model's weights that are missing; those of another shape, as they are in the state dict;
-        names that the model has no place for.
+        Missing weights; weights of another shape, as in the state dict; surplus names.
     """
     weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
     own = model.state_dict()
@@ -156,7 +154,7 @@ def load_fitting(
         and value.shape != own[key].shape
     }
     fitting = OrderedDict((key, value) for key, value in weights.items() if key not in turned)
-    if hasattr(source, "_metadata"):  # versions, by which modules translate older names
+    if hasattr(source, "_metadata"):  # versions, which modules use to rename older keys
         fitting._metadata = source._metadata  # type: ignore[attr-defined]
     result = model.load_state_dict(fitting, strict=False)
     missing = [k for k in result.missing_keys if k not in turned and _COUNTER not in k]

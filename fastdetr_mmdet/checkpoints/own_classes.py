@@ -1,4 +1,4 @@
-"""Choose the class row of a checkpoint from which each new class starts."""
+"""Choose the checkpoint's class row for each new class."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def names_of_rows(meta: Any, count: int) -> Names:
     """Class name of each row of a checkpoint; None for rows without a known class.
 
     Args:
-        meta: mmengine's notes in the checkpoint.
-        count: Rows. 80, 91 and 92 without names are taken for COCO's: labels, or category ids.
+        meta: mmengine's meta information in the checkpoint.
+        count: Number of rows. Without names, 80 means COCO's labels, 91 and 92 its category ids.
     """
     first = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    if isinstance(first, list):  # of a ConcatDataset of different ones
+    if isinstance(first, list):  # of a mixed ConcatDataset
         meta = {"dataset_meta": first[0]}
     known = (dataset_meta(meta) or {}).get("classes") or dict(meta or {}).get("CLASSES") or ()
     if len(known) == count and not isinstance(known, str):
@@ -39,10 +39,10 @@ def names_of_rows(meta: Any, count: int) -> Names:
 
 
 def read_classes(file: str | Path) -> list[str]:
-    """Names of the categories in a COCO annotation file, in its order, which is mmdet's.
+    """Names of the categories in a COCO annotation file, in the file's order, like mmdet.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if the file has no categories.
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -61,17 +61,17 @@ def read_classes(file: str | Path) -> list[str]:
 
 
 def match(own: Sequence[str], names: Names, class_map: Mapping[str, str]) -> list[int | None]:
-    """Row from which each new class starts; None: the mean of the rows.
+    """Row for each new class; None: the mean of the rows.
 
-    Case, spaces, hyphens and underscores do not count. ``class_synonyms.yaml`` lists other names.
+    Ignores case, spaces, hyphens and underscores; ``class_synonyms.yaml`` lists synonyms.
 
     Args:
         own: Own classes.
-        names: Of the checkpoint's rows.
-        class_map: Own class -> the checkpoint's name for it; comes first.
+        names: Class names of the checkpoint's rows.
+        class_map: Own class -> the checkpoint's name for it; overrides the matching by name.
 
     Raises:
-        ValueError: if class_map names a class that is not there.
+        ValueError: if class_map names an unknown class.
     """
     exact = {_plain(name): row for row, name in enumerate(names) if name is not None}
     alike = {_shared_name(name): row for name, row in reversed(exact.items())}
@@ -81,7 +81,7 @@ def match(own: Sequence[str], names: Names, class_map: Mapping[str, str]) -> lis
             which = (
                 f"own class {mine!r}" if mine not in own else f"class {name!r} of the checkpoint"
             )
-            raise ValueError(f"class_map: there is no {which}. There are: {listed or 'no names'}.")
+            raise ValueError(f"class_map: there is no {which}. Known: {listed or 'no names'}.")
     rows = []
     for mine in own:
         plain = _plain(class_map.get(mine, mine))
@@ -99,7 +99,7 @@ def _shared_name(plain: str) -> str:
 
 @functools.cache
 def _synonyms() -> dict[str, str]:
-    """Every listed name -> the first one of its list."""
+    """Every listed name -> the first name of its list."""
     import yaml
 
     groups = yaml.safe_load(Path(__file__).with_name("class_synonyms.yaml").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Rules of ``rename_tables.yaml``: parameter names of other codes -> this package's."""
+"""Rules of ``rename_tables.yaml``: other codes' parameter names -> this package's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Whose checkpoints are known; for mmdet's DINO "mmdet" has rules of its own, "mmdet_dino".
+# Supported sources of checkpoints; "mmdet" uses the rules "mmdet_dino" for mmdet's DINO.
 METHODS = (
     "conditional_detr",
     "deformable_detr",
@@ -19,9 +19,9 @@ METHODS = (
     "sam_detr",
     "smca_detr",
 )
-# Suffixes that ``state_dicts`` gives to the halves of one embedding of positions and contents
+# Suffixes that ``state_dicts`` gives to the halves of an embedding of positions and contents.
 POSITIONS, CONTENTS = "#positions", "#contents"
-# A group that is numbered; there may be others in it
+# A capturing group, which may contain other groups.
 _GROUP = re.compile(r"\((?!\?)(?:[^()]|\([^()]*\))*\)")
 
 
@@ -33,7 +33,7 @@ def rules(name: str) -> list[tuple[str, str]]:
 
 @functools.cache
 def reversed_rules(name: str) -> list[tuple[str, str]]:
-    """The same rules in the other direction."""
+    """The same rules reversed."""
     return [_reverse(old, new) for old, new in rules(name) if new != "-"]
 
 
@@ -50,13 +50,13 @@ def _reverse(old: str, new: str) -> tuple[str, str]:
 
 @functools.cache
 def _lists() -> dict[str, list[Any]]:
-    import yaml  # also below mmengine; late, for --help
+    import yaml  # late, to keep --help fast
 
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def _spelled_out(rules_or_name: str | list[Any]) -> Iterator[str]:
-    """The rules of a list, with what stands for several of them replaced by these."""
+    """Rules of a list, with shorthands expanded."""
     named = isinstance(rules_or_name, str)
     for rule in _lists()[rules_or_name] if named else rules_or_name:  # type: ignore[index]
         match rule:

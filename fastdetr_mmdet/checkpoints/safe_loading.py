@@ -1,4 +1,4 @@
-"""Checkpoints are read as plain data: loading one through mmengine runs no code of the file."""
+"""Read checkpoints as plain data: loading through mmengine runs no code from the file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from packaging.version import Version
 from ..utils.cli import UserError
 from .embedded_config import disarm
 
-# Set to 1 before the import, this leaves mmengine's loaders as they are
+# Set to 1 before the import to keep mmengine's loaders.
 UNGUARDED = "FASTDETR_MMDET_UNGUARDED_LOADING"
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message says all that is wrong with it."""
+    """A checkpoint that cannot be used; the message lists its problems."""
 
 
 class CheckpointRefusedError(CheckpointError):
@@ -34,23 +34,23 @@ class CheckpointRefusedError(CheckpointError):
 def allow_mmengine_checkpoints() -> None:
     """Let torch >= 2.6 load the checkpoints that mmengine's runner writes.
 
-    torch.load refuses by default every class that it does not know (weights_only=True), and a
-    runner's checkpoint holds, beside tensors, the curves of its message hub. Without this call
-    `mim test`, tools/test.py and --resume fail under mmengine 0.10.7.
+    By default torch.load refuses unknown classes (weights_only=True), but a runner's checkpoint
+    also holds its message hub's history. Without this call `mim test`, tools/test.py and --resume
+    fail with mmengine 0.10.7.
 
-    For this process it permits, and nothing else: mmengine's HistoryBuffer; the rebuilding of numpy
-    arrays, scalars and dtypes of plain numbers; and, instead of `getattr`, which the pickle of a
-    HistoryBuffer calls, a function that hands out only HistoryBuffer's public methods. (Allowing
-    the real `getattr`, the usual advice, lets a hostile file reach into every allowed class.)
+    For this process it allows only: mmengine's HistoryBuffer; numpy arrays, scalars and dtypes of
+    plain numbers; and, instead of `getattr`, which the pickle of a HistoryBuffer calls, a function
+    that returns only HistoryBuffer's public methods. (Allowing the real `getattr`, the usual
+    advice, lets a malicious file use every attribute of allowed classes.)
     """
     if not _reads_safely():
-        return  # there torch.load still loads everything by default
+        return  # torch.load still loads everything by default
     numpy_2 = Version(np.__version__).release >= (2,)
     multiarray = importlib.import_module(f"numpy.{'_core' if numpy_2 else 'core'}.multiarray")
     plain = [HistoryBuffer, np.ndarray, np.dtype]
     plain += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32")]
-    # As pairs with the name a file uses, also where torch could tell the name itself: the list is a
-    # set for the whole process, and onedl-mmengine strikes its own entries out after each load.
+    # Pairs with explicit names, because the list is shared by the process and onedl-mmengine
+    # removes its own entries, without names, after each load.
     allowed: list[Any] = [(entry, f"{entry.__module__}.{entry.__qualname__}") for entry in plain]
     allowed.append((_history_buffer_method, "builtins.getattr"))
     for function in ("_reconstruct", "scalar"):
@@ -60,7 +60,7 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def _history_buffer_method(owner: object, name: str) -> Any:
-    """Stand in for getattr while a checkpoint is read."""
+    """Replace getattr while a checkpoint is read."""
     if owner is HistoryBuffer and isinstance(name, str) and not name.startswith("_"):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(
@@ -69,15 +69,14 @@ def _history_buffer_method(owner: object, name: str) -> Any:
 
 
 def guard_checkpoints() -> None:
-    """Make mmengine read every checkpoint without running code of it.
+    """Make mmengine read every checkpoint without running its code.
 
-    load_from, --resume, `mim test`, init_detector, DetInferencer and `Pretrained` weights all read
-    through mmengine's loaders. onedl-mmengine's retry without any guard where the guarded way has
-    failed, and both mmengines load every file from an address without one. Two of their functions
-    are replaced by ours, which ask torch for plain data in the call itself: no state is shared
-    between threads. Loaders that somebody else registers are left alone.
+    load_from, --resume, `mim test`, init_detector, DetInferencer and `Pretrained` weights all use
+    mmengine's loaders. onedl-mmengine retries a refused file without the guard, and both mmengines
+    load URLs without it. This replaces two of their functions by ones that pass weights_only=True,
+    without state shared between threads. Loaders that others register stay unchanged.
 
-    Below torch 2.6 there is no safe way (CVE-2025-32434): there loading warns.
+    torch below 2.6 has no safe loading (CVE-2025-32434), so loading warns.
     """
     if os.environ.get(UNGUARDED, "0") not in ("", "0"):
         return
@@ -88,28 +87,28 @@ def guard_checkpoints() -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Stand in for mmengine's loader of files."""
+    """Replace mmengine's file loader."""
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{filename} can not be found.")
+        raise FileNotFoundError(f"{filename} cannot be found.")
     return read_data(path, map_location)
 
 
 def load_url(url: str, **kwargs: Any) -> Any:
-    """Stand in for torch.utils.model_zoo.load_url."""
+    """Replace torch.utils.model_zoo.load_url."""
     return read_data(url, load=torch.hub.load_state_dict_from_url, **kwargs)
 
 
 def read_data(
     file: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any
 ) -> Any:
-    """torch.load of plain data; where torch cannot do that safely, warn and load everything.
+    """Load plain data; if torch cannot do that safely, warn and load everything.
 
     Args:
-        file: A path, an address or an open file.
+        file: A path, a URL or an open file.
         map_location: As for torch.load.
-        load: torch's function for it.
-        **kwargs: As for `load`; weights_only, which onedl-mmengine gives, is ignored.
+        load: torch's function to use.
+        **kwargs: As for `load`; weights_only, which onedl-mmengine passes, is ignored.
 
     Raises:
         CheckpointRefusedError: if the file asks for anything but plain data.
@@ -117,8 +116,8 @@ def read_data(
     kwargs.pop("weights_only", None)
     if not _reads_safely():
         warnings.warn(
-            f"torch {torch.__version__} runs what a checkpoint asks for while it reads it: load "
-            "only files of people you trust, or update to torch 2.6 or later.",
+            f"torch {torch.__version__} may run code in checkpoints while reading them. Load only "
+            "files that you trust, or update to torch 2.6 or later.",
             stacklevel=3,
         )
         return load(file, map_location=map_location, **kwargs)
@@ -137,7 +136,7 @@ def load_plain(file: Any, load: Callable = torch.load, **kwargs: Any) -> Any:
         return load(file, **kwargs, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "weights_only=True" not in str(error):
-            raise  # not a refusal: a damaged file, or a device that is missing
+            raise  # not a refusal: a damaged file or a missing device
         raise CheckpointRefusedError(_explain(file, error)) from error
 
 
@@ -146,18 +145,17 @@ def _reads_safely() -> bool:
 
 
 def _explain(name: Any, error: Exception) -> str:
-    """torch's own message advises to load the file unguarded."""
+    """Replace torch's message, which advises loading the file without the guard."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     reason = re.split(r"\.\s|\n", text)[0].rstrip(".")
     why = (
         f"reading it would run {asked[1]}, which weights never need"
         if asked
-        else f"it is not the plain data that weights are ({reason})"
+        else f"it is not plain data, as weights are ({reason})"
     )
     return (
-        f"{name} was refused: {why}. Nothing of it was run. Get the file from its authors. If they "
-        "made it this way and you trust them, save only its state dict: "
-        "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path). More: "
-        "docs/security.md."
+        f"{name} was refused: {why}. No code was run. Get the file from its authors. If they made "
+        "it this way and you trust them, save only its state dict: torch.save(torch.load(path, "
+        "weights_only=False)['state_dict'], new_path). More: docs/security.md."
     )

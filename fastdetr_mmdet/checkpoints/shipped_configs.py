@@ -1,4 +1,4 @@
-"""Find the shipped config that weights belong to, by building each config's model and comparing."""
+"""Find the shipped config that weights fit, by building and comparing each config's model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .safe_loading import CheckpointError
 Shape = tuple[int, ...]
 Options = dict[str, Any]
 
-# Where the configs of methods are that are not named like one folder
+# Config folders of methods that are not named like their folder.
 _FOLDERS = {
     "detrex": ["deformable_detr", "conditional_detr", "dino"],
     "hf": ["deformable_detr", "conditional_detr"],
     "mmdet": ["deformable_detr", "conditional_detr", "dino"],
 }
-# Options whose number is the size of some tensor below a name
+# Options that equal the size of a tensor whose name starts like this.
 _SIZES = {
     "num_queries": "transformer.queries.",
     "bbox_head.num_classes": CLASS_BRANCHES,
@@ -36,15 +36,15 @@ _SIZES = {
     "transformer.encoder.kernel_size": "transformer.encoder.",
     "transformer.decoder.feedforward_channels": "transformer.decoder.",
 }
-# Values of keys that a config may leave out
+# Defaults of keys that configs may leave out.
 _DEFAULTS = {
     "transformer.decoder.refine": False,
     "bbox_head.share_pred_layer": True,
     "transformer.decoder.spatial_prior.smooth": 8.0,
 }
-# Other options to try where tensors below a name do not fit; (name, options to change together)
+# Other options to try if tensors whose names start like this do not fit.
 _CHOICES: list[tuple[str, Options]] = [
-    # without ImageNet weights, which would be another depth's
+    # ImageNet weights would be another depth's
     *(("backbone.", {"backbone.depth": n, "backbone.init_cfg": None}) for n in (50, 101, 152)),
     *(
         ("bbox_head.", {"transformer.decoder.refine": on, "bbox_head.share_pred_layer": not on})
@@ -62,10 +62,10 @@ _CHOICES: list[tuple[str, Options]] = [
 
 
 class HostLinspace(TorchFunctionMode):
-    """Below ``torch.device("meta")``: mmdet's Swin reads numbers of a linspace when it is built."""
+    """Keep linspace on the CPU under ``torch.device("meta")``; mmdet's Swin reads its values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a function of torch's."""
+        """Call a function of torch."""
         device = {"device": "cpu"} if func is torch.linspace else {}
         return func(*args, **{**device, **(kwargs or {})})
 
@@ -75,13 +75,13 @@ class Fit:
     """How weights compare with one shipped config.
 
     Args:
-        config: Its path, from the repository's root.
-        options: Changes of its model that fit the weights better, by the keys below ``model``.
+        config: Path from the repository's root.
+        options: Changes of the config that fit the weights better, by keys below ``model``.
         missing: Names in the model that the weights lack.
-        surplus: The reverse.
+        surplus: Names of weights that the model lacks.
         shapes: (name, shape in the file, shape in the model) where they differ.
-        dilated: Whether it is a DC5 config.
-        epochs: How long it trains.
+        dilated: Whether the config is DC5.
+        epochs: The config's epochs.
     """
 
     config: str
@@ -107,11 +107,11 @@ def find_configs(
     """The shipped configs that fit the weights best; several if they fit equally well.
 
     Args:
-        shapes: The weights' shapes by our names.
+        shapes: The weights' shapes by this package's names.
         method: One of ``METHODS``.
-        left_out: Beginnings of names that the weights are not to have.
-        known: Options that the file tells besides its weights, by the keys below ``model``. What
-            the weights say overrules them.
+        left_out: Prefixes of names that are not compared.
+        known: Options that the file tells besides weights, by keys below ``model``; the weights
+            have precedence.
 
     Raises:
         CheckpointError: if no config of the method can be built with the known options.
@@ -153,7 +153,7 @@ def shipped_configs(folder: str) -> dict[str, Config]:
         CheckpointError: if the installation lacks them.
     """
     package = Path(__file__).parents[1]
-    copies = package / ".mim" / "configs"  # of an installed wheel; a clone has them at its root
+    copies = package / ".mim" / "configs"  # installed wheel; a clone has configs at its root
     root = copies if copies.is_dir() else package.parent / "configs"
     files = sorted((root / folder).glob("*.py"))
     if not files:
@@ -172,7 +172,7 @@ def _compare(
     shapes: Mapping[str, Shape],
     left_out: tuple[str, ...],
 ) -> Fit | None:
-    """Compare with a config's model; None if its parts refuse the options."""
+    """Compare with a config's model; None if the model cannot be built."""
     expected = _shapes(_text(config, options))
     if expected is None:
         return None
@@ -181,7 +181,7 @@ def _compare(
     return Fit(
         config=name,
         options={key: value for key, value in options.items() if option_of(config, key) != value},
-        # frozen batch norms of the official codes do not count batches, and nothing reads it
+        # the official codes' frozen batch norms have no counters
         missing=tuple(key for key in missing if not key.endswith(".num_batches_tracked")),
         surplus=tuple(key for key in shapes if key not in expected),
         shapes=tuple(
@@ -195,7 +195,7 @@ def _compare(
 
 
 def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Options]]:
-    """Sizes to try: those of the weights in places where the model has the config's."""
+    """Options to try, with sizes of the weights."""
     for part in ("encoder", "decoder"):
         below = f"transformer.{part}.layers."
         layers = {key.removeprefix(below).split(".")[0] for key in shapes if key.startswith(below)}
@@ -217,7 +217,7 @@ def _sizes(config: Config, fit: Fit, shapes: Mapping[str, Shape]) -> Iterator[tu
 
 
 def option_of(config: Config, key: str) -> Any:
-    """The value of a dotted key below ``model``; None where the config's parts do not have it."""
+    """Value of a dotted key below ``model``; None if the config does not have it."""
     *parts, last = key.split(".")
     value = config.get("model")
     for name in parts:
@@ -238,7 +238,7 @@ def _changed(config: Config, options: Options) -> Config:
 
 
 def _text(config: Config, options: Options) -> str:
-    """A model's config with options, as text, to compare models."""
+    """A model's config with options, as text, for comparison."""
     changed = _changed(config, options)
     changed.model.backbone.init_cfg = None
     return repr(changed.model.to_dict())
@@ -246,7 +246,7 @@ def _text(config: Config, options: Options) -> str:
 
 @lru_cache(maxsize=256)
 def _shapes(model: str) -> dict[str, Shape] | None:
-    """Shapes of a model's parameters and buffers; None if its parts refuse the options."""
+    """Shapes of a model's parameters and buffers; None if the model cannot be built."""
     try:
         with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"), HostLinspace():
             built = MODELS.build(Config(ast.literal_eval(model)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .rename_tables import CONTENTS, METHODS, POSITIONS, reversed_rules, rules
 
-# Models of a source whose names are those of its other ones, and mean something else
+# Keys that tell a model whose other names have different meanings in its source.
 _TOLD_BY = {
     "dn_query_generator.label_embedding.weight": "mmdet_dino",
     "label_enc.weight": "detrex_dino",
@@ -29,12 +29,11 @@ class Renamed:
     """A state dict with this package's names.
 
     Args:
-        weights: The tensors by our names.
-        sources: Our names -> the names in the file.
-        unknown: Keys of the file that the table does not know, or that collide with another key.
-        contradictions: Keys of the file that differ from the tensor that they should repeat, which
-            follows in brackets.
-        left_out: Keys of the file that have no counterpart: of DETR, all behind the encoder.
+        weights: Tensors by this package's names.
+        sources: This package's names -> the file's names.
+        unknown: Keys of the file that the table does not have, or that collide.
+        contradictions: Keys of the file that should equal another key, in brackets, but do not.
+        left_out: Keys of the file without counterpart: in DETR, all after the encoder.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -53,12 +52,12 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[st
         method: One of ``METHODS``.
 
     Returns:
-        A dict that loads with ``strict=True``. It holds the given tensors, views of them, and the
-        zero biases that mmdet leaves out. Class branches keep their classes.
+        A dict that loads with ``strict=True``. It holds the given tensors, views of them, and zero
+        biases that mmdet leaves out. Class branches keep their classes.
 
     Raises:
-        ValueError: for an unknown method, for keys that the method's model does not have, and for
-            copies of a parameter that differ.
+        ValueError: for an unknown method, for unknown keys, and for copies of a parameter that
+            differ.
     """
     renamed = translate(state_dict, method)
     wrong = renamed.unknown + renamed.contradictions
@@ -89,12 +88,12 @@ def model_of(method: str) -> str:
 
 
 def method_of(state_dict: Mapping[str, Tensor]) -> str | None:
-    """The method whose table knows every key, if there is one."""
+    """The method whose table has every key, if any."""
     return next((name for name in METHODS if not translate(state_dict, name).unknown), None)
 
 
 def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
-    """Rename what the method's table knows, and list the rest."""
+    """Rename keys of the method's table, and list the rest."""
     model_of(method)
     renamed = Renamed()
     told = (name for key, name in _TOLD_BY.items() if key in state_dict)
@@ -113,16 +112,16 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
 
 
 def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
-    """Rename to another code's names, with all copies that its files have.
+    """Rename to another code's names, and add the copies of tensors that its files have.
 
     Args:
-        weights: By our names.
+        weights: By this package's names.
         table: A list of ``rename_tables.yaml``: a method, or ``hf_`` and a method.
 
     Raises:
-        ValueError: for names that the table does not have.
+        ValueError: for names that are not in the table.
     """
-    # the frozen batch norms of these codes do not count batches
+    # these codes' frozen batch norms have no counters
     kept = {k: v for k, v in weights.items() if not k.endswith(".num_batches_tracked")}
     renamed = _restored_names(kept, table)
     if unknown := [key for key, name in renamed.items() if not name]:
@@ -161,12 +160,12 @@ def _restored_names(weights: Iterable[str], table: str) -> dict[str, str]:
 
 
 def _compiled(table: list[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
-    """A pattern's dots are literal."""
+    """Compile patterns, in which dots are literal."""
     return [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
 
 
 def _rename(key: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
-    """The key's other name; empty if the table does not know it."""
+    """The renamed key; "" if no pattern matches."""
     rule = next(((old, new) for old, new in patterns if old.match(key)), None)
     return rule[0].sub(rule[1], key, count=1) if rule else ""
 
@@ -174,23 +173,24 @@ def _rename(key: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
 def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[str, Tensor]:
     """Drop repeated branches, split embeddings of positions and contents, add mmdet's zero biases.
 
-    Every step applies to names of one code only.
+    Each step changes names of one code only.
     """
     tidied = dict(state_dict)
     _join_projections(tidied)
     _reorder_swin(tidied)
-    # The official DINO: branches of the proposals, which the others count after the layers'
+    # The official DINO names the proposals' branches separately; others count them after the
+    # layers'.
     layers = sum(bool(re.fullmatch(r"class_embed\.\d+\.weight", key)) for key in tidied)
     for key in [key for key in tidied if key.startswith("transformer.enc_out_")]:
         kind, rest = key.removeprefix("transformer.enc_out_").split(".", 1)
         tidied[f"{kind}.{layers}.{rest}"] = tidied.pop(key)
-    if "label_enc.weight" in tidied and "class_embed.0.bias" in tidied:  # its last row is not used
+    if "label_enc.weight" in tidied and "class_embed.0.bias" in tidied:  # the last row is unused
         tidied["label_enc.weight"] = tidied["label_enc.weight"][
             : tidied["class_embed.0.bias"].numel()
         ]
-    # Official: with refinement the decoder holds the branches a second time; without it all layers
-    # of Deformable DETR share one, stored once per layer. Of two names for one tensor a file of
-    # safetensors has either.
+    # Official codes with refinement store the branches twice; without it Deformable DETR's layers
+    # share one branch, stored once per layer. Safetensors files have only one of two names for a
+    # tensor.
     copies = [(r"(?:transformer|model)\.decoder\.(class|bbox)_embed\.", r"\1_embed.")]
     hub = any(key.startswith("model.") for key in tidied)
     if not hub and not any(key.startswith("transformer.decoder.bbox_embed.") for key in tidied):
@@ -201,15 +201,15 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
             tensor = tidied.pop(key)
             if not _same(tensor, tidied.setdefault(name, tensor)):
                 contradictions.append(f"{key} (differs from {name})")
-    # mmdet and Hugging Face: one module for all layers is stored once per layer. With refinement
-    # layers differ as soon as they are trained.
+    # mmdet and Hugging Face store a module that all layers share once per layer. With refinement,
+    # trained layers differ.
     branches = "(?:class|bbox)_embed" if hub else r"bbox_head\.(?:cls|reg)_branches"
     branch = rf"({branches}\.)[1-9]\d*\."
     firsts = {key: re.sub(branch, r"\g<1>0.", key) for key in tidied if re.match(branch, key)}
     if all(name in tidied and _same(tidied[key], tidied[name]) for key, name in firsts.items()):
         for key in firsts:
             del tidied[key]
-    elif hub:  # class branches may still be shared, and stored once
+    elif hub:  # class branches may be shared and stored once
         for key in [key for key in tidied if re.match(r"bbox_embed\.\d+\.layers\.0\.", key)]:
             for kind in ("weight", "bias"):
                 first, name = f"class_embed.0.{kind}", f"class_embed.{key.split('.')[1]}.{kind}"
@@ -231,20 +231,20 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
 
 
 def _reorder_swin(tidied: dict[str, Tensor]) -> None:
-    """The official DINO has the names of Swin's own code, and its order of merged patches."""
+    """Convert the official DINO's Swin, which has the original code's names and patch order."""
     below = "backbone.0."
     swin = {key.removeprefix(below): key for key in tidied if key.startswith(below)}
     if "patch_embed.proj.weight" in swin:
-        from mmdet.models.backbones.swin import swin_converter  # late, as it imports much
+        from mmdet.models.backbones.swin import swin_converter  # late, because it imports much
 
-        with contextlib.suppress(RuntimeError, ValueError):  # shapes that no Swin has
+        with contextlib.suppress(RuntimeError, ValueError):  # not a Swin's shapes
             tidied |= swin_converter({name: tidied[key] for name, key in swin.items()})
             for key in swin.values():
                 del tidied[key]
 
 
 def _join_projections(tidied: dict[str, Tensor]) -> None:
-    """Hugging Face stores the projections of queries, keys and values apart."""
+    """Join query, key and value projections, which Hugging Face stores separately."""
     for key in list(tidied):
         if match := re.fullmatch(r"(.*_attn\.)q_proj\.(weight|bias)", key):
             names = [f"{match[1]}{letter}_proj.{match[2]}" for letter in "qkv"]

@@ -1,4 +1,4 @@
-"""Put a config on a common budget, and check its data before anything is trained."""
+"""Put a config on a common budget, and check its data before training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ..datasets.check.sets import CheckedSet, check_set, sets_of_config
 from ..utils.cli import UsageError
 
-# What a scheduler that counts epochs has as a number of epochs
+# Arguments of schedulers that are numbers of epochs if by_epoch=True.
 _LENGTHS = ("begin", "end", "T_max", "step_size", "total_steps")
 _PACKAGE = "fastdetr_mmdet"
 
@@ -26,19 +26,19 @@ def apply_budget(
 ) -> Config:
     """Read a config and apply the budget of the comparison.
 
-    The learning rate's schedule keeps its shape: what is counted in epochs is stretched or shrunk
-    to the new number of epochs; a warm-up that is counted in iterations stays.
+    The learning-rate schedule keeps its shape: lengths in epochs are scaled to the new number of
+    epochs; a warm-up in iterations stays.
 
     Args:
         path: A config that trains by epoch.
         epochs: At least 1.
-        seed: Of the run.
+        seed: Seed of the run.
         val_interval: Epochs between validations.
-        data_root: Data set, for configs that take it (those with ``derived_keys``).
+        data_root: Folder of the dataset, for configs with ``derived_keys``.
         options: As for ``--cfg-options``.
 
     Raises:
-        UsageError: if the config does not exist or cannot be put on the budget.
+        UsageError: if the config does not exist or does not fit the budget.
     """
     if not path.is_file():
         raise UsageError(f"There is no config {path}.")
@@ -47,8 +47,8 @@ def apply_budget(
     if data_root is not None:
         if "train_dataloader.dataset.data_root" not in cfg.get("derived_keys", {}):
             raise UsageError(
-                f"{path} does not take --data-root: its derived_keys do not say what depends on "
-                "data_root. Set its data loaders and evaluators by --cfg-options."
+                f"{path} does not support --data-root: its derived_keys do not use data_root. Set "
+                "its data loaders and evaluators by --cfg-options."
             )
         changes.setdefault("data_root", data_root)
     cfg.merge_from_dict(changes)
@@ -64,8 +64,8 @@ def apply_budget(
     imports = cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False)
     imports["imports"] = list(dict.fromkeys([*imports["imports"], _PACKAGE]))
     cfg.custom_imports = imports
-    # Whole checkpoints, exact resuming and the progress file, whatever the config has. One
-    # checkpoint is enough, because the curves are compared.
+    # Every run has atomic checkpoints, exact resuming and the progress file. One checkpoint is
+    # enough, because only curves are compared.
     checkpoint = dict(type=f"{_PACKAGE}.AtomicCheckpointHook", interval=1, max_keep_ckpts=1)
     resume = dict(type=f"{_PACKAGE}.ExactResumeHook")
     hooks = cfg.get("default_hooks") or {}
@@ -96,12 +96,12 @@ def _set_epochs(cfg: Config, epochs: int) -> None:
 
 
 def check_data(cfg: Config, path: Path) -> None:
-    """Check that the annotation files of COCO-style data sets exist and have the config's classes.
+    """Check that the annotation files of COCO-style datasets exist and have the config's classes.
 
-    Only files of this machine are read.
+    Reads only local files.
 
     Raises:
-        UsageError: names the file, or the classes that it lacks, and the option to give.
+        UsageError: the message names the file or its missing classes, and the option to set.
     """
     if isinstance(cfg.get("classes"), str):
         raise UsageError(
@@ -110,16 +110,16 @@ def check_data(cfg: Config, path: Path) -> None:
         )
     try:
         sets = sets_of_config(cfg)
-    except Exception as error:  # other people's data sets fail in any way
-        raise UsageError(f"{path}: its data sets cannot be built: {error!r}.") from error
+    except Exception as error:  # custom datasets may raise anything
+        raise UsageError(f"{path}: its datasets cannot be built: {error!r}.") from error
     for checked in sets:
         if checked.images is None or "://" in checked.annotations:
-            continue  # not on this machine
+            continue  # not local
         try:
             missing, names = _missing_classes(checked)
         except UsageError as error:
             raise UsageError(
-                f"{path}: {error} Give the folder of your data by --data-root, or the file by "
+                f"{path}: {error} Give the folder of the data by --data-root, or the file by "
                 "--cfg-options (in configs with derived_keys: train_ann=FILE val_ann=FILE)."
             ) from error
         if missing:
@@ -132,9 +132,9 @@ def check_data(cfg: Config, path: Path) -> None:
 
 @functools.cache
 def _missing_classes(checked: CheckedSet) -> tuple[str, list[str]]:
-    """Describe the classes that an annotation file lacks, and those that it has.
+    """Describe classes that an annotation file lacks; also return the classes that it has.
 
-    Each file is read once for all configs and seeds.
+    Cached for all configs and seeds.
     """
     report = check_set(checked)
     missing = report.findings.get("class-without-category")

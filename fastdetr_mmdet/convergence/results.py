@@ -1,4 +1,4 @@
-"""Results of the runs, written as table, picture, JSON and CSV."""
+"""Write the results of runs as table, picture, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..utils.plotting import Chart, Line, save_charts
 from ..utils.run_history import RunHistory
 from .runs import METRIC, Run
 
-_HEADROOM = 1.2  # times the best AP, as far up as the curves' charts go
+_HEADROOM = 1.2  # upper end of the charts, relative to the best AP
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The validations of one run, in order; ``failed`` says why it has not all of them.
+    """Validations of one run, in order; ``failed`` is the reason if it stopped early.
 
     ``trained`` of ``epochs`` epochs are done, on a device of this type.
     """
@@ -51,7 +51,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reached:
-    """Time to a target AP: means over the runs that reach it.
+    """Time to a target AP, averaged over the runs that reach it.
 
     ``runs`` of ``of`` runs reach it; the means are None if none does.
     """
@@ -66,10 +66,10 @@ class Reached:
 
 @dataclass(frozen=True)
 class Summary:
-    """One config over its seeds.
+    """Results of one config over its seeds.
 
-    ``mean``, ``low`` and ``high`` hold AP per validated epoch of ``epochs``, over all seeds that
-    have got there; minutes per epoch are means over seeds and epochs, without validation.
+    ``mean``, ``low`` and ``high`` are AP over all seeds for each epoch of ``epochs``; minutes per
+    epoch are means over seeds and epochs, without validation.
     """
 
     name: str
@@ -87,9 +87,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Reference:
-    """Published curves; drawn in their own chart, because their data differ.
+    """Published curves; drawn in a separate chart, because their data differ.
 
-    ``series`` maps a name to (epoch, AP in [0, 1]) pairs; a few pairs are drawn as marks.
+    ``series`` maps a name to (epoch, AP in [0, 1]) pairs; up to three pairs are drawn as marks.
     """
 
     title: str
@@ -98,13 +98,13 @@ class Reference:
 
 
 def read_curve(run: Run, failed: str | None = None) -> Curve:
-    """The curve of a run, as far as it has come and no further than its epochs."""
+    """Read the curve of a run, up to its planned epochs."""
     history = RunHistory.read(run.work_dir)
     epochs = [epoch for epoch in history.epochs if epoch.number <= run.epochs]
     points = tuple(
         Point(
             epoch.number,
-            max(epoch.metrics[METRIC], 0.0),  # COCO says -1 where there is nothing to find
+            max(epoch.metrics[METRIC], 0.0),  # COCO's AP is -1 without objects
             max(epoch.metrics.get(f"{METRIC}_50", 0.0), 0.0),
             epoch.minutes,
             epoch.cpu_minutes,
@@ -122,7 +122,7 @@ def read_reference(path: Path) -> Reference:
     """Read ``{"title": ..., "source": ..., "series": {name: [[epoch, AP], ...]}}``.
 
     Raises:
-        UsageError: if there is no such file, it is not of that form, or an AP is not in [0, 1].
+        UsageError: if the file does not exist or has another form, or an AP is not in [0, 1].
     """
     try:
         data = json.loads(path.read_text())
@@ -146,15 +146,15 @@ def summarise(curves: Sequence[Curve], targets: Iterable[float] | None = None) -
     """One summary per config, in the order of the curves.
 
     Args:
-        curves: Of all configs and seeds; those without a point are left out.
-        targets: AP to reach; None: half of the best AP that any config's mean has, and the best
-            mean of the first config, which is meant to be the baseline.
+        curves: Curves of all configs and seeds; curves without points are ignored.
+        targets: AP to reach; None: half of the best mean AP of all configs, and the best mean AP of
+            the first config, the baseline.
     """
     by_name = _by_name([curve for curve in curves if curve.points])
     if targets is None:
         best = [max(_statistics(group)[1], default=0.0) for group in by_name.values()]
         chosen = {round(max(best) / 2, 3), round(best[0], 3)} if best else set()
-        targets = sorted(chosen - {0.0})  # which everybody has before the first step
+        targets = sorted(chosen - {0.0})  # an AP of 0 is always reached
     targets = tuple(targets)
     return [
         Summary(
@@ -183,7 +183,7 @@ def _by_name(curves: Iterable[Curve]) -> dict[str, list[Curve]]:
 def _statistics(
     curves: list[Curve],
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Epochs that all seeds have validated, with mean, lowest and highest AP over the seeds."""
+    """Epochs with validations of all seeds, and mean, lowest and highest AP over the seeds."""
     per_seed = [{point.epoch: point.ap for point in curve.points} for curve in curves]
     epochs = tuple(epoch for epoch in per_seed[0] if all(epoch in seed for seed in per_seed))
     values = [[seed[epoch] for seed in per_seed] for epoch in epochs]
@@ -209,7 +209,7 @@ def write_results(
 ) -> list[Path]:
     """Write ``convergence.json``, ``.md``, ``.png`` and ``curves.csv``; return their paths.
 
-    Notes stand below the table and in the JSON, after those on unfinished and failed runs.
+    Notes are added below the table and in the JSON, after notes on unfinished and failed runs.
     """
     summaries = summarise(curves, targets)
     out.mkdir(parents=True, exist_ok=True)
@@ -238,17 +238,16 @@ def write_results(
 
 
 def _rounded(data: Any) -> Any:
-    """A JSON tree with four digits after the point, to keep files small."""
+    """Round a JSON tree to four decimals, to keep files small."""
     return json.loads(json.dumps(data), parse_float=lambda text: round(float(text), 4))
 
 
 def charts(
     summaries: Sequence[Summary], curves: Sequence[Curve], references: Sequence[Reference] = ()
 ) -> Iterator[Chart]:
-    """AP against epochs and against time; each reference has a chart of its own.
+    """Charts of AP over epochs and over time, and one chart per reference.
 
-    Time is that of the CPU, which other programs on the machine do not change, unless a run
-    trained on another device.
+    Time is CPU time, which other programs do not change, unless a run trained on another device.
     """
     seeds, on_cpu = len({c.seed for c in curves}), {c.device for c in curves if c.points} <= {"cpu"}
     top = _HEADROOM * max((ap for summary in summaries for ap in summary.high), default=0.0)
@@ -264,7 +263,8 @@ def charts(
     label = "CPU minutes of training" if on_cpu else "minutes of training (wall-clock)"
     yield Chart(lines, label, title="the same, by computing time", **common)
     for reference in references:
-        # of a few pairs it is not known what lies between them; later looks than the configs'
+        # few pairs are not connected, since values between them are unknown; other colours than
+        # configs
         lines = [
             Line(name, look, [x for x, _ in pairs], [y for _, y in pairs], connected=len(pairs) > 3)
             for look, (name, pairs) in enumerate(reference.series.items(), len(summaries))
@@ -285,7 +285,7 @@ def _minutes(curves: Sequence[Curve], epochs: Sequence[int], on_cpu: bool) -> li
 
 
 def markdown_table(summaries: Sequence[Summary]) -> str:
-    """One row per config; spreads are lowest to highest over the seeds, if these are several."""
+    """Table with one row per config; with several seeds, the range over seeds is in brackets."""
     head = ["config", "parameters", "AP at the end", "best mean AP"]
     targets = [reached.target for reached in summaries[0].reached] if summaries else []
     head += [f"to AP {target:.3f}: epochs / CPU min / min" for target in targets]
@@ -318,7 +318,7 @@ def _cell(reached: Reached, ended: bool) -> str:
 
 
 def notes_on(curves: Sequence[Curve], summaries: Sequence[Summary]) -> list[str]:
-    """Sentences on unfinished and failed runs and on targets, in the order of the configs."""
+    """Notes on unfinished and failed runs and on targets, in the order of the configs."""
     notes = []
     summary_of = {summary.name: summary for summary in summaries}
     for name, runs in _by_name(curves).items():
@@ -328,7 +328,7 @@ def notes_on(curves: Sequence[Curve], summaries: Sequence[Summary]) -> list[str]
             for curve in runs
             if curve.failed or curve.trained < curve.epochs
         ]
-        summary, extent = summary_of.get(name), "no figures yet, since none is validated"
+        summary, extent = summary_of.get(name), "no figures yet, since no epoch is validated"
         if summary is not None:
             extent = "no mean, since no epoch is validated with every seed"
             if summary.epochs:

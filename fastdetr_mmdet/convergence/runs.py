@@ -1,4 +1,4 @@
-"""The trainings of a comparison: folders, start and progress."""
+"""Trainings of a comparison: folders, start and progress."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ..utils.run_history import RunHistory
 METRIC = "coco/bbox_mAP"
 _CONFIG = re.compile(r"(?P<name>.+)_seed_(?P<seed>-?\d+)\.py")
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pth\s*$")
-# What differs between configs of which one trains longer than the other, but not otherwise
+# Keys that may differ when a run is made longer.
 _LENGTH = {"max_epochs", "train_cfg.max_epochs"}
 _POLL_SECONDS, _END_SECONDS = 0.2, 20.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A config with a seed, below the folder of the comparison.
+    """A training of a comparison: one config with one seed.
 
     Args:
-        name: The config's, without folder and ending.
-        seed: Of the run.
-        epochs: When it is finished.
+        name: Name of the config, without folder and suffix.
+        seed: Seed of the run.
+        epochs: Number of epochs.
         out: The comparison's folder.
     """
 
@@ -49,22 +49,22 @@ class Run:
 
     @property
     def config(self) -> Path:
-        """The config as it is trained."""
+        """Path of the config on the common budget."""
         return self.out / "configs" / f"{self.name}_seed_{self.seed}.py"
 
     @property
     def work_dir(self) -> Path:
-        """An ordinary work directory of mmengine's runner."""
+        """Work directory of mmengine's runner."""
         return self.out / self.name / f"seed_{self.seed}"
 
     @property
     def log(self) -> Path:
-        """All that the training printed."""
+        """Output of the training."""
         return self.work_dir / "train.log"
 
     @property
     def final_ap(self) -> float | None:
-        """AP of the last epoch, or None if it has not been trained and validated yet."""
+        """AP of the last epoch; None if it is not validated yet."""
         epochs = RunHistory.read(self.work_dir).epochs
         done = bool(epochs) and epochs[-1].number >= self.epochs
         return epochs[-1].metrics.get(METRIC) if done else None
@@ -72,10 +72,10 @@ class Run:
     def prepare(self, cfg: Config) -> None:
         """Write the config to train from.
 
-        A run may be made longer, if its learning rate does not depend on how long it is.
+        A run may be extended if its learning rate does not depend on the number of epochs.
 
         Raises:
-            UsageError: if the folder holds a run of another config, which it must not continue.
+            UsageError: if the folder holds a run of another config.
         """
         if self.config.is_file() and self.work_dir.is_dir():
             before = flatten(Config.fromfile(self.config, import_custom_modules=False))
@@ -83,30 +83,30 @@ class Run:
             longer = cfg.train_cfg.max_epochs >= int(before["train_cfg.max_epochs"])
             if changed and not (longer and set(changed) <= _LENGTH):
                 raise UsageError(
-                    f"{self.work_dir} holds a run of another config or budget (it differs in "
+                    f"{self.work_dir} holds a run of another config or budget (different: "
                     f"{', '.join(changed[:4])}). Give another --out, or remove that folder to "
-                    "train it again."
+                    "train again."
                 )
         self.config.parent.mkdir(parents=True, exist_ok=True)
         cfg.dump(str(self.config))
 
     def start(self, gpu: str | None = None) -> subprocess.Popen:
-        """Train, or continue, by ``mim train`` in a process group of its own.
+        """Start or continue the training by ``mim train`` in its own process group.
 
         Raises:
-            UserError: if another process is training it.
+            UserError: if another process trains this run.
         """
         pid_file = self.work_dir / "train.pid"
         text = pid_file.read_text().strip() if pid_file.is_file() else ""
         if text.isdecimal() and _is_alive(int(text)):
             raise UserError(
-                f"{self}: {self.work_dir} is being trained by process {text}. Wait for it or end "
-                f"it; if that is another program, remove {pid_file}."
+                f"{self}: {self.work_dir} is in use by process {text}. Wait for it or end it. If "
+                f"that process is another program, remove {pid_file}."
             )
         self.work_dir.mkdir(parents=True, exist_ok=True)
         command = [find_mim(), "train", "fastdetr_mmdet", str(self.config)]
         command += ["--work-dir", str(self.work_dir), "--resume"]
-        # More threads than cores make small models slower, and side by side all of them
+        # More threads than cores slow down small models and parallel runs.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -123,13 +123,13 @@ class Run:
         return process
 
     def saved_epoch(self) -> str | None:
-        """Number of the epoch after which its last checkpoint was written."""
+        """Epoch of the last checkpoint."""
         pointer = self.work_dir / "last_checkpoint"
         found = _CHECKPOINT.search(pointer.read_text()) if pointer.is_file() else None
         return found[1] if found else None
 
     def last_lines(self, count: int = 12) -> str:
-        """The end of what the training printed, without mim's own traceback after it."""
+        """End of the training's output, without mim's traceback."""
         text = self.log.read_text(errors="replace") if self.log.is_file() else ""
         before, _, last = text.rpartition("Traceback (most recent call last):\n")
         if "subprocess.CalledProcessError: " in last:
@@ -145,15 +145,15 @@ def discover_runs(
 
     Args:
         out: The comparison's folder.
-        names: Of configs, in their order; none: all, in the order in which they were started.
-        seeds: Which of them; None: all.
-        epochs: Look at no more than these; None: at all that the runs are meant to have.
+        names: Names of configs, in order; empty: all, in the order of their start.
+        seeds: Seeds to select; None: all.
+        epochs: Maximum number of epochs; None: as planned for the runs.
 
     Returns:
-        The runs, and sentences on runs of which only a part is shown.
+        The runs, and notes on runs that are shown in part.
 
     Raises:
-        UsageError: if there is no such run.
+        UsageError: if no run is selected.
     """
     files = sorted((out / "configs").glob("*.py"), key=lambda path: path.stat().st_mtime_ns)
     matches = {path: match for path in files if (match := _CONFIG.fullmatch(path.name))}
@@ -163,7 +163,7 @@ def discover_runs(
     chosen = [(n, s) for s in seeds or all_seeds for n in names or known if (n, s) in found]
     if not chosen or not set(names) <= set(known):
         has = f"{', '.join(known) or 'nothing'} with seeds {', '.join(map(str, all_seeds))}"
-        raise UsageError(f"{out} holds no runs of a comparison that you ask for; it has {has}.")
+        raise UsageError(f"{out} has no such runs of a comparison; it has {has}.")
     runs, notes = [], []
     for name, seed in chosen:
         config = Config.fromfile(found[name, seed], import_custom_modules=False)
@@ -177,18 +177,18 @@ def discover_runs(
 def train_all(
     runs: Sequence[Run], jobs: int = 1, tell: Callable[[str], None] = print
 ) -> dict[Run, str]:
-    """Train what is not finished yet; a run that fails does not stop the others.
+    """Train all unfinished runs; a failed run does not stop the others.
 
     If this process is interrupted or terminated, the trainings end too, and the same call continues
-    them. If it is killed, they go on by themselves, and are not started twice.
+    them. If it is killed, they go on, and are not started twice.
 
     Args:
-        runs: In the order in which they are to be started.
-        jobs: How many at a time; each sees one GPU, in turn, if there are any.
-        tell: Called with a line about each run that starts and ends.
+        runs: Runs, in the order of their start.
+        jobs: Number of parallel runs; each sees one GPU, if there are any.
+        tell: Called with a line when a run starts or ends.
 
     Returns:
-        The runs that failed, each with the reason: a sentence and the end of its log.
+        Failed runs with the reason: a sentence and the end of the log.
     """
     gpus, failed = visible_gpus(), {}
     waiting, running = list(runs), dict[int, tuple[subprocess.Popen, Run]]()
@@ -217,8 +217,8 @@ def train_all(
                 said = f"{run}: finished, AP {run.final_ap or 0:.3f}"
                 if status or run.final_ap is None:
                     said = failed[run] = (
-                        f"{run}: training ended with exit status {status}. The end of {run.log}:\n"
-                        f"{run.last_lines()}"
+                        f"{run}: training failed with exit status {status}. The end of "
+                        f"{run.log}:\n{run.last_lines()}"
                     )
                 tell(said)
             if running:
@@ -230,14 +230,14 @@ def train_all(
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs that this process may use, as names for CUDA_VISIBLE_DEVICES."""
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def end(process: subprocess.Popen) -> None:
-    """End a training and what it has started; what it has saved is continued by the next call."""
+    """End a training and its child processes; the next call continues from its checkpoint."""
     for name in ("SIGTERM", "SIGKILL"):
         if hasattr(os, "killpg"):
             with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Look into data sets that wrap others."""
+"""Handle data sets that wrap others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def leaf_datasets(dataset: Any, key: str = "dataset") -> Iterator[tuple[str, Any
 
 
 def use_first_metainfo(dataset: Any) -> None:
-    """Let a ConcatDataset, and wrappers around it, have the meta information of its first member.
+    """Give a ConcatDataset, and wrappers around it, the meta information of its first member.
 
-    mmdet's has a list instead where its members differ, even if only in the palette, and nothing
-    of mmdet that reads meta information expects a list. mmengine's always has the first one's.
+    If members differ, even only in the palette, mmdet's ConcatDataset has a list, which no reader
+    in mmdet expects. mmengine's always has the first one's.
     """
     while isinstance(getattr(dataset, "metainfo", None), list):
         dataset._metainfo = dataset.metainfo[0]

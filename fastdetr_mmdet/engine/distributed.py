@@ -1,4 +1,4 @@
-"""Several processes: on CPUs too, and FSDP that clips, saves and resumes as one process would."""
+"""Distributed training on CPUs, and FSDP that clips, saves and resumes like one process."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from torch.distributed.fsdp import (
 
 @contextlib.contextmanager
 def cpu_processes() -> Iterator[None]:
-    """Context in which mmengine starts and wraps several processes without GPUs.
+    """Context in which mmengine can run distributed training without GPUs.
 
-    Each of its launchers picks a CUDA device before anything else, and its wrapper hands that
-    device to DistributedDataParallel, which refuses it for a model on the CPU. Where there is a
-    GPU (or an NPU, MLU, MUSA device) nothing changes.
+    mmengine's launchers pick a CUDA device first, and its wrapper passes that device to
+    DistributedDataParallel, which refuses it for a model on the CPU. With a GPU (or an NPU, MLU,
+    MUSA device) nothing changes.
     """
     if get_device() != "cpu":
         yield
@@ -57,7 +57,7 @@ def cpu_processes() -> Iterator[None]:
 
 def _init_on_cpu(init: Callable, backend: str, *args: Any, **kwargs: Any) -> None:
     if backend == "nccl":
-        # Not changed to gloo in silence: this may be the one node whose driver has failed.
+        # No silent fallback to gloo: this may be a node whose driver failed.
         raise RuntimeError(
             "env_cfg.dist_cfg.backend='nccl' needs GPUs, and this process sees none. Fix the "
             "driver, or train on CPUs with --cfg-options env_cfg.dist_cfg.backend=gloo."
@@ -72,15 +72,15 @@ def _init_on_cpu(init: Callable, backend: str, *args: Any, **kwargs: Any) -> Non
 
 @STRATEGIES.register_module()
 class FullFSDPStrategy(FSDPStrategy):
-    """mmengine's FSDP strategy, with four things fixed.
+    """mmengine's FSDP strategy with four fixes.
 
-    Gradients are clipped by their norm over all processes, not by that of each process's share.
-    Checkpoints hold the whole model and the whole optimizer, as those of one process do, so they
-    can be tested and resumed by any number of processes. The optimizer's state is resumed (mmengine
-    0.10 hands torch >= 2.1 the arguments in the wrong order). And it runs on CPUs.
+    Gradients are clipped by their norm over all processes, not by each shard's norm. Checkpoints
+    hold the whole model and optimizer, so any number of processes can test or resume them. Resuming
+    restores the optimizer's state (mmengine 0.10 passes torch >= 2.1 the arguments in the wrong
+    order). And it runs on CPUs.
 
     Args:
-        state_dict_cfg: As for ``FSDPStrategy``, but "full" unless told otherwise.
+        state_dict_cfg: As for ``FSDPStrategy``; default "full".
         **kwargs: As for ``FSDPStrategy``.
     """
 
@@ -96,7 +96,7 @@ class FullFSDPStrategy(FSDPStrategy):
     def _init_state_dict_cfg(self, state_dict_cfg: str | dict) -> None:
         super()._init_state_dict_cfg(state_dict_cfg)
         if state_dict_cfg == "full" and get_device() == "cpu":
-            # Moving from the CPU to the CPU, torch frees what it hands out.
+            # With offload_to_cpu on the CPU, torch would free the tensors that it returns.
             self.state_dict_type = StateDictType.FULL_STATE_DICT
             self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
             self.optim_state_dict_config = FullOptimStateDictConfig(
@@ -104,7 +104,7 @@ class FullFSDPStrategy(FSDPStrategy):
             )
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
-        """Build mmengine's wrapper, with clipping by the norm over all processes."""
+        """Build mmengine's wrapper that clips by the norm over all processes."""
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if getattr(wrapper, "grad_name", None) == "grad_norm":
             wrapper.clip_func = functools.partial(_clip_by_global_norm, model)
@@ -124,5 +124,5 @@ def _clip_by_global_norm(
     max_norm: float,
     norm_type: float = 2.0,
 ) -> Tensor:
-    """What mmengine calls with its own list of parameters, which are this process's shares."""
+    """Replace mmengine's clipping, which would use the norm of this process's shards."""
     return model.clip_grad_norm_(max_norm, norm_type)

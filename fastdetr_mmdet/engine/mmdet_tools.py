@@ -1,8 +1,7 @@
 """Run mmdet's command-line scripts with this package imported.
 
-`mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` look for tools/train.py and tools/test.py
-in this package. Ours hold no code of their own: they call `run`, so every flag of the installed
-mmdet works as its documentation says.
+`mim train fastdetr_mmdet` and `mim test fastdetr_mmdet` run tools/train.py and tools/test.py of
+this package. These only call `run`, so every flag of the installed mmdet works as documented.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 from urllib.error import URLError
 
-from ..utils import derived_keys  # noqa: F401 (also for configs that do not import it)
+from ..utils import derived_keys  # noqa: F401 (for configs that do not import it)
 from ..utils.cli import UserError
 from .distributed import cpu_processes
 
@@ -27,7 +26,7 @@ def run(name: str) -> None:
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages that it knows by name.
+    # mmengine resolves `_base_ = 'fastdetr_mmdet::...'` only for packages in this table.
     MODULE2PACKAGE.setdefault("fastdetr_mmdet", "fastdetr_mmdet")
     if name in ("train.py", "test.py"):
         from .start.console import shorten
@@ -41,18 +40,18 @@ def run(name: str) -> None:
         sys.exit(error.status)
     except URLError as error:
         print(
-            f"error: weights cannot be fetched from the network ({error.reason}). Give a file: "
-            "--cfg-options model.backbone.init_cfg.checkpoint=FILE (or init --weights FILE).",
+            f"error: weights could not be downloaded ({error.reason}). Give a file: --cfg-options "
+            "model.backbone.init_cfg.checkpoint=FILE (or init --weights FILE).",
             file=sys.stderr,
         )
         sys.exit(1)
 
 
 def find_script(name: str) -> Path:
-    """Return the path of one of the installed mmdet's tools.
+    """Return the path of a tool of the installed mmdet.
 
     Raises:
-        FileNotFoundError: if this mmdet came without its tools.
+        FileNotFoundError: if mmdet was installed without its tools.
     """
     import mmdet
 
@@ -71,7 +70,7 @@ def find_script(name: str) -> Path:
 
 
 def find_mim() -> str:
-    """The ``mim`` of this environment.
+    """Return the path of this environment's ``mim``.
 
     Raises:
         UserError: if it is not installed.

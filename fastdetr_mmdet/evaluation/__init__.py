@@ -1,1 +1,1 @@
-"""Evaluation of a run: detections beside ground truth, COCO figures, types of errors."""
+"""Evaluate a run: detections and ground truth, COCO metrics, types of errors."""

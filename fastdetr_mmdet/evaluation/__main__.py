@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(text, file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
+        warnings.simplefilter("ignore")  # mmdet's warnings on palettes and evaluators
         model = load_detector(given.config, given.checkpoint, given.device, given.cfg_options)
         data = open_set(model.cfg, ("test", "val"), progress)
         rows, notes = measure_stages(model, data, progress)

@@ -1,4 +1,4 @@
-"""COCO's figures, for all classes together and for each."""
+"""COCO metrics, over all classes and per class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ METRICS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")  # mmdet's name
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of boxes with a least score, at an IoU of 0.5 (the metric's lowest).
+    """Precision and recall by score threshold, at the metric's lowest IoU threshold (0.5).
 
     Shape:
-        scores, precision, recall: (n,), one entry a score that a box has; scores fall
+        scores, precision, recall: (n,), one entry per distinct score, descending
     """
 
     scores: np.ndarray
@@ -37,21 +37,21 @@ class Curve:
 
     @property
     def best(self) -> list[float]:
-        """The least score with the highest F1, that F1, precision and recall."""
+        """Score threshold with the highest F1, and its F1, precision and recall."""
         i = int(self.f1.argmax())
         return [float(x[i]) for x in (self.scores, self.f1, self.precision, self.recall)]
 
 
 @dataclass(frozen=True)
 class CocoTable:
-    """Figures in [0, 1] by the names of ``COLUMNS``; None where there are no objects.
+    """Metrics in [0, 1] by the names of ``COLUMNS``; None without objects.
 
     Args:
-        overall: Of all classes.
-        classes: Of each class, by its name, in the order of the data set.
-        objects: Number of objects of each class in the images that were evaluated.
-        pooled: Precision and recall of the boxes of all classes; None without boxes or objects.
-        curves: Of each class that has boxes and objects.
+        overall: Metrics over all classes.
+        classes: Metrics of each class by name, in the dataset's order.
+        objects: Number of objects of each class in the evaluated images.
+        pooled: Curve over all classes; None without boxes or objects.
+        curves: Curve of each class with boxes and objects.
     """
 
     overall: dict[str, float | None]
@@ -74,13 +74,13 @@ def coco_table(
     classes: Sequence[str],
     image_ids: Sequence[Any] | None = None,
 ) -> CocoTable:
-    """Compute the figures as the metric does, with its IoU thresholds and limits.
+    """Compute the metrics with the IoU thresholds and limits of an mmdet metric.
 
     Args:
-        metric: One that ``evaluates_coco_boxes``; it needs no results of its own.
+        metric: A metric that ``evaluates_coco_boxes``; its own results are not used.
         images: Detections and ground truth.
         classes: Names of the classes, by label.
-        image_ids: Count the objects of these images only; None: of all.
+        image_ids: Images whose objects count; None: all.
     """
     objects = _count_objects(images, classes)
     evaluation = run_coco(metric, images, classes, image_ids)
@@ -91,7 +91,7 @@ def coco_table(
     overall = _figures(evaluation)
     precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
     by_id = {}
-    for place, identity in enumerate(evaluation.params.catIds):  # which it has sorted
+    for place, identity in enumerate(evaluation.params.catIds):  # sorted by pycocotools
         evaluation.eval["precision"] = precision[:, :, [place]]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.summarize()
@@ -110,7 +110,7 @@ def coco_table(
 
 
 def _matched(evaluation: COCOeval) -> dict[int, list[dict]]:
-    """What pycocotools matched in each image, of objects of all sizes, by category."""
+    """pycocotools' matches per category and image, over all object sizes."""
     parameters = evaluation.params
     size, areas = len(parameters.imgIds), len(parameters.areaRng)
     return {
@@ -120,7 +120,7 @@ def _matched(evaluation: COCOeval) -> dict[int, list[dict]]:
 
 
 def _curve(images: Iterable[dict | None]) -> Curve | None:
-    """The curve at the lowest IoU threshold of the metric; None without boxes or objects."""
+    """Curve at the metric's lowest IoU threshold; None without boxes or objects."""
     found = [image for image in images if image is not None]
     objects = sum(int((~np.array(image["gtIgnore"], bool)).sum()) for image in found)
     counted = [~np.array(image["dtIgnore"][0], bool) for image in found]
@@ -131,7 +131,7 @@ def _curve(images: Iterable[dict | None]) -> Curve | None:
     matches = np.concatenate([np.array(image["dtMatches"][0])[kept] > 0 for image, kept in pairs])
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], np.cumsum(matches[order])
-    last = np.append(scores[1:] < scores[:-1], True)  # of boxes of one score
+    last = np.append(scores[1:] < scores[:-1], True)  # last box of each score
     number = np.arange(1, len(scores) + 1)
     return Curve(scores[last], (right / number)[last], (right / objects)[last])
 
@@ -143,17 +143,17 @@ def run_coco(
     image_ids: Sequence[Any] | None = None,
     class_agnostic: bool = False,
 ) -> COCOeval | None:
-    """Let pycocotools evaluate as the metric does, up to its summary.
+    """Evaluate with pycocotools and the metric's settings, up to the summary.
 
     Args:
         metric, images, classes, image_ids: As for ``coco_table``.
-        class_agnostic: Whether a detection of one class may find an object of another.
+        class_agnostic: Whether detections may match objects of other classes.
 
     Returns:
-        None if there is no detection.
+        None without detections.
     """
     coco = metric._coco_api
-    ids = coco.get_cat_ids(cat_names=list(classes))  # by label, in the order of the file
+    ids = coco.get_cat_ids(cat_names=list(classes))  # index: label
     detections = [
         dict(image_id=image.image_id, bbox=[x1, y1, x2 - x1, y2 - y1], score=score,
              category_id=ids[label])
@@ -178,7 +178,7 @@ def run_coco(
 
 
 def _figures(evaluation: COCOeval) -> dict[str, float | None]:
-    """The AP of its summary; pycocotools has -1, or NaN, where there are no objects."""
+    """AP values of the summary; pycocotools' -1 or NaN (no objects) become None."""
     values = evaluation.stats[: len(COLUMNS)].tolist()
     return {n: v if v >= 0 else None for n, v in zip(COLUMNS, values, strict=True)}
 

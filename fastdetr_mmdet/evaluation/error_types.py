@@ -1,4 +1,4 @@
-"""Sort detections and missed objects into types of errors."""
+"""Classify detections and missed objects by type of error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pycocotools import mask
 
 from .results import ImageResult
 
-PLACED = 0.5  # IoU from which on a box is at the object
-NEAR = 0.1  # IoU from which on a box belongs to the object
+PLACED = 0.5  # lowest IoU of a well-placed box
+NEAR = 0.1  # lowest IoU of a badly placed box
 
 
 class Kind(Enum):
-    """Groups of boxes and objects; each is in one."""
+    """Types of boxes and missed objects."""
 
     CORRECT = "correct"
     DUPLICATE = "duplicate"
@@ -42,13 +42,13 @@ EXPLANATIONS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result for one box or for one missed object.
+    """The type of one box or one missed object.
 
     Args:
-        kind: Its group.
+        kind: The type.
         box: Index of the box, or None for a missed object.
         target: Index of the object that the box is compared with, or None on background.
-        iou: Of the two; 0 if there is only one.
+        iou: IoU of box and object; 0 if there is only one.
     """
 
     kind: Kind
@@ -58,15 +58,14 @@ class Verdict:
 
 
 def judge(image: ImageResult, min_score: float = 0.3) -> list[Verdict]:
-    """Sort the boxes of an image into groups, and find the objects that were missed.
+    """Classify the boxes of an image, and find missed objects.
 
-    Boxes of ``min_score`` and up take objects of their class in the order of their scores, each
-    the remaining object with the highest IoU. A box that got none is tried as duplicate, wrong
-    class, badly placed, both, background, in this order. The groups are those of TIDE (Bolya et
-    al. 2020, arXiv:2008.08115), counted at one score threshold instead of weighed by AP.
+    Boxes with a score of at least ``min_score`` take objects of their class in the order of scores,
+    each the remaining object with the highest IoU. Other boxes get the first type that fits of
+    duplicate, wrong class, badly placed, both, background. The types are those of TIDE (Bolya et
+    al. 2020, arXiv:2008.08115), counted at one score threshold instead of weighted by AP.
 
-    A crowd is never missed, and a box that has half of its area in one gets no verdict unless it
-    is correct.
+    Crowds are never missed. A box with half of its area in a crowd is ignored unless it is correct.
     """
     boxes, labels, scores = image.boxes, image.labels, image.scores
     true_boxes, true_labels, crowd = image.true_boxes, image.true_labels, image.crowd
@@ -97,7 +96,7 @@ def judge(image: ImageResult, min_score: float = 0.3) -> list[Verdict]:
 
 
 def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Intersection over union, with a crowd over the box's own area; 0 for boxes without area.
+    """IoU; with crowds, intersection over the box's area; 0 for boxes without area.
 
     Shape:
         boxes, others: (n, 4) and (m, 4) pixel xyxy
@@ -113,7 +112,7 @@ def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.
 
 
 def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -> Verdict:
-    """The first group that fits a box which took no object."""
+    """The first type that fits a box without an object."""
     tests = (
         (Kind.DUPLICATE, same, PLACED),
         (Kind.WRONG_CLASS, real & ~same, PLACED),
@@ -128,7 +127,7 @@ def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -
 
 
 def _best(overlaps: np.ndarray, among: np.ndarray, least: float) -> int | None:
-    """The object with the highest IoU, if that is high enough."""
+    """The object with the highest IoU, if at least ``least``."""
     candidates = np.where(among, overlaps, -1.0)
     if not len(candidates) or candidates.max() < least:
         return None

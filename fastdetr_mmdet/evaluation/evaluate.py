@@ -1,4 +1,4 @@
-"""Run a checkpoint on the validation set of its own config."""
+"""Evaluate a checkpoint on the validation set of its config."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _EVERY = 5.0  # seconds between two progress messages
 
 @dataclass
 class Evaluation:
-    """Results of a run.
+    """Results of an evaluation.
 
     Args:
         checkpoint: The file.
-        dataset: Name of the annotations; runs with the same name have the same images.
+        dataset: Name of the annotations; equal for runs with the same images.
         classes: Names of the classes.
-        images: Results, in the order of the data set.
-        of_images: How many images the data set has.
-        metrics: Figures of the config's own evaluator; empty if there is a table.
-        table: pycocotools's figures, or None if the evaluator is not COCO's.
+        images: Results, in the dataset's order.
+        of_images: Number of images in the dataset.
+        metrics: Metrics of the config's evaluator; empty if there is a table.
+        table: COCO metrics; None if the evaluator is not COCO's.
         parameters: Number of the model's parameters.
-        model: With its weights, until the report has drawn its attention.
+        model: The model, until the report has drawn its attention.
     """
 
     checkpoint: Path
@@ -68,9 +68,9 @@ class EvaluationSet:
     """Images, ground truth and evaluator of a config's validation or test loop.
 
     Args:
-        loader: Batches, made in this process.
-        evaluator: The config's own.
-        infos: What the data set says of each image, by its id, in order.
+        loader: Data loader without workers.
+        evaluator: The config's evaluator.
+        infos: The dataset's information on each image, by image id, in order.
         partial: Whether the evaluator's annotation file has more images.
     """
 
@@ -81,7 +81,7 @@ class EvaluationSet:
 
     @property
     def dataset(self) -> Any:
-        """Of the loader."""
+        """Dataset of the loader."""
         return self.loader.dataset
 
     @property
@@ -91,16 +91,16 @@ class EvaluationSet:
 
 
 def open_set(config: Config, splits: Sequence[str], progress: Progress) -> EvaluationSet:
-    """The first of these splits that a config has.
+    """Build the first of the splits that a config has.
 
     Args:
-        config: Of mmdet.
-        splits: "val", "test".
-        progress: Called with a text on what the evaluator leaves out.
+        config: mmdet config.
+        splits: "val", "test", in order of preference.
+        progress: Called with warnings, for example on images that the evaluator leaves out.
 
     Raises:
-        UserError: if there is none with an evaluator, the evaluator's annotation file is not about
-            its images, or an image lies outside of the data set's folder or is missing.
+        UserError: if no split has an evaluator, the evaluator's annotation file describes other
+            images, or an image is missing or outside of the dataset's folder.
     """
     init_default_scope(config.get("default_scope", "mmdet"))
     split = next((s for s in splits if config.get(f"{s}_dataloader")), None)
@@ -130,24 +130,24 @@ def evaluate(
     device: str | None = None,
     progress: Progress = lambda text: None,
 ) -> Evaluation:
-    """Run a checkpoint on the validation set of a config, with the config's own evaluator.
+    """Evaluate a checkpoint on the validation set of a config, with the config's evaluator.
 
     Args:
-        config: Of mmdet.
+        config: mmdet config.
         checkpoint: Read as data only; a file that would run code is refused.
-        max_images: Only the first so many.
-        device: Default: a GPU if there is one.
-        progress: Called with a text on how far it is.
+        max_images: Number of images to evaluate, from the first.
+        device: Default: a GPU if available.
+        progress: Called with progress messages.
 
     Raises:
         CheckpointRefusedError: if the checkpoint is not plain data.
-        UserError: if there is no validation set, an image lies outside of the data set's folder or
-            is missing, or the checkpoint is damaged or does not fit the config.
+        UserError: if there is no validation set, an image is missing or outside of the dataset's
+            folder, or the checkpoint is damaged or does not fit the config.
     """
     data = open_set(config, ("val", "test"), progress)
     evaluator, infos = data.evaluator, data.infos
     model: Any = _load_model(config, checkpoint, device)
-    model.dataset_meta = data.dataset.metainfo  # as mmdet's init_detector does; the viewer reads it
+    model.dataset_meta = data.dataset.metainfo  # as in init_detector; for the viewer
     coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)
 
     images: list[ImageResult] = []
@@ -170,7 +170,7 @@ def evaluate(
     metrics, table = {}, None
     if coco is None:
         metrics = _run_evaluator(evaluator, chosen, len(images))
-        coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)  # without ann_file
+        coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)  # None without ann_file
     if coco is not None:
         metrics, table = {}, coco_table(coco, images, data.classes, chosen)
     return Evaluation(
@@ -198,23 +198,23 @@ def _run_evaluator(evaluator: Evaluator, chosen: list[Any] | None, size: int) ->
 
 def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Module:
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
-    # strict: figures of half a model would be wrong without anybody noticing
+    # Strict, because metrics of a partly loaded model would be silently wrong.
     found = fill(model, read_content(checkpoint), unknown=True)
     if found:
         raise UserError(f"The weights of {checkpoint.name} do not fit its config: {found}.")
-    model.cfg = config  # where mmdet's inferencers look for it
+    model.cfg = config  # read by mmdet's inferencers
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def _build_loader(settings: dict) -> Any:
     loader = dict(settings, num_workers=0, persistent_workers=False)
-    for key in ("prefetch_factor", "timeout"):  # which only worker processes have
+    for key in ("prefetch_factor", "timeout"):  # only for worker processes
         loader.pop(key, None)
     return Runner.build_dataloader(loader, seed=0)
 
 
 def image_result(found: InstanceData, info: dict) -> ImageResult:
-    """Detections beside what the data set says of their image."""
+    """Join detections and the dataset's information on their image."""
     found = found.cpu()
     order = torch.argsort(found.scores, descending=True, stable=True)
     objects = info.get("instances", ())
@@ -231,10 +231,9 @@ def image_result(found: InstanceData, info: dict) -> ImageResult:
 
 
 def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
-    """Refuse a data set whose annotation file leads elsewhere, before anything there is opened.
+    """Refuse a dataset with image paths outside of its folder, before opening any file.
 
-    Images on no disk of this machine are not looked at, nor those of data sets in formats other
-    than COCO's that name no folder.
+    Remote images are not checked, nor datasets in other formats than COCO's without a folder.
     """
     folders = []
     for checked in checked_sets(dataset, evaluated=True):
@@ -246,7 +245,7 @@ def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         folders = [root]
     if not folders:
         return
-    # not normalised: a link before a `..` would make that another place
+    # not normalised, because `..` after a link may lead elsewhere
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     wrong: dict[int, str] = {}
     for index, folder in enumerate(folders):
@@ -255,12 +254,12 @@ def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
             for number, (problem, note) in enumerate(locate(absolute, folder))
             if problem
         }
-        # outside of one folder, an image may lie in another
+        # an image outside of one folder may be in another
         wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
     if wrong:
         count = "1 image is" if len(wrong) == 1 else f"{len(wrong)} images are"
         raise UserError(
             f"{count} missing or outside of the folder of the validation set; none was opened "
-            f"({next(iter(wrong.values()))}). Say where the data is: --cfg-options data_root=... "
-            "(python -m fastdetr_mmdet check finds all such images)."
+            f"({next(iter(wrong.values()))}). Set the folder by --cfg-options data_root=... "
+            "(python -m fastdetr_mmdet check lists all such images)."
         )

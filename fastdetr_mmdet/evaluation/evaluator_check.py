@@ -1,4 +1,4 @@
-"""Compares the images and objects of a data set with those of its COCO evaluator."""
+"""Compare images and objects of a dataset and its COCO evaluator."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..utils.cli import UserError
 
 
 def check_evaluator(evaluator: Evaluator, config: Any, dataset: Any, phase: str) -> list[str]:
-    """Refuse a ``CocoMetric`` whose annotation file is not about the images of the data set.
+    """Refuse a ``CocoMetric`` whose annotation file describes other images than the dataset.
 
-    The metric finds an image by its id alone: with another file, or with two data sets that use the
-    same ids, it compares detections with the objects of other images. Where the data set has only
-    some of the file's images (``indices``, ``filter_cfg``), the metric gets ``img_ids``, so that
-    the objects of the other images do not count as missed.
+    The metric finds images only by id: with a wrong file, or with two datasets that share ids, it
+    compares detections with objects of other images. If the dataset has only some of the file's
+    images (``indices``, ``filter_cfg``), the metric gets ``img_ids``, so that objects of the other
+    images do not count as missed.
 
-    It reads no file: both sides are in memory.
+    It compares data in memory and reads no file.
 
     Returns:
-        Warnings, one for each metric of only some of the images.
+        A warning for each metric on a part of the images.
 
     Raises:
         ValueError: if images or objects differ.
@@ -32,7 +32,7 @@ def check_evaluator(evaluator: Evaluator, config: Any, dataset: Any, phase: str)
     configs = config.get("metrics", config) if isinstance(config, dict) else config
     configs = configs if isinstance(configs, (list, tuple)) else [configs]
     warnings = []
-    several = isinstance(evaluator, MultiDatasetsEvaluator)  # each metric has a data set
+    several = isinstance(evaluator, MultiDatasetsEvaluator)  # one dataset per metric
     for index, metric in enumerate(evaluator.metrics):
         part = dataset.datasets[index] if several else dataset
         own = configs[index] if index < len(configs) else None
@@ -44,7 +44,7 @@ def check_evaluator(evaluator: Evaluator, config: Any, dataset: Any, phase: str)
 
 
 def _check_metric(metric: BaseMetric, evaluated: str, dataset: Any, phase: str) -> str:
-    api = getattr(metric, "_coco_api", None)  # None: the ground truth is the data set's own
+    api = getattr(metric, "_coco_api", None)  # None: ground truth from the dataset
     leaves = [leaf for _, leaf in leaf_datasets(dataset)]
     if api is None or not all(hasattr(leaf, "get_data_info") for leaf in leaves):
         return ""
@@ -60,33 +60,32 @@ def _check_metric(metric: BaseMetric, evaluated: str, dataset: Any, phase: str) 
         image = info["img_id"]
         if image in seen:
             raise UserError(
-                f"{data} has two images of the id {image!r}, but {evaluated} finds images by their "
-                "id. Give them different ids, or each data set a metric of its own "
-                "(MultiDatasetsEvaluator)."
+                f"{data} has two images with id {image!r}, but {evaluated} finds images by id. "
+                "Give them different ids, or use one metric per dataset (MultiDatasetsEvaluator)."
             )
         seen.add(image)
         if image not in api.imgs or _differs(info, api, labels):
             raise UserError(
-                f"Image {image!r} of {data} is not the one that {evaluated} describes; name the "
-                "data set's own annotation file there."
+                f"Image {image!r} of {data} differs from the one in {evaluated}; set the dataset's "
+                "annotation file there."
             )
     if len(seen) == len(api.imgs):
         return ""
     metric.img_ids = sorted(seen)
     return (
-        f"{data} has {len(seen)} of the {len(api.imgs)} images of {evaluated}. The metrics are of "
-        f"these {len(seen)} images."
+        f"{data} has {len(seen)} of the {len(api.imgs)} images of {evaluated}. Metrics use these "
+        f"{len(seen)} images only."
     )
 
 
 def _differs(info: dict, api: Any, labels: dict[int, int] | None) -> bool:
-    """Whether an image of the data set and the evaluator's of the same id have other contents.
+    """Whether the dataset's and the evaluator's image with the same id differ.
 
     Args:
-        info: Of the data set.
-        api: Of the evaluator.
-        labels: By the evaluator's category ids; None if the data set reads its file in its own way,
-            so that objects cannot be compared.
+        info: The dataset's information on the image.
+        api: The evaluator's COCO API.
+        labels: Labels by the evaluator's category ids; None if a custom dataset's objects cannot be
+            compared.
     """
     if labels is None:
         return False
@@ -96,7 +95,7 @@ def _differs(info: dict, api: Any, labels: dict[int, int] | None) -> bool:
     if not info["instances"]:
         return PurePath(info["img_path"]).stem != PurePath(image["file_name"]).stem
     annotations = api.imgToAnns[info["img_id"]]
-    # A subset and not the same: mmdet's data set leaves boxes of no area out.
+    # A subset, because mmdet's dataset drops boxes without area.
     boxes = [(labels.get(a["category_id"]), *a["bbox"]) for a in annotations]
     expected = {(label, x, y, x + w, y + h) for label, x, y, w, h in boxes}
     return any((i["bbox_label"], *i["bbox"]) not in expected for i in info["instances"])

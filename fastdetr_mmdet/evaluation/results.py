@@ -1,4 +1,4 @@
-"""Detections on one image beside its ground truth."""
+"""Detections and ground truth of one image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Ground truth and boxes of one image.
+    """Ground truth and detected boxes of one image.
 
     Shape:
         true_boxes, boxes: (n, 4) pixel xyxy of the original image
         true_labels, labels: (n,) class indices
-        crowd: (n,) bool, True for groups of objects that are not counted one by one
-        scores: (n,) in [0, 1], falling
+        crowd: (n,) bool, True for crowds
+        scores: (n,) in [0, 1], descending
     """
 
     image_id: Any
@@ -30,5 +30,5 @@ class ImageResult:
 
     @property
     def file(self) -> str:
-        """The name of the image's file, without its folder."""
+        """Name of the image file, without its folder."""
         return self.path.replace("\\", "/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Show where a detector loses AP: COCO figures of its proposals and of every decoder layer."""
+"""Show where a detector loses AP: COCO metrics of its proposals and of every decoder layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .evaluate import EvaluationSet, Progress, image_result
 from .results import ImageResult
 
 NMS_IOU = 0.7
-CANDIDATES = 1000  # detections of an image that NMS chooses from
+CANDIDATES = 1000  # detections per image before NMS
 FIGURES = ("AP", "AP50", "AR100")
 PROPOSALS, SELECTED = "all proposals", "selected proposals"
 TRUE_BOXES = "last layer, true boxes as references"
@@ -33,22 +33,25 @@ TRUE_BOXES = "last layer, true boxes as references"
 def measure_stages(
     model: Any, data: EvaluationSet, progress: Progress = lambda text: None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """COCO figures of every stage of a detector on one set.
+    """Compute COCO metrics of every stage of a detector on one dataset.
 
     Args:
         model: A ``FastDETR``.
-        data: With a ``CocoMetric`` that has an annotation file; its thresholds and limits are used.
-        progress: Called with a text on how far it is.
+        data: Set with a ``CocoMetric`` that has an annotation file; its thresholds and limits are
+            used.
+        progress: Called with progress messages.
 
     Returns:
         A row per stage, in order: ``stage``, ``class_agnostic``, ``FIGURES`` in [0, 1], and under
-        ``nms`` the same figures after NMS within each class; and notes on rows that are left out.
+        ``nms`` the same after NMS within each class; and notes on rows that are left out.
 
     Raises:
-        UserError: if the detector is another one, or the evaluator has no such metric.
+        UserError: if the model is not a FastDETR, or the evaluator has no such metric.
     """
     if not isinstance(model, FastDETR):
-        raise UserError(f"The config's model is {type(model).__name__}; stages are a FastDETR's.")
+        raise UserError(
+            f"The config's model is {type(model).__name__}; this command is for FastDETR."
+        )
     metric = next(filter(evaluates_coco_boxes, data.evaluator.metrics), None)
     if metric is None:
         kinds = ", ".join(type(metric).__name__ for metric in data.evaluator.metrics)
@@ -82,8 +85,8 @@ class _Watch:
     """Collects the detections of every stage while a model predicts.
 
     Args:
-        model: Its head and its query initialiser are listened to.
-        data: Whose images it predicts on.
+        model: The model, whose head and query initialiser get hooks.
+        data: Set of the images.
     """
 
     def __init__(self, model: Any, data: EvaluationSet) -> None:
@@ -91,12 +94,12 @@ class _Watch:
         self.head, self.transformer = model.bbox_head, model.transformer
         self.images = 0
         self.found: dict[str, tuple[list[ImageResult], list[ImageResult]]] = {}
-        self.proposing = self.transformer.queries  # or what is in it, where it adds to others
+        self.proposing = self.transformer.queries  # or the wrapped query initialiser
         while isinstance(inner := getattr(self.proposing, "queries", None), QueryInitialiser):
             self.proposing = inner
         self.class_aware = self.head.class_aware_proposals
         self.seen: tuple[tuple, Queries] | None = None  # of the query initialiser
-        self.features: Sequence[Tensor] = ()  # that the transformer got
+        self.features: Sequence[Tensor] = ()  # input of the transformer
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -110,7 +113,7 @@ class _Watch:
 
         hooks = [self.transformer.queries.register_forward_hook(look)]
         hooks.append((self.model.neck or self.model.backbone).register_forward_hook(keep))
-        self.head.predict = self.collect  # before the class's own
+        self.head.predict = self.collect  # hides the class's method
         try:
             yield
         finally:
@@ -119,7 +122,7 @@ class _Watch:
             del self.head.predict
 
     def collect(self, output: DecoderOutput, samples: Sequence, rescale: bool = True) -> list:
-        """Detections of all stages; returns the last layer's, as the head would."""
+        """Collect detections of all stages; return the last layer's, like the head."""
         self.images += len(samples)
         metas = [sample.metainfo for sample in samples]
         stages = dict(self.proposals())
@@ -144,7 +147,7 @@ class _Watch:
         detections: Sequence[InstanceData],
         candidates: Sequence[InstanceData],
     ) -> None:
-        """Add a batch's detections, and what NMS leaves of more candidates, to a stage's."""
+        """Add a batch's detections to a stage, without and with NMS."""
         plain, kept = self.found.setdefault(stage, ([], []))
         for sample, own, more in zip(samples, detections, candidates, strict=True):
             info = self.infos[sample.img_id]
@@ -152,7 +155,7 @@ class _Watch:
             kept.append(image_result(self.without_duplicates(more), info))
 
     def auxiliary(self, metas: Sequence[dict]) -> Iterator[tuple[str, list[InstanceData]]]:
-        """Detections of mmdet's heads that learn beside the transformer, best first."""
+        """Detections of auxiliary heads, best first."""
         assert self.seen is not None
         features, ((memory, *_), _) = self.features, self.seen
         if self.model.aux_heads_on == "encoder":
@@ -167,7 +170,7 @@ class _Watch:
             yield f"auxiliary head {index} ({type(head).__name__})", found
 
     def proposals(self) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-        """Logits and boxes of the encoder's proposals, of all tokens and of those selected."""
+        """Logits and boxes of encoder proposals, of all and of selected tokens."""
         queries: Any = self.proposing
         if not isinstance(queries, TwoStageQueries):
             return
@@ -180,7 +183,7 @@ class _Watch:
         queries.supervise = supervised
 
     def with_true_boxes(self, samples: Sequence) -> tuple[Tensor, Tensor] | None:
-        """The last layer's logits and boxes where each object has a query at its box."""
+        """Logits and boxes of the last layer if each object has a query at its true box."""
         assert self.seen is not None
         (memory, *_), queries = self.seen
         if queries.reference is None:
@@ -198,7 +201,7 @@ class _Watch:
         return xyxy_to_cxcywh(torch.tensor(objects).reshape(-1, 4) * factor / size)
 
     def move(self, queries: Queries, objects: Sequence[Tensor]) -> Queries:
-        """Queries of which those nearest to the objects are exactly there; contents stay."""
+        """Move the queries nearest to objects to the true boxes; contents stay."""
         assert queries.reference is not None and queries.reference_logits is not None
         logits = queries.reference_logits.clone()
         size = logits.shape[-1]
@@ -208,14 +211,14 @@ class _Watch:
             index, which = linear_sum_assignment(distance)
             logits[image, index] = inverse_sigmoid(wanted[which])
         if queries.pos is not None:
-            with suppress(NotImplementedError):  # where it is learned, not made of the reference
+            with suppress(NotImplementedError):  # learned positions do not move
                 queries = replace(queries, pos=self.proposing.position(logits))
         return queries.with_reference(logits)
 
     def detect(
         self, scores: Tensor, boxes: Tensor, metas: Sequence[dict], limit: int | None = None
     ) -> list[InstanceData]:
-        """The head's detections from logits and boxes; ``limit``: another number per image."""
+        """Detections by the head from logits and boxes; ``limit``: maximum number per image."""
         settings = self.head.test_cfg
         self.head.test_cfg = dict(settings, nms=None)
         if limit is not None:
@@ -225,8 +228,8 @@ class _Watch:
         return found
 
     def without_duplicates(self, found: InstanceData) -> InstanceData:
-        """Detections after NMS within each class, as many as the head returns."""
-        if len(found) == 0:  # which mmcv's cannot do
+        """Detections after NMS within each class, up to the head's maximum."""
+        if len(found) == 0:  # mmcv's NMS fails on none
             return found
         kept = batched_nms(
             found.bboxes, found.scores, found.labels, dict(type="nms", iou_threshold=NMS_IOU)
@@ -237,11 +240,14 @@ class _Watch:
         """Notes on unexpected settings."""
         notes = []
         if PROPOSALS not in self.found:
-            notes.append(f"{type(self.proposing).__name__} makes no proposals: no rows of them.")
+            notes.append(
+                f"{type(self.proposing).__name__} makes no proposals, so there are no rows of "
+                "proposals."
+            )
         elif not self.class_aware:
-            notes.append("Proposals know no classes: theirs are class-agnostic figures.")
+            notes.append("Proposals have no classes, so their metrics are class-agnostic.")
         if TRUE_BOXES not in self.found:
             notes.append(
-                "The queries have no reference before the decoder: no row with true boxes."
+                "Queries have no reference before the decoder, so there is no row with true boxes."
             )
         return notes

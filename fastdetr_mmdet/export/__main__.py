@@ -15,7 +15,7 @@ from ..utils.cli import Parser, add_model_arguments, command, positive_int, refu
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export, compare with PyTorch, and print both; see ``--help``.
 
-    A file that disagrees with PyTorch is not kept.
+    If onnxruntime and PyTorch disagree, no file is written.
     """
     given = _parser().parse_args(arguments)
 
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .comparison import measure_speed
     from .onnx_file import check_packages, export_onnx
 
-    check_packages()  # before anything that takes time
+    check_packages()  # before slow steps
     refuse_to_overwrite([given.out], [given.config, given.checkpoint])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # mmdet's, of palettes and evaluators
+        warnings.simplefilter("ignore")  # mmdet's warnings on palettes and evaluators
         detector = load_detector(given.config, given.checkpoint, cfg_options=given.cfg_options)
     size = tuple(given.image_size) if given.image_size else None
     found = export_onnx(detector, given.out, None, given.dynamic, size, given.batch_size)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(comparison)
     size = found[0].image_size[1:]
     fixed = f"batches of {given.batch_size} x {size[0]} x {size[1]}"
-    free = "any number of images of any size" if given.dynamic else fixed
+    free = "any batch and image size" if given.dynamic else fixed
     print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB, {free}")
     if given.benchmark:
         speed = measure_speed(given.out, detector, (given.batch_size, *size))
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("out", metavar="OUT.onnx", type=Path, help="the file to write")
     text = "leave batch size, height and width free"
     add("--dynamic", action="store_true", help=text)
-    text = "image size in pixels (default: that of the config's test pipeline)"
+    text = "image size in pixels (default: from the config's test pipeline)"
     add("--image-size", type=positive_int, nargs=2, metavar=("H", "W"), help=text)
     text = "images per batch (default: 1)"
     add("--batch-size", type=positive_int, default=1, help=text)

@@ -1,4 +1,4 @@
-"""Compare an exported file with its detector: results and speed."""
+"""Compare results and speed of an exported file and its detector."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Comparison:
 
     Args:
         image_size: (bs, H, W) of the batch.
-        scores: Of the scores, in order.
-        boxes: Of a corner, in pixels, between a detection and its counterpart: the nearest one of
-            its class with nearly its score.
+        scores: Largest difference of scores, in order.
+        boxes: Largest difference of corners, in pixels, between a detection and its counterpart:
+            the nearest detection of the same class with nearly the same score.
         unmatched: Detections without counterpart.
     """
 
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def largest(self) -> float:
-        """Of scores, and of boxes as a share of the longer side."""
+        """Largest difference of scores, and of boxes relative to the longer side."""
         return max(self.scores, self.boxes / max(self.image_size[1:]))
 
     def agrees(self, tolerance: float = 1e-3) -> bool:
@@ -55,7 +55,7 @@ class Comparison:
 def compare(
     path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], seed: int = 0
 ) -> Comparison:
-    """Give random images to the file and to the detector's ``predict``."""
+    """Compare the file's and ``predict``'s detections on random images."""
     session = _session(path)
     images, sizes = _batch(session, image_size, seed)
     found = _run_onnx(session, images, sizes)
@@ -73,7 +73,7 @@ def compare(
 def _match(found: Detections, expected: Detections, tolerance: float = 1e-3) -> tuple[float, int]:
     """Largest distance to a counterpart, and the number without one.
 
-    Not by rank: two of nearly the same score may change places, and at the end one may be lost.
+    Not by rank, because detections with nearly equal scores may swap, also across the limit.
     """
     worst, alone = 0.0, 0
     last = expected[1].min()
@@ -90,7 +90,7 @@ def _match(found: Detections, expected: Detections, tolerance: float = 1e-3) -> 
 def measure_speed(
     path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], rounds: int = 5
 ) -> dict[str, float]:
-    """Median seconds per batch, of onnxruntime and of PyTorch, with torch's number of threads."""
+    """Median seconds per batch of onnxruntime and PyTorch, with torch's number of threads."""
     session = _session(path)
     images, sizes = _batch(session, image_size)
     runs: dict[str, Callable[[], Any]] = {
@@ -99,9 +99,9 @@ def measure_speed(
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with _as_in_the_file(detector):
-        for _ in range(rounds):  # in turns, so that what else the machine does meets both
+        for _ in range(rounds):  # in turns, so that other load affects both
             for name, run in runs.items():
-                run()  # the other one has had the caches
+                run()  # warms the caches
                 for _ in range(10):
                     start = time.perf_counter()
                     run()
@@ -121,9 +121,9 @@ def _session(path: str | Path) -> Any:
 def _batch(
     session: Any, image_size: tuple[int, int, int], seed: int = 0
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Random images, and the (h, w) of each: padded, in turn in height and width, if the file asks.
+    """Random images and their (h, w); padded in height or width if the file has image_sizes.
 
-    Padding is random too, which PyTorch gets as well.
+    Padding has random values too, in both inputs.
     """
     (images, *padded) = session.get_inputs()
     bs, height, width = image_size
@@ -145,10 +145,10 @@ def _run_onnx(
 
 @contextmanager
 def _as_in_the_file(detector: Any) -> Iterator[None]:
-    """Evaluate, and return detections of any score, as the file does."""
+    """Set evaluation mode and no score threshold, like the file."""
     training, head = detector.training, detector.bbox_head
     test_cfg = head.test_cfg
-    head.test_cfg = dict(test_cfg, score_thr=-1.0)  # also 0, what NMS suppresses
+    head.test_cfg = dict(test_cfg, score_thr=-1.0)  # NMS sets scores to 0
     try:
         detector.eval()
         yield

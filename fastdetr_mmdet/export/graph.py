@@ -1,4 +1,4 @@
-"""Computation of an exported file: from a batch of images to detections."""
+"""Graph of an exported file: from a batch of images to detections."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from ..structures.padding import masks_of
 
 
 class DetectionGraph(nn.Module):
-    """A ``FastDETR`` as one function of an image batch, without data samples.
+    """A ``FastDETR`` as a function of an image batch, without data samples.
 
-    What ``FastDETR.predict`` does. Without ``image_sizes`` the images fill the batch, and nothing
-    is masked. Sizes of the batch are never read as numbers, so that they may stay symbols while
-    exporting.
+    Computes the same as ``FastDETR.predict``. Without ``image_sizes`` images fill the batch and
+    nothing is masked. The batch's sizes stay symbols in export.
 
     Args:
-        detector: In evaluation mode.
+        detector: The detector, in evaluation mode.
 
     Shape:
-        images: (bs, C, H, W) float32, normalised, channels in the order the detector was trained on
+        images: (bs, C, H, W) float32, normalised, channel order as in training
         image_sizes: (bs, 2) int64, (h, w) in pixels of each image without its padding, which is at
             the bottom and at the right; None: (H, W)
         returns: boxes (bs, k, 4), pixels (x1, y1, x2, y2) of the input, clipped to the image;
             scores (bs, k) in [0, 1], descending; labels (bs, k) int64, indices of classes; k is the
-            least of test_cfg.max_per_img and num_queries * num_classes. What test_cfg.nms
-            suppresses has score 0.
+            minimum of test_cfg.max_per_img and num_queries * num_classes. Detections that
+            test_cfg.nms suppresses have score 0.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -44,7 +43,7 @@ class DetectionGraph(nn.Module):
         head = detector.bbox_head
         if image_sizes is None:
             height, width = images.shape[-2:]
-            # (1, 2): a constant, or, where the size is a symbol, made from the images
+            # (1, 2): a constant, or symbolic if the size is free
             extent = torch.stack([_float(width, images), _float(height, images)])[None]
         else:
             extent = image_sizes.flip(-1).float()
@@ -58,7 +57,7 @@ class DetectionGraph(nn.Module):
         return torch.minimum((corners * extent).clamp(min=0), extent), scores, labels
 
     def _memory(self, images: Tensor, image_sizes: Tensor | None, extent: Tensor) -> Memory:
-        """Tokens, positions and masks; extent is (1 or bs, 2), (w, h) of the images in pixels."""
+        """Make the memory; extent is (1 or bs, 2), (w, h) of the images in pixels."""
         detector: Any = self.detector
         bs = images.shape[0]
         features = detector.extract_feat(images)
@@ -83,5 +82,5 @@ class DetectionGraph(nn.Module):
 
 
 def _float(number: int, like: Tensor) -> Tensor:
-    """A scalar tensor of a number that may be a symbol."""
+    """Scalar tensor of a number that may be symbolic."""
     return torch.scalar_tensor(number, dtype=torch.float32, device=like.device)

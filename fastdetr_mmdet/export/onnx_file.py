@@ -1,4 +1,4 @@
-"""From a detector to an ONNX file."""
+"""Write a detector as an ONNX file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .comparison import Comparison, compare
 from .graph import DetectionGraph
 from .preprocessing import ExportError, Preprocessing
 
-# Has GridSample and RoiAlign as we need them, and is what torch's exporter writes by itself.
+# Has the needed GridSample and RoiAlign, and is the default of torch's exporter.
 OPSET = 18
-# Import names of what exporting needs; pip knows them by the same.
+# Packages for export; import names equal pip names.
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AXES = {0: "batch", 2: "height", 3: "width"}
-DETECTIONS = "k"  # axis 1 of the outputs, where its length follows from the image's
+DETECTIONS = "k"  # axis 1 of outputs, if its length depends on the image size
 INPUTS = ("images", "image_sizes")
 OUTPUTS = ("boxes", "scores", "labels")
 
@@ -42,31 +42,31 @@ def export_onnx(
     batch_size: int = 1,
     check: bool = True,
 ) -> list[Comparison]:
-    """Write a detector as one ONNX file of standard operators, as a whole or not at all.
+    """Write a detector as one ONNX file of standard operators, atomically.
 
     The graph is ``DetectionGraph``: input ``images``, outputs ``boxes``, ``scores``, ``labels``.
-    Where images are padded there is a second input, ``image_sizes``: if the model's preprocessor
-    pads, or if the size is fixed and images keep their aspect ratio.
+    With padded images there is a second input, ``image_sizes``: if the model's preprocessor pads,
+    or if the size is fixed and images keep their aspect ratio.
 
     Args:
-        detector: A ``FastDETR``, on the CPU; as mmdet's ``init_detector`` makes it, unless
-            preprocessing is given. Left as it is.
-        path: The file to write; one that is there is replaced.
-        preprocessing: What the file's metadata say; None: taken from the detector's config.
-        dynamic: Whether the images' number, height and width are free; else they are fixed.
-        image_size: (H, W) in pixels; None: what the test pipeline resizes to, or, if the size is
-            fixed and images keep their aspect ratio, the square that holds them upright too. If
-            dynamic, only traced with.
+        detector: A ``FastDETR`` on the CPU, from mmdet's ``init_detector`` unless preprocessing is
+            given. It is not changed.
+        path: The file to write or overwrite.
+        preprocessing: Content of the file's metadata; None: from the detector's config.
+        dynamic: Whether batch size, height and width are free instead of fixed.
+        image_size: (H, W) in pixels; None: the test pipeline's size, or, if the size is fixed and
+            images keep their aspect ratio, a square that holds both orientations. If dynamic, used
+            for tracing only.
         batch_size: Images per batch of a file that is not dynamic.
-        check: Whether to run the file before it takes its place, and compare it with PyTorch; if
-            dynamic, on two sizes.
+        check: Whether to compare the file with PyTorch before it is renamed to path; if dynamic, at
+            two sizes.
 
     Returns:
-        What the check found, per size.
+        Comparisons, one per checked size.
 
     Raises:
-        ExportError: if a package is missing, the detector is of another class, a part of it cannot
-            be traced, onnxruntime disagrees with PyTorch, or the file cannot be written.
+        ExportError: if a package is missing, the detector is not a FastDETR, a part cannot be
+            traced, onnxruntime disagrees with PyTorch, or the file cannot be written.
     """
     check_packages()
     import onnx
@@ -80,7 +80,7 @@ def export_onnx(
         _check_padding(detector)
     training = detector.training
     graph = DetectionGraph(detector).eval()
-    # Two images, and two cells at least: what is traced with one would be fixed to one.
+    # At least two images and two cells: sizes of 1 would be traced as fixed.
     bs, channels = 2 if dynamic else batch_size, len(preprocessing.mean)
     traced = (height, width)
     if dynamic:
@@ -113,14 +113,14 @@ def export_onnx(
     onnx.helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
     sizes = [(batch_size, height, width)]
-    if dynamic:  # another batch, and sides that no stride divides
+    if dynamic:  # another batch size, and sides that strides do not divide
         other = max(height * 3 // 4 | 1, 65, smallest[0]), max(width * 2 // 3 | 1, 65, smallest[1])
         sizes.append((2, *other))
     return _write(model, path, detector, sizes if check else [])
 
 
 def check_packages() -> None:
-    """Raise ExportError if a package that exporting needs is missing, or torch is too old."""
+    """Raise ExportError if a package for export is missing or torch is too old."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
@@ -129,16 +129,16 @@ def check_packages() -> None:
         )
     if not hasattr(torch.onnx, "ops"):
         raise ExportError(
-            f"Exporting needs torch 2.8 or later, and this is torch {torch.__version__}; only "
-            "what writes the file needs it, the file itself runs without torch."
+            f"Exporting needs torch 2.8 or later, but this is torch {torch.__version__}. Running "
+            "the exported file does not need torch."
         )
 
 
 def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) -> None:
     if not isinstance(detector, FastDETR):
         raise ExportError(
-            f"{type(detector).__name__} cannot be exported here: fastdetr_mmdet knows the parts of "
-            "FastDETR only; for mmdet's own detectors there is MMDeploy."
+            f"{type(detector).__name__} cannot be exported: this command is for FastDETR; for "
+            "mmdet's own detectors use MMDeploy."
         )
     if image_size is not None and min(image_size) < 1:
         raise ExportError(f"image_size={image_size} must be a height and a width above 0.")
@@ -146,24 +146,24 @@ def _check(detector: nn.Module, path: Path, image_size: tuple[int, int] | None) 
 
 
 def _check_padding(detector: Any) -> None:
-    """Refuse a detector whose ``predict`` computes each padded image by itself."""
+    """Refuse a detector whose ``predict`` runs each padded image by itself."""
     parts = (detector.transformer.encoder, *detector.transformer.decoder.modules())
     found = [type(p).__name__ for p in parts if getattr(p, "ignore_padding", False)]
     key = f"ignore_padding=True ({found[0]})" if found else "model.test_cfg.separate_sizes=True"
     if found or detector.separate_sizes:
         raise ExportError(
-            f"Images of this file are padded, but {key} keeps padding out. Add --dynamic, or set "
-            "the key to False by --cfg-options."
+            f"Images of this file are padded, but {key} does not read padding. Add --dynamic, or "
+            "set the key to False by --cfg-options."
         )
 
 
 @torch.no_grad()
 def _with_two_cells(detector: Any, channels: int, height: int, width: int) -> tuple[int, int]:
-    """The size, doubled until every feature map is at least two cells high and wide."""
+    """Double the size until every feature map has at least two rows and columns."""
     while True:
         maps = detector.extract_feat(torch.zeros(1, channels, height, width))
         rows, columns = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
-        if (rows > 1 and columns > 1) or max(height, width) > 4096:  # a map that is one cell always
+        if (rows > 1 and columns > 1) or max(height, width) > 4096:  # may be always one cell
             return height, width
         height, width = height * (1 + (rows < 2)), width * (1 + (columns < 2))
 
@@ -177,7 +177,7 @@ def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
     )
     try:
         return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # whatever a part of the model, own or foreign, does
+    except Exception as error:  # parts may raise anything
         what = "with free image sizes" if dynamic else "at all"
         advice = "; leave --dynamic out to fix the image size" if dynamic else ""
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
@@ -188,19 +188,19 @@ def _trace(graph: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> Any:
 
 
 def _smallest(exported: Any) -> list[int]:
-    """(height, width) below which the traced graph does not hold."""
+    """Smallest (height, width) of the traced graph."""
     (images,) = (node.meta["val"] for node in exported.graph.nodes if node.name == "images")
     ranges = exported.range_constraints
     return [int(ranges[images.shape[axis].node.expr].lower) for axis in (2, 3)]
 
 
 def _name_axes(model: Any, dynamic: bool) -> None:
-    """The free axes by readable names instead of torch's symbols and expressions."""
+    """Name the free axes instead of torch's symbols and expressions."""
     if not dynamic:
         return
     axes = model.graph.input[0].type.tensor_type.shape.dim
     names = {axes[axis].dim_param: name for axis, name in AXES.items()}
-    for output in model.graph.output:  # two-stage queries make fewer on small images
+    for output in model.graph.output:  # fewer two-stage queries on small images
         found = output.type.tensor_type.shape.dim[1].dim_param
         if found:
             names.setdefault(found, DETECTIONS)
@@ -221,8 +221,8 @@ def _write(
             comparisons.append(compare(temporary, detector, size))
             if not comparisons[-1].agrees():
                 raise ExportError(
-                    f"onnxruntime disagrees with PyTorch on {comparisons[-1]}; so {path} was not "
-                    "written. Please report it with the config."
+                    f"{path} was not written, because onnxruntime disagrees with PyTorch: "
+                    f"{comparisons[-1]}. Please report this with the config."
                 )
         os.replace(temporary, path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Preprocessing of images for an exported file, for its metadata."""
+"""Describe the preprocessing of images in an exported file's metadata."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class ExportError(UserError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image file to the graph's input, and from its labels to names.
+    """Preprocessing from an image file to the graph's input, and class names.
 
     Args:
-        classes: Names, by label.
-        channels: 'RGB', 'BGR', or 'loaded', the loader's order: of the input's channels, mean and
-            std.
+        classes: Class names by label.
+        channels: Order of the input's channels, mean and std: 'RGB', 'BGR', or 'loaded', the
+            loader's order.
         mean, std: Per channel, in the loader's units: ``(pixel - mean) / std``.
         scale: (w, h) in pixels to which images are resized; or None.
-        keep_ratio: Whether an image is made as large as fits the scale, which then is (long side,
-            short side), or stretched to it.
+        keep_ratio: True: an image is resized to fit the scale, (long side, short side); False:
+            stretched to it.
         config: Name of the config, without folder.
         scale_factor: (w, h) by which images are resized if there is no scale; or None.
-        interpolation: Of the resizing: 'bilinear' and so on, as OpenCV names them.
+        interpolation: Of the resizing: 'bilinear' and so on, OpenCV's names.
         loader: Name of the transform that reads a file.
         color_type: How mmcv's loader decodes a file: 'color', 'grayscale', 'unchanged' and so on.
-        pad_to: Height and width are padded, at the bottom and at the right, to multiples of these;
-            (1, 1) means without padding. A file of fixed size says its own height and width.
-        pad_value: Of padding, after normalisation.
+        pad_to: Height and width are padded, at bottom and right, to multiples of these; (1, 1): no
+            padding. In a file of fixed size, its height and width.
+        pad_value: Value of padding, after normalisation.
     """
 
     classes: Sequence[str]
@@ -54,17 +54,17 @@ class Preprocessing:
 
     @classmethod
     def from_detector(cls, detector: Any) -> Preprocessing:
-        """Read the config that mmdet's ``init_detector`` leaves in a detector.
+        """Read the config of a detector from mmdet's ``init_detector``.
 
         Raises:
-            ExportError: if the test pipeline does anything to the pixels that the fields above
-                cannot describe.
+            ExportError: if the test pipeline changes pixels in a way that the fields above cannot
+                describe.
         """
         cfg = detector.cfg
         given = cfg.model.get("data_preprocessor") or {}
         channels = cfg.model.backbone.get("in_channels", 3)
         swapped = given.get("bgr_to_rgb", False) or given.get("rgb_to_bgr", False)
-        apart = (cfg.model.get("test_cfg") or {}).get("separate_sizes")  # predict cuts padding off
+        apart = (cfg.model.get("test_cfg") or {}).get("separate_sizes")  # predict removes padding
         load, resize = _pixel_steps(cfg.test_dataloader.dataset.pipeline)
         return cls(
             classes=tuple(detector.dataset_meta["classes"]),
@@ -82,21 +82,21 @@ class Preprocessing:
     def for_file(
         self, dynamic: bool, image_size: tuple[int, int] | None
     ) -> tuple[Preprocessing, tuple[int, int]]:
-        """How images are prepared for a file, and the (H, W) of its padded images.
+        """Preprocessing for a file, and the (H, W) of its padded images.
 
-        If dynamic, images are padded as the model pads. If not, they are stretched to the file's
-        size if the model was trained so, and else padded to it.
+        If dynamic, images are padded like the model's. Otherwise they are stretched to the file's
+        size if the model was trained so, or padded to it.
 
         Args:
-            dynamic: Whether height and width are free; the size is then one to trace with.
-            image_size: (H, W); None: the scale's.
+            dynamic: Whether height and width are free; the size is then for tracing only.
+            image_size: (H, W); None: from the scale.
 
         Raises:
-            ExportError: if no size follows from the config.
+            ExportError: if the config has no size.
         """
         if image_size is None and self.scale is None:
             raise ExportError(
-                f"Resize has scale_factor={self.scale_factor}, from which no image size follows. "
+                f"Resize has scale_factor={self.scale_factor}, which does not give an image size. "
                 "Give --image-size H W."
             )
         scale = self.scale if image_size is None else (image_size[1], image_size[0])
@@ -104,7 +104,7 @@ class Preprocessing:
         if dynamic:
             return self, self._padded(scale)
         if self.keep_ratio or self.scale is None:
-            # by default a square, which holds upright images too
+            # by default a square, which holds both orientations
             size = self._padded((max(scale),) * 2 if image_size is None else scale)
             long_short = None if self.scale is None else (max(scale), min(scale))
             return replace(self, scale=long_short, pad_to=size), size
@@ -112,36 +112,36 @@ class Preprocessing:
         return replace(self, scale=scale, pad_to=size if size != scale[::-1] else (1, 1)), size
 
     def _padded(self, scale: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of an image of (w, h) with its padding."""
+        """(H, W) of an image of (w, h) after padding."""
         height, width = (-(-s // to) * to for s, to in zip(scale[::-1], self.pad_to, strict=True))
         return height, width
 
     def metadata(self) -> dict[str, str]:
-        """Every entry as JSON."""
+        """All entries as JSON."""
         return {key: json.dumps(value) for key, value in asdict(self).items()}
 
 
 def _name(step: dict) -> str:
-    """Of a transform, which pure Python configs may give as a class."""
+    """Name of a transform, which may be a class in pure Python configs."""
     kind = step["type"]
     return kind.__name__ if isinstance(kind, type) else str(kind).split(".")[-1]
 
 
 def _pixel_steps(pipeline: Sequence[dict]) -> tuple[dict, dict]:
-    """The steps of a test pipeline that load and resize; nothing else may change pixels."""
+    """Steps of a test pipeline that load and resize; other steps must not change pixels."""
     load, *rest = pipeline
     steps = {_name(step): step for step in rest}
     others = [name for name in steps if name not in ("Resize", *_WITHOUT_PIXELS)]
     if others or "Resize" not in steps:
         raise ExportError(
             f"test_dataloader.dataset.pipeline has {', '.join(others) or 'no Resize'}. An exported "
-            "file describes one Resize and no other change of the pixels; set such a pipeline."
+            "file supports one Resize and no other change of pixels; set such a pipeline."
         )
     return load, steps["Resize"]
 
 
 def _resizing(resize: dict) -> dict[str, Any]:
-    """The fields that follow from the arguments of mmcv's ``Resize``."""
+    """Fields from the arguments of mmcv's ``Resize``."""
     keep_ratio = bool(resize.get("keep_ratio", False))
     pairs: dict[str, Any] = {}
     for key in ("scale", "scale_factor"):
@@ -161,7 +161,7 @@ def _resizing(resize: dict) -> dict[str, Any]:
         scale = (max(scale), min(scale))
     return dict(
         scale=scale,
-        scale_factor=factor if scale is None else None,  # as mmcv, where the scale wins
+        scale_factor=factor if scale is None else None,  # as in mmcv, scale has precedence
         keep_ratio=keep_ratio,
         interpolation=resize.get("interpolation", "bilinear"),
     )

@@ -1,4 +1,4 @@
-"""Contracts of the parts of a transformer: one base class per role, and the check that they fit."""
+"""Contracts of a transformer's parts: one base class per role, and the check that parts fit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Field(Enum):
     """Fields that parts read and make. The values name them in messages."""
 
     POINT = "reference points"  # centre of Queries.reference
-    BOX = "reference boxes"  # with width and height; whoever makes boxes also makes points
+    BOX = "reference boxes"  # with width and height; implies POINT
     SPATIAL = "the conditional spatial query"
     SALIENT = "salient points"
     PRIOR = "a spatial prior"
-    EMBEDDED = "the layer's normed input query"  # the decoder layer makes it where a part reads it
-    POS = "the memory's positions"  # always there
+    EMBEDDED = "the layer's normed input query"  # made by the decoder layer if a part reads it
+    POS = "the memory's positions"  # always exists
     PROPOSALS = "encoder proposals"
     CLASSES = "classes of encoder proposals"
     MASK = "the mask of groups of queries"  # Queries.attend_mask
@@ -31,16 +31,17 @@ class Field(Enum):
 
 
 class Part(nn.Module):
-    """A part that a config names; what it declares decides what it fits together with.
+    """A part that a config names; its declarations decide which parts it fits.
 
-    Instances may replace what their class declares, if it depends on their arguments.
+    Instances may override a declaration of their class that depends on arguments.
 
     Attributes:
-        role: What the part is, for messages and lists.
-        reads: What the part needs. ``PRIOR`` and ``POS`` are used where they exist.
-        makes: What the part makes for others.
+        role: Name of the role, for messages and lists.
+        reads: Fields that the part needs; ``PRIOR`` and ``POS`` only if they exist.
+        makes: Fields that the part makes for other parts.
         num_levels: Feature levels that the part works on; None: any number.
-        level_limit: Most feature levels, and the argument that decides it; None: any number.
+        level_limit: Maximum number of feature levels, and the argument that sets it; None: any
+            number.
         num_heads: Attention heads; None: any number.
     """
 
@@ -68,7 +69,7 @@ class Transformer(Part):
 
     @property
     def parts(self) -> list[Placed]:
-        """This and every part inside, with their keys in the config."""
+        """This transformer and all its parts, with their config keys."""
         raise NotImplementedError
 
     def forward(
@@ -83,7 +84,7 @@ class Transformer(Part):
         Args:
             memory: Flattened feature maps.
             box_branches: The head's box branch of each layer; needed when the decoder refines.
-            proposal_branches: Its class and box branch for encoder proposals, when two-stage.
+            proposal_branches: The head's class and box branch for encoder proposals, if two-stage.
             targets: Objects of the batch, in training.
         """
         raise NotImplementedError
@@ -99,7 +100,7 @@ class Encoder(Part):
         """Encode.
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         raise NotImplementedError
 
@@ -146,7 +147,7 @@ class QueryInitialiser(Part):
         raise NotImplementedError
 
     def position(self, reference_logits: Tensor) -> Tensor:
-        """Positions of other queries at given boxes, where this part's own queries have some.
+        """Positions of other queries, made like this part's own, from their boxes.
 
         Shape:
             reference_logits: (bs, num_queries, 4) (cx, cy, w, h) before the sigmoid
@@ -159,7 +160,7 @@ class Decoder(Part):
     """Base class of decoders.
 
     Attributes:
-        num_layers: Decoder layers, each of which the head predicts from.
+        num_layers: Number of decoder layers; the head predicts from each.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
     """
 
@@ -169,7 +170,7 @@ class Decoder(Part):
 
     @property
     def parts(self) -> list[Placed]:
-        """The parts inside, of all layers, with their keys in the config."""
+        """The parts of all layers, with their config keys."""
         return []
 
     def forward(
@@ -178,7 +179,7 @@ class Decoder(Part):
         """Decode.
 
         Args:
-            queries: What the query initialiser made.
+            queries: Queries from the query initialiser.
             memory: What the encoder made.
             box_branches: One module per layer, (bs, num_queries, embed_dims) -> 4 box deltas;
                 needed when refining.
@@ -193,11 +194,11 @@ class LayerPart(Part):
         embed_dims: Width.
         num_heads: Heads; must divide embed_dims.
         dropout: Dropout of attention weights; for self-attention and cross-attention only.
-        layer_index: Decoder layer that the part sits in.
+        layer_index: Index of the part's decoder layer.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads.
-        TypeError: if there is another argument.
+        TypeError: if there is an unknown argument.
     """
 
     num_heads: int
@@ -211,7 +212,7 @@ class LayerPart(Part):
         **unknown,
     ) -> None:
         super().__init__()
-        if unknown:  # else Python would name this base class
+        if unknown:  # Python's message would name this base class
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}.")
         check_heads(type(self).__name__, embed_dims, num_heads)
         self.embed_dims = embed_dims
@@ -238,7 +239,7 @@ class Aligner(LayerPart):
     """Base class of aligners, which sit between self-attention and cross-attention.
 
     Args:
-        predict_scales: Whether ``SalientPoints.scales`` is needed, by a spatial prior.
+        predict_scales: Whether a spatial prior needs ``SalientPoints.scales``.
         **context: As for ``LayerPart``.
     """
 
@@ -253,7 +254,7 @@ class Aligner(LayerPart):
         """Find the salient points of each query.
 
         Shape:
-            returns: the queries with ``salient`` set, ``content`` as it was.
+            returns: the queries with ``salient`` set, ``content`` unchanged.
         """
         raise NotImplementedError
 
@@ -261,19 +262,19 @@ class Aligner(LayerPart):
 class SpatialPrior(LayerPart):
     """Base class of spatial priors.
 
-    A prior that reads ``SALIENT`` is called after the aligner, any other with the layer's input.
-    A prior of the first layer that makes ``POINT`` is asked to ``locate`` before all else.
+    A prior that reads ``SALIENT`` is called after the aligner, other priors with the layer's input.
+    If the first layer's prior makes ``POINT``, its ``locate`` is called first.
     """
 
     role = "spatial prior"
     makes = frozenset({Field.PRIOR})
 
     def locate(self, queries: Queries) -> Queries:
-        """The queries with reference points predicted for all layers."""
+        """Set reference points, predicted for all layers."""
         raise NotImplementedError
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """Scores to add to those of the attention.
+        """Compute the term that is added to attention scores.
 
         Shape:
             returns: (bs, num_heads or 1, num_queries, num_tokens)
@@ -283,16 +284,16 @@ class SpatialPrior(LayerPart):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Attention of a cross-attention, for all its arguments.
+    """What a cross-attention attends to, for every query.
 
     Shape:
-        weights: (bs, num_heads, num_queries, num_tokens), share of each token in what the head
-            reads, [0, 1], 0 on padding; they add up to 1 over the tokens of all levels.
-        level_weights: (bs, num_queries, num_levels), share of each level where the part chooses
-            between levels (scale selection); contained in ``weights``.
-        points: (bs, num_queries, num_heads, num_levels, num_points, 2), (x, y) of what is read
-            between the cells, normalised to the padded map, outside of [0, 1] possible.
-        point_weights: (bs, num_queries, num_heads, num_levels, num_points), share of each point,
+        weights: (bs, num_heads, num_queries, num_tokens), attention weights in [0, 1], 0 on
+            padding; they add up to 1 over the tokens of all levels.
+        level_weights: (bs, num_queries, num_levels), weight of each level in scale selection;
+            already part of ``weights``.
+        points: (bs, num_queries, num_heads, num_levels, num_points, 2), (x, y) of the sampling
+            points, normalised to the padded map; may be outside of [0, 1].
+        point_weights: (bs, num_queries, num_heads, num_levels, num_points), weight of each point in
             [0, 1]; they add up to 1 over levels and points.
     """
 
@@ -322,14 +323,14 @@ class CrossAttention(LayerPart):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """Explain ``forward``, called with the same arguments, for the attention viewer.
+        """Explain ``forward`` for the attention viewer, with the same arguments.
 
-        The viewer calls this after the forward pass. What a part cannot show stays None.
+        The viewer calls this after the forward pass. Fields that a part cannot explain stay None.
         """
         return Explanation()
 
 
-# Key in the config, below ``model``, and a part that stands there.
+# Config key, below ``model``, and the part at that key.
 Placed = tuple[str, nn.Module]
 
 LAYER_SLOTS: dict[str, type[Part]] = {
@@ -349,7 +350,7 @@ SLOTS: dict[str, type[Part]] = {
 
 @dataclass(frozen=True)
 class Contract:
-    """Declarations of a part; for a module that is not a ``Part``, those of its role's base."""
+    """Declarations of a part; a module that is not a ``Part`` has its role's defaults."""
 
     slot: str
     part: nn.Module
@@ -361,12 +362,12 @@ class Contract:
 
     @property
     def name(self) -> str:
-        """Class of the part."""
+        """Class name of the part."""
         return type(self.part).__name__
 
 
 def contract(slot: str, part: nn.Module) -> Contract:
-    """Declarations of a part; a plain ``nn.Module`` may leave out any of them."""
+    """Read a part's declarations; a plain ``nn.Module`` may leave out any of them."""
     base = SLOTS[slot]
     makes = frozenset(getattr(part, "makes", base.makes))
     return Contract(
@@ -378,7 +379,7 @@ def contract(slot: str, part: nn.Module) -> Contract:
     )
 
 
-# What may be missing -> where it is made, and how to get it.
+# Field that may be missing -> slot that makes it, and the fix.
 _MISSING = {
     Field.BOX: (
         "transformer.queries",
@@ -397,7 +398,8 @@ _MISSING = {
         "set transformer.decoder.aligner to dict(type='SAMSemanticAligner') or use GaussianPrior",
     ),
 }
-# Where it must be read if it is made, since it would not be trained, or not be true, otherwise.
+# Field -> slot that must read it if it is made, and the fix. Unread fields would not be trained,
+# or, like a mask, be ignored.
 _UNREAD = {
     Field.SPATIAL: ("cross_attn", "set transformer.decoder.type to 'DetrDecoder'"),
     Field.PRIOR: (
@@ -407,7 +409,7 @@ _UNREAD = {
     ),
     Field.MASK: (
         "self_attn",
-        "let it obey Queries.attend_mask and say so with reads = {Field.MASK}, or choose "
+        "let it apply Queries.attend_mask and declare reads = {Field.MASK}, or choose "
         "MultiheadSelfAttention in transformer.decoder.self_attn",
     ),
 }
@@ -421,12 +423,13 @@ def check_flow(placed: Iterable[Placed], num_levels: int | None = None) -> None:
     """Raise an error for parts that would fail or get no gradient.
 
     Args:
-        placed: Every part of a transformer with its key in the config.
-        num_levels: Feature levels that the neck gives; None where that is not known.
+        placed: Every part of a transformer with its config key.
+        num_levels: Number of the neck's outputs; None if unknown.
 
     Raises:
-        ValueError: if a part stands in another role's slot, reads what no part makes, makes what
-            none reads, or has another number of heads or levels; names the parts and the remedy.
+        ValueError: if a part is in another role's slot, reads a field that no part makes, makes a
+            field that no part reads, or has a wrong number of heads or levels; the message names
+            the parts and the fix.
     """
     contracts = [contract(slot, part) for slot, part in placed]
     for one in contracts:
@@ -482,8 +485,7 @@ def _check_heads(by_slot: dict[str, Contract]) -> None:
         if one.num_heads not in (attention.num_heads, *others):
             raise ValueError(
                 f"{one.name} has num_heads={one.num_heads} and {attention.name} has "
-                f"num_heads={attention.num_heads}; leave both out, the decoder's num_heads is "
-                "taken over."
+                f"num_heads={attention.num_heads}; leave both out to use the decoder's num_heads."
             )
 
 
@@ -502,7 +504,7 @@ def _check_levels(contracts: Sequence[Contract], num_levels: int) -> None:
         if one.slot.startswith("transformer.decoder."):
             seen = num_levels if schedule is None else 1
             where = f"its layer sees {seen} of the neck's outputs"
-            remedy = ", or transformer.decoder.level_schedule to show each layer one level"
+            remedy = ", or set transformer.decoder.level_schedule to give each layer one level"
         if one.num_levels not in (None, seen):
             raise ValueError(
                 f"{one.name} has num_levels={one.num_levels}, but {where}; set num_levels={seen} "
@@ -511,6 +513,6 @@ def _check_levels(contracts: Sequence[Contract], num_levels: int) -> None:
         most, argument = one.level_limit or (seen, "")
         if most < seen:
             raise ValueError(
-                f"{one.name} works on at most {most} feature levels with this {argument}, but "
+                f"{one.name} takes at most {most} feature levels with this {argument}, but "
                 f"{where}; change {argument} in {one.slot}."
             )

@@ -1,4 +1,4 @@
-"""Bilinear samples, weighted and summed: mmcv's op on CUDA, sums of rows on CPU."""
+"""Weighted sums of bilinear samples: mmcv's op on CUDA, sums of table rows on the CPU."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .sample_rows import Shapes
 def sample_and_sum(
     value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Bilinear samples of all levels, weighted and summed (Deformable DETR, Eq. 3).
+    """Sum weighted bilinear samples of all levels (Deformable DETR, Eq. 3).
 
-    Maps are zero outside. Computed in float32 at least, whatever the types of what is given.
+    Samples outside of a map are zero. Computed in float32 at least.
 
     Shape:
         value: (bs, num_tokens, num_heads, dims)
@@ -40,7 +40,7 @@ def sample_and_sum(
 def sample_plain(
     value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The same with ``grid_sample``: slower, but exporters know its operators."""
+    """``sample_and_sum`` by ``grid_sample``: slower, but exporters support it."""
     bs, _, num_heads, _ = value.shape
     dtype = value.dtype
     value, locations, weights = _exact(value, locations, weights)
@@ -63,7 +63,7 @@ def sample_plain(
 def level_shapes(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
     """Size and first token of every level, on the device.
 
-    Twelve layers of every step ask for them: they are copied there once for each size of images.
+    Cached per image size, because all layers of every step use them.
 
     Shape:
         returns: (num_levels, 2) (h, w) and (num_levels,), both int64
@@ -81,7 +81,7 @@ def _level_shapes(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor,
 
 @lru_cache(maxsize=64)
 def _known(spatial_shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # or no gradient could go through what uses them later
+    with torch.inference_mode(False):  # inference tensors could not be used in training later
         return _level_shapes(spatial_shapes, device)
 
 
@@ -93,7 +93,7 @@ def _run(value: Tensor, locations: Tensor, weights: Tensor, sides: list[int]) ->
 def _run_back(
     value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, sides: list[int]
 ) -> tuple[Tensor, ...]:
-    """Gradients by value, locations and weights."""
+    """Gradients of value, locations and weights."""
     run = _back_on_cuda if value.is_cuda else sample_rows.hand_back
     inputs = _exact(value, locations, weights)
     found = run(*inputs, grad.to(inputs[0].dtype), _pairs(sides))
@@ -105,7 +105,7 @@ def _on_cuda(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) 
 
     given = (value.contiguous(), *level_shapes(shapes, value.device))
     points = locations.contiguous(), weights.contiguous()
-    # How many images it takes at a time has to divide their number.
+    # im2col_step must divide the number of images.
     return ext_module.ms_deform_attn_forward(*given, *points, im2col_step=len(value))
 
 
@@ -125,7 +125,7 @@ def _back_on_cuda(
 
 
 def _exact(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cast all to float32, because coordinates need it, or to the locations' float64."""
+    """Cast to float32, which coordinates need, or to float64 if locations are."""
     dtype = torch.float64 if locations.dtype == torch.float64 else torch.float32
     return value.to(dtype), locations.to(dtype), weights.to(dtype)
 

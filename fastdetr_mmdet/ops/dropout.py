@@ -18,10 +18,10 @@ _STEPS = 2**16
 class Dropout(nn.Dropout):
     """``torch.nn.Dropout`` with fewer draws and a smaller mask on the CPU.
 
-    torch draws a number for every element from a serial generator and keeps the mask as floats.
-    Here every 64-bit draw decides four elements, and the draws are the mask. The probability is
-    rounded to a multiple of 2**-16, and the scale belongs to the rounded one, so that the mean
-    stays. ``torch.manual_seed`` decides the mask, as always.
+    torch draws one number per element and keeps a mask of floats. Here each 64-bit draw covers four
+    elements, and the draws are the mask. The probability is rounded to a multiple of 2**-16; the
+    scale uses the rounded one, so that the mean is kept. ``torch.manual_seed`` makes the mask
+    reproducible.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,14 +51,14 @@ def _threshold(x: Tensor, p: float) -> int | None:
 class ReLUDropout(Dropout):
     """ReLU and dropout in one function that keeps only its result for the gradient.
 
-    What is zero in the result was negative or dropped, and either way has no gradient.
+    Zeros in the result were negative or dropped; both have zero gradient.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Rectify; in training mode zero some elements and scale the others."""
         threshold = _threshold(x, self.p) if self.training else None
         if threshold is None:
-            # In place, torch would copy the whole gradient when going back through a view.
+            # In place, torch would copy the whole gradient in the backward pass of a view.
             return super().forward(F.relu(x, inplace=not torch.is_grad_enabled()))
         return _RectifyAndDrop.apply(x, threshold)
 
@@ -100,9 +100,9 @@ def _draw(x: Tensor) -> Tensor:
 
 
 def _zero(x: Tensor, bits: Tensor, threshold: int) -> Tensor:
-    """A copy of x with zeros where the bits are among the ``threshold`` lowest numbers."""
+    """Copy x, with zeros where the bits are among the ``threshold`` lowest values."""
     lowest = threshold - _STEPS // 2  # int16 begins at -2**15
-    if x.dtype == torch.float32:  # vectorised, which comparing and filling are not
+    if x.dtype == torch.float32:  # vectorised, unlike comparing and filling
         return torch.ops.aten.threshold_backward(x, bits.to(x.dtype), lowest - 1)
     return x.masked_fill(bits < lowest, 0.0)
 

@@ -12,7 +12,7 @@ else:  # torch < 2.3
 
 
 def on_plain_cpu(x: Tensor) -> bool:
-    """Whether CPU operators of this package may be used: on the CPU, without tracing."""
+    """Whether this package's CPU operators can be used: on the CPU, without tracing."""
     return x.device.type == "cpu" and not written_down()
 
 
@@ -22,19 +22,19 @@ def written_down() -> bool:
 
 
 def compiled_here() -> bool:
-    """Whether ``torch.compile`` is tracing; its graph may call operators of this package.
+    """Whether ``torch.compile`` is tracing; its graph may call this package's operators.
 
-    An exporter's graph may not: it is for other programs.
+    An exported graph may not, because other programs run it.
     """
-    # Not is_exporting(): while torch.compile traces it is true, too, before torch 2.13.
+    # Not is_exporting(), which before torch 2.13 is also true while torch.compile traces.
     return is_compiling() and not getattr(torch.compiler, "_is_exporting_flag", True)
 
 
 def plain_for_gradients(x: Tensor) -> Tensor:
-    """Return contiguous maps where a gradient is needed on the CPU, else the maps.
+    """Make maps contiguous if they need a gradient on the CPU.
 
-    There oneDNN's gradient of a strided 1x1 convolution by its weight writes out of bounds if the
-    maps are channels last and have 2 channels or more, but fewer than a vector register has floats:
-    8 with AVX2, 16 with AVX-512 (torch 2.13). Gradients of 3x3 convolutions take a third less time.
+    oneDNN's weight gradient of a strided 1x1 convolution writes out of bounds if maps are channels
+    last and have at least 2 channels, but fewer than a vector register has floats: 8 with AVX2, 16
+    with AVX-512 (torch 2.13). Gradients of 3x3 convolutions also take a third less time.
     """
     return x.contiguous() if torch.is_grad_enabled() and x.device.type == "cpu" else x

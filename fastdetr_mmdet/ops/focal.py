@@ -1,4 +1,4 @@
-"""Sum of the sigmoid focal loss over many predictions of which few are objects."""
+"""Sum of the sigmoid focal loss over many predictions with few objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def focal_loss_sum(
 ) -> Tensor:
     """Sigmoid focal loss, summed over each layer (Lin et al. 2017, arXiv 1708.02002, Eq. 5).
 
-    Loss and gradient of all entries as background in one pass; then the few entries that are an
-    object's class are put right. No table of one-hot targets is made.
+    One pass computes loss and gradient of all entries as background; then the few entries of
+    objects' classes are corrected. No one-hot targets are made.
 
     Args:
         logits: Predictions of all layers, float32.
-        objects: Rows of (num_layers * num_rows) that are an object; none twice.
+        objects: Indices of objects into (num_layers * num_rows); unique.
         classes: Their classes.
         alpha: Weight of objects; 1 - alpha is that of background.
         gamma: Exponent of the modulating factor, at least 0.
@@ -55,7 +55,7 @@ class _FocalLossSum(torch.autograd.Function):
 
 
 def _as_background(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """p ** gamma * -log(1 - p) of p = sigmoid(logits), and its derivative by the logits."""
+    """p ** gamma * -log(1 - p) with p = sigmoid(logits), and its derivative."""
     p = logits.sigmoid()
     surprise = F.softplus(logits)  # -log(1 - p)
     factor = p.square() if gamma == 2 else p.pow(gamma)

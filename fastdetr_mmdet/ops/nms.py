@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def distinct(corners: Tensor, threshold: float) -> Tensor:
-    """Which boxes non-maximum suppression keeps.
+    """Mark the boxes that non-maximum suppression keeps.
 
-    The usual suppression, but by rounds over a matrix (Cluster-NMS, arXiv 2005.03572): it is exact
-    where no chain of boxes, each of which decides on the next, is longer than the rounds, of which
-    there are 10. Cost: num_boxes ** 2 IoUs per image.
+    Iterates over a matrix of IoUs (Cluster-NMS, arXiv 2005.03572), 10 times. The result equals
+    usual NMS unless a chain of boxes, each overlapping the next, is longer than that. Computes
+    num_boxes ** 2 IoUs per image.
 
     Args:
         corners: Boxes, best first.

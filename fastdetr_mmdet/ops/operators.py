@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-# From torch 2.4 on; before, compiling a model breaks its graph, or takes plain operators.
+# torch >= 2.4; with older versions compiled models have graph breaks or plain operators.
 HAS_OPERATORS = hasattr(torch.library, "custom_op")
 
 
 def operator(schema: str, function: Callable, fake: Callable) -> Any:
-    """A function under the name and of the arguments of a schema; itself where there are none.
+    """Register a function as an operator; return it unchanged if torch is too old.
 
     Args:
         schema: As in ``name(Tensor x, int size) -> Tensor``; results share no memory with ``x``.
-        function: What is computed.
-        fake: What says of which shape, type and device the results are.
+        function: Implementation.
+        fake: Returns empty results of the right shape, type and device.
     """
     if not HAS_OPERATORS:
         return function
@@ -31,7 +31,7 @@ def operator(schema: str, function: Callable, fake: Callable) -> Any:
 
 
 def differentiable(forward: Any, keep: Callable, backward: Callable) -> Callable:
-    """An operator with a gradient, given as to ``torch.library.register_autograd``."""
+    """Give an operator a gradient; arguments as for ``torch.library.register_autograd``."""
     if HAS_OPERATORS:
         forward.register_autograd(backward, setup_context=keep)
         return forward

@@ -1,4 +1,4 @@
-"""RoIAlign: mmcv's compiled op, products on the CPU, ONNX's own operator while being exported."""
+"""RoIAlign: mmcv's op on CUDA, matrix products on the CPU, ONNX's operator in export."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from .eager import compiled_here, on_plain_cpu
 from .operators import differentiable, operator
 
-# Regions at a time on the CPU: what lies between the two products stays a few megabytes.
+# Regions per chunk on the CPU, so that intermediate results stay a few megabytes.
 _REGIONS = 64
 
-# Of each thread its own: another may be predicting while one exports.
+# Per thread, because another thread may predict while one exports.
 _for_onnx: ContextVar[bool] = ContextVar("_for_onnx", default=False)
 
 
 @contextmanager
 def regions_in_onnx() -> Iterator[None]:
-    """Context in which ``align_regions`` puts ONNX's operator into the trace.
+    """Context in which ``align_regions`` traces to ONNX's operator.
 
-    To be asked for, as torch.export serves other ends too, and there zeros would come out.
+    Not the default under torch.export, because without ONNX the operator returns zeros.
     """
     before = _for_onnx.set(True)
     try:
@@ -36,14 +36,14 @@ def regions_in_onnx() -> Iterator[None]:
 
 
 def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Cut regions out of maps, as many bilinear samples per cell as it has pixels (``aligned``).
+    """RoIAlign (``aligned``) with as many bilinear samples per cell as it has pixels.
 
     Shape:
         features: (bs, dims, h, w)
         boxes: (bs, num_regions, 4), x1, y1, x2, y2 in cells; they get no gradient
         returns: (bs * num_regions, dims, size, size), of the features' type
     """
-    # torch.compile cannot read a context variable, nor does it need to
+    # torch.compile cannot read a context variable
     for_onnx = not compiled_here() and _for_onnx.get()
     if on_plain_cpu(features) and not for_onnx:
         return _align_by_products(features, boxes.detach(), size)
@@ -58,7 +58,7 @@ def align_regions(features: Tensor, boxes: Tensor, size: int) -> Tensor:
 def _align_by_products(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     """RoIAlign as matrix products: row weights x features x column weights.
 
-    mmcv's op goes over samples one by one there, forward and backward, on one thread.
+    On the CPU mmcv's op loops over samples on one thread.
     """
     h, w = features.shape[2:]
     rows = _shares(boxes[..., 1], boxes[..., 3], h, size)
@@ -91,7 +91,7 @@ def _shares(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     step = extent / size
     position = start + cell * step + (sample + 0.5) * step / count.clamp(min=1)
     inside = (sample < count) & (position >= -1) & (position <= length)
-    # NaN in a box is to show, not to cut out nothing.
+    # Let NaN in a box reach the output.
     weight = inside / count.clamp(min=1) + extent * 0
     position = position.nan_to_num(0.0).clamp(0, length - 1)
     low = position.long()
@@ -102,7 +102,7 @@ def _shares(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
 
 
 def _align_in_onnx(features: Tensor, rois: Tensor, size: int) -> Tensor:
-    """The same as ONNX's operator ``RoiAlign`` of opset 16, whose ``half_pixel`` is ``aligned``."""
+    """RoIAlign as ONNX's operator of opset 16, whose ``half_pixel`` is ``aligned``."""
     return torch.onnx.ops.symbolic(
         "RoiAlign",
         (features, rois[:, 1:], rois[:, 0].long()),

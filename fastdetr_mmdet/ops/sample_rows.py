@@ -1,4 +1,4 @@
-"""Bilinear samples, weighted and summed on the CPU: sums of rows of a table."""
+"""Weighted sums of bilinear samples on the CPU, as sums of table rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 Shapes = tuple[tuple[int, int], ...]
 
-# Queries per pass: the corners of so many are a few megabytes and stay in the cache.
+# Queries per chunk, so that their corners stay in the CPU's cache.
 _CHUNK = 1024
-# Cells of zeros around a map in the table.
+# Zero cells around each map in the table.
 _BORDER = 2
 
 
 def fits(shapes: Shapes, num_heads: int) -> bool:
-    """Whether float32 represents all row numbers of the table: fewer than 2**24."""
+    """Whether float32 represents all row numbers of the table exactly: fewer than 2**24."""
     cells = sum((h + 2 * _BORDER) * (w + _BORDER) + _BORDER for h, w in shapes)
     return cells * num_heads < 2**24
 
@@ -45,9 +45,9 @@ def sample(value: Tensor, locations: Tensor, weights: Tensor, shapes: Shapes) ->
 def hand_back(
     value: Tensor, locations: Tensor, weights: Tensor, grad: Tensor, shapes: Shapes
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by value, locations and weights.
+    """Gradients of value, locations and weights.
 
-    The corners are computed again, so that nothing of their size is kept.
+    Recomputes the corners, to keep no tensor of their size.
     """
     layout = _layout_of(shapes, locations)
     bs, num_queries, num_heads = weights.shape[:3]
@@ -79,11 +79,11 @@ def _layout_of(shapes: Shapes, locations: Tensor) -> _Layout:
 
 
 class _Layout:
-    """How the maps of all levels lie in one table of rows (cell, head), with zeros around each map.
+    """Layout of all levels' maps in one table: a row per cell and head, zeros around each map.
 
-    Two cells of border before, and two after, take every sample that is outside: so nothing has to
-    be masked. Numbers are laid out for (num_heads * num_levels * num_points) at a time, because
-    arithmetic over short broadcast axes is several times slower.
+    A border of two cells on each side takes all samples outside of a map, so no mask is needed.
+    Numbers are repeated to (num_heads * num_levels * num_points), because arithmetic over short
+    broadcast axes is several times slower.
     """
 
     def __init__(self, shapes: Shapes, num_heads: int, num_points: int, dtype: torch.dtype) -> None:
@@ -91,7 +91,7 @@ class _Layout:
         starts, widths, self.num_cells = [], [], 0
         for h, w in shapes:
             starts.append(self.num_cells)
-            widths.append(w + _BORDER)  # the border of one row is that of the row before, too
+            widths.append(w + _BORDER)  # neighbouring rows share a border
             self.num_cells += (h + 2 * _BORDER) * (w + _BORDER) + _BORDER
 
         self.num_rows = self.num_cells * num_heads
@@ -109,7 +109,7 @@ class _Layout:
         heads = torch.arange(num_heads, dtype=dtype).repeat_interleave(self.samples)
         self.origin = per_sample([o * num_heads for o in origins]).add_(heads)
         width = per_sample(widths, torch.int32)[: self.samples]
-        # Steps to the four corners, in rows of the table: per corner (num_levels * num_points,).
+        # Offsets of the four corners in table rows, each (num_levels * num_points,).
         right = torch.full_like(width, num_heads)
         self.steps = [torch.zeros_like(right), right, width * num_heads, width * num_heads + right]
         self.level_steps = [(0, num_heads, w * num_heads, (w + 1) * num_heads) for w in widths]
@@ -126,7 +126,7 @@ class _Layout:
         return table.flatten(0, 1)
 
     def tokens(self, table: Tensor) -> Tensor:
-        """Back: the cells without the border."""
+        """Inverse of ``table``, without the border."""
         maps = self._maps(table.unflatten(0, (self.num_cells, self.num_heads)))
         return torch.cat([cells.flatten(0, 1) for cells in maps])
 
@@ -151,8 +151,8 @@ _layout = lru_cache(maxsize=64)(_Layout)
 class _Corners:
     """The four cells around every sample of some queries of an image.
 
-    A query and head reads ``4 * num_levels * num_points`` rows of the table. Row numbers are
-    computed in the type of the locations: exact in float32 below 2**24 rows.
+    A query and head reads ``4 * num_levels * num_points`` rows of the table. Row numbers have the
+    locations' type, exact in float32 below 2**24 rows.
     """
 
     def __init__(self, locations: Tensor, layout: _Layout) -> None:
@@ -189,7 +189,7 @@ class _Corners:
         return out
 
     def gradients(self, by_corner: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients by location and weight, from the gradients by the corners.
+        """Gradients of locations and weights, from the gradients of the corners.
 
         Shape:
             by_corner: (num_queries, num_heads, 4, num_levels * num_points)
@@ -212,10 +212,10 @@ class _Corners:
 
 
 def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
-    """Of every bag's vector with each of the rows that the bag reads: (bags, rows per bag).
+    """Dot products of every bag's vector with each row that it reads: (bags, rows per bag).
 
-    As a product of two matrices of which only these entries are wanted: vectorised, which torch's
-    gradient of ``embedding_bag`` by the weights is not.
+    A sampled matrix product, which is vectorised, unlike the weight gradient of torch's
+    ``embedding_bag``.
     """
     bags, per_bag = rows.shape
     _swallow_beta_warning()
@@ -233,8 +233,8 @@ def _dot_products(by_bag: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 def _swallow_beta_warning() -> None:
     """Suppress torch's warnings that sparse CSR tensors are beta and unchecked.
 
-    Once only here, too: ``catch_warnings`` is not thread-safe, and makes Python forget which
-    warnings it has shown.
+    Done once, without ``catch_warnings``, which is not thread-safe and resets the warnings that
+    were shown.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support|Sparse invariant checks")
@@ -246,9 +246,9 @@ def _swallow_beta_warning() -> None:
 def _sum_by_row(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) -> Tensor:
     """Scatter the bags' gradients back to the rows of the table that they read.
 
-    By a second ``embedding_bag``, over the pairs of bag and row sorted by row, which is faster than
-    torch's own gradient by the table. The four corners of a sample lie a level's fixed steps apart:
-    they are summed where the first is, and the sums moved.
+    A second ``embedding_bag`` over (bag, row) pairs sorted by row is faster than torch's gradient
+    of the table. The four corners of a sample have fixed offsets per level, so their sums are
+    collected at the first corner and moved.
     """
     ordered, order = first.flatten().sort()
     starts = torch.searchsorted(ordered, torch.arange(layout.num_rows, dtype=ordered.dtype))
@@ -265,5 +265,5 @@ def _sum_by_row(first: Tensor, counts: Tensor, bags: Tensor, layout: _Layout) ->
 
 
 def _chunks(num_queries: int) -> list[slice]:
-    """The queries in runs of at most ``_CHUNK``."""
+    """Chunks of at most ``_CHUNK`` queries."""
     return [slice(start, start + _CHUNK) for start in range(0, num_queries, _CHUNK)]

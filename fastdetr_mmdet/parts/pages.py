@@ -1,4 +1,4 @@
-"""The parts as text: an overview and one part in full for a terminal, and the page for GitHub."""
+"""Format parts as text: an overview and one part for terminals, and the page for GitHub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _render(template: str, **content: Any) -> str:
 
 
 def _markdown(text: str) -> str:
-    """A docstring's text, its papers as links."""
+    """Turn a docstring's papers into links."""
     text = re.sub(r"``(.+?)``", r"`\1`", text)
     return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 

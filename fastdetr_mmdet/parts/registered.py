@@ -1,4 +1,4 @@
-"""The registered parts of this package, read from registries, signatures and docstrings."""
+"""Read this package's registered parts from registries, signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..models.parts import Field, Part, Transformer
 PACKAGE = __name__.split(".")[0]
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-# Role (folder or module of this package) -> where a config names such a part. In reading order;
-# roles that are not here come last.
+# Role (folder or module) -> config key of such parts, in the order of the pages; other roles come
+# last.
 SLOTS = {
     "detectors": "model",
     "backbones": "model.backbone",
@@ -46,13 +46,13 @@ SLOTS = {
     "grouped_constructor": "optim_wrapper.constructor",
     "horizon_warm_up_lr": "param_scheduler",
 }
-# Arguments with which a part is built to read its declarations.
+# Arguments for building a part to read its declarations.
 _SMALL = dict(embed_dims=8, num_layers=1, num_heads=2, num_queries=2, feedforward_channels=4)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a constructor: its default as Python writes it (None: it has none)."""
+    """One parameter of a constructor: name and default as Python code (None: no default)."""
 
     name: str
     default: str | None
@@ -64,12 +64,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered class of this package and what its docstring says.
+    """A registered class of this package and its docstring.
 
     Args:
-        name: As a config writes it.
+        name: Name in configs.
         role: Folder or module of this package.
-        registry: Where it is registered, as an import path.
+        registry: Import path of its registry.
         cls: The class.
     """
 
@@ -80,7 +80,7 @@ class Registered:
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """The docstring without the sections on arguments and shapes; lists point by point."""
+        """Paragraphs of the docstring without arguments and shapes; each list item is one."""
         text = inspect.cleandoc(self.cls.__doc__ or "")
         text = re.sub(r"\n\n(Args|Attributes|Shape):\n(?:(?!\n\n\S).)*", "", text, flags=re.DOTALL)
         return [_join(x) for part in text.split("\n\n") for x in re.split(r"\n(?=- )", part)]
@@ -92,10 +92,11 @@ class Registered:
 
     @property
     def paper(self) -> str:
-        """The sentence after 'Paper:', without its full stop; 'none' where there is none."""
+        """The sentence after 'Paper:', without its full stop; 'none' without one."""
         for paragraph in self.paragraphs:
             if paragraph.startswith("Paper: "):
-                # A sentence ends before a capital; "et al. 2021", "Eq. 3" and "A.4" go on.
+                # A sentence ends before a capital letter; "et al. 2021", "Eq. 3" and "A.4" do not
+                # end one.
                 return re.split(r"\.(?:\s+(?=[A-Z`])|$)", paragraph[len("Paper: ") :])[0]
         return "none"
 
@@ -106,7 +107,7 @@ class Registered:
 
     @property
     def foreign(self) -> str:
-        """Whose parameters these are, if the constructor is not one of this package; or ''."""
+        """Owner of the parameters, if the constructor is not this package's; else ''."""
         owner = next(cls for cls in self.cls.__mro__ if "__init__" in vars(cls))
         if _is_ours(owner):
             return ""
@@ -114,12 +115,12 @@ class Registered:
 
     @cached_property
     def described(self) -> dict[str, str]:
-        """Parameter -> what the docstring's Args say of it."""
+        """Parameter -> its text in the docstring's Args."""
         return _described(self.cls)
 
     @cached_property
     def parameters(self) -> list[Parameter]:
-        """Parameters of the part's own constructor; '**kwargs' included."""
+        """Parameters of the part's own constructor, including '**kwargs'."""
         return _parameters(self.cls) if "__init__" in vars(self.cls) else []
 
     @cached_property
@@ -136,7 +137,7 @@ class Registered:
 
     @cached_property
     def declares(self) -> dict[str, list[str]]:
-        """Fields that are read and made, each with the argument on which it depends, if any."""
+        """Fields that the part reads and makes, with the argument that each depends on, if any."""
         needed = {p.name for p in self.parameters if p.default is None and p.name[0] != "*"}
         contains_parts = issubclass(self.cls, Transformer) or needed - set(_SMALL)
         if not issubclass(self.cls, Part) or contains_parts:
@@ -163,10 +164,10 @@ class Registered:
             for value in values:
                 try:
                     other = self.cls(**dict(small, **{name: value}))
-                except ValueError:  # it goes with another argument only
+                except ValueError:  # needs another argument, too
                     continue
                 what = f"{name}={value!r}"
-                for verb, fields in names.items():  # a set has another order in every process
+                for verb, fields in names.items():  # sorted, because the order of sets varies
                     new = getattr(other, verb) - getattr(plain, verb)
                     fields += [f"{field.name} ({what})" for field in Field if field in new]
         return names
@@ -174,7 +175,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Role:
-    """A folder of this package (or a module of its own) and the parts registered in it."""
+    """A folder or module of this package and the parts registered in it."""
 
     name: str
     text: str
@@ -218,7 +219,7 @@ def _registered() -> Iterator[Registered]:
 
 
 def _room(cls: type) -> str:
-    """The module whose name is the class's role: a folder below models or engine, or a file."""
+    """The class's role: a folder below models or engine, or a module."""
     names = cls.__module__.split(".")
     return ".".join(names[: 4 if names[2] in ("layers", "optimizers") else 3])
 
@@ -228,7 +229,7 @@ def _is_ours(cls: Any) -> bool:
 
 
 def _constructors(cls: type) -> Iterator[type]:
-    """The classes whose constructors get a config's values, as far as '**kwargs' hands them on."""
+    """Classes whose constructors get a config's values, through '**kwargs'."""
     for owner in cls.__mro__:
         if "__init__" in vars(owner):
             yield owner

@@ -1,4 +1,4 @@
-"""From work directories to a written report."""
+"""Make a report from work directories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .samples import spread
 from .settings import Settings
 
 Progress = Callable[[str], None]
-# The files of a work directory that are read
+# Files of a work directory that are read.
 _SOURCES = ("*.pth", "*.py", "*/*.log", "*/vis_data/*.json", "*/vis_data/*.py")
 
 
@@ -32,23 +32,23 @@ def make_report(
     cfg_options: Mapping[str, Any] | None = None,
     progress: Progress = print,
 ) -> list[Run]:
-    """Write a report of training runs to one HTML file, as a whole or not at all.
+    """Write a report of training runs to one HTML file, atomically.
 
-    If something is missing for a run or cannot be read, the report says so and goes on.
+    Missing or unreadable data of a run becomes a note in the report.
 
     Args:
-        work_dirs: Of mmengine's runner; a folder that holds several stands for all of them.
+        work_dirs: Work directories of mmengine's runner, or folders of several.
         out: The file to write; an existing one is overwritten if its name ends in .html.
-        settings: What to show, and how much.
-        cfg_options: Changes to every run's config, as for mmdet: where its data is now.
-        progress: Called with a text on what is being done.
+        settings: Amount of content.
+        cfg_options: Changes of every run's config, such as data_root.
+        progress: Called with progress messages.
 
     Returns:
-        The runs, with what was found.
+        The runs with their results.
 
     Raises:
         UsageError: if a work directory or the folder of `out` does not exist, if `out` is a folder,
-            a file that the report reads or one that is not HTML, or if there is no run at all.
+            an input file or not an HTML file, or if there is no run.
         OSError: if the file cannot be written.
     """
     out = Path(out)
@@ -90,7 +90,7 @@ def _summary(run: Run) -> str:
 
 
 def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress: Progress) -> None:
-    """Run the checkpoint of a run; a failure becomes a note."""
+    """Evaluate a run's checkpoint; failures become notes."""
     try:
         checkpoint = find_checkpoint(run.work_dir, settings.checkpoint)
         config = _load_config(run, options)
@@ -104,9 +104,9 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
     except FileNotFoundError as error:
         run.notes.append(
             f"Its checkpoint could not be run: {error.strerror or error}: {error.filename}. If the "
-            "data has been moved, say where it is: --cfg-options data_root=..."
+            "data was moved, set its folder: --cfg-options data_root=..."
         )
-    except Exception as error:  # other people's data sets, models and files fail in any way
+    except Exception as error:  # users' data sets, models and files may raise anything
         run.notes.append(f"Its checkpoint could not be run: {_in_one_line(error)}")
     if run.evaluation is not None:
         _draw_attention(run, settings, progress)
@@ -124,7 +124,7 @@ def _draw_attention(run: Run, settings: Settings, progress: Progress) -> None:
         run.sheets = contact_sheets(evaluation.model, shown, settings.queries)
     except UserError as error:
         run.why_no_sheets = str(error)
-    except Exception as error:  # a pipeline of the user's that the viewer cannot feed
+    except Exception as error:  # users' pipelines may raise anything
         run.why_no_sheets = f"The attention could not be drawn: {_in_one_line(error)}"
         progress(run.why_no_sheets)
 
@@ -134,7 +134,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _load_config(run: Run, options: Mapping[str, Any]) -> Config:
-    """The dumped config, which has to be plain data; the user's own modules are imported for it."""
+    """Read the dumped config, which must be plain data, and import the modules that it names."""
     if run.config_file is None or run.config is None:
         raise UserError("A checkpoint cannot be run without its config.")
     imports = (run.config.get("custom_imports") or {}).get("imports") or ()

@@ -31,22 +31,22 @@ SECTIONS = {
     "attention": "Where the detectors looked",
 }
 MAIN_METRIC = "coco/bbox_mAP"
-# Curves of their own: logged name -> what it is called
+# Curves: logged name -> label.
 _CURVES = {MAIN_METRIC: "AP", "coco/bbox_mAP_50": "AP50"}
 _LOSSES = {
     "loss_cls": "Class loss, last layer",
     "loss_bbox": "L1 loss of boxes, last layer",
     "loss_iou": "IoU loss of boxes, last layer",
 }
-_LONGEST = 160  # letters of a config's value
-# Where a run's files are, and templates whose values are compared anyway
+_LONGEST = 160  # characters of a config's value
+# The run's folder, and templates, whose results are compared.
 _IGNORED = ("work_dir", "derived_keys")
 
 Captioned = tuple[str, Markup]
 
 
 def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str:
-    """The report as one HTML file that needs no other."""
+    """Render the report as a self-contained HTML file."""
     min_score = settings.min_score
     evaluated = [run for run in runs if run.evaluation is not None]
     datasets: dict[str, list[Run]] = {}
@@ -90,9 +90,8 @@ def config_differences(
     """List the keys in which configs differ.
 
     Returns:
-        (keys, values): one value per config, a dash if a config has no such key. Keys that end
-        alike and have the same values in every config, such as a variable and the places it goes
-        to, share an entry.
+        (keys, values): one value per config, a dash if the key is missing. Keys with the same
+        ending and values, such as a variable and its copies, share an entry.
     """
     flats = [
         flatten({key: value for key, value in config.items() if key not in _IGNORED})
@@ -111,7 +110,7 @@ def _cut(value: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    """Every text is escaped; a name that a template misspells is an error."""
+    """Text is escaped; undefined names in templates are errors."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastdetr_mmdet.report"),
         autoescape=True,
@@ -147,7 +146,7 @@ def _duration(minutes: float) -> str:
 
 
 def _headline(run: Run) -> tuple[str, str]:
-    """The AP of a run, measured now or as it was logged last, and which of the two."""
+    """AP of a run, measured now or last logged, and a label that tells which."""
     evaluation = run.evaluation
     if evaluation is not None and evaluation.table is not None:
         part = len(evaluation.images) < evaluation.of_images
@@ -165,7 +164,7 @@ def _headline(run: Run) -> tuple[str, str]:
 
 
 def _main_metric(history: RunHistory) -> str | None:
-    """COCO's AP if it was logged, else the first metric that was."""
+    """COCO's AP if logged, else the first logged metric."""
     return MAIN_METRIC if MAIN_METRIC in history.metrics else next(iter(history.metrics), None)
 
 
@@ -179,7 +178,7 @@ def _objects(evaluated: Sequence[Run]) -> dict[str, int]:
 
 
 def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[list[Captioned], list[Captioned]]]:
-    """Charts of AP and loss and charts of the loss's parts, of runs that count epochs or not."""
+    """Charts of AP and loss, and of loss terms, for runs by epoch and by iteration."""
     ids = (f"chart{number}" for number in itertools.count())
     for unit in ("epoch", "iteration"):
         own = [run for run in runs if run.history.unit == unit and run.history.progress]
@@ -203,7 +202,7 @@ def _learning_curves(runs: Sequence[Run]) -> Iterator[tuple[list[Captioned], lis
 
 
 def _score_charts(run: Run) -> list[Captioned]:
-    """Precision by recall, and F1 by the least score, of all classes and those most frequent."""
+    """Charts of precision by recall and F1 by score threshold: all classes, frequent classes."""
     table = run.evaluated.table
     if table is None or table.pooled is None:
         return []

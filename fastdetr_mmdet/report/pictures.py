@@ -1,4 +1,4 @@
-"""Pictures in a page: small JPEGs, boxes to draw over them as SVG, and contact sheets."""
+"""Pictures of a page: small JPEGs, boxes as SVG over them, and contact sheets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..evaluation.results import ImageResult
 from ..models.detectors import FastDETR
 from ..utils.cli import UserError
 
-_CROWDED = 12  # more names than that are written smaller
+_CROWDED = 12  # more names are drawn smaller
 _SHEET_WIDTH = 1500  # pixels
 
 
@@ -26,8 +26,8 @@ class Photo:
     """A JPEG of an image or of a part of it.
 
     Args:
-        data: As a data URI.
-        region: (x1, y1, x2, y2) of the original image that it shows, in pixels.
+        data: Data URI.
+        region: Part of the original image, (x1, y1, x2, y2) in pixels.
     """
 
     data: str
@@ -46,8 +46,8 @@ class Box:
 
     Args:
         xyxy: Pixels of the original image.
-        text: Beside it, or "".
-        look: A class of style.css.
+        text: Text at the box, or "".
+        look: CSS class of style.css.
     """
 
     xyxy: Sequence[float] | np.ndarray
@@ -62,8 +62,8 @@ class Drawing:
     Args:
         photo: Several drawings may share one.
         boxes: Later ones on top.
-        label: Read to people who do not see it.
-        thickness: Width of the boxes' lines, as a share of the picture's.
+        label: Alternative text.
+        thickness: Line width relative to the picture's width.
     """
 
     photo: Photo
@@ -73,17 +73,17 @@ class Drawing:
 
     @property
     def line(self) -> float:
-        """Width of the boxes' lines in pixels of the original."""
+        """Line width in pixels of the original."""
         return self.photo.size[0] * self.thickness
 
     @property
     def text_size(self) -> float:
-        """Height of the letters in pixels of the original; pictures are shown equally wide."""
+        """Height of text in pixels of the original; all pictures are shown with equal width."""
         crowded = sum(bool(box.text) for box in self.boxes) > _CROWDED
         return self.photo.size[0] * (0.034 if crowded else 0.05)
 
     def text_place(self, box: Box) -> tuple[float, float]:
-        """(x, y) of a box's text: above the box, or within it where the picture ends."""
+        """(x, y) of a box's text: above the box, or inside at the picture's edge."""
         left, top, right, _ = self.photo.region
         x, y, size = float(box.xyxy[0]), float(box.xyxy[1]), self.text_size
         above = y - size * 0.3
@@ -93,7 +93,7 @@ class Drawing:
 
 
 def read_image(path: str, backend_args: Any = None) -> np.ndarray | None:
-    """An image as mmdet's loader reads it, (h, w, 3) uint8 BGR, or None if it is not readable."""
+    """Read an image like mmdet's loader, (h, w, 3) uint8 BGR; None if unreadable."""
     try:
         return mmcv.imfrombytes(fileio.get(path, backend_args), flag="color", backend="cv2")
     except (OSError, cv2.error):
@@ -103,7 +103,7 @@ def read_image(path: str, backend_args: Any = None) -> np.ndarray | None:
 def make_photo(
     image: np.ndarray, region: Sequence[float] | None = None, longest: int = 360, quality: int = 78
 ) -> Photo:
-    """Cut a region out of an image and shrink it until its longest side fits.
+    """Crop an image to a region and shrink it to a longest side.
 
     Shape:
         image: (h, w, 3) uint8 BGR
@@ -130,10 +130,12 @@ def contact_sheets(
     """Draw attention sheets of the top-scoring detections of images, each with its file name.
 
     Raises:
-        UserError: if the viewer cannot see into the model.
+        UserError: if the viewer does not support the model.
     """
     if not isinstance(model, FastDETR):
-        raise UserError(f"The attention of {type(model).__name__} cannot be shown: no FastDETR.")
+        raise UserError(
+            f"The attention of {type(model).__name__} cannot be shown: it is not a FastDETR."
+        )
     from ..visualization.contact_sheet import draw_contact_sheet
     from ..visualization.inspection import inspect_image
 

@@ -1,4 +1,4 @@
-"""Discover training runs: work directories, their names, logs, configs and checkpoints."""
+"""Find training runs: work directories with logs, configs and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _SESSION = re.compile(r"\d{8}_\d{6}")
 _NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 _SEPARATOR = re.compile(r"[-_./ ]+")
-_LETTERS = re.compile(r"^[^\W\d_]")  # what is left of a name begins with a letter
-_WHAT_TO_GIVE = "Give the folder that --work-dir named at the training."
-_DEPTH = 4  # of work directories below a folder that is given
+_LETTERS = re.compile(r"^[^\W\d_]")  # shortened names start with a letter
+_WHAT_TO_GIVE = "Give the --work-dir of the training."
+_DEPTH = 4  # levels to search below a given folder
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Run:
     Args:
         name: Unique among the runs of a report.
         work_dir: The folder.
-        history: Its curves.
-        number: Its place among the runs, which decides on its colour.
-        config_file: The config as mmengine dumped it for the newest training, or None.
-        config: Its variables, or None if it is missing or not plain data.
+        history: Curves and epochs.
+        number: Index among the runs; sets the colour.
+        config_file: The dumped config of the newest training, or None.
+        config: Variables of the config; None if missing or not plain data.
         evaluation: Results of the checkpoint on the validation set, or None.
-        sheets: Attention contact sheets, each with its image's file name.
-        why_no_sheets: A sentence, if a checkpoint was run and there are none.
-        notes: What is missing, in sentences.
+        sheets: Attention contact sheets with file names of images.
+        why_no_sheets: Reason for missing sheets, if a checkpoint was run.
+        notes: Sentences on missing data.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Run:
 
     @property
     def planned_epochs(self) -> int | None:
-        """Epochs that the config asks for; None if it does not, or counts iterations."""
+        """The config's number of epochs; None if missing or in iterations."""
         train = (self.config or {}).get("train_cfg")
         planned = train.get("max_epochs") if isinstance(train, dict) else None
         return planned if isinstance(planned, int) and self.history.unit == "epoch" else None
 
 
 def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
-    """The given work directories, and those below a given folder that is not one itself.
+    """Return the given work directories, and those below other given folders.
 
     Raises:
         UsageError: if a path is not a folder.
@@ -93,10 +93,10 @@ def find_work_dirs(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
-    """Read logs and configs of work directories, but no checkpoints.
+    """Read logs and configs of work directories, without checkpoints.
 
     Raises:
-        UsageError: if none of them holds anything of a run.
+        UsageError: if none of them holds a run.
     """
     runs = [_read_run(path, name) for path, name in zip(work_dirs, _names(work_dirs), strict=True)]
     if runs and all(run.is_empty for run in runs):
@@ -108,17 +108,17 @@ def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
 
 
 def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
-    """The best checkpoint, if the training kept one, or the last; broken files are skipped.
+    """Find the best checkpoint, if there is one, or the last; skip damaged files.
 
     Raises:
-        UserError: if there is none, or all are broken.
+        UserError: if there is none, or all are damaged.
     """
     best = sorted(work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
     numbered = {path: found for path in work_dir.glob("*.pth") if (found := _number(path)) >= 0}
     last = sorted(numbered, key=_number, reverse=True)
     pointer = work_dir / "last_checkpoint"
     text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
-    if text:  # the folder may have been moved since, so here comes first
+    if text:  # the folder may have been moved, so search here first
         last = [path for path in (work_dir / Path(text).name, Path(text)) if path.is_file()] + last
     candidates = [*(best if which == "best" else []), *last, *best]
     if not candidates:
@@ -129,7 +129,7 @@ def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
         if reason is None:
             return path
         reasons.append(f"{path.name} {reason}")
-    raise UserError(f"All checkpoints are broken: {'; '.join(reasons)}.")
+    raise UserError(f"All checkpoints are damaged: {'; '.join(reasons)}.")
 
 
 def _number(path: Path) -> int:
@@ -158,7 +158,8 @@ def _below(path: Path, depth: int) -> list[Path]:
 def _names(paths: Sequence[Path]) -> list[str]:
     """Shortest path suffixes that are unique, without their common prefix.
 
-    The prefix ends at a separator. A bare number is not a name: ``seed_0``, ``seed_1`` stay whole.
+    The prefix ends at a separator. Names are not bare numbers: ``seed_0``, ``seed_1`` stay
+    unchanged.
     """
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts), default=1) + 1):
@@ -180,9 +181,9 @@ def _read_run(path: Path, name: str) -> Run:
     dumped = sorted(path.glob("*/vis_data/config.py"))
     trained = [file for file in dumped if _has_losses(file.with_name("scalars.json"))]
     at_top = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
-    candidates = [*at_top, *dumped, *trained]  # a test may have written a config of its own
+    candidates = [*at_top, *dumped, *trained]  # tests also dump configs
     if not candidates:
-        run.notes.append("There is no config: mmengine writes one when a training starts.")
+        run.notes.append("There is no config, which mmengine writes at the start of training.")
         if run.is_empty:
             run.notes.insert(0, f"This folder holds no run. {_WHAT_TO_GIVE}")
         return run
@@ -199,8 +200,8 @@ def _read_run(path: Path, name: str) -> Run:
     planned = run.planned_epochs
     if planned is not None and 0 < history.progress and math.ceil(history.progress) < planned:
         run.notes.append(
-            f"The log ends at epoch {history.progress:.4g} of {planned}: the training was stopped "
-            "or killed, or is still running."
+            f"The log ends at epoch {history.progress:.4g} of {planned}: training was stopped or "
+            "killed, or is still running."
         )
     return run
 

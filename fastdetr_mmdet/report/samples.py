@@ -1,4 +1,4 @@
-"""Boxes beside ground truth, and examples of every group of errors."""
+"""Draw boxes beside ground truth, and examples of every type of error."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .pictures import Box, Drawing, make_photo, read_image
 from .runs import Run
 
 ERRORS = [kind for kind in Kind if kind is not Kind.CORRECT]
-_TAG = 24  # letters of a class name
+_TAG = 24  # characters of a class name
 _SAMPLE, _CROP = 400, 200  # pixels of a picture's longer side
 _MARGIN = 0.5  # of the boxes' size, on each side of a crop
-_SMALLEST = 0.2  # of the image's longer side, that a crop shows
-_SHARE = 0.8  # of the highest score: what to give so that more than one box is seen
+_SMALLEST = 0.2  # minimum size of a crop, relative to the image's longer side
+_SHARE = 0.8  # suggested --min-score, relative to the highest score
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its ground truth, and each run's drawing with the number of errors.
+    """An image with its ground truth, and each run's drawing with the number of errors.
 
-    A run that has not seen the image has None; without a readable image there is nothing.
+    None for runs that did not evaluate the image; no drawings if it is unreadable.
     """
 
     file: str
@@ -37,13 +37,13 @@ class Sample:
 
 @dataclass
 class Errors:
-    """The verdicts on one run, counted, with example pictures.
+    """Error counts of one run, with example pictures.
 
     Args:
-        run: Whose.
+        run: The run.
         objects: Number of objects, without crowds.
-        counts: Of each group.
-        examples: By group: how many there are, and drawings with captions of some of them.
+        counts: Boxes or objects per type.
+        examples: Per type the number, and drawings with captions of some.
     """
 
     run: Run
@@ -58,7 +58,7 @@ class Errors:
 
 
 def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
-    """Choose images evenly from first to last; those with objects if there are any."""
+    """Choose images evenly from first to last, with objects if possible."""
     with_objects = [image for image in images if len(image.true_boxes)] or list(images)
     places = np.linspace(0, len(with_objects) - 1, min(number, len(with_objects)))
     return [with_objects[int(place)] for place in places.round()]
@@ -89,7 +89,7 @@ def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator
 
 
 def find_errors(run: Run, number: int, min_score: float) -> Errors:
-    """Sort all boxes of a run into groups, and draw examples of each."""
+    """Classify all boxes of a run, and draw examples of each type."""
     evaluation = run.evaluated
     found = [(image, v) for image in evaluation.images for v in judge(image, min_score)]
     examples: dict[Kind, list[tuple[Drawing, str]]] = {}
@@ -106,11 +106,11 @@ def find_errors(run: Run, number: int, min_score: float) -> Errors:
 
 
 def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
-    """Advise a lower score for a run without boxes above the limit; else None."""
+    """Suggest a lower --min-score for a run without boxes above it; else None."""
     scores = [float(image.scores.max(initial=0.0)) for image in run.evaluated.images]
     highest = max(scores, default=0.0)
     if highest == 0:
-        return f"{run.name} has found no box at all.", ""
+        return f"{run.name} found no boxes.", ""
     if highest >= min_score:
         return None
     text = f"No box of {run.name} has a score of {min_score:g}; the highest is"
@@ -118,13 +118,13 @@ def score_hint(run: Run, min_score: float) -> tuple[str, str] | None:
 
 
 def _floor(value: float, digits: int) -> float:
-    """Round down to significant digits, so that a score does not seem to reach the limit."""
+    """Round down to significant digits, so that a score never seems to reach a threshold."""
     places = digits - 1 - math.floor(math.log10(value))
     return round(math.floor(value * 10.0**places) / 10.0**places, max(places, 0))
 
 
 def _class_name(evaluation: Evaluation, label: int) -> str:
-    """The name of a label, cut if it is very long."""
+    """Class name of a label, shortened."""
     names = evaluation.classes
     name = names[label] if 0 <= label < len(names) else f"class {label}"
     return name if len(name) <= _TAG else name[: _TAG - 1] + "…"
@@ -136,7 +136,7 @@ def _same_image(run: Run, image: ImageResult) -> ImageResult | None:
 
 
 def _predicted_boxes(run: Run, image: ImageResult, min_score: float) -> tuple[list[Box], int]:
-    """Boxes to draw, the top-scoring ones on top, and how many errors there are."""
+    """Boxes to draw, the top-scoring ones last, and the number of errors."""
     boxes, errors = [], 0
     for verdict in reversed(judge(image, min_score)):
         errors += verdict.kind is not Kind.CORRECT
@@ -151,7 +151,7 @@ def _predicted_boxes(run: Run, image: ImageResult, min_score: float) -> tuple[li
 
 
 def _weight(image: ImageResult, verdict: Verdict) -> float:
-    """Boxes are shown by score, missed objects by area."""
+    """Order of examples: boxes by score, missed objects by area."""
     if verdict.box is not None:
         return float(image.scores[verdict.box])
     x1, y1, x2, y2 = image.true_boxes[verdict.target]
@@ -174,7 +174,7 @@ def _crop(
         name = _class_name(evaluation, image.labels[verdict.box])
         words.insert(0, f"{name} {image.scores[verdict.box]:.2f}")
         if verdict.target is not None:
-            # rounded down: an IoU below a threshold must not read as if it reached it
+            # rounded down, so that an IoU never seems to reach a threshold
             words.append(f"IoU {math.floor(verdict.iou * 100 + 1e-9) / 100:.2f}")
     photo = make_photo(pixels, _surroundings(boxes, pixels.shape[:2]), longest=_CROP)
     caption = ", ".join(words)
@@ -183,7 +183,7 @@ def _crop(
 
 
 def _surroundings(boxes: Sequence[Box], shape: tuple[int, int]) -> tuple[float, ...]:
-    """The square around boxes, as far as it lies within the image."""
+    """A square around boxes, cut to the image."""
     height, width = shape
     corners = np.array([box.xyxy for box in boxes], dtype=float)
     (x1, y1), (x2, y2) = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)

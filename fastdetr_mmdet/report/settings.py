@@ -1,4 +1,4 @@
-"""How much a report shows; also the defaults of the command line."""
+"""Amount of content in a report, with the defaults of the command line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Settings:
-    """How much a report shows.
+    """Amount of content in a report.
 
     Args:
-        predictions: Whether checkpoints are run at all.
-        max_images: Evaluate only the first so many; None: the whole validation set.
+        predictions: Whether checkpoints are evaluated.
+        max_images: Number of images to evaluate; None: the whole validation set.
         images: Sample images per data set.
         sheets: Attention contact sheets per run.
-        examples: Of each group of errors and run.
-        queries: Detections in a contact sheet.
-        min_score: Boxes below are neither drawn nor counted as errors.
-        checkpoint: ``best`` (if the training kept one, else the last) or ``last``.
-        device: As torch names it; None: a GPU if there is one.
+        examples: Pictures per type of error and run.
+        queries: Detections per contact sheet.
+        min_score: Boxes with lower scores are ignored.
+        checkpoint: ``best`` (the last if there is no best) or ``last``.
+        device: torch device; None: a GPU if available.
     """
 
     predictions: bool = True
@@ -32,7 +32,7 @@ class Settings:
     device: str | None = None
 
     def for_runs(self, number: int) -> Settings:
-        """Fewer pictures of each run if there are many, so that the file stays small."""
+        """Fewer pictures per run if there are many runs, to keep the file small."""
         if number <= 3:
             return self
         most = dict(images=4, sheets=1, examples=3)

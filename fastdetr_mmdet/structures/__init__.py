@@ -1,6 +1,6 @@
-"""What flows between parts: memory, queries, proposals, decoder output and targets.
+"""Data that flows between parts: memory, queries, proposals, decoder output and targets.
 
-A part gets everything it needs through these and never reaches into another part's attributes.
+A part gets everything through these and never reads another part's attributes.
 """
 
 from .memory import Memory

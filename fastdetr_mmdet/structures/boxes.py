@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """In the precision that coordinates and costs need: float32, or float64 where x has it."""
+    """Cast to the precision that coordinates and costs need: float32, or float64 if x has it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -24,7 +24,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit of a probability, clamped to eps at both ends as in all official codes.
+    """Logit of a probability, clamped to [eps, 1 - eps] as in all official codes.
 
     Computed in float32 at least: at half precision 1 - eps is 1.
     """

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class _once(Generic[T]):
-    """A property that is computed when it is first asked for, and kept.
+    """A property that is computed on first use and cached.
 
-    Unlike ``functools.cached_property`` it has no lock, at which ``torch.compile`` would break.
+    Unlike ``functools.cached_property`` it has no lock, which would break ``torch.compile``.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -41,19 +41,18 @@ class Memory:
     Shape:
         tokens: (bs, num_tokens, embed_dims); num_tokens is the sum of h * w over levels,
             row-major within a level, finest level first.
-        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only; of the
-            tokens' type.
+        pos: (bs, num_tokens, embed_dims), positional encoding, added inside attention only; same
+            type as tokens.
         spatial_shapes: one (h, w) of Python ints per level; host data, so that no part has to
             read a device tensor to learn a shape.
         valid_ratios: (bs, num_levels, 2), (w, h) share of the padded map that is image, (0, 1].
         padding_mask: (bs, num_tokens) bool, True on padding (ignored); None when nothing in the
-            batch is padded, and then masks cost nothing.
-        image_sizes: (bs, 2) float32, (w, h) of each un-padded image in pixels; None where nobody
-            told.
-        valid_shapes: per level and image the (h, w) of the part of the map that is image, host
-            data; None when nothing is padded, or nobody told.
+            batch is padded.
+        image_sizes: (bs, 2) float32, (w, h) of each un-padded image in pixels; or None.
+        valid_shapes: per level and image (h, w) of the un-padded map, host data; None when nothing
+            is padded, or if unknown.
 
-    What follows from these is computed when it is first asked for, and kept.
+    Derived values are computed on first use and cached.
     """
 
     tokens: Tensor
@@ -115,7 +114,7 @@ class Memory:
 
     @_once
     def level_slices(self) -> list[slice]:
-        """Which tokens belong to each level."""
+        """Slice of each level's tokens."""
         stops = list(accumulate(self.level_sizes))
         return [slice(*ends) for ends in zip([0, *stops], stops, strict=False)]
 
@@ -126,9 +125,9 @@ class Memory:
 
     @_once
     def attend_mask(self) -> Tensor | None:
-        """(bs, 1, 1, num_tokens) bool, True where attention may look; None when nothing is padded.
+        """(bs, 1, 1, num_tokens) bool, True = attend; None when nothing is padded.
 
-        The polarity is the one of ``scaled_dot_product_attention``, opposite to ``padding_mask``.
+        Polarity as in ``scaled_dot_product_attention``, opposite to ``padding_mask``.
         """
         return None if self.padding_mask is None else ~self.padding_mask[:, None, None, :]
 
@@ -178,10 +177,10 @@ class Memory:
         return torch.cat([self.grid(), self._per_token(1 / self._valid_cells())], dim=-1)
 
     def _valid_cells(self) -> Tensor:
-        """How many cells of each level are image, (bs, num_levels, 2) (w, h).
+        """Number of un-padded cells of each level, (bs, num_levels, 2) (w, h).
 
-        An integer: a share of the padded map is an ulp off, and two-stage proposals ask on which
-        side of 0.01 and 0.99 a centre lies.
+        Rounded to integers: valid ratios have rounding errors, and two-stage proposals compare
+        centres with 0.01 and 0.99.
         """
         shapes, _ = level_shapes(self.spatial_shapes, self.tokens.device)
         return (self.valid_ratios * shapes.flip(-1)).round()

@@ -17,18 +17,17 @@ def level_masks(
     level_sizes: Sequence[Size],
     mask_from: Sequence[int | None] | None = None,
 ) -> tuple[list[Tensor] | None, Tensor]:
-    """Padding mask and valid ratios of every level.
+    """Compute padding masks and valid ratios of every level.
 
-    Equals nearest interpolation of the image's mask to each level, as all official codes do, but
-    is done on rows and columns apart (nearest interpolation is separable), and on the host, where
-    the sizes are known and the results stay: no full-size mask, no device sync.
+    Equals nearest interpolation of the image's mask to each level, as in all official codes, but
+    works on rows and columns separately and on the host: no full-size mask, no device sync.
 
     Args:
         image_sizes: Un-padded (h, w) of every image, in pixels.
         batch_size: (H, W) of the padded batch, in pixels.
         level_sizes: (h, w) of every feature level.
-        mask_from: Per level the index of an earlier level from whose mask its own is interpolated;
-            None, as a whole or for a level: from the image's.
+        mask_from: Per level the index of an earlier level whose mask is interpolated; None, for one
+            or all levels: the image's mask.
 
     Shape:
         returns: masks, per level (bs, h, w) bool, True on padding, or None when no image is
@@ -49,7 +48,7 @@ def level_masks(
         if h > height or w > width:
             raise ValueError(
                 f"An image of {h}x{w} (height x width) does not fit its batch of {height}x{width}; "
-                "img_shape and batch_input_shape of the data samples disagree."
+                "check img_shape and batch_input_shape of the data samples."
             )
     if all(tuple(size) == (height, width) for size in image_sizes):
         return None, torch.ones(len(image_sizes), len(level_sizes), 2)
@@ -65,9 +64,9 @@ def masks_of(
     level_sizes: Sequence[Size],
     mask_from: Sequence[int | None],
 ) -> tuple[list[Tensor], Tensor]:
-    """Interpolate the rows and columns that belong to the images to every level.
+    """Compute ``level_masks`` from masks of the images' rows and columns.
 
-    Also used by exported graphs, where image sizes are tensors.
+    Exported graphs use this too, with image sizes as tensors.
 
     Args:
         rows: True on the image.
@@ -101,7 +100,7 @@ def masks_of(
 def host_shapes(
     valid_ratios: Tensor, level_sizes: Sequence[Size]
 ) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Per level and image the (h, w) of the part of the map that is image, as Python ints.
+    """Per level and image the (h, w) of the un-padded map, as Python ints.
 
     Shape:
         valid_ratios: (bs, num_levels, 2), (w, h), on the host

@@ -1,4 +1,4 @@
-"""Object queries, what parts attach to them, and what a decoder returns."""
+"""Object queries, data that parts attach to them, and decoder output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .memory import Memory
 
 @dataclass(frozen=True)
 class SalientPoints:
-    """What an aligner found for each query and head (SAM-DETR).
+    """Salient points that an aligner found for each query and head (SAM-DETR).
 
     Shape:
         content: (bs, num_queries, num_heads, embed_dims), features at the points, re-weighted.
         pos: (bs, num_queries, num_heads, embed_dims), embedding of the points, re-weighted.
         points: (bs, num_queries, num_heads, 2) (x, y), normalised to the un-padded image.
-        scales: (bs, num_queries, num_heads, 2), how fast a Gaussian at the point falls off along x
-            and y, before squaring; or None where the aligner was not asked for them.
+        scales: (bs, num_queries, num_heads, 2), square roots of a Gaussian's factors along x and y;
+            None without ``predict_scales``.
     """
 
     content: Tensor
@@ -35,8 +35,8 @@ class ConditionalQuery:
 
     Shape:
         spatial: (bs, num_queries, embed_dims), p_q = T p_s.
-        scale: (bs, num_queries, embed_dims), the transformation T that ``spatial`` contains; or
-            None where it is the identity.
+        scale: (bs, num_queries, embed_dims), the transformation T that ``spatial`` contains; None:
+            identity.
     """
 
     spatial: Tensor
@@ -45,19 +45,21 @@ class ConditionalQuery:
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """Queries of a training step whose losses are summed together.
+    """Queries of a training step that share one set of losses.
 
-    The first group has no name: prediction has only its first part, the matching queries.
+    The first group has no name; its first part are the matching queries, the only ones in
+    prediction.
 
     Args:
-        name: Prefix of its losses.
+        name: Prefix of the losses' names.
         size: Queries per image.
-        parts: Equal parts of the queries, none of which sees another. Each has all objects.
-        repeats: How often each object is in a part (one-to-many by repetition).
-        weight: Factor of its losses.
-        pairs: Where it is given which objects the queries answer for: queries, into (bs, size)
-            flattened, none twice, and their objects, into the batch's concatenated objects. All
-            other queries are background. None: each part is matched.
+        parts: Number of equal parts, which do not attend to each other; each is matched with all
+            objects.
+        repeats: Copies of each object in a part (one-to-many by repetition).
+        weight: Factor of the losses.
+        pairs: Matches that are known beforehand: unique indices of queries into (bs, size)
+            flattened, and of their objects into the batch's objects; all other queries are
+            background. None: each part is matched.
 
     Shape:
         pairs: (num_pairs,) long, twice
@@ -72,14 +74,14 @@ class QueryGroup:
 
     @property
     def copies(self) -> int:
-        """How often each object is in the group, by which its losses are divided."""
+        """Copies of each object in the group, by which its losses are divided."""
         return self.parts * self.repeats
 
 
 def _add_group(
     groups: tuple[QueryGroup, ...], size: int, group: QueryGroup
 ) -> tuple[QueryGroup, ...]:
-    """Groups of ``size`` queries, all matching ones if there are none yet, and one more."""
+    """Append a group; ``size`` queries without groups become the matching group."""
     *before, last = groups or (QueryGroup("", size),)
     if last.name != group.name:
         return (*before, last, group)
@@ -95,20 +97,20 @@ class Queries:
         content: (bs, num_queries, embed_dims).
         pos: (bs, num_queries, embed_dims), positional part, added inside attention only; or None.
         reference_logits: (bs, num_queries, 2 or 4), (cx, cy[, w, h]) before the sigmoid; or None.
-            Kept beside ``reference`` so that refinement never goes through sigmoid and back.
+            Kept with ``reference`` so that refinement needs no inverse sigmoid.
         reference: sigmoid of ``reference_logits``: normalised to the un-padded image, [0, 1].
-        previous_reference: the reference of the decoder layer before, (bs, num_queries, 2 or 4); or
-            None where that was the same.
+        previous_reference: the reference in the decoder layer before, (bs, num_queries, 2 or 4);
+            None if unchanged.
         conditional: the spatial query of Conditional DETR, set by ``ConditionalDecoder``; or None.
         embedded: (bs, num_queries, embed_dims), LayerNorm(content + pos) of the decoder layer's
-            input, from which spatial prior and scale selection are predicted (SMCA); or None.
-        salient: what the aligner found, set by it; or None.
-        groups: all queries, in order; empty: all are matching queries.
-        attend_mask: (num_queries, num_queries) bool, True where a query (row) may look at another
-            (column); or None: everywhere. A self-attention that adds to the scores may hand it on
-            as a bias, (bs, num_heads, num_queries, num_queries).
-        class_logits: (bs, n, num_classes), what the classes of the first n queries are added to in
-            every layer, without gradient; or None.
+            input, read by spatial prior and scale selection (SMCA); or None.
+        salient: set by the aligner; or None.
+        groups: groups of the queries, in order; empty: all are matching queries.
+        attend_mask: (num_queries, num_queries) bool, True where a query (row) may attend to another
+            (column); None: everywhere. A self-attention that adds to scores may turn it into a
+            bias, (bs, num_heads, num_queries, num_queries).
+        class_logits: (bs, n, num_classes), detached logits to which every layer adds the class
+            logits of the first n queries; or None.
     """
 
     content: Tensor
@@ -125,33 +127,34 @@ class Queries:
 
     @property
     def located(self) -> Tensor:
-        """What an attention asks with: content plus position.
+        """Content plus position.
 
         Shape:
-            returns: (bs, num_queries, embed_dims), or, where an aligner has found salient points,
-                one per head: (bs, num_queries, num_heads, embed_dims).
+            returns: (bs, num_queries, embed_dims), or, with salient points, one per head: (bs,
+                num_queries, num_heads, embed_dims).
         """
         if self.salient is not None:
             return self.salient.content + self.salient.pos
         return self.content if self.pos is None else self.content + self.pos
 
     def with_reference(self, reference_logits: Tensor) -> Queries:
-        """The same queries at other references; the sigmoid is taken in float32 at least."""
+        """Replace the references; the sigmoid is computed in float32 at least."""
         logits = at_least_float32(reference_logits)
         return replace(self, reference_logits=logits, reference=logits.sigmoid())
 
     def with_content(self, content: Tensor) -> Queries:
-        """The same queries with other content."""
+        """Replace the content."""
         return replace(self, content=content)
 
     def with_salient(self, salient: SalientPoints) -> Queries:
-        """The same queries with what an aligner found."""
+        """Set the salient points."""
         return replace(self, salient=salient)
 
     def with_group(self, others: Queries, group: QueryGroup, see_first: bool = False) -> Queries:
-        """These queries and others behind them, which join the last group if it has their name.
+        """Append other queries as a group, or to the last group if it has the same name.
 
-        The others see their own part of the group and, with ``see_first``, the matching queries.
+        The others attend to their own part of the group and, with ``see_first``, to the matching
+        queries.
         """
         num_queries = self.content.shape[1]
         groups = _add_group(self.groups, num_queries, group)
@@ -191,13 +194,14 @@ class Proposals:
 
     Shape:
         cls_scores: (bs, num_tokens, num_classes) logits.
-        boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones where a token is not a valid
+        boxes: (bs, num_tokens, 4), normalised (cx, cy, w, h); ones if a token is not a valid
             proposal.
-        groups: as of ``Queries``, where query initialisers choose among proposals of their own.
-        priors: (bs, num_tokens, 4), centre and cell (x, y, w, h) of each token, normalised to the
-            un-padded image; None where these are not the proposals of all tokens. As the next two
-            the same for each of several query initialisers.
-        candidates: (bs, num_tokens) bool, False where a token is not a valid one; as ``priors``.
+        groups: as in ``Queries``, if query initialisers have proposals of their own.
+        priors: (bs, num_tokens, 4), centre and size (x, y, w, h) of each token's cell, normalised
+            to the un-padded image; None if these are not the proposals of all tokens. Like the next
+            two, shared by all query initialisers.
+        candidates: (bs, num_tokens) bool, False if a token is not a valid proposal; or None, like
+            ``priors``.
         level_sizes: number of tokens of each level.
     """
 
@@ -209,7 +213,7 @@ class Proposals:
     level_sizes: tuple[int, ...] = ()
 
     def with_group(self, others: Proposals, group: QueryGroup) -> Proposals:
-        """These proposals and others behind them; see ``Queries.with_group``."""
+        """Append other proposals; see ``Queries.with_group``."""
         return replace(
             self,
             cls_scores=torch.cat([self.cls_scores, others.cls_scores], dim=1),
@@ -220,21 +224,21 @@ class Proposals:
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """What a transformer hands to the head.
+    """Output of a transformer for the head.
 
     Shape:
-        hidden_states: (num_decoder_layers, bs, num_queries, embed_dims), normed if the decoder is.
+        hidden_states: (num_decoder_layers, bs, num_queries, embed_dims), normed if the decoder has
+            a norm.
         reference_logits: per decoder layer the reference that ENTERED it,
             (bs, num_queries, 2 or 4) before the sigmoid; or None (plain DETR).
-        box_logits: of the first layers the boxes that the decoder computed from the head's box
-            branches to refine its references, (bs, num_queries, 4) before the sigmoid; empty where
-            it does not refine.
-        proposals: of the encoder, in two-stage models; else None.
-        groups: of the queries.
-        class_logits: as of ``Queries``.
-        memory: what queries and decoder were given; or None.
-        one_to_many: in training states that are to be matched one-to-many, of the shape of
-            hidden_states; or None.
+        box_logits: boxes of the first layers, which a refining decoder computed with the head's box
+            branches, (bs, num_queries, 4) before the sigmoid; else empty.
+        proposals: the encoder's, in two-stage models; else None.
+        groups: the queries' groups.
+        class_logits: as in ``Queries``.
+        memory: the encoder's output; or None.
+        one_to_many: in training, states for one-to-many matching, in the shape of hidden_states; or
+            None.
     """
 
     hidden_states: Tensor

@@ -19,9 +19,9 @@ class Targets:
     Shape:
         labels: (num_objects,) long, class indices.
         boxes: (num_objects, 4) float32, normalised (cx, cy, w, h).
-        counts: objects of each image; host data.
+        counts: number of objects of each image; host data.
         scales: (bs, 4) float32, (w, h, w, h) of each un-padded image, in pixels.
-        image_ids: for messages, what identifies each image.
+        image_ids: name of each image, for messages.
     """
 
     labels: Tensor
@@ -38,7 +38,7 @@ class Targets:
         counts = [len(x) for x in labels]
         per_image = [[w, h, w, h] for h, w in sizes]
         per_object = [size for size, n in zip(per_image, counts, strict=True) for _ in range(n)]
-        # One copy for both, and one operation each for all images together.
+        # One copy to the device for both.
         both = torch.tensor(per_image + per_object, dtype=torch.float32).view(-1, 4)
         scales, object_scales = both.to(device, non_blocking=True).split([len(sizes), sum(counts)])
         corners = torch.cat([get_box_tensor(s.gt_instances.bboxes) for s in data_samples]).float()
@@ -51,7 +51,7 @@ class Targets:
         )
 
     def repeated(self, times: int) -> tuple[Targets, Tensor]:
-        """Every object several times in its image, and which object each of them is."""
+        """Repeat every object in its image; also return the original index of each copy."""
         index = torch.arange(self.num_objects, device=self.labels.device)
         index = torch.cat([own.repeat(times) for own in index.split(self.counts)])
         counts = tuple(count * times for count in self.counts)
@@ -61,12 +61,12 @@ class Targets:
 
     @property
     def num_objects(self) -> int:
-        """Objects in the whole batch."""
+        """Number of objects in the batch."""
         return sum(self.counts)
 
 
 def name_image(meta: dict) -> str:
-    """What a person needs to find an image: its id and its path, as far as they are known."""
+    """Name an image in messages by its id and path, as far as they are known."""
     parts = [
         f"{label} {meta[key]}"
         for key, label in (("img_id", "id"), ("img_path", "file"))

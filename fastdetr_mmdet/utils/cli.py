@@ -1,4 +1,4 @@
-"""What all command lines share: exit statuses, errors for users, argument types."""
+"""Shared parts of command lines: exit statuses, errors for users, argument types."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Main = Callable[..., int]  # arguments: Sequence[str] | None = None
 
 
 class UserError(ValueError):
-    """An error that a command prints without a traceback: what failed, its value, and the fix."""
+    """An error that commands print without traceback: what failed, its value, and the fix."""
 
     status = 1
 
 
 class UsageError(UserError):
-    """Arguments that do not go together or name nothing that exists."""
+    """Arguments that contradict each other or name something that does not exist."""
 
     status = 2
 
 
 def only_help() -> bool:
-    """Whether Python is looking for a command of this package, to print its help and nothing else.
+    """Whether Python is starting a command of this package only to print its help.
 
-    ``sys.argv[0]`` is "-m" only until ``python -m`` has found the module, which is while the
-    packages that hold it are imported. They leave out all that the help does not need.
+    ``sys.argv[0]`` is "-m" while ``python -m`` imports the packages of the module. They then skip
+    imports that the help does not need.
     """
     name = __name__.split(".")[0]
     listed = name in sys.orig_argv and len(sys.argv) == 1  # python -m fastdetr_mmdet
     return (
         sys.argv[:1] == ["-m"]
         and any(word == name or word.startswith(f"{name}.") for word in sys.orig_argv)
-        and "--" not in sys.argv  # after it, "-h" is the name of a file
+        and "--" not in sys.argv  # after it, "-h" is a file name
         and (listed or not {"-h", "--help"}.isdisjoint(sys.argv[1:]))
     )
 
@@ -47,15 +47,14 @@ def only_help() -> bool:
 def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
     """Decorate the main function of a command line.
 
-    The exit status is 0 if all went well, 1 if the command found something or failed, and 2 if it
-    was used wrongly (argparse's own status). Errors for users and of the system are printed on
-    stderr, without a traceback.
+    The exit status is 0 on success, 1 if the command failed or found problems, and 2 for wrong
+    usage (as in argparse). ``UserError`` and ``OSError`` are printed to stderr without traceback.
     """
 
     @functools.wraps(main)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal may lack letters that names have
+            if hasattr(stream, "reconfigure"):  # terminals may lack characters of names
                 stream.reconfigure(errors="backslashreplace")
         try:
             return main(arguments) or 0
@@ -67,13 +66,13 @@ def command(main: Callable[[Sequence[str] | None], int | None]) -> Main:
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses an unknown option with the nearest known one, and takes no shortened ones."""
+    """Suggests the nearest option for an unknown one, and accepts no abbreviations."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Refuse an unknown option before argparse misses an argument."""
+        """Refuse unknown options before argparse reports missing arguments."""
         words = itertools.takewhile(
             lambda word: word != "--", sys.argv[1:] if args is None else args
         )
@@ -84,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Add what was probably meant."""
+        """Add a suggestion."""
         for word in message.partition("unrecognized arguments: ")[2].split():
             near = difflib.get_close_matches(word.split("=")[0], self._option_string_actions, 1)
             if near:
@@ -108,7 +107,7 @@ def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) 
 
 
 class CfgOptions(argparse.Action):
-    """mmengine's DictAction for ``--cfg-options KEY=VALUE ...``, imported only when it is used."""
+    """mmengine's DictAction for ``--cfg-options KEY=VALUE ...``, imported only when used."""
 
     def __call__(
         self,
@@ -117,7 +116,7 @@ class CfgOptions(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Merge the values into those given before."""
+        """Merge the values into earlier ones."""
         from mmengine.config import DictAction
 
         wrong = [value for value in values if "=" not in value]

@@ -1,4 +1,4 @@
-"""A config as a flat list of its settings, to be compared with another."""
+"""Flatten configs to compare them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mmengine.config import Config
 
 
 def flatten(config: Config | Mapping[str, Any]) -> dict[str, str]:
-    """Every value as text by its dotted key: ``train_dataloader.batch_size``.
+    """Map dotted keys, such as ``train_dataloader.batch_size``, to values as text.
 
-    A list stays whole, unless it holds dicts or lists: then its entries are told apart by index.
+    Lists stay whole, unless they hold dicts or lists; then the index becomes part of the key.
     """
     flat: dict[str, str] = {}
     for key, value in config.items():
@@ -29,5 +29,5 @@ def _flatten(key: str, value: Any, flat: dict[str, str]) -> None:
         for index, inner in enumerate(value):
             _flatten(f"{key}.{index}", inner, flat)
     else:
-        # a dump writes tuples as tuples and JSON-like sources as lists: no difference
+        # tuples equal lists, because JSON sources have lists only
         flat[key] = repr(list(value) if isinstance(value, tuple) else value)

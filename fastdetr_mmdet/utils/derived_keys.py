@@ -1,26 +1,25 @@
-"""Let a config variable that is overridden change everything that the config derives from it.
+"""Propagate overridden config variables to all values that a config derives from them.
 
-mmengine merges ``--cfg-options data_root=...`` after a config has been evaluated, and a config that
-inherits a template sets ``data_root`` after the template has used it. Either way the variable
-changes and nothing that was computed from it. A config of ours therefore says what follows from
-its variables, in two entries:
+mmengine merges ``--cfg-options data_root=...`` after it has evaluated the config, and a config that
+inherits a template sets ``data_root`` after the template has used it. Either way only the variable
+changes, not the values computed from it. So this package's configs declare derived values in two
+entries:
 
 - ``derived_keys`` maps a dotted key to a template: ``'{data_root}'`` is the variable itself,
   ``'{data_root}/{val_ann}'`` joins paths, ``'{#classes}'`` is the number of entries,
-  ``'[{max_epochs*0.8}]'`` a list of rounded shares and ``'{~image_scale}'`` DETR's eleven sizes
-  to choose from, whose shortest sides are 60 to 100 % of the scale's. What is made from None is
-  None.
-  Keys whose variables the config lacks wait for the file that brings them.
-- ``derived_from`` holds the values of the variables that the config's own entries were computed
-  from, so that a config which inherits it can be told from the template.
+  ``'[{max_epochs*0.8}]'`` a list of rounded shares and ``'{~image_scale}'`` DETR's eleven sizes to
+  choose from, whose shortest sides are 60 to 100 % of the scale's. Templates of None give None.
+  Keys are skipped while the config lacks their variables.
+- ``derived_from`` holds the variables' values that the current entries were computed from, which
+  shows whether an inheriting config has changed a variable.
 
-Where a variable has changed, the keys follow that still have the value that the old one gave. What
-an option or an inheriting config sets itself stays.
+When a variable changes, keys follow if they still have the value derived from the old variable.
+Keys that an option or an inheriting config sets itself stay.
 
-Importing this module makes mmengine's Config do so when a config is built and after a merge; the
-configs import it by ``custom_imports``. mmdet's tools read a config and merge the options before
-anything of a run exists that could do it: no hook, runner or data set comes early enough for
-print_config or browse_dataset. Configs without ``derived_keys`` are left alone.
+Importing this module patches mmengine's Config to do so on construction and after merges; configs
+import it by ``custom_imports``. A hook or runner would be too late for tools such as print_config
+and browse_dataset, which only read a config and merge options. Configs without ``derived_keys`` do
+not change.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _VARIABLE = re.compile(r"\{([#~]?)(\w+)(?:\*([\d.]+))?\}")
 
 
 def derive(config: Config, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a config that its variables ask to change.
+    """Compute the entries of a config that its variables change.
 
     Returns:
         Dotted keys and values.
@@ -81,17 +80,17 @@ def _evaluate(template: str, values: Mapping[str, Any]) -> Any:
     only = _VARIABLE.fullmatch(template)
     if only:
         value = value_of(only)
-        # --cfg-options image_scale=320,240 is a list, for which mmdet's transforms want a tuple;
-        # several sizes to choose from they want as a list
+        # --cfg-options image_scale=320,240 is a list, but mmdet's transforms need a tuple for one
+        # size and a list for several
         plain = isinstance(value, list) and not any(isinstance(x, (list, tuple)) for x in value)
         return tuple(value) if plain else value
     text = [_VARIABLE.sub(lambda m: str(value_of(m)), part) for part in template.split("/")]
-    # as data sets join data_root and ann_file: with one slash, and not at all if absolute
+    # join like data sets join data_root and ann_file
     return os.path.join(*text)
 
 
 def _lookup(config: Config, key: str) -> Any:
-    """The value of a dotted key; KeyError's class where the config does not have it."""
+    """Value of a dotted key; the class KeyError if it is missing."""
     value: Any = config
     for part in key.split("."):
         try:
@@ -104,13 +103,13 @@ def _lookup(config: Config, key: str) -> Any:
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, str) and isinstance(second, str):
         return os.path.normpath(first) == os.path.normpath(second)
-    # a dump in JSON or YAML has no tuples
+    # JSON and YAML have no tuples
     first, second = (tuple(x) if isinstance(x, list) else x for x in (first, second))
     return type(first) is type(second) and first == second
 
 
 def _check_options(config: Config, options: Mapping[str, Any]) -> None:
-    """Refuse options that would change nothing, because neither config nor runner has the key."""
+    """Refuse options whose key neither the config nor the runner has."""
     from mmengine.runner import FlexibleRunner, Runner
 
     known = {*config, *_READ}
@@ -127,15 +126,15 @@ def _check_options(config: Config, options: Mapping[str, Any]) -> None:
         right = [KEY_OF.get(first, ""), *sorted(leaves, key=len), *close]
         meant = next((name for name in right if name.split(".")[0] in known), None)
         hint = f"did you mean {key.replace(first, meant, 1)}=...?" if meant else "see the config."
-        raise UsageError(f"--cfg-options: no config key is called {key!r}; {hint}")
+        raise UsageError(f"--cfg-options: there is no config key {key!r}; {hint}")
 
 
-# What tools and mmengine read of a config besides the runner's arguments
+# Keys that tools and mmengine read besides the runner's arguments.
 _READ = ("auto_scale_lr", "compile", "custom_imports", "runner_type", "tta_model", "tta_pipeline",
          "find_unused_parameters", "model_wrapper_cfg", "vis_backends", "derived_from",
          "derived_keys")  # fmt: skip
 _LIKELY = ("optim_wrapper", "train_dataloader", "train_cfg", "model.")
-# What people call things that have another name here, where no key ends in that word
+# Common names -> this package's keys, for suggestions.
 KEY_OF = {"epochs": "max_epochs", "num_epochs": "max_epochs", "weights": "load_from",
           "imgsz": "image_scale", "img_scale": "image_scale", "image_size": "image_scale",
           "learning_rate": "optim_wrapper.optimizer.lr", "lr": "optim_wrapper.optimizer.lr",
@@ -145,7 +144,7 @@ KEY_OF = {"epochs": "max_epochs", "num_epochs": "max_epochs", "weights": "load_f
 
 
 def _with_tuple_of_classes(values: dict[str, Any]) -> dict[str, Any]:
-    """One class needs no comma, and a class may be called 1."""
+    """Turn classes into a tuple of strings; a single class needs no comma."""
     classes = values.get("classes")
     if classes is None or (
         isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
@@ -179,7 +178,7 @@ def _merge_and_derive(self: Config, options: dict, *args: Any, **kwargs: Any) ->
     changes = derive(self, before)
     if changes:
         _merge(self, changes)
-        _merge(self, options, *args, **kwargs)  # what they set themselves comes last
+        _merge(self, options, *args, **kwargs)  # keys set by options have precedence
 
 
 Config.__init__, Config.merge_from_dict = _init_and_derive, _merge_and_derive

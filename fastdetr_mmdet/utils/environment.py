@@ -1,8 +1,8 @@
-"""Checks at import that the packages below this one can carry it, and names the fix.
+"""Check the required packages at import, and name the fix.
 
 Two families of distributions install the import names mmengine, mmcv and mmdet: OpenMMLab's own and
-the maintained onedl forks. This package runs on both and so can declare neither as a dependency;
-instead each lack is reported in one sentence with the command that fixes it.
+the maintained onedl forks. This package supports both, so it cannot declare dependencies on either.
+Instead an error names each problem and the command that fixes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from packaging.version import Version
 
-# Import name -> lowest version, and the first that is too new.
+# Import name -> lowest version, first unsupported version.
 SUPPORTED = {
     "mmengine": ("0.10.0", "1"),
     "mmcv": ("2.0.0", "3"),
@@ -27,7 +27,7 @@ SUPPORTED = {
 }
 
 
-# What to install for each import name; the extras in pyproject.toml say the same (tested).
+# Import name -> requirement; the same as the extras in pyproject.toml (tested).
 REQUIREMENTS = {
     "onedl": {
         "mmengine": "onedl-mmengine>=0.10.10,<1",
@@ -42,7 +42,7 @@ REQUIREMENTS = {
 }
 
 
-# mmcv is compiled against the torch that is installed, hence without pip's build isolation.
+# mmcv is compiled against the installed torch, so without pip's build isolation.
 COMPILE = (
     "pip install 'setuptools>=80,<81' wheel ninja packaging && "
     "MMCV_WITH_OPS=1 pip install --no-build-isolation"
@@ -50,11 +50,11 @@ COMPILE = (
 
 
 def check_environment() -> None:
-    """Import torch, mmengine, mmcv with its compiled ops and mmdet, or say what is wrong.
+    """Check that torch, mmengine, mmcv with compiled ops and mmdet can be imported.
 
     Raises:
-        ImportError: in one sentence, if one of them is missing, of a version this package does not
-            work with, or (mmcv) without compiled ops; the sentence names the command to run.
+        ImportError: if one is missing, has an unsupported version, or (mmcv) has no compiled ops;
+            the message names the command to run.
     """
     _import("torch")
     for name, (lowest, too_new) in SUPPORTED.items():
@@ -68,14 +68,14 @@ def check_environment() -> None:
         if name == "mmcv":
             _check_mmcv_ops(version)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        # onedl's mmdet prints and warns of optional packages that nothing here uses
+        # onedl's mmdet prints and warns about unused optional packages
         warnings.simplefilter("ignore")
         for noisy in ("mmdet.datasets", "mmdet.evaluation"):
             importlib.import_module(noisy)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of those that it builds on."""
+    """Versions of Python, this package and its requirements."""
     found = {"python": platform.python_version()}
     found["fastdetr_mmdet"] = metadata.version("fastdetr_mmdet")
     for name in ("torch", *SUPPORTED):
@@ -87,7 +87,7 @@ def _check_mmcv_ops(version: Version) -> None:
     try:
         importlib.import_module("mmcv._ext")
     except ImportError as error:
-        # A lite mmcv, a wheel built while torch was absent, or one built for another torch.
+        # mmcv-lite, or a wheel built without torch or for another torch.
         remove = "pip uninstall -y mmcv-lite && " if _is_installed("mmcv-lite") else ""
         distribution = "onedl-mmcv" if _family() == "onedl" else "mmcv"
         _fail(
@@ -105,17 +105,17 @@ def _import(name: str) -> ModuleType:
         match error:
             case ModuleNotFoundError() if error.name == name:
                 lack = f"fastdetr_mmdet needs {name}, which is not installed"
-                if name == "torch":  # which build, only the user knows
+                if name == "torch":  # only the user knows which build
                     lack += " (https://pytorch.org lists the --index-url of every CUDA version)"
                 _fail(lack, _install(name), error)
             case ModuleNotFoundError(name="pkg_resources"):  # mmengine 0.10.7
-                lack = f"{name} needs pkg_resources, which setuptools dropped in version 82"
+                lack = f"{name} needs pkg_resources, which setuptools 82 removed"
                 _fail(lack, "pip install 'setuptools<81'", error)
             case ImportError() if "libGL" in str(error):
                 lack = f"{name} cannot load OpenCV, as this machine has no GUI libraries ({error})"
                 headless = "'opencv-python-headless<4.13'"
                 _fail(lack, f"pip install --force-reinstall --no-deps {headless}", error)
-            case AssertionError():  # mmdet 3.3 refuses an mmcv or mmengine it was not made for
+            case AssertionError():  # mmdet 3.3 refuses other versions of mmcv and mmengine
                 reason = str(error).strip().rstrip(".")
                 culprit = "mmcv" if "mmcv" in reason.lower() else "mmengine"
                 _fail(f"{name} refuses to load ({reason})", _install(culprit), error)
@@ -123,7 +123,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _install(name: str) -> str:
-    """Return the command that installs one of the packages below this one."""
+    """Return the command that installs a required package."""
     if name == "torch":
         return "pip install torch"
     wanted = REQUIREMENTS[_family()][name]
@@ -138,7 +138,7 @@ def _fail(problem: str, fix: str, cause: Exception | None = None) -> NoReturn:
 
 
 def _family() -> str:
-    """Return the stack whose distributions are (in part) installed here; onedl when neither is."""
+    """Return the installed stack, even if incomplete; onedl if none is installed."""
     onedl, openmmlab = (
         any(_is_installed(re.split(r"[<>=]", requirement)[0]) for requirement in stack.values())
         for stack in REQUIREMENTS.values()

@@ -1,4 +1,4 @@
-"""Writing files: as a whole or not at all, and never over what is read."""
+"""Write files atomically, and never over inputs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-UNFINISHED = ".fastdetr_unfinished"  # follows the name of a file while it is written
+UNFINISHED = ".fastdetr_unfinished"  # suffix of a file while it is written
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name stands for the old content or the new one, never for a part.
+    """Write a file atomically: it has the old or the new content, never a part.
 
-    That holds also if the process is killed at any moment or the power fails.
+    This holds even if the process is killed or the power fails.
 
     Raises:
-        OSError: that tells what was to be written and how much space there is. The name then stands
-            for what it stood for before, and nothing else is left behind.
+        OSError: with the size to write and the free space. The old file is then unchanged, and no
+            other file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + UNFINISHED)
@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with open(unfinished, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # else the new name may reach the disk before the content
+            os.fsync(file.fileno())  # or the rename may reach the disk before the content
         os.replace(unfinished, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk. Where a folder cannot be synced, the system does it later."""
+    """Sync a rename to disk, if the system can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -49,7 +49,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what a killed process left behind while it wrote checkpoints; return the paths."""
+    """Remove a killed process's unfinished files; return the paths."""
     found = sorted(folder.glob(f"*{UNFINISHED}"))
     for path in found:
         path.unlink()
@@ -57,7 +57,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
 
 def free_space(folder: Path) -> str:
-    """How much the file system of a folder still takes, in words."""
+    """Free space of a folder's file system, as text."""
     return _size(shutil.disk_usage(folder).free)
 
 
@@ -70,18 +70,18 @@ def _size(count: float) -> str:
 
 
 def would_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> Path | None:
-    """The first output that is the same file as a source, under whatever name or link, or None.
+    """The first output that is the same file as a source, under any name or link, or None.
 
     Args:
-        outputs: Files to write, there already or not.
-        sources: Files to read; what is not there, or is an address, counts as no file.
+        outputs: Files to write, which may exist.
+        sources: Files to read; missing files and URLs are ignored.
     """
     read = {_identity(source) for source in sources} - {None}
     return next((output for output in outputs if _identity(output) in read), None)
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What os.path.samefile compares; taken once per file, of which there may be thousands."""
+    """The values that os.path.samefile compares, read once per file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Line charts with matplotlib: pictures on disk, and SVG for a page that may be light or dark."""
+"""Line charts with matplotlib, as picture files or as SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from .run_history import Point
 
-# Okabe and Ito's colours, darkened until they can be read on white, and marks: no two of the eight
-# look alike to anybody. Later lines have other dashes.
+# Okabe and Ito's colours, darkened for white backgrounds, and marks, to be distinguishable with
+# colour blindness. Later lines have other dashes.
 COLOURS = (
     "#0072b2", "#c04a00", "#00835f", "#a8558a", "#8a6d00", "#2f86b8", "#4b4f8f", "#6b6b6b",
 )  # fmt: skip
 MARKS = "os^Dv*PX"
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (8, 2, 2, 2)))
 _INK, _GRID = "#5b636d", "#dfe0e2"
-# What a page's style sheet calls the colours
+# Variables of the colours in a page's style sheet.
 _VARIABLES = {_INK: "--soft", _GRID: "--line"} | {c: f"--s{n}" for n, c in enumerate(COLOURS)}
-_POINTS = 400  # a line with more points is drawn through means of neighbours
-_LABEL_GAP = 0.065  # between names at the ends of lines, as a share of the axis
+_POINTS = 400  # lines with more points are smoothed by means of neighbours
+_LABEL_GAP = 0.065  # between names at the ends of lines, relative to the axis
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Line:
     """One line of a chart.
 
     Args:
-        name: Shown beside the line or in the legend.
-        look: A number; decides on colour, mark and dashes. Lines of one run have the same.
-        x, y: Its points, x rising. A line without points is left out.
-        band: Lowest and highest y at each x, shown as a shade; or None.
-        connected: Whether points are joined, or single marks.
-        faint: Whether it is drawn thinner than others.
+        name: Label at the line or in the legend.
+        look: Number of colour, mark and dashes; equal for lines of one run.
+        x, y: Points, x ascending. Lines without points are left out.
+        band: Lowest and highest y at each x, drawn as a shaded area; or None.
+        connected: Whether points are connected, or single marks.
+        faint: Whether the line is thinner than others.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Line:
     def of(
         cls, name: str, look: int, curve: Sequence[Point], by_time: bool = False, **style: Any
     ) -> Line:
-        """A curve of a run's history, by its progress or by minutes."""
+        """Make a line from a curve of a run's history, by progress or minutes."""
         x = [point.minutes if by_time else point.progress for point in curve]
         return cls(name, look, x, [point.value for point in curve], **style)
 
@@ -69,9 +69,9 @@ class Chart:
     Args:
         lines: In the order of the legend.
         x_label, y_label, title: With units.
-        y_range: Ends of the y axis; None lets the data decide.
-        log_y: A logarithmic y axis, if all values are above zero and not nearly the same.
-        levels: Names and heights of horizontal lines; one above the axis is named only.
+        y_range: Limits of the y axis; None: from the data.
+        log_y: Whether the y axis is logarithmic, if all values are positive and differ enough.
+        levels: Names and heights of horizontal lines; lines above the axis are only in the legend.
         note: Small print in the lower left corner.
     """
 
@@ -94,7 +94,7 @@ def save_charts(charts: Sequence[Chart], path: str | Path, title: str = "") -> N
         axis.set_title(chart.title, fontsize=10.5, parse_math=False)
         axis.set_ylabel(chart.y_label)
         if entries:
-            # matplotlib hides labels that begin with an underscore, unless they are set later
+            # set later, because matplotlib hides labels with a leading underscore
             legend = axis.legend([handle for handle, _ in entries], [""] * len(entries), fontsize=8)
             for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
                 text.set(text=printable(name), parse_math=False)
@@ -105,16 +105,16 @@ def save_charts(charts: Sequence[Chart], path: str | Path, title: str = "") -> N
 def chart_svg(chart: Chart, name: str) -> str:
     """Draw a chart as an SVG element for an HTML page, with names at the ends of several lines.
 
-    The same chart gives the same text. Colours are variables of the page's style sheet (``--s0``
-    to ``--s7``, ``--soft``, ``--line``), letters are text, and nothing is loaded.
+    Equal charts give equal SVG. Colours are variables of the page's style sheet (``--s0`` to
+    ``--s7``, ``--soft``, ``--line``), labels are text, and nothing is loaded.
 
     Args:
-        chart: Its titles are not drawn: they belong to the page.
-        name: Unique in the page; begins all ids.
+        chart: The chart; its title is not drawn, because pages have captions.
+        name: Unique prefix of ids in the page.
     """
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9, "axes.linewidth": 0.8}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # browsers have other fonts
         figure = Figure(figsize=(420 / 72, 270 / 72), layout="constrained")
         figure.patch.set_visible(False)
         axis = figure.subplots()
@@ -139,13 +139,13 @@ def chart_svg(chart: Chart, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what no page and no picture can hold: control characters, and bytes of no letter."""
+    """Replace control characters and undecodable bytes, which pages and pictures cannot hold."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(sign if sign.isprintable() or sign in "\n\t " else "\ufffd" for sign in text)
 
 
 def shorten(name: str, longest: int = 14) -> str:
-    """Leave out the middle of a name that is too long."""
+    """Shorten a long name in the middle."""
     if len(name) <= longest:
         return name
     head = longest // 2
@@ -153,7 +153,7 @@ def shorten(name: str, longest: int = 14) -> str:
 
 
 def _draw(axis: Any, chart: Chart) -> list[tuple[Any, Line]]:
-    """Draw all but titles, names and legend; return what was drawn of each line with points."""
+    """Draw lines and axes; return the artist of each line with points."""
     drawn: list[tuple[Any, Line]] = []
     for line in (_thin(line) for line in chart.lines if len(line.x)):
         style: dict[str, Any] = dict(color=_colour(line), linewidth=1.0 if line.faint else 1.8)
@@ -187,7 +187,7 @@ def _draw(axis: Any, chart: Chart) -> list[tuple[Any, Line]]:
 
 
 def _draw_levels(axis: Any, chart: Chart) -> list[tuple[Any, str]]:
-    """Draw horizontal lines, but none that would squeeze the curves; return their legend."""
+    """Draw horizontal lines, except far above the curves; return their legend."""
     drawn: list[tuple[Any, str]] = []
     top = chart.y_range[1]
     for name, height in chart.levels.items():
@@ -205,7 +205,7 @@ def _colour(line: Line) -> str:
 
 
 def _thin(line: Line) -> Line:
-    """Replace points by means of as many neighbours as it takes; the last point stays."""
+    """Replace points by means of neighbours if there are too many; keep the last point."""
     size = -(-len(line.x) // _POINTS)
     if size == 1:
         return line
@@ -215,7 +215,7 @@ def _thin(line: Line) -> Line:
 
 
 def _name_ends(axis: Any, lines: Sequence[Line]) -> None:
-    """Write names beside the ends of lines, apart from each other where lines end close by."""
+    """Write names at the ends of lines, without overlap."""
     to_share = (axis.transScale + axis.transLimits).transform
     ends = [(float(to_share((line.x[-1], line.y[-1]))[1]), line) for line in lines]
     ends.sort(key=lambda end: end[0])

@@ -1,4 +1,4 @@
-"""The history of a training: its curves from mmengine's logs, its epochs from ``progress.json``."""
+"""Read the history of a training: curves from mmengine's logs, epochs from ``progress.json``."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Point:
     """One value of a curve.
 
     Args:
-        progress: Epochs since the start, in fractions; iterations if the run counts no epochs.
-        minutes: Wall-clock time since the start, without pauses and without lost work.
+        progress: Epochs since the start, with fractions; iterations if the run has no epochs.
+        minutes: Wall-clock time since the start, without pauses and repeated work.
         value: The logged value; finite.
     """
 
@@ -39,13 +39,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch that was trained to its end.
+    """A complete epoch.
 
     Args:
         number: Counted from 1.
         minutes, cpu_minutes: Training time from the start to the end of this epoch, without
-            validation, checkpoints and start-up. CPU time is that of all threads and workers.
-        metrics: Of the validation after this epoch; empty without one.
+            validation, checkpoints and start-up. CPU time includes all threads and workers.
+        metrics: Results of the validation after this epoch; empty without one.
     """
 
     number: int
@@ -56,17 +56,17 @@ class Epoch:
 
 @dataclass
 class RunHistory:
-    """All that one work directory tells about its training.
+    """History of the training in a work directory.
 
     Args:
         losses: Curves by name (``loss``, ``loss_cls``), in the order of training.
         metrics: Curves by name (``coco/bbox_mAP``), in the order of training.
-        unit: What ``progress`` counts: ``epoch`` or ``iteration``.
-        sessions: How many program runs contributed; more than one after a resume.
-        epochs: What TrainingProgressHook kept; empty if the run did not use it.
+        unit: Unit of ``progress``: ``epoch`` or ``iteration``.
+        sessions: Number of program runs; more than one after a resume.
+        epochs: Record of TrainingProgressHook; empty without that hook.
         parameters: Number of the model's parameters, from the same hook; else 0.
-        device: Type of the device that it trained on, from the same hook; else ``cpu``.
-        notes: What is missing or was left out, in sentences.
+        device: Type of the training's device, from the same hook; else ``cpu``.
+        notes: Sentences on missing or skipped data.
     """
 
     losses: dict[str, list[Point]] = field(default_factory=dict)
@@ -96,8 +96,8 @@ class RunHistory:
     def read(cls, work_dir: str | Path) -> RunHistory:
         """Read all training sessions of a work directory; skip damaged parts and note them.
 
-        A resumed session continues at its first row. Rows that earlier sessions logged from there
-        on were lost in a kill or belong to a former training; they and their time are left out.
+        A resumed session continues at its first row. Later rows of earlier sessions were repeated,
+        or belong to a former training; they and their time are left out.
         """
         history, work_dir = cls(), Path(work_dir)
         history._read_epochs(work_dir)
@@ -125,12 +125,15 @@ class RunHistory:
             self.epochs.append(Epoch(entry["epoch"], minutes, cpu_minutes, metrics))
 
     def _join(self, sessions: Sequence[_Session]) -> list[_Row]:
-        """Rows of all sessions in order; a later session replaces the same part of earlier ones."""
+        """Join the rows of all sessions; later sessions replace the same part of earlier ones."""
         joined: list[_Row] = []
         for session in sessions:
             unit = session.unit
             if joined and unit != self.unit:
-                self.notes.append("Sessions count epochs and iterations; the last kind is shown.")
+                self.notes.append(
+                    "Some sessions count epochs, others iterations; the last session's unit is "
+                    "shown."
+                )
                 joined = []
             self.unit = unit
             start = next(row.progress for row in session.rows if row.is_train)
@@ -138,8 +141,8 @@ class RunHistory:
             if len(kept) < len(joined):
                 part = f"from {unit} {start:.4g} on" if kept else "all"
                 self.notes.append(
-                    f"{session.name} trained again what earlier sessions had logged ({part}); the "
-                    "later rows are shown."
+                    f"{session.name} repeated a part of earlier sessions ({part}); the later rows "
+                    "are shown."
                 )
             self.sessions = self.sessions + 1 if kept else 1
             before = max((row.minutes for row in kept), default=0.0)
@@ -157,22 +160,24 @@ class RunHistory:
                     curves.setdefault(name, []).append(Point(row.progress, row.minutes, value))
         if skipped:
             values = "value is" if skipped == 1 else "values are"
-            self.notes.append(f"{skipped} logged {values} NaN or infinite: a gap in the curves.")
+            self.notes.append(
+                f"{skipped} logged {values} NaN or infinite, which leaves a gap in the curves."
+            )
         if not rows:
-            self.notes.append("There is no training log, or it is empty: no curves.")
+            self.notes.append("There is no training log, or it is empty, so there are no curves.")
         elif not self.metrics:
-            self.notes.append("No validation was logged: there is no AP curve.")
+            self.notes.append("No validation was logged, so there is no AP curve.")
 
 
 def read_progress(work_dir: str | Path) -> dict[str, Any]:
-    """Read what TrainingProgressHook wrote to a work directory.
+    """Read the file of TrainingProgressHook in a work directory.
 
     Returns:
         ``parameters``, ``trained_parameters`` and ``epochs``, as the hook documents them; without
-        epochs if there is no file yet, or an empty one, as a power cut may leave it.
+        epochs if the file is missing, or empty, as after a power cut.
 
     Raises:
-        ValueError: if the file is not what the hook writes.
+        ValueError: if the file does not have the hook's format.
     """
     path = Path(work_dir) / PROGRESS
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -184,8 +189,8 @@ def read_progress(work_dir: str | Path) -> dict[str, Any]:
         progress["parameters"] += 0
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is not what TrainingProgressHook writes ({type(error).__name__}: {error}). "
-            f"Remove {path.parent} to train that run again."
+            f"{path} does not have TrainingProgressHook's format ({type(error).__name__}: "
+            f"{error}). Remove {path.parent} to train that run again."
         ) from error
     return progress
 
@@ -204,9 +209,9 @@ class _Session:
     """One start of the program.
 
     Attributes:
-        unit: What its rows count: ``epoch`` or ``iteration``.
-        rows: Of training and validation, in order of time; empty if it did not train.
-        notes: What is wrong with its log.
+        unit: Unit of the rows: ``epoch`` or ``iteration``.
+        rows: Rows of training and validation, by time; empty without training.
+        notes: Problems of the log.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -230,7 +235,7 @@ class _Session:
             self.notes.append("this session logged nothing.")
 
     def _read_scalars(self, folder: Path) -> list[dict[str, Any]]:
-        """The rows of ``scalars.json``, else of any JSON there."""
+        """Read the rows of ``scalars.json``, else of any JSON file there."""
         scalars = folder / "scalars.json"
         rows, broken = [], 0
         for path in [scalars] if scalars.is_file() else sorted(folder.glob("*.json")):
@@ -245,11 +250,11 @@ class _Session:
                     broken += 1
         if broken:
             lines = "line of the log is" if broken == 1 else "lines of the log are"
-            self.notes.append(f"{broken} {lines} cut off or unreadable, and left out.")
+            self.notes.append(f"{broken} {lines} damaged and left out.")
         return rows
 
     def _read_clock(self, text: str) -> None:
-        """When rows were logged, as the text log tells; nothing without one."""
+        """Read the times of rows from the text log, if there is one."""
         self._trained_at: dict[int, datetime] = {}  # by iteration since the start
         self._validated_at: dict[int, datetime] = {}  # by epoch, or by iteration
         self._length = 0  # iterations of an epoch
@@ -259,7 +264,7 @@ class _Session:
             except ValueError:  # digits that are not a date
                 continue
             if mode == "val":
-                if epoch and inner == number:  # the row with the metrics comes last
+                if epoch and inner == number:  # the row with metrics comes last
                     self._validated_at[int(epoch)] = time
             elif kind == "Epoch" and epoch:
                 self._length = int(number)
@@ -268,7 +273,7 @@ class _Session:
                 self._trained_at[int(inner)] = time
 
     def _count_from_epochs(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Count iterations in this session's batches, if it was resumed from larger or smaller."""
+        """Correct iteration numbers after a resume with another batch size."""
         places = [
             int(r["iter"]) - (int(r["epoch"]) - 1) * self._length for r in rows if self._length
         ]
@@ -279,7 +284,7 @@ class _Session:
 
     def _train_rows(self, rows: Sequence[dict[str, Any]], length: int) -> list[_Row]:
         first = int(rows[0]["iter"])
-        # the iterations before the first row are part of the session
+        # include the iterations before the first row
         since = first
         if length:
             since = first - (int(rows[0]["epoch"]) - 1) * length
@@ -293,7 +298,7 @@ class _Session:
             stamp = self._trained_at.get(iteration)
             if stamp is not None and begin is not None:
                 seconds = max(lead + (stamp - begin).total_seconds(), seconds)
-            else:  # no text log: the mean time of an iteration, which leaves out validations
+            else:  # without text log: from the mean time of iterations, without validations
                 seconds += max(iteration - before, 0) * _seconds(row)
             before = iteration
             losses = {
@@ -322,7 +327,7 @@ class _Session:
 
 
 def _epoch_length(rows: Sequence[dict[str, Any]]) -> int:
-    """Iterations per epoch as the rows tell it: exact if the last one of an epoch is logged."""
+    """Estimate iterations per epoch; exact if an epoch's last iteration is logged."""
     return max(-(-int(row["iter"]) // max(int(row["epoch"]), 1)) for row in rows)
 
 

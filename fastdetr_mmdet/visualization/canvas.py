@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 DPI = 100
-# Okabe and Ito's eight colours, told apart with every kind of colour vision; one per head.
+# Okabe and Ito's eight colours, distinguishable with colour blindness; one per head.
 COLOURS = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999",
 )  # fmt: skip
 INK, FAINT = "#222222", "#777777"
-SHORTEST = 16  # signs of a file name that are always shown
+SHORTEST = 16  # minimum characters of a file name
 
 
 class Canvas:
@@ -37,14 +37,14 @@ class Canvas:
         return self.figure.add_axes(place)
 
     def text(self, left: float, top: float, text: str, size: float = 9, **kwargs: Any) -> None:
-        """Text whose top left corner is at the place; signs of formulas are taken as they are."""
+        """Write text with its top left corner at the position, without formula markup."""
         style: dict[str, Any] = dict(color=INK, va="top", ha="left", parse_math=False) | kwargs
         self.figure.text(left / self.width, 1 - top / self.height, text, fontsize=size, **style)
 
     def title(self, left: float, top: float, said: str, file: str, size: float) -> None:
-        """A bold line that ends with the image's file name, if it is known.
+        """Write a bold line that ends with the image's file name, if known.
 
-        Where it is too long for the page, the name loses its middle; then the letters are smaller.
+        A long name is shortened in the middle first, then the font gets smaller.
         """
         file = "".join(sign if sign.isprintable() else "?" for sign in file)
         room = self.width - 2 * left
@@ -56,7 +56,7 @@ class Canvas:
         self.text(left, top, text, size, weight="bold")
 
     def _width(self, text: str, size: float) -> float:
-        """Of a bold line, in inches."""
+        """Width of a bold line, in inches."""
         line = Text(0, 0, text, fontsize=size, weight="bold", parse_math=False, figure=self.figure)
         return line.get_window_extent(self._agg.get_renderer()).width / self.figure.dpi
 
@@ -67,7 +67,7 @@ class Canvas:
 
 
 def panel_size(image: np.ndarray, height: float, widest: float) -> tuple[float, float]:
-    """(width, height) in inches of a panel for an image: of that height, unless too wide."""
+    """(width, height) in inches of an image's panel with this height, or less if too wide."""
     h, w = image.shape[:2]
     aspect = min(max(w / h, 0.4), 3.0)
     return (height * aspect, height) if height * aspect <= widest else (widest, widest / aspect)

@@ -1,4 +1,4 @@
-"""All shown queries of an image on one page, a row each."""
+"""Contact sheet: one row per query of an image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .canvas import FAINT, Canvas, panel_size
 from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 
 GAP, HEAD, MARGIN = 0.16, 1.08, 0.15  # inches
-SLOT = 1.85  # what a heading needs
+SLOT = 1.85  # width of a heading
 CHART = 2.0  # width of the charts
-NAMED = 8  # so many queries have room in the title
+NAMED = 8  # maximum number of queries in the title
 
 Draw = Callable[[Any, InspectedImage], Any]
 
 
 def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> np.ndarray:
-    """Draw one row per query: its boxes, where it looked, its scores.
+    """Draw one row per query: boxes, attention, scores.
 
     Args:
-        inspected: As ``inspect_image`` returns it.
+        inspected: From ``inspect_image``.
         layer: Decoder layer whose attention is shown, counted from 1; None: the last.
 
     Shape:
@@ -73,7 +73,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
 
 
 def sheet_title(inspected: InspectedImage) -> str:
-    """What the queries of the sheet are: those asked for, by number, or the top-scoring."""
+    """Title of the sheet, which names the queries or says that they are top-scoring."""
     numbers = [str(query.query) for query in inspected.queries]
     if not inspected.chosen:
         which = "the top-scoring queries" if len(numbers) > 1 else "the top-scoring query"
@@ -87,7 +87,7 @@ def sheet_title(inspected: InspectedImage) -> str:
 
 
 def sheet_columns(query: InspectedQuery, layer: InspectedLayer) -> list[tuple[str, Draw]]:
-    """Heading and drawing of each panel that the layer has something for."""
+    """Heading and drawing function of each panel that the layer has data for."""
     columns: list[tuple[str, Draw]] = [
         ("boxes, layer by layer", partial(panels.refinement, query=query))
     ]

@@ -1,4 +1,4 @@
-"""One page on one query: its boxes, where each head and level looked, its scores."""
+"""Page of one query: boxes, attention of each head and level, scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .inspected import InspectedImage, InspectedLayer
 MARGIN, GAP, TITLE = 0.2, 0.22, 0.38  # inches
 CHART = 2.5
 PER_ROW = 8  # heads in a row
-SLOTS = (2.1, 1.0, 1.5)  # what the titles of the three rows need
+SLOTS = (2.1, 1.0, 1.5)  # widths of titles in the three rows
 
 
 def draw_detection(
@@ -23,8 +23,8 @@ def draw_detection(
     """Draw one of the inspected queries.
 
     Args:
-        inspected: As ``inspect_image`` returns it.
-        index: Which of ``inspected.queries``.
+        inspected: From ``inspect_image``.
+        index: Index into ``inspected.queries``.
         layer: Decoder layer whose attention is shown, counted from 1; None: the last.
 
     Shape:
@@ -32,15 +32,14 @@ def draw_detection(
 
     Raises:
         ValueError: if there is no such layer.
-        IndexError: if there is no such entry in ``inspected.queries``.
+        IndexError: if index is out of range.
     """
     count = len(inspected.queries)
     if not -count <= index < count:
         were = "query was" if count == 1 else "queries were"
         raise IndexError(
-            f"There is no entry {index}: {count} {were} inspected, counted from 0. `index` is a "
-            "place in inspected.queries; to see a query by its number, inspect the image with "
-            "queries=[number]."
+            f"index={index} is out of range: {count} {were} inspected, counted from 0. To draw a "
+            "query by its number, inspect the image with queries=[number]."
         )
     query = inspected.queries[index]
     shown = query.layer(layer)
@@ -94,7 +93,7 @@ Row = list[tuple[str, str, Draw]]
 
 
 def _heads(layer: InspectedLayer) -> Row:
-    """Heading, with a place for the drawing's peak, frame colour and drawing of every head."""
+    """Heading (with a placeholder for the peak), frame colour and drawing of every head."""
     row: Row = []
     maps, framed = layer.weights, layer.salient_points is not None
     for head in range(len(maps[0]) if maps else 0 if layer.points is None else len(layer.points)):
@@ -113,7 +112,7 @@ def _heads(layer: InspectedLayer) -> Row:
 
 
 def _levels(layer: InspectedLayer) -> Row:
-    """The same for every level, if there are several."""
+    """As ``_heads``, for every level, if there are several."""
     row: Row = []
     for place, level in enumerate(layer.levels if len(layer.levels) > 1 else ()):
         if layer.attention is not None:
@@ -130,21 +129,21 @@ def _levels(layer: InspectedLayer) -> Row:
 
 
 def _fit(inspected: InspectedImage, count: int, width: float) -> tuple[float, float]:
-    """Size of the panels of a row: all of up to eight side by side, and no higher than 2 inches."""
+    """Size of the panels in a row of up to eight, at most 2 inches high."""
     columns = max(min(count, PER_ROW), 4)
     widest = (width - 2 * MARGIN - (columns - 1) * GAP / 2) / columns
     return panel_size(inspected.image, 2.0, widest)
 
 
 def footnote(layer: InspectedLayer) -> str:
-    """How the panels of a layer are to be read."""
+    """Explain the panels of a layer."""
     said = []
     if layer.weights is not None or layer.prior_logits is not None:
         said.append("Heat maps run from 0 to the panel's own peak, dark to light.")
     if layer.weights is not None:
-        said.append("10x: ten times what looking everywhere alike would give.")
+        said.append("10x: ten times the value of uniform attention.")
     if layer.points is not None:
         said.append("Points: large and light is a large weight; zoomed to box and points.")
     if layer.salient_points is not None:
-        said.append("Dashed: the region in which the aligner looked, zoomed; one point per head.")
+        said.append("Dashed: the aligner's region, zoomed; one point per head.")
     return " ".join(said)

@@ -1,4 +1,4 @@
-"""Maps of several levels as one heat map, laid over an image."""
+"""Combine maps of several levels to one heat map over an image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Sides of the common grid: coarse maps become smooth, and large images stay quick to draw.
+# Limits of the common grid's sides, for smooth maps and fast drawing.
 SMALLEST, LARGEST = 160, 480
 
 
 def density(maps: Sequence[np.ndarray], shares: bool = True) -> np.ndarray:
-    """One map of the values of all levels, interpolated to one grid that covers the image.
+    """Interpolate the maps of all levels to one grid over the image, and combine them.
 
-    Cells of different levels differ in size: a share is divided by its cell's area, so that 1 is
-    the mean of a map that looks at everything alike, and levels are added. Other values, as a
-    prior's, are averaged over the levels.
+    Shares are divided by their cell's area and summed over levels, so that uniform attention is 1
+    everywhere. Other values, such as a prior's, are averaged over levels.
 
     Args:
         maps: Per level.
@@ -40,7 +39,7 @@ def density(maps: Sequence[np.ndarray], shares: bool = True) -> np.ndarray:
 
 
 def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The image under a translucent heat map: the hotter, the less is seen of it.
+    """Blend a heat map over an image; higher values are more opaque.
 
     Shape:
         image: (h, w, 3) uint8
@@ -58,5 +57,5 @@ def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """(channels, h, w) -> (channels, *size), bilinear, corners of the images on each other."""
+    """(channels, h, w) -> (channels, *size), bilinear; image corners coincide."""
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0].numpy()

@@ -1,4 +1,4 @@
-"""What the viewer knows about an image, as plain NumPy arrays for people's own plots."""
+"""Results of the viewer as plain NumPy arrays, for custom plots."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One query in one decoder layer; what the model has not got is None.
+    """One query in one decoder layer; fields that the model does not have are None.
 
     All positions are pixels of the original image, (x, y) with (0, 0) at the corner of the first
-    pixel. A map of a level covers the whole image, its padding is cut off: the cell of row r and
-    column c of (h, w) is centred at ((c + 0.5) / w, (r + 0.5) / h) of the image, as the model takes
-    it to be.
+    pixel. A map of a level covers the image without padding: the cell in row r and column c of (h,
+    w) is centred at ((c + 0.5) / w, (r + 0.5) / h) of the image, as in the model.
 
     Shape:
         box: (4,), predicted x1, y1, x2, y2, clipped to the image.
         scores: (num_classes,), [0, 1].
-        levels: indices of the feature levels that the layer saw, 0 the finest; maps and points
-            below are in this order.
-        reference: (2,) point, or (4,) x1, y1, x2, y2, not clipped, that entered the layer.
-        weights: per level (num_heads, h, w), share of each cell in what the head read, [0, 1];
-            they add up to 1 over levels and cells (but for what the model read on padding).
-        prior_logits: per level (num_heads or 1, h, w), what the spatial prior added to the scores.
-        level_weights: (num_levels,), share of each level by scale selection, [0, 1].
-        salient_points: (num_heads, 2), the aligner's; it looked for them in ``reference``.
-        points: (num_heads, num_levels, num_points, 2), where deformable attention read.
+        levels: indices of the feature levels of the layer, 0 is the finest; the order of maps and
+            points below.
+        reference: (2,) point, or (4,) x1, y1, x2, y2, not clipped, the layer's input.
+        weights: per level (num_heads, h, w), attention weights in [0, 1]; they add up to 1 over
+            levels and cells, except for weights on padding.
+        prior_logits: per level (num_heads or 1, h, w), spatial prior, added to the scores.
+        level_weights: (num_levels,), scale selection, [0, 1].
+        salient_points: (num_heads, 2), found by the aligner within ``reference``.
+        points: (num_heads, num_levels, num_points, 2), sampling points of deformable attention.
         point_weights: (num_heads, num_levels, num_points), [0, 1], adding up to 1 per head.
     """
 
@@ -46,7 +45,7 @@ class InspectedLayer:
     def prior(self) -> tuple[np.ndarray, ...] | None:
         """Per level (num_heads or 1, h, w): exp of the logits, [0, 1] (SMCA's G, Eq. 5).
 
-        A prior of one's own that adds more than 0 is scaled down to 1 at its peak.
+        Priors with values above 0 are scaled to a peak of 1.
         """
         if self.prior_logits is None:
             return None
@@ -55,7 +54,7 @@ class InspectedLayer:
 
     @property
     def attention(self) -> tuple[np.ndarray, ...] | None:
-        """Per level (h, w): the weights summed over heads and divided by their number."""
+        """Per level (h, w): mean of the weights over heads."""
         return None if self.weights is None else tuple(maps.mean(0) for maps in self.weights)
 
 
@@ -95,13 +94,13 @@ class InspectedQuery:
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """An image with the queries that were asked for: top-scoring ones, or ``chosen`` by number.
+    """An image with its inspected queries: top-scoring, or ``chosen`` by number.
 
-    Top-scoring ones are in falling order, chosen ones in the order in which they were named.
-    ``file`` is the name of the image's file, "" if it is not known.
+    Top-scoring queries are in descending order, chosen ones in the given order. ``file`` is the
+    image's file name, or "".
 
     Shape:
-        image: (H, W, 3) uint8 RGB, as it was before the model's pipeline.
+        image: (H, W, 3) uint8 RGB, before the pipeline.
     """
 
     image: np.ndarray
@@ -111,5 +110,5 @@ class InspectedImage:
     file: str = ""
 
     def name(self, label: int) -> str:
-        """The class's name, or its number where the model does not know names."""
+        """Class name, or number if the model has no names."""
         return self.classes[label] if label < len(self.classes) else f"class {label}"

@@ -1,4 +1,4 @@
-"""From a model and an image to what the viewer shows of them."""
+"""Collect the viewer's data from a model and an image."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def inspect_image(
     top_k: int = 5,
     queries: Sequence[int] | None = None,
 ) -> InspectedImage:
-    """Run a detector on an image and say where its queries looked.
+    """Run a detector on an image and collect the attention of its queries.
 
     Args:
-        model: A FastDETR with its config as ``model.cfg``, as ``init_detector`` gives it; its test
-            pipeline is used. It is run in eval mode and left as it was.
+        model: A FastDETR with its config as ``model.cfg``, as from ``init_detector``; its test
+            pipeline is used. The model runs in eval mode and is not changed.
         image: A file, or an (H, W, 3) uint8 array in BGR.
-        top_k: How many queries, top-scoring first; each query counts once.
-        queries: Which queries instead, by index; the order is kept.
+        top_k: Number of queries, top-scoring first; each query counts once.
+        queries: Indices of queries to use instead, in this order.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         TypeError: if the model is not a FastDETR, or has no config.
         UnreadableImageError: a ValueError, if the file is not an image.
         ValueError: if the array has another shape or type, or a query does not exist.
@@ -62,12 +62,12 @@ def inspect_batch(
     top_k: int = 5,
     queries: Sequence[int] | None = None,
 ) -> list[InspectedImage]:
-    """The same for a batch as a data loader gives it.
+    """Inspect a batch of a data loader; see ``inspect_image``.
 
     Args:
         model: A FastDETR; its data preprocessor is used.
         batch: ``inputs`` and ``data_samples``, before the data preprocessor.
-        images: Per image of the batch its pixels before the pipeline, RGB.
+        images: Each image before the pipeline, RGB.
         top_k, queries: As for ``inspect_image``.
 
     Shape:
@@ -87,7 +87,7 @@ def inspect_batch(
     for query in queries or ():
         if not 0 <= query < num_queries:
             raise UsageError(
-                f"There is no query {query}; the model made {num_queries}, numbered from 0."
+                f"There is no query {query}; the model has {num_queries}, numbered from 0."
             )
     metas = [sample.metainfo for sample in data["data_samples"]]
     chosen = []
@@ -98,7 +98,7 @@ def inspect_batch(
     layers: list[list[list[InspectedLayer]]] = [[[] for _ in own] for own in chosen]
     assert recording.memory is not None
     for index, call in enumerate(recording.layers):
-        explanation = call.explain()  # one layer's weights at a time are in memory
+        explanation = call.explain()  # inside the loop, to hold only one layer's weights
         levels = _levels(model.transformer.decoder, index, call.memory, recording.memory)
         for image, own in enumerate(chosen):
             frame = _Frame(metas[image], call.memory, image)
@@ -126,7 +126,7 @@ def inspect_batch(
 def _attention(
     call: LayerCall, explanation: Explanation, frame: _Frame, image: int, query: int
 ) -> dict[str, Any]:
-    """The fields of ``InspectedLayer`` that come from the cross-attention and its arguments."""
+    """Fields of ``InspectedLayer`` from the cross-attention and its arguments."""
     shown: dict[str, Any] = {}
     asked = call.queries
     if asked.reference is not None:
@@ -147,13 +147,13 @@ def _attention(
 
 
 class _Frame:
-    """How one image of a batch lies in the original image and in the feature maps."""
+    """Coordinates of one image of a batch in the original image and in feature maps."""
 
     def __init__(self, meta: dict, memory: Memory, image: int) -> None:
         h, w = meta["img_shape"][:2]
         scale = torch.tensor(meta.get("scale_factor", (1.0, 1.0)), dtype=torch.float32)[:2]
         self.device = memory.tokens.device
-        # Normalised to the un-padded image -> pixels of the original, as the head does it.
+        # From the normalised un-padded image to pixels of the original, as in the head.
         self.size = (torch.tensor([w, h]) / scale).to(self.device)
         self.ratios = memory.valid_ratios[image].float()  # (num_levels, 2), (w, h)
         self.level_sizes = memory.level_sizes
@@ -188,7 +188,7 @@ class _Frame:
 
 
 def _levels(decoder: Any, index: int, seen: Memory, whole: Memory) -> tuple[int, ...]:
-    """Which levels of the whole memory the layer saw."""
+    """Indices of the memory's levels that the layer saw."""
     schedule = getattr(decoder, "level_schedule", None)
     if seen.num_levels == whole.num_levels or schedule is None:
         return tuple(range(seen.num_levels))
@@ -218,15 +218,15 @@ def _read(image: str | Path | np.ndarray) -> np.ndarray:
 
 
 def _pipeline(model: Any, image: str | Path | np.ndarray) -> Compose:
-    """The test pipeline of the model's config, as mmdet's ``inference_detector`` uses it."""
+    """Build the test pipeline of the model's config, as in mmdet's ``inference_detector``."""
     from mmdet.utils import get_test_pipeline_cfg
 
     cfg = getattr(model, "cfg", None)
     if cfg is None or "test_dataloader" not in cfg:
         raise TypeError(
-            f"{type(model).__name__} has no config with a test_dataloader as model.cfg, from which "
-            "the test pipeline is taken; make the model with mmdet.apis.init_detector(config, "
-            "checkpoint), or set model.cfg."
+            f"{type(model).__name__} has no model.cfg with a test_dataloader, whose pipeline is "
+            "needed; make the model with mmdet.apis.init_detector(config, checkpoint), or set "
+            "model.cfg."
         )
     pipeline = get_test_pipeline_cfg(deepcopy(cfg))
     if isinstance(image, np.ndarray):

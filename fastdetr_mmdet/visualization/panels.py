@@ -1,4 +1,4 @@
-"""Single panels: an image with what one query did, drawn on given axes."""
+"""Panels of one query over an image, drawn on given axes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def title(axis: Any, text: str, size: float = 8.5) -> None:
 
 
 def show(axis: Any, image: np.ndarray, pixels: np.ndarray | None = None) -> None:
-    """Fill the axes with the image, or with other pixels in its place; coordinates stay pixels."""
+    """Show the image, or other pixels in its place, in coordinates of the image's pixels."""
     h, w = image.shape[:2]
     shown = image if pixels is None else pixels
     axis.imshow(shown, extent=(0, w, h, 0), interpolation="bilinear", aspect="auto")
@@ -37,20 +37,20 @@ def show(axis: Any, image: np.ndarray, pixels: np.ndarray | None = None) -> None
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """The image without colour and contrast, to draw on."""
+    """The image with less contrast and without colour, as a background."""
     light = image @ np.array([0.299, 0.587, 0.114])
     return np.repeat((110 + light * 0.55)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def box(axis: Any, corners: np.ndarray, colour: Any = BOX, width: float = 1.6, **style) -> None:
-    """A rectangle, cut off at the image's border."""
+    """Draw a rectangle, clipped to the image."""
     x1, y1, x2, y2 = corners
     style = dict(fill=False, edgecolor=colour, linewidth=width, path_effects=HALO) | style
     axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **style))
 
 
 def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> None:
-    """The boxes of all layers: light and thin at first, dark and thick at last."""
+    """Draw the boxes of all layers, from light and thin to dark and thick."""
     show(axis, inspected.image)
     count = len(query.layers)
     colours = matplotlib.colormaps["viridis"](np.linspace(0.95, 0.0, count))
@@ -66,14 +66,14 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
 
 
 def legend_below(axis: Any, entries: int) -> None:
-    """A legend in one line below the panel, or in several where there are more than eight."""
+    """Draw a legend below the panel, eight entries per line."""
     place: dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.005))
     gaps = dict(handlelength=1.0, handletextpad=0.4, columnspacing=0.9, borderaxespad=0.1)
     axis.legend(ncols=min(entries, 8), fontsize=7, frameon=False, **place, **gaps)
 
 
 def cross(axis: Any, position: np.ndarray, colour: str = "#D55E00", label: str = "") -> None:
-    """A cross where a reference point is."""
+    """Mark a reference point by a cross."""
     style = dict(marker="P", s=46, color=colour, edgecolors="white", linewidths=0.9, zorder=6)
     axis.scatter(*position[:2], label=label or None, **style)
 
@@ -88,15 +88,15 @@ def heat(
     point: np.ndarray | None = None,
     colour: str = INK,
 ) -> float:
-    """Maps of all levels as one heat map over the grey image; returns its peak.
+    """Draw the maps of all levels as one heat map over the grey image; return its peak.
 
     Args:
-        axis: Where.
-        inspected: Whose image.
+        axis: Axes to draw on.
+        inspected: The image.
         maps: Per level (h, w).
-        corners: The detection, drawn on it.
-        shares: Whether a cell's value is its share, so that it counts per area and the peak is in
-            multiples of the mean; else values are taken as they are and levels averaged.
+        corners: The detection's box.
+        shares: Whether values are shares, shown per area in multiples of the mean; otherwise values
+            are averaged over levels.
         point, colour: A salient point, (2,), and its colour.
     """
     values = density(maps, shares)
@@ -118,9 +118,9 @@ def sampling(
     largest: float = 60.0,
     key: bool = False,
 ) -> None:
-    """Deformable attention's points, coloured and sized by weight, around the detection.
+    """Draw deformable attention's points, coloured and sized by weight, around the detection.
 
-    ``heads`` and ``levels`` choose some of them; ``key`` says below which marker is which level.
+    ``heads`` and ``levels`` select points; ``key`` adds a legend of levels.
     """
     assert layer.points is not None and layer.point_weights is not None
     show(axis, inspected.image, grey(inspected.image))
@@ -130,7 +130,7 @@ def sampling(
     for level in range(layer.points.shape[1]) if levels is None else levels:
         points = layer.points[chosen, level].reshape(-1, 2)
         weights = layer.point_weights[chosen, level].reshape(-1)
-        order = np.argsort(weights)  # the heaviest on top
+        order = np.argsort(weights)  # largest weights on top
         colours = dict(c=weights[order], cmap="plasma", vmin=0, vmax=peak, zorder=5)
         size = 8 + largest * weights[order] / peak
         axis.scatter(*points[order].T, s=size, **colours, **_marker(level))
@@ -150,7 +150,7 @@ def _marker(place: int) -> dict[str, Any]:
 
 
 def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None:
-    """The aligner's region, dashed, and one numbered point per head."""
+    """Draw the aligner's region, dashed, and one numbered point per head."""
     assert layer.salient_points is not None
     show(axis, inspected.image)
     if layer.reference is not None and len(layer.reference) == 4:
@@ -167,7 +167,7 @@ def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None
 def scores(
     axis: Any, inspected: InspectedImage, query: InspectedQuery, number: int, most: int = 3
 ) -> None:
-    """Probability of the likeliest classes, layer by layer; ``number`` marks the layer shown."""
+    """Draw the probability of the top classes per layer; ``number`` marks the shown layer."""
     values = np.stack([layer.scores for layer in query.layers])
     steps = np.arange(1, len(values) + 1)
     for rank, label in enumerate(np.argsort(-values[-1])[:most]):
@@ -188,7 +188,7 @@ def scores(
 
 
 def bars(axis: Any, shares: np.ndarray, names: Sequence[str]) -> None:
-    """Share of each level, as bars with their percentage."""
+    """Draw the share of each level as bars with percentages."""
     rows = np.arange(len(shares))
     axis.barh(rows, shares, color="#0072B2", height=0.6)
     for row, share in enumerate(shares):
@@ -200,7 +200,7 @@ def bars(axis: Any, shares: np.ndarray, names: Sequence[str]) -> None:
 
 
 def _zoom(axis: Any, inspected: InspectedImage, *points_of: np.ndarray) -> None:
-    """Show only what is around all points, (n, 2), in the image's shape and within it."""
+    """Zoom to points (n, 2), with the image's aspect ratio and within the image."""
     points = np.concatenate(points_of)
     h, w = inspected.image.shape[:2]
     low = points.min(0).clip(0, (w, h))
@@ -213,6 +213,6 @@ def _zoom(axis: Any, inspected: InspectedImage, *points_of: np.ndarray) -> None:
 
 
 def _ink_on(colour: str) -> str:
-    """Black or white, whichever is read better."""
+    """Black or white, whichever has more contrast."""
     r, g, b, _ = to_rgba(colour)
     return "black" if 0.299 * r + 0.587 * g + 0.114 * b > 0.45 else "white"

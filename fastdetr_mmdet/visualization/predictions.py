@@ -1,4 +1,4 @@
-"""A grid of images, ground truth beside predictions."""
+"""Grid of images: ground truth beside predictions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def draw_predictions(
     min_score: float = 0.3,
     columns: int = 3,
 ) -> None:
-    """Write one picture: per image its ground truth (left) and predictions of min_score and up."""
+    """Write one picture: per image ground truth (left) and predictions from min_score up."""
     rows = max(-(-len(images) // columns), 1)
     figure = Figure(figsize=(4.6 * columns, 2.5 * rows), layout="constrained")
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-        axis.set_anchor("N")  # images of different shapes hang from one line
+        axis.set_anchor("N")  # aligned at the top
     for (left, right), image in zip(axes.reshape(-1, 2), images, strict=False):
         for axis in (left, right):
             axis.imshow(mmcv.imread(image.path, channel_order="rgb"))
@@ -43,7 +43,7 @@ def draw_predictions(
 
 
 def _boxes(axis: Any, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]) -> None:
-    """Rectangles in the colours of their labels, (n, 4) pixel xyxy, with a text in the corner."""
+    """Draw boxes, (n, 4) pixel xyxy, in the colours of their labels, with texts."""
     for corners, label, text in zip(boxes, labels, texts, strict=True):
         colour = matplotlib.colormaps["tab20"](2 * label % 20 + label // 10 % 2)
         box(axis, corners, colour, 1.5, path_effects=[])

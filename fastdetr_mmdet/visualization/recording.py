@@ -1,4 +1,4 @@
-"""What the decoder's cross-attentions are called with, noted from outside."""
+"""Record the arguments of the decoder's cross-attentions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LayerCall:
     spatial_prior: Tensor | None
 
     def explain(self) -> Explanation:
-        """What the part can show of this call; empty where it has no ``explain``."""
+        """The part's explanation of this call; empty without an ``explain`` method."""
         explain = getattr(self.part, "explain", None)
         if explain is None:
             return Explanation()
@@ -32,7 +32,7 @@ class LayerCall:
 
 @dataclass
 class Recording:
-    """Calls of the last forward pass: the memory of all levels, and one entry per layer."""
+    """Calls in the last forward pass: the memory of all levels, and one entry per layer."""
 
     memory: Memory | None = None
     layers: list[LayerCall] = field(default_factory=list)
@@ -40,13 +40,12 @@ class Recording:
 
 @contextmanager
 def record(model: nn.Module) -> Iterator[Recording]:
-    """Note the calls within the ``with`` block; nothing is computed for it, and nothing stays.
+    """Record calls within the ``with`` block, by torch's forward hooks.
 
-    Only torch's forward hooks are used, and they are taken off at the end, also after an
-    exception: outside of the block the model is as it was.
+    The hooks compute nothing and are removed at the end, also after an exception.
 
     Raises:
-        TypeError: if the model's decoder is not made of layers with a cross-attention.
+        TypeError: if the model has no decoder layers with a cross-attention.
     """
     decoder = find_decoder(model)
     recording = Recording()
@@ -73,7 +72,7 @@ def record(model: nn.Module) -> Iterator[Recording]:
 
 
 def find_decoder(model: nn.Module) -> Any:
-    """The decoder of a FastDETR, or a TypeError in a sentence."""
+    """Return the decoder of a FastDETR; raise TypeError for other models."""
     decoder: Any = getattr(getattr(model, "transformer", None), "decoder", None)
     layers = getattr(decoder, "layers", None)
     if not layers or not all(hasattr(layer, "cross_attn") for layer in layers):

@@ -67,7 +67,7 @@ def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, mon
             theirs = init_detector(config, str(path), device="cpu")
             assert model.dataset_meta == theirs.dataset_meta
             assert model.cfg is config and not model.training
-    with pytest.warns(UserWarning, match="does not name its classes; they get COCO's"):
+    with pytest.warns(UserWarning, match="no class names; using COCO's"):
         assert load_detector(config, save(weights)).dataset_meta["classes"][0] == "person"
 
 
@@ -81,7 +81,7 @@ def test_configs_that_are_none(tiny_config_file, weights, save, tmp_path):
     path = save(weights)
     (tmp_path / "broken.py").write_text("model = (")
     for config, sentence in (
-        ("no.py", r"^There is no config no.py; give the path of a file\.$"),
+        ("no.py", r"^There is no config no.py\. Give the path of a file\.$"),
         (tmp_path / "broken.py", r"broken.py cannot be read as a config \("),
         (Config(dict(lr=1)), r"^The config has no model and no test_dataloader; give the config"),
     ):

@@ -157,7 +157,7 @@ def test_results_need_no_more_than_the_folder(tmp_path, capsys):
     assert data["budget"] == {"epochs": 4, "seeds": [0, 1]}
     assert data["notes"] == [
         "slow: seed 1 has 1 of 4 epochs; figures up to epoch 1",
-        "fast: seed 0 has 0 of 4 epochs; no figures yet, since none is validated",
+        "fast: seed 0 has 0 of 4 epochs; no figures yet, since no epoch is validated",
         data["notes"][-1],
     ]
     assert len(data["notes"]) == 3 and "--target" in data["notes"][-1]

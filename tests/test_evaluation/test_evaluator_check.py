@@ -174,7 +174,7 @@ def test_two_data_sets_with_a_metric_each(write):
 
 def test_repeated_data_set(write):
     path = write("val.json")
-    with pytest.raises(UserError, match=rf"two images of the id 1\b.*{path}"):
+    with pytest.raises(UserError, match=rf"two images with id 1\b.*{path}"):
         start(RepeatDataset(load(path), 2), coco(path))
 
 

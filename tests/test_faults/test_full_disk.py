@@ -23,7 +23,7 @@ def check_ended(result, work_dir, sentence: str) -> None:
 def test_full_while_a_checkpoint_is_written(server, config, whole, tmp_path):
     result = server.train(config, tmp_path, faults=dict(full_at=SECOND_EPOCH))
     first = tmp_path / "epoch_1.pth"
-    check_ended(result, tmp_path, f"; the one before it, {first}, is whole. Training has ended")
+    check_ended(result, tmp_path, f"; the one before it, {first}, is intact. Training has ended")
     sentence = f"{tmp_path / 'epoch_2.pth'} could not be written (No space left on device; "
     assert sentence in result.output
     assert last_checkpoint(tmp_path) == first
@@ -36,7 +36,7 @@ def test_full_while_a_checkpoint_is_written(server, config, whole, tmp_path):
 def test_full_at_any_checkpoint(server, config, whole, tmp_path, file):
     """The first, and the best, too."""
     result = server.train(config, tmp_path, faults=dict(full_at=file))
-    good = "no checkpoint was saved before" if file == 0 else "is whole. Training has ended"
+    good = "no checkpoint was saved before" if file == 0 else "is intact. Training has ended"
     check_ended(result, tmp_path, good)
     assert server.train(config, tmp_path, resume=True).code == 0
     check_same(tmp_path, whole)

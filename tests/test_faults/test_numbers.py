@@ -203,13 +203,13 @@ STOPS = {
     ),
     # batch norms, in training, spread it over the batch, and their statistics change at once
     "an image": (in_data(infinite_image), {}, []),
-    "pixels": (in_pixels, {}, ["pixels that are not finite in (id "]),
+    "pixels": (in_pixels, {}, ["non-finite pixels: (id "]),
     "gradient": (in_gradient(PARAMETER), {}, [f"{PARAMETER} (32 NaN and 0 infinite of 32)"]),
     "gradient, not clipped": (in_gradient(PARAMETER), NO_CLIPPING, [PARAMETER]),
     "gradient, clipped by value": (in_gradient(PARAMETER), BY_VALUE, [PARAMETER]),
     "many gradients": (in_gradient("bbox_head.", math.inf), {}, ["bbox_head.", "more parameters"]),
     # every value is finite; clipping would make all of them zero
-    "norm too large": (in_gradient(PARAMETER, 1e30), {}, ["no float holds its norm"]),
+    "norm too large": (in_gradient(PARAMETER, 1e30), {}, ["norm overflows"]),
 }
 
 
@@ -291,7 +291,7 @@ def test_gradients_that_wait_are_finite_or_not_saved(runner, monkeypatch):
     stopped(run)
     gradients = {name: "gradients" in found["exact_resume"] for name, found in saved(run).items()}
     assert gradients == {"iter_1": True, "iter_2": False, "iter_3": False}
-    assert sum("wait for their update" in text for text in warnings) == 1
+    assert sum("accumulated gradients" in text for text in warnings) == 1
 
     path = str(run_dir(run) / "iter_3.pth")
     again = runner(load_from=path, resume=True, **options)

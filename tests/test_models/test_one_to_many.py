@@ -221,7 +221,7 @@ def test_refuses(config, named):
 
 def test_mmdets_denoising_options_are_named():
     given = dict(label_noise_scale=0.5, group_cfg=dict(num_dn_queries=100))
-    with pytest.raises(TypeError, match=r"label_noise_scale, group_cfg.*twice label_noise"):
+    with pytest.raises(TypeError, match=r"label_noise_scale, group_cfg.*label_noise to half"):
         MODELS.build(dict(DENOISING, embed_dims=32, **given))
 
 

@@ -147,7 +147,7 @@ def test_density_does_not_depend_on_the_grid():
 
 def test_there_is_no_such_entry():
     found = inspected("plain", top_k=2)
-    with pytest.raises(IndexError, match=r"^There is no entry 7: 2 queries were inspected"):
+    with pytest.raises(IndexError, match=r"^index=7 is out of range: 2 queries were inspected"):
         draw_detection(found, 7)
 
 

@@ -233,7 +233,7 @@ def test_refusals(shipped, tmp_path):
     with pytest.raises(ValueError, match=r"array of shape \(8, 8\) and type float64"):
         inspect_image(shipped, np.zeros((8, 8)))
     image = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"There is no query 10; the model made 10"):
+    with pytest.raises(ValueError, match=r"There is no query 10; the model has 10"):
         inspect_image(shipped, image, queries=[10])
     with pytest.raises(ValueError, match=r"There is no query -1"):
         inspect_image(shipped, image, queries=[-1])

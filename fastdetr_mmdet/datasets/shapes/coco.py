@@ -5,8 +5,8 @@ import numpy as np
 
 from .scene import Item, mask_box
 
-# How far a polygon may leave the exact pixel border, in pixels. A slanted border is a staircase; at
-# 0.75 it becomes straight lines, a seventh of the points for a mask IoU of 0.98.
+# Largest distance of a polygon from the exact pixel border, in pixels. 0.75 turns the staircase of
+# a slanted border into straight lines: a seventh of the points at a mask IoU of 0.98.
 _POLYGON_TOLERANCE = 0.75
 
 
@@ -21,7 +21,7 @@ def mask_to_rle(mask: np.ndarray) -> dict:
 
 
 def _cut_open(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Join a hole to its border by a cut of no width, as a COCO polygon cannot hold a hole."""
+    """Join a hole to the border by a cut without width, because COCO polygons cannot have holes."""
     distance = ((outer[:, None] - hole[None]) ** 2).sum(axis=-1)
     i, j = np.unravel_index(distance.argmin(), distance.shape)
     around = np.roll(hole, -j, axis=0)
@@ -31,11 +31,11 @@ def _cut_open(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     """Polygons [x, y, x, y, ...] around the connected parts of a bool mask, in pixels.
 
-    Coordinates are those of pixel corners: the mask of the one pixel (0, 0) spans 0 to 1.
+    Coordinates are of pixel corners: pixel (0, 0) spans 0 to 1.
     """
     x, y, w, h = mask_box(mask)
-    # A grid of pixel corners and middles: each pixel fills the 3 x 3 points on it, so contours
-    # run along the true pixel borders instead of through pixel centres.
+    # A grid of pixel corners and centres, where each pixel fills 3 x 3 points, so that contours
+    # follow pixel borders instead of pixel centres.
     points = np.zeros((2 * h + 1, 2 * w + 1), np.uint8)
     inside = mask[y : y + h, x : x + w].repeat(2, axis=0).repeat(2, axis=1)
     for row in (0, 1):

@@ -1,4 +1,4 @@
-"""Outlines of the shapes data set: the six classes, the shapes of no class, and their masks.
+"""Outlines of the shapes data set: the six classes, distractors, and their masks.
 
 An outline is a list of closed contours, each (num_points, 2) float (x, y); the first is the outer
 border and any further one is a hole in it.
@@ -24,7 +24,7 @@ def _polar(radii: np.ndarray) -> np.ndarray:
 
 
 def _star(rng: np.random.Generator) -> Outline:
-    # Five or six points: with four a star would look like a cross.
+    # Five or six points; with four it would look like a cross.
     points = rng.integers(5, 7)
     radii = np.ones(2 * points)
     radii[1::2] = rng.uniform(0.38, 0.52)
@@ -50,7 +50,7 @@ CLASSES = tuple(_CLASS_OUTLINES)
 
 
 def _lobes(rng: np.random.Generator) -> Outline:
-    """Smooth uneven blob. Two or three lobes: one is near a disc, four are near a cross."""
+    """Smooth blob with two or three lobes; one would look like a disc, four like a cross."""
     angles = np.arange(72) * (2 * np.pi / 72)
     strong, weak = (2, 3) if rng.random() < 0.5 else (3, 2)
     radii = 1 + 0.4 * np.cos(strong * angles) + 0.2 * np.cos(weak * angles + rng.uniform(0, 6))
@@ -83,12 +83,12 @@ _NO_CLASS_OUTLINES = (_lobes, _bar, _elbow, _crescent, _arrow_head)
 
 
 def class_outline(label: int, rng: np.random.Generator) -> Outline:
-    """Outline of one of CLASSES at unit size, with that class's own random proportions."""
+    """Outline of one of CLASSES at unit size, with random proportions."""
     return _CLASS_OUTLINES[CLASSES[label]](rng)
 
 
 def no_class_outline(rng: np.random.Generator) -> Outline:
-    """Outline at unit size that a viewer would give to none of CLASSES."""
+    """Outline of a distractor at unit size, which looks like none of CLASSES."""
     return _NO_CLASS_OUTLINES[rng.integers(len(_NO_CLASS_OUTLINES))](rng)
 
 
@@ -100,13 +100,13 @@ def _area(contour: np.ndarray) -> float:
 def view(
     outline: Outline, side: float, limit: tuple[float, float], rng: np.random.Generator
 ) -> Outline:
-    """Show an outline as a camera might see it: turned, stretched, in slight perspective.
+    """Rotate and stretch an outline, with slight perspective, like a camera's view.
 
     Args:
         outline: Outline at any size.
-        side: Wanted square root of the covered area, in pixels, so that every class gets the same
-            sizes by COCO's measure whatever its form.
-        limit: Largest (width, height) of the result in pixels; it is made smaller to fit.
+        side: Square root of the covered area, in pixels, so that all classes have the same sizes by
+            COCO's measure.
+        limit: Maximum (width, height) of the result in pixels; larger results are shrunk.
         rng: Source of the random choices.
     """
     stretch = np.exp(rng.uniform(-1, 1) * np.log(4 / 3) / 2)
@@ -131,13 +131,13 @@ def rasterise(outline: Outline, rng: np.random.Generator) -> np.ndarray:
     """Draw an outline with smooth edges at a random fraction of a pixel.
 
     Returns:
-        (height, width) float32 share of each pixel that is covered, cut to the outline plus a
-        margin of at least one pixel.
+        (height, width) float32 coverage of each pixel, cropped to the outline plus a margin of at
+        least one pixel.
     """
     low = np.floor(outline[0].min(axis=0)) - 1
     width, height = (np.ceil(outline[0].max(axis=0)) + 2 - low).astype(int)
     origin = low - rng.uniform(0, 1, 2)
-    # cv2 puts integer coordinates on pixel centres, we put them on pixel corners.
+    # Integer coordinates are pixel centres in cv2, pixel corners here.
     points = [((contour - origin) * _SUPERSAMPLING - 0.5) * 2**_SHIFT for contour in outline]
     large = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), np.uint8)
     cv2.fillPoly(large, [np.rint(p).astype(np.int32) for p in points], 255, shift=_SHIFT)

@@ -1,7 +1,7 @@
 """Paint of the shapes data set: backgrounds, fills, clutter and the camera.
 
-Every image is (height, width, 3) BGR. Nothing here knows about classes, so no colour, texture or
-clutter can give one away.
+Every image is (height, width, 3) BGR. Nothing here knows about classes, so colour, texture and
+clutter tell nothing about them.
 """
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 
 # Letters that contain no ring, disc or cross of their own.
 _LETTERS = "ACEFGHJKLMNPRSUVWYZ123457"
-# How much a difference in blue, green and red counts to the eye; equal greys differ by their level.
+# Visual weights of differences in blue, green and red; greys differ by their level.
 _EYE = np.array([0.15, 0.5, 0.35])
 
 
@@ -32,7 +32,7 @@ def _pattern(rng: np.random.Generator, h: int, w: int, period: float) -> np.ndar
         wave = np.sin(along * np.float32(2 * np.pi / period) + np.float32(angle))
         return np.clip(0.5 + wave * np.float32(rng.uniform(0.5, 3)), 0, 1)
     if kind == 2:
-        # Long skewed checks, as square ones would be unlabelled squares.
+        # Long skewed checks, because square ones would look like unlabelled objects.
         across = x * np.float32(-np.sin(angle + skew)) + y * np.float32(np.cos(angle + skew))
         first = np.sin(along * np.float32(2 * np.pi / period))
         second = np.sin(across * np.float32(2 * np.pi / (2.5 * period)))
@@ -41,7 +41,7 @@ def _pattern(rng: np.random.Generator, h: int, w: int, period: float) -> np.ndar
 
 
 def _step(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
-    """Random change of colour, (3,), that the eye sees as `low` to `high` grey levels."""
+    """Random change of colour, (3,), with a visual difference of `low` to `high` grey levels."""
     change = rng.normal(size=3) + rng.normal() * 1.5
     return change * (rng.uniform(low, high) / np.sqrt(_EYE @ change**2))
 
@@ -72,21 +72,21 @@ def contrasting_colours(
 
     Args:
         rng: Source of the random choices.
-        references: (n, 3) colours found where the paint will go.
-        contrast: Wanted difference from each of them, in grey levels.
+        references: (n, 3) colours at the place to paint.
+        contrast: Minimum difference from each reference, in grey levels.
 
     Returns:
-        (2, 3) float colours, or the best ones of a few tries where nothing differs that much.
+        (2, 3) float colours; the best of a few tries if none differs enough.
     """
     candidates = rng.uniform(15, 240, (32, 3))
     distance = np.sqrt(((candidates[:, None] - references[None]) ** 2) @ _EYE).min(axis=1)
-    # Stable, so that the first candidates that are good enough win and the choice stays random.
+    # Stable, so that the first good candidates win and the choice stays random.
     order = np.argsort(-np.minimum(distance, contrast), kind="stable")
     return candidates[order[:2]]
 
 
 def faint_colours(rng: np.random.Generator, references: np.ndarray) -> np.ndarray:
-    """Choose two colours, (2, 3), for a distractor: seen, but mostly fainter than the objects."""
+    """Choose two colours, (2, 3), for a distractor: visible, but mostly fainter than objects."""
     base = references[0] + _step(rng, 18, 42)
     return np.clip(np.stack([base, base + _step(rng, 5, 15)]), 0, 255)
 
@@ -99,8 +99,8 @@ def fill(
     Args:
         rng: Source of the random choices (texture and edge line).
         patch: (h, w, 3) uint8 part of the image.
-        cover: (h, w) float32 share of each pixel that the shape covers.
-        colours: (2, 3) main and second colour; only a part of the way to the second is used.
+        cover: (h, w) float32 coverage of each pixel.
+        colours: (2, 3) main and second colour; the texture mixes in only some of the second.
     """
     h, w = cover.shape
     main, second = colours.astype(np.float32)
@@ -143,7 +143,7 @@ def _stroke(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def clutter(rng: np.random.Generator, image: np.ndarray, amount: int, widest: int) -> None:
-    """Draw strokes and letters of no class into `image` in place."""
+    """Draw strokes and letters into `image` in place."""
     h, w = image.shape[:2]
     for _ in range(amount):
         points = _stroke(rng, h, w)
@@ -176,7 +176,7 @@ def soft_blobs(rng: np.random.Generator, image: np.ndarray, amount: int) -> None
 
 
 def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Give the image the light, blur and sensor noise of a camera; returns a new uint8 image."""
+    """Add a camera's light, blur and sensor noise; returns a new uint8 image."""
     gain = rng.uniform(0.75, 1.08) * rng.uniform(0.93, 1.07, 3)
     photo = image * gain.astype(np.float32) + np.float32(rng.uniform(-12, 18))
     if rng.random() < 0.3:

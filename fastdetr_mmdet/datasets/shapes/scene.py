@@ -1,4 +1,4 @@
-"""Composition of one image of the shapes data set: what is where, and how much of it is seen."""
+"""Compose one image of the shapes data set: places and visibility of objects."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from .outlines import CLASSES, class_outline, no_class_outline, rasterise, view
 
 SPLITS = ("train", "val")
 
-# The least share and number of pixels that must stay visible, and the least width and height of
-# the visible part. What would fall below is not drawn at all, so nothing visible is unlabelled.
+# Minimum visible share, pixels and sides of an object. Objects below are not drawn, so everything
+# visible is labelled.
 MIN_VISIBLE_SHARE = 0.45
 MIN_VISIBLE_PIXELS = 40
 MIN_BOX_SIDE = 4
@@ -23,8 +23,8 @@ _COUNT_CHANCES = np.array([7, 10, 14, 15, 14, 12, 10, 8, 6, 4]) / 100
 # limits lie at 32 and 96.
 _SIZES = ((0.02, 13, 18), (0.135, 18, 31), (0.56, 36, 94), (0.285, 101, 140))
 _PLACEMENT_TRIES = 20
-# Sizes tried in turn where there is no room. Stars and crosses reach further than discs of the same
-# area; without this they would be dropped more often and become the rarer classes.
+# Scales to try if there is no room. Stars and crosses are wider than discs of the same area;
+# without shrinking they would be dropped more often and become rare.
 _SHRINKS = (1.0, 0.8, 0.64)
 
 
@@ -34,9 +34,9 @@ class Item:
 
     Args:
         label: Index into CLASSES, or None for a distractor.
-        full_area: Pixels it would have with nothing in front and no image border.
-        keep: Share of `full_area` that anything drawn later must leave visible.
-        colours: (n, 3) BGR colours that it was painted with.
+        full_area: Number of pixels without occlusion and image border.
+        keep: Share of `full_area` that must stay visible.
+        colours: (n, 3) BGR colours of the item.
         is_crowd: True for a tight cluster of many shapes of one class.
     """
 
@@ -53,8 +53,8 @@ class Scene:
 
     Args:
         image: (h, w, 3) uint8 BGR.
-        objects: Each with its visible part, an (h, w) bool mask.
-        jpeg_quality: To store the image at.
+        objects: Items, each with an (h, w) bool mask of its visible part.
+        jpeg_quality: JPEG quality of the file.
     """
 
     image: np.ndarray
@@ -63,7 +63,7 @@ class Scene:
 
 
 class Stage:
-    """An image in the making that knows which item each of its pixels shows.
+    """An unfinished image and the item that each pixel shows.
 
     Args:
         image: (h, w, 3) uint8 background, drawn on in place.
@@ -78,7 +78,7 @@ class Stage:
         self.owner: np.ndarray = np.zeros(image.shape[:2], np.int16)
 
     def window(self, cover: np.ndarray, top: int, left: int) -> tuple[tuple, np.ndarray]:
-        """Slices of the image that a patch falls on, and the part of `cover` that lies there."""
+        """Slices of the image below a patch, and the part of `cover` within the image."""
         h, w = self.owner.shape
         rows = slice(max(top, 0), min(top + cover.shape[0], h))
         cols = slice(max(left, 0), min(left + cover.shape[1], w))
@@ -86,7 +86,7 @@ class Stage:
         return (rows, cols), part
 
     def fits(self, cover: np.ndarray, top: int, left: int, max_overlap: float) -> bool:
-        """Whether a shape may be drawn there: it and all that it hides in part stay readable."""
+        """Whether a shape may be drawn there: it and all items that it occludes stay readable."""
         place, part = self.window(cover, top, left)
         solid = part >= 0.5
         full_area = int((cover >= 0.5).sum())
@@ -106,7 +106,7 @@ class Stage:
     def find_place(self, cover: np.ndarray, max_overlap: float) -> tuple[int, int] | None:
         """Random (top, left) at which a shape may be drawn, or None when none was found."""
         room = np.array(self.owner.shape) - cover.shape
-        # A few things stick out of the image, as in photographs.
+        # Some objects are truncated by the image border, as in photographs.
         out = 0.35 * np.array(cover.shape) if self.rng.random() < 0.15 else np.zeros(2)
         for _ in range(_PLACEMENT_TRIES):
             spot = self.rng.uniform(np.minimum(-out, room), np.maximum(room + out, 0))
@@ -134,7 +134,7 @@ class Stage:
         return colours
 
     def add(self, label: int | None, side: float) -> None:
-        """Draw one object, or with label None a distractor, if a place for it can be found."""
+        """Draw one object, or with label None a distractor, if there is a place."""
         rng, (h, w) = self.rng, self.owner.shape
         outline = no_class_outline(rng) if label is None else class_outline(label, rng)
         max_overlap = rng.choice([0.0, 0.4, 1.0], p=[0.6, 0.35, 0.05])
@@ -168,7 +168,7 @@ class Stage:
         self.items.append(Item(label, area, 0.9, np.zeros((0, 3)), is_crowd=True))
 
     def finish(self) -> Scene:
-        """Take the photograph and cut out the visible part of each object."""
+        """Apply the camera and extract the visible part of each object."""
         objects = [
             (item, self.owner == index + 1)
             for index, item in enumerate(self.items)
@@ -188,7 +188,7 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def is_readable(visible: np.ndarray, full_area: int, share: float) -> bool:
-    """Whether enough of an object is seen for a viewer to name it, and so for us to label it."""
+    """Whether enough of an object is visible to recognise and label it."""
     pixels = int(visible.sum())
     if pixels < max(MIN_VISIBLE_PIXELS, share * full_area):
         return False
@@ -203,7 +203,7 @@ def _image_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _sides(rng: np.random.Generator, count: int) -> list[float]:
-    """Random object sizes, larger ones mostly first so that they do not hide smaller ones."""
+    """Random object sizes, mostly larger ones first, which then do not occlude smaller ones."""
     chances, low, high = np.array(_SIZES).T
     kinds = rng.choice(len(_SIZES), count, p=chances)
     sides = np.exp(rng.uniform(np.log(low[kinds]), np.log(high[kinds])))

@@ -13,11 +13,11 @@ from .coco import annotation
 from .outlines import CLASSES
 from .scene import SPLITS, compose
 
-# Raise it with every change that alters a pixel or an annotation.
+# Increase with every change of a pixel or an annotation.
 GENERATOR_VERSION = 1
 
 _STAMP = "dataset.json"
-# Written first and renamed to _STAMP last: says whose unfinished files these are.
+# Written first and renamed to _STAMP last; identifies unfinished files.
 _UNFINISHED = "dataset.unfinished.json"
 _PROGRESS_STEP = 256
 
@@ -27,7 +27,7 @@ def _to_json(value: dict) -> bytes:
 
 
 def _is_complete(out: Path, stamp: dict) -> bool:
-    """Whether `out` holds the whole data set, and not only its stamp."""
+    """Whether `out` holds the complete data set, not only its stamp."""
     return all(
         (out / "annotations" / f"{split}.json").is_file()
         and len(list((out / split).glob("*.jpg"))) == stamp[split]
@@ -40,7 +40,7 @@ def _may_write(out: Path, stamp: dict) -> bool:
 
     Raises:
         NotADirectoryError: if `out` is a file.
-        FileExistsError: if `out` holds anything but this data set, whole or unfinished.
+        FileExistsError: if `out` holds anything but this data set, complete or unfinished.
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; give a folder for the data set.")
@@ -55,11 +55,11 @@ def _may_write(out: Path, stamp: dict) -> bool:
             found = None
         if found != stamp:
             raise FileExistsError(
-                f"{out} holds a different data set (found {found}, wanted {stamp}); "
-                "remove that folder or choose another one."
+                f"{out} holds a different data set (found {found}, expected {stamp}); remove that "
+                "folder or choose another one."
             )
         return name == _UNFINISHED or not _is_complete(out, stamp)
-    raise FileExistsError(f"{out} holds files of something else; choose a new or an empty folder.")
+    raise FileExistsError(f"{out} holds other files; choose a new or an empty folder.")
 
 
 def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> None:
@@ -95,11 +95,11 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
 def write_shapes(
     out: str | Path, train: int = 1024, val: int = 128, seed: int = 0, quiet: bool = True
 ) -> None:
-    """Write the data set, or return at once where it is already there.
+    """Write the data set, unless it exists.
 
     Args:
-        out: Folder for the data set: new, empty, or holding the same data set. Files of other
-            origin are never touched.
+        out: Folder for the data set: new, empty, or with the same data set. Other files are never
+            changed.
         train: Number of training images, 0 or more.
         val: Number of validation images, 0 or more.
         seed: Seed of all random choices, 0 or more and below 2**32.
@@ -123,7 +123,7 @@ def write_shapes(
     write_atomically(out / _UNFINISHED, _to_json(stamp))
     (out / _STAMP).unlink(missing_ok=True)
     threads = cv2.getNumThreads()
-    # One thread: sums may round differently when split among several.
+    # One thread, because the rounding of sums depends on the number of threads.
     cv2.setNumThreads(1)
     try:
         _write_split(out, "train", train, seed, quiet)

@@ -21,9 +21,9 @@ from ...utils.files import free_space, remove_unfinished, write_atomically
 from .changes import run_within
 from .checkpoint_choice import check_named, choose_checkpoint, point_to
 
-# The disk is full, the quota used up, or the file larger than is allowed.
+# Disk full, quota exceeded, file too large.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-VALIDATED = "last_validation"  # in the work directory, beside last_checkpoint
+VALIDATED = "last_validation"  # file in the work directory, next to last_checkpoint
 
 
 class AtomicBackend(LocalBackend):
@@ -42,8 +42,7 @@ class AtomicBackend(LocalBackend):
 def whole_files() -> Iterator[None]:
     """Context in which mmengine writes local files atomically.
 
-    backend_args would do for its Runner, but not for its FlexibleRunner (FSDP) and for published
-    models, which hand none on.
+    backend_args would do for Runner, but FlexibleRunner (FSDP) and published models ignore them.
     """
     before = type(get_file_backend("."))
     register_backend("local", AtomicBackend, force=True, prefixes="")
@@ -57,19 +56,18 @@ def whole_files() -> Iterator[None]:
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, with its options, for runs that may be killed.
 
-    - A checkpoint gets its name when it is whole on the disk, `last_checkpoint` is written when the
-      checkpoint has its name, and only then are older ones removed, the former best included. So
-      one checkpoint more than max_keep_ckpts needs room.
-    - `--resume` checks the file that `last_checkpoint` names. If it is broken or missing, the
-      newest whole one is used, with a warning. A broken file that was named on the command line or
-      in `load_from` is an error.
-    - A validation that was killed is repeated when training resumes. One that ended leaves its best
-      score in the small file `last_validation`, since its checkpoint was written before it. Only if
-      a schedule goes by metrics is the checkpoint written again.
-    - If the disk is full, training ends with an error that says so, and the last good checkpoint.
+    - A checkpoint gets its name when all of it is on disk; then `last_checkpoint` is written; only
+      then are older checkpoints removed, including the former best. So the disk needs room for one
+      checkpoint more than max_keep_ckpts.
+    - `--resume` checks the file that `last_checkpoint` names. If it is damaged or missing, the
+      newest intact checkpoint is used, with a warning. A damaged file that is named on the command
+      line or in `load_from` is an error.
+    - A killed validation is repeated when training resumes. A finished one writes its best score to
+      the small file `last_validation`, because its checkpoint was saved before. Only if a schedule
+      depends on metrics is the checkpoint written again.
+    - If the disk is full, training ends with an error that names the last good checkpoint.
 
-    An out_dir on another machine, and a backend named by backend_args or file_client_args, writes
-    in its own way.
+    A remote out_dir, or a backend set by backend_args or file_client_args, writes as in mmengine.
 
     Args:
         *args, **kwargs: As for mmengine's ``CheckpointHook``.
@@ -81,7 +79,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._validated_at: int | None = None  # iterations trained when validation last ended
+        self._validated_at: int | None = None  # iteration at the end of the last validation
         self._meta: dict[str, Any] = {}  # of the checkpoint that is being saved
         self._last_meta: dict[str, Any] = {}  # of the checkpoint that was last saved or resumed
 
@@ -96,16 +94,16 @@ class AtomicCheckpointHook(CheckpointHook):
             work_dir = Path(runner.work_dir)
             folder = work_dir
             if self.out_dir is not None and Path(self.out_dir) != work_dir:
-                folder = Path(self.out_dir) / work_dir.name  # as mmengine will have it
+                folder = Path(self.out_dir) / work_dir.name  # as in mmengine
             if is_main_process():
                 pointer = work_dir / "last_checkpoint"
                 own_log = work_dir / runner.timestamp
                 choose_checkpoint(pointer, folder, self.filename_tmpl, runner.logger, own_log)
-            barrier()  # the others read last_checkpoint afterwards
+            barrier()  # other processes read last_checkpoint after this
         run_within(runner, explain_full_disk(runner.work_dir))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the results of the validation after it to a checkpoint."""
+        """Add to a checkpoint the results of the validation that followed it."""
         self._last_meta = dict(checkpoint.get("meta") or {})
         path = Path(runner.work_dir) / VALIDATED
         if not (self._last_meta and path.is_file()):
@@ -116,26 +114,26 @@ class AtomicCheckpointHook(CheckpointHook):
             checkpoint["message_hub"]["runtime_info"].update(validation["runtime_info"])
 
     def before_train(self, runner: Runner) -> None:
-        """Remove unfinished files of a killed process, and repeat a killed validation."""
+        """Remove a killed process's unfinished files, and repeat a killed validation."""
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
-            # mmengine's is limited in length: it would drop a number before the file is removed
+            # mmengine's has a maximum length and would drop a number before its file is removed
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
         self._find_best_here()
         self._remove_outdated_best(runner)
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
                 for path in remove_unfinished(folder):
-                    runner.logger.info(f"Removed {path}, which a killed process had not finished.")
+                    runner.logger.info(f"Removed {path}, the unfinished file of a killed process.")
         if runner.iter > 0:
-            # mmengine forgets it, and then does not store which checkpoint is the best
+            # mmengine does not restore it, and then would not store which checkpoint is the best
             self.last_ckpt = runner.message_hub.get_info("last_ckpt")
             if self._last_meta.get("iter") == runner.iter and self._owes_validation(runner):
                 runner.logger.info("The validation after this checkpoint was not finished.")
                 runner.val_loop.run()
 
     def _find_best_here(self) -> None:
-        """Do not delete the best checkpoint in the old folder of a moved or copied run."""
+        """Point to the best checkpoint in this folder, if the run was moved or copied."""
         for name in ("best_ckpt_path", "best_ckpt_path_dict"):
             best = getattr(self, name, None)
             if isinstance(best, dict):
@@ -158,7 +156,7 @@ class AtomicCheckpointHook(CheckpointHook):
             done, end = loop.epoch, loop.max_epochs
         elif due == "iter" and isinstance(loop, IterBasedTrainLoop):
             done, end = loop.iter, loop.max_iters
-        else:  # a checkpoint within an epoch, or an older one, which does not say
+        else:  # a checkpoint within an epoch, or of an older version without this information
             return False
         loop._decide_current_val_interval()
         return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
@@ -167,12 +165,12 @@ class AtomicCheckpointHook(CheckpointHook):
     # Saving
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Save the best checkpoint, and note what validation found."""
+        """Save the best checkpoint and the validation's results."""
         if not hasattr(self, "file_backend"):
-            return  # validation alone, without training
+            return  # validation without training
         self._validated_at = runner.iter
         super().after_val_epoch(runner, metrics or {})
-        if self._last_meta.get("iter") == runner.iter:  # else no checkpoint of this iteration
+        if self._last_meta.get("iter") == runner.iter:  # there is a checkpoint of this iteration
             self._save_validation(runner)
         self._remove_outdated_best(runner)
 
@@ -192,12 +190,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 write_atomically(Path(runner.work_dir) / VALIDATED, file.getvalue())
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write the checkpoint, then its name, then remove old ones."""
+        """Write the checkpoint and last_checkpoint, then remove old checkpoints."""
         outdated = []
         if self.max_keep_ckpts > 0:
             if step not in self.keep_ckpt_ids:
                 self.keep_ckpt_ids.append(step)
-            # All that exist at this moment: resuming removes those that a kill leaves behind.
+            # All checkpoints that exist now, so that resuming removes those left over after a kill.
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
             while len(self.keep_ckpt_ids) > self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
@@ -208,7 +206,7 @@ class AtomicCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        self._meta = dict(meta)  # mmengine's FlexibleRunner changes the other
+        self._meta = dict(meta)  # mmengine's FlexibleRunner changes the original
         with whole_files(), explain_failed_writing(before):
             runner.save_checkpoint(
                 self.out_dir,
@@ -233,12 +231,12 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Remove the former best last; mmengine would remove it first."""
+        """Save the best checkpoint, then remove the former best; mmengine removes first."""
         backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
-        # As above: resuming removes what a kill leaves behind.
+        # As above, so that resuming removes files left over after a kill.
         runner.message_hub.update_info("outdated_best", outdated.paths)
         last = self.last_ckpt
-        # If there is one, mmengine writes it again with the score; that is in last_validation.
+        # mmengine would write the last checkpoint again for the score, which last_validation has.
         self.file_backend, self.last_ckpt = outdated, None
         try:
             with whole_files(), explain_failed_writing(last):
@@ -262,18 +260,18 @@ class AtomicCheckpointHook(CheckpointHook):
             self._last_meta = dict(checkpoint["meta"])
 
     def after_train(self, runner: Runner) -> None:
-        """Publish the checkpoint, if published_keys says so."""
+        """Publish the checkpoint, if published_keys is set."""
         with whole_files(), explain_failed_writing(self.last_ckpt):
             super().after_train(runner)
 
 
 def _identity(meta: dict) -> list:
-    """Plain values that identify a checkpoint among others of the same number."""
+    """Values that tell a checkpoint from others with the same number."""
     return [meta.get(key) for key in ("iter", "time", "experiment_name")]
 
 
 class _RemovesLater:
-    """A file backend that only notes which files are to be removed."""
+    """A file backend that collects the files to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -292,18 +290,18 @@ def explain_failed_writing(last_good: str | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        rest = f"the one before it, {last_good}, is whole"
+        rest = f"the one before it, {last_good}, is intact"
         raise RuntimeError(
             f"{error.filename or 'The checkpoint'} could not be written ({error.strerror}); "
-            f"{rest if last_good else 'no checkpoint was saved before'}. "
-            "Training has ended: make room, or keep fewer checkpoints "
-            "(default_hooks.checkpoint.max_keep_ckpts), and continue with --resume."
+            f"{rest if last_good else 'no checkpoint was saved before'}. Training has ended. Free "
+            "disk space, or keep fewer checkpoints (default_hooks.checkpoint.max_keep_ckpts), and "
+            "continue with --resume."
         ) from error
 
 
 @contextmanager
 def explain_full_disk(work_dir: str) -> Iterator[None]:
-    """Re-raise the error of a log that no longer fits onto the disk."""
+    """Re-raise a log's disk-full error with instructions to continue."""
     try:
         yield
     except OSError as error:
@@ -312,5 +310,5 @@ def explain_full_disk(work_dir: str) -> Iterator[None]:
         raise RuntimeError(
             f"Training has ended, because {error.filename or 'a file'} could not be written "
             f"({error.strerror}; {free_space(Path(work_dir))} free in {work_dir}). Its checkpoints "
-            "are whole: make room and continue with --resume."
+            "are intact: free disk space and continue with --resume."
         ) from error

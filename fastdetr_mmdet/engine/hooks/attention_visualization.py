@@ -19,21 +19,20 @@ from .changes import unwrap
 
 @HOOKS.register_module()
 class AttentionVisualizationHook(Hook):
-    """Shows where the detector looks, every few validation epochs, on the same few images.
+    """Draws what the detector attends to, on the same few images, every few validations.
 
     Paper: none.
 
     The pictures are those of ``python -m fastdetr_mmdet.visualize`` (docs/visualization.md) and go
-    to all of the visualizer's ``vis_backends`` as ``attention_0``, ``attention_1``, ... with the
-    epoch as step. The model is the one that was validated (with ``EMAHook`` the averaged one) and
-    is left as it was; the image is drawn as the model's pipeline handed it over. With several
-    processes the first one draws.
+    to all ``vis_backends`` as ``attention_0``, ``attention_1``, ... with the epoch as step. The
+    model is the validated one (with ``EMAHook``, the averaged one) and does not change; the images
+    are drawn as the validation pipeline makes them. With several processes, rank 0 draws.
 
     Args:
-        interval: Every how many validation epochs; the first one is drawn in any case.
-        num_images: How many images, from the beginning of the validation set.
-        top_k: How many queries per image, those with the highest class score first.
-        layer: Decoder layer whose attention is shown, counted from 1; None: the last.
+        interval: Number of validations per drawing; the first validation is always drawn.
+        num_images: Number of images, from the start of the validation set.
+        top_k: Number of queries per image, by class score.
+        layer: Decoder layer to draw, counted from 1; None: the last.
 
     Raises:
         ValueError: if interval, num_images or top_k is below 1; before training, if the model has
@@ -41,7 +40,7 @@ class AttentionVisualizationHook(Hook):
         TypeError: before training, if the model is not a FastDETR, or is sharded (FSDP).
     """
 
-    # before EMAHook (NORMAL) puts the weights of the training back
+    # before EMAHook (NORMAL) restores the weights of training
     priority = "ABOVE_NORMAL"
 
     def __init__(
@@ -54,7 +53,7 @@ class AttentionVisualizationHook(Hook):
         self.top_k, self.layer = top_k, layer
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a model without such a layer before the first epoch."""
+        """Refuse a model that cannot be drawn before the first epoch."""
         from ...visualization.recording import find_decoder
 
         if isinstance(runner.model, FullyShardedDataParallel):
@@ -70,9 +69,9 @@ class AttentionVisualizationHook(Hook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Draw after every ``interval``-th validation, also in a resumed training."""
-        loop, number = runner._train_loop, 0  # of validations before this one
-        if isinstance(loop, BaseLoop):  # not validation alone
+        """Draw after every ``interval``-th validation, counted across resumes."""
+        loop, number = runner._train_loop, 0  # number of validations before this one
+        if isinstance(loop, BaseLoop):  # not validation without training
             done = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
             number = (done - 1) // loop.val_interval - (loop.val_begin - 1) // loop.val_interval
         if number % self.interval == 0:
@@ -89,14 +88,14 @@ class AttentionVisualizationHook(Hook):
             data = dataset[index]
             batch = pseudo_collate([data])
             (inspected,) = inspect_batch(model, batch, [_picture(data)], self.top_k)
-            # The model of a training is not told the classes' names; the data set knows them.
+            # A model in training has no class names; the dataset has them.
             inspected = replace(inspected, classes=inspected.classes or classes)
             sheet = draw_contact_sheet(inspected, self.layer)
             runner.visualizer.add_image(f"attention_{index}", sheet, step=runner.epoch)
 
 
 def _picture(data: dict) -> np.ndarray:
-    """Packed image as (h, w, 3) uint8 RGB in the size of the original."""
+    """Packed image as (h, w, 3) uint8 RGB in the original size."""
     packed = data["inputs"].permute(1, 2, 0).cpu().numpy()[..., ::-1]  # BGR before normalisation
     pixels = np.ascontiguousarray(packed.clip(0, 255).astype(np.uint8))
     h, w = data["data_samples"].metainfo.get("ori_shape", pixels.shape)[:2]

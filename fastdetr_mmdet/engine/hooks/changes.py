@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Changes(ExitStack):
-    """Sets attributes of instances, and restores them when it is closed."""
+    """Sets attributes of instances and restores them on close."""
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute."""
@@ -24,17 +24,17 @@ class Changes(ExitStack):
 
 
 def run_within(runner: Runner, context: AbstractContextManager) -> None:
-    """Let training, validation or test run within a context; for ``before_run`` of a hook.
+    """Run training, validation or test within a context; for a hook's ``before_run``.
 
-    mmengine calls no hook when a run fails, so ``after_run`` alone would not take changes back.
+    mmengine calls no hook when a run fails, so ``after_run`` would not revert changes then.
     """
-    # those that only have a config yet are not built
+    # a loop that is still a config is not built
     both = (runner._train_loop, runner._val_loop, runner._test_loop)
     loops = [loop for loop in both if isinstance(loop, BaseLoop)]
 
     def wrapped(run: Any) -> Any:
         def run_outermost() -> Any:
-            for loop in loops:  # a training runs validations
+            for loop in loops:  # training runs validations
                 vars(loop).pop("run", None)
             with context:
                 return run()
@@ -46,5 +46,5 @@ def run_within(runner: Runner, context: AbstractContextManager) -> None:
 
 
 def unwrap(model: Any) -> nn.Module:
-    """The model within mmengine's wrappers for several processes."""
+    """Return the model inside mmengine's wrappers for distributed training."""
     return model.module if is_model_wrapper(model) else model

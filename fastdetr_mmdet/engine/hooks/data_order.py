@@ -1,13 +1,12 @@
-"""Continue a training data loader at a given batch, with the same augmentation.
+"""Continue a data loader at a given batch, with the same augmentation.
 
-`take_over` changes a data loader in place: its batches are numbered, leading ones can be skipped
-without loading their images, and each image is augmented with random numbers that follow from the
-seed and the number of its batch alone. So it matters neither how often training was interrupted nor
-how many worker processes there are.
+`take_over` changes a data loader in place: batches are numbered, leading batches can be skipped
+without loading their images, and the random numbers of each image's augmentation depend only on the
+seed and the number of its batch. Neither interruptions nor the number of workers change them.
 
-Storing the generators' states would not do: the worker processes have states of their own, which
-nobody can read, they run ahead of training, and a validation that one run makes and the resumed run
-does not draws from the main process's.
+Storing the generators' states would not be enough. Worker processes have their own states, which
+cannot be read, and run ahead of training; and a validation that the resumed run does not repeat has
+drawn from the main process's generators.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from torch.utils.data import BatchSampler, DataLoader
 
 
 def seed_generators(*position: int) -> None:
-    """Seed the global generators of python, numpy and torch, those of GPUs included."""
+    """Seed the global generators of python, numpy and torch, including those of GPUs."""
     torch.manual_seed(_seed_python_and_numpy(position))
 
 
 def seed_cpu_generators(*position: int) -> None:
-    """Seed those of the CPU alone, in microseconds: for every image, where data is loaded."""
+    """Seed the CPU's generators only, in microseconds; called for every image."""
     torch.default_generator.manual_seed(_seed_python_and_numpy(position))
 
 
 def _seed_python_and_numpy(position: tuple[int, ...]) -> int:
-    """Seed these two, and return the seed for torch; all three are as good as independent."""
+    """Seed python and numpy, and return an independent seed for torch."""
     for_python, for_numpy, for_torch = np.random.SeedSequence(position).generate_state(3).tolist()
     random.seed(for_python)
     np.random.seed(for_numpy)
@@ -43,12 +42,12 @@ def _seed_python_and_numpy(position: tuple[int, ...]) -> int:
 
 
 class Draw(NamedTuple):
-    """Which image, and where in training it is drawn."""
+    """Index of an image, and the position in training where it is drawn."""
 
     image: int
-    passes: int  # how often the data had been gone through before
+    passes: int  # completed passes through the data
     batch: int  # number of the batch in this pass
-    place: int  # in the batch
+    place: int  # index in the batch
 
 
 class NumberedBatches:
@@ -58,8 +57,8 @@ class NumberedBatches:
         batch_sampler: Gives lists of indices.
 
     Attributes:
-        passes: Number of the pass that the next iterator goes through.
-        skip: How many batches the next iterator leaves out; those after it start from the first.
+        passes: Number of the next iterator's pass.
+        skip: Number of batches that the next iterator skips; later iterators skip none.
     """
 
     def __init__(self, batch_sampler: Any) -> None:
@@ -68,8 +67,8 @@ class NumberedBatches:
         self.skip = 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        # As this is a generator, `skip` is used up by the first iterator that somebody draws from:
-        # a data loader with workers makes one that it throws away.
+        # This is a generator, so `skip` is used by the first iterator that is drawn from; a data
+        # loader with workers makes one that it throws away.
         passes, skip = self.passes, self.skip
         self.skip = 0
         for number, batch in enumerate(self.batch_sampler):
@@ -80,18 +79,18 @@ class NumberedBatches:
         return len(self.batch_sampler)
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the wrapped one: mmengine reads `sampler`, `batch_size` and `drop_last`."""
-        if name == "batch_sampler" or name.startswith("__"):  # not there yet, while unpickled
+        """Get the wrapped sampler's attributes, such as `sampler`, `batch_size`, `drop_last`."""
+        if name == "batch_sampler" or name.startswith("__"):  # not set yet while unpickling
             raise AttributeError(name)
         return getattr(self.batch_sampler, name)
 
 
 class SeededDataset:
-    """Data set whose random numbers follow from the `Draw`; in all else the one that it wraps.
+    """Wrapper of a dataset whose random numbers depend on the `Draw`.
 
     Args:
         dataset: The wrapped one.
-        seed: Of the run, and the number of this process among all that train: a tuple.
+        seed: Tuple of the run's seed and the rank.
     """
 
     def __init__(self, dataset: Any, seed: tuple[int, ...]) -> None:
@@ -103,7 +102,7 @@ class SeededDataset:
         seed_cpu_generators(*self._seed, *draw[1:])
         return self._wrapped[draw.image]
 
-    # torch would pass whole batches to it, if the wrapped one has it
+    # or torch would pass whole batches to the wrapped dataset's
     __getitems__ = None
 
     def __len__(self) -> int:
@@ -119,13 +118,13 @@ class SeededDataset:
 
 
 class EndlessBatches:
-    """What an iteration-based loop draws from: pass after pass, each in the order of its number.
+    """Endless batches for iteration-based loops: pass after pass, each with its own order.
 
     Args:
-        loader: Taken over.
+        loader: Data loader after `take_over`.
         batches: Its batch sampler.
-        discard: How many calls of next() give None. An mmengine that cannot skip calls it once for
-            every batch that was trained on before, and these are left out already.
+        discard: Number of calls of next() that return None. An mmengine that cannot skip calls
+            next() for every batch that was trained on before, but those are skipped already.
     """
 
     def __init__(self, loader: DataLoader, batches: NumberedBatches, discard: int) -> None:
@@ -172,17 +171,17 @@ def inner_sampler(batch_sampler: Any) -> Any:
 def take_over(
     loader: DataLoader, config: Any, seed: tuple[int, ...], sampler_seed: int | None
 ) -> NumberedBatches:
-    """Change a data loader in place, as told above.
+    """Change a data loader in place; see the module's docstring.
 
     Args:
-        loader: Any that makes batches from a data set with indices.
-        config: What it was built from, or None if that is not known. The samplers are built from it
-            again, because an iterator that a loop made already may have drawn from them.
+        loader: Data loader with a batch sampler and a map-style dataset.
+        config: Its config, or None if unknown. Samplers are rebuilt from it, because an earlier
+            iterator may have drawn from them.
         seed: For the augmentation.
-        sampler_seed: For the order, or None to leave that to the sampler.
+        sampler_seed: Seed of the order; None keeps the sampler's.
 
     Returns:
-        Its new batch sampler, which also tells and sets the position.
+        The new batch sampler, which holds the position.
     """
     dataset = loader.dataset
     batch_sampler: Any = loader.batch_sampler
@@ -196,7 +195,7 @@ def take_over(
         sampler = DATA_SAMPLERS.build(config["sampler"], default_args=arguments)
         if plain:
             batch_sampler = BatchSampler(sampler, batch_sampler.batch_size, batch_sampler.drop_last)
-            changes["sampler"] = sampler  # the loader holds it beside the batch sampler
+            changes["sampler"] = sampler  # the loader keeps its own reference
         else:
             arguments = dict(sampler=sampler, batch_size=batch_sampler.batch_size)
             batch_sampler = DATA_SAMPLERS.build(config["batch_sampler"], default_args=arguments)
@@ -205,14 +204,14 @@ def take_over(
 
     batches = NumberedBatches(batch_sampler)
     changes.update(dataset=SeededDataset(dataset, seed), batch_sampler=batches)
-    # DataLoader forbids to set these, since an iterator of it would not notice. There is none: the
-    # next one is new, and persistent workers with it.
+    # DataLoader forbids setting these, because an existing iterator would not notice. Here the next
+    # iterator is new, and so are persistent workers.
     vars(loader).update(changes, _iterator=None)
     return batches
 
 
 def can_take_over(loader: Any) -> bool:
-    """Whether a data loader makes batches from a data set with indices."""
+    """Whether a data loader has a batch sampler and a map-style dataset."""
     return (
         isinstance(loader, DataLoader)
         and loader.batch_sampler is not None

@@ -1,4 +1,4 @@
-"""Stop a run whose annotations would make it fail or learn wrong things."""
+"""Stop a run whose annotations would make it fail or learn wrong labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ...datasets.wrappers import leaf_datasets
 from ...utils.cli import UserError
 from .changes import Changes, run_within
 
-# Images that a loader of unknown behaviour reads before the first step
+# Number of images that a custom dataset is asked to load before the first step.
 _MOST_LOADED = 1000
 
 
@@ -39,25 +39,24 @@ _MOST_LOADED = 1000
 class DatasetCheckHook(Hook):
     """Checks the annotation files of training and validation, or of test, before the first step.
 
-    It checks what mmdet has read of the annotations, lists the folders of the images (so that
-    missing files are found), reads the headers and ends of the files, and writes one line to the
-    log: what is wrong and how many boxes mmdet will skip. It stops where training would fail or
-    learn wrong things silently; ``docs/data_check.md`` lists when. Damage in the middle of a file
-    is found only when the run comes to it; the image is then named. Of ``VOCDataset`` and others of
-    XML files only the names of classes are checked, and of other data sets that do not load their
-    file as mmdet's ``CocoDataset`` does nothing.
+    It checks the annotations as mmdet read them, looks for missing image files, reads the headers
+    and ends of image files, and logs one line: problems, and how many boxes mmdet will skip. It
+    stops where training would fail or silently learn wrong labels; ``docs/data_check.md`` lists
+    these cases. Damage in the middle of an image file is found only when the image is loaded; the
+    error then names the image. For ``VOCDataset`` and other XML datasets, only class names are
+    checked. Datasets that do not load their file like mmdet's ``CocoDataset`` are not checked.
 
     Args:
-        enabled: False turns all of it off.
-        allow: Kinds of problems to run with anyway, as ``('path-symlink',)``.
-        find_images: Whether to look if the image files are there. That no folder lies outside of
-            the data set is looked at in any case.
-        read_images: Whether to look into them too, at some 5,000 a second from a local disk; over a
-            slow network it may take minutes. None: if there is one process, because others would
-            wait for it.
+        enabled: False turns the check off.
+        allow: Names of problems to ignore, such as ``('path-symlink',)``.
+        find_images: Whether to check that image files exist. Folders outside of the dataset are
+            always reported.
+        read_images: Whether to read the image files, about 5,000 per second from a local disk; over
+            a slow network it may take minutes. None: only with a single process, because other
+            processes would wait.
 
     Raises:
-        ValueError: before the first step; on all processes, though only the first one checks.
+        ValueError: before the first step, on all processes; only rank 0 checks.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class DatasetCheckHook(Hook):
         self._checked: set[CheckedSet] = set()
         self._changes = Changes()
         stop = watch_loading(is_main_process()) if enabled else lambda: None
-        self._stop_watching = weakref.finalize(self, stop)  # also for a hook that no run calls
+        self._stop_watching = weakref.finalize(self, stop)  # also if no run calls the hook
 
     def before_run(self, runner: Runner) -> None:
-        """Prepare data sets, which are loaded by now; their pipelines are restored at the end."""
+        """Prepare the loaded datasets; their pipelines are restored at the end."""
         self._stop_watching()
         run_within(runner, self._changes)
 
@@ -95,7 +94,7 @@ class DatasetCheckHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Check the test set."""
-        # files of images to detect in, as COCO's test-dev, have no annotations
+        # test files without annotations are allowed, such as COCO's test-dev
         self._check(runner, [(runner.test_dataloader.dataset, True)], needs_boxes=False)
 
     def _check(
@@ -123,21 +122,21 @@ class DatasetCheckHook(Hook):
             return
         texts = [self._refusal(runner, *one) for one in found] if is_main_process() else []
         refusals = ["\n".join(filter(None, texts))]
-        broadcast_object_list(refusals)  # one process alone would leave the others waiting
+        broadcast_object_list(refusals)  # if one process stopped alone, the others would wait
         if refusals[0]:
             raise UserError(refusals[0])
 
     def _refusal(self, runner: Runner, checked: CheckedSet, leaf: Any, parsed: Any) -> str:
-        """Log what is found; returns why the run must stop, or ''."""
+        """Log the problems; return why the run must stop, or ''."""
         started = time.perf_counter()
         try:
             report = self._report(checked, leaf, parsed)
         except NotCocoError as error:
             return str(error)
-        except Exception as error:  # a file on which the check fails must not get past it
+        except Exception as error:  # a file on which the check fails must not pass
             return (
-                f"The data check of {checked.annotations} failed: {error!r}. Please report that "
-                "with the file. DatasetCheckHook(enabled=False) runs without the check."
+                f"The data check of {checked.annotations} failed: {error!r}. Please report this "
+                "with the file. To run without the check, set DatasetCheckHook(enabled=False)."
             )
         refusal = report.refusal(self.allow)
         if not refusal and report.coco["images"]:
@@ -164,5 +163,5 @@ class DatasetCheckHook(Hook):
 
 
 def _give_back(dataset: Any, named: NamedPipeline) -> None:
-    if dataset.pipeline is named:  # not if PipelineSwitchHook has set another one
+    if dataset.pipeline is named:  # PipelineSwitchHook may have set another one
         dataset.pipeline = named.original

@@ -1,4 +1,4 @@
-"""Stop a run whose model, data sets, evaluators and checkpoint do not fit."""
+"""Stop a run whose model, datasets, evaluators and checkpoint do not match."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .changes import unwrap
 
 @HOOKS.register_module()
 class DatasetClassesCheckHook(Hook):
-    """Compares the model, the data sets, the evaluators and the checkpoint.
+    """Compares model, datasets, evaluators and checkpoint.
 
-    - ``bbox_head.num_classes`` and ``metainfo.classes`` of every data set: a wrong number trains
-      silently (too many) or ends in an index error (too few). mmdet's ``NumClassCheckHook`` looks
-      neither into wrappers nor at the test set, and checks validation only after an epoch.
-      (``DatasetCheckHook`` compares ``metainfo.classes`` with the annotation file's categories.)
-    - The classes that a checkpoint was trained on and those that it is tested on.
-    - The images and objects of a data set and those of its ``CocoMetric``: the average precision is
-      wrong otherwise. See ``check_evaluator``.
+    - ``bbox_head.num_classes`` and ``metainfo.classes`` of every dataset: too many classes train
+      silently, too few end in an index error. mmdet's ``NumClassCheckHook`` ignores wrappers and
+      the test set, and checks validation only after an epoch. (``DatasetCheckHook`` compares
+      ``metainfo.classes`` with the annotation file's categories.)
+    - A checkpoint's classes and the classes of the test.
+    - Images and objects of a dataset and of its ``CocoMetric``: otherwise the average precision is
+      wrong. See ``check_evaluator``.
 
-    Where the data sets of a ``ConcatDataset`` have the same classes but differ in other meta
-    information, such as the palette, the first one's counts. mmdet makes a list of all of them,
-    which its evaluators and visualizers cannot read.
+    If the datasets of a ``ConcatDataset`` have the same classes but other meta information differs,
+    such as the palette, the first one's is used. mmdet would make a list, which its evaluators and
+    visualizers cannot read.
 
     Raises:
         ValueError: before the first step of training, validation or test.
@@ -41,7 +41,7 @@ class DatasetClassesCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set and its evaluator."""
-        self._checkpoint_classes = None  # whatever is tested afterwards was trained on its own
+        self._checkpoint_classes = None  # a test after training uses the model of this training
         self._check(runner, "train", runner.train_loop)
         if runner.val_loop is not None:
             self._check(runner, "val", runner.val_loop)
@@ -51,7 +51,7 @@ class DatasetClassesCheckHook(Hook):
         self._check(runner, "val", runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
-        """Check the test set, also against the classes that the checkpoint was trained on."""
+        """Check the test set, also against the checkpoint's classes."""
         self._check(runner, "test", runner.test_loop)
         trained = self._checkpoint_classes
         _, first = next(leaf_datasets(runner.test_loop.dataloader.dataset))
@@ -64,9 +64,9 @@ class DatasetClassesCheckHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the classes; mmengine loads what fits of a checkpoint and only logs the rest."""
+        """Remember the classes; mmengine would load what fits and only log the rest."""
         meta = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
-        first = meta[0] if isinstance(meta, list) else meta  # of an unlike ConcatDataset
+        first = meta[0] if isinstance(meta, list) else meta  # of a mixed ConcatDataset
         self._checkpoint_classes = first.get("classes")
 
     def _check(self, runner: Runner, phase: str, loop: Any) -> None:
@@ -113,7 +113,7 @@ def _check_classes(dataset: Any, key: str, num_classes: int) -> None:
 
 
 def _check_order(leaves: dict[str, Any]) -> None:
-    """All data sets of a wrapper must give a class the same number."""
+    """Check that all datasets of a wrapper have the same class order."""
     named = [(key, _classes(leaf)) for key, leaf in leaves.items()]
     named = [(key, list(classes)) for key, classes in named if classes is not None]
     for key, classes in named[1:]:

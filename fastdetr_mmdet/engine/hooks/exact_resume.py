@@ -22,7 +22,7 @@ from .data_order import (
 )
 
 KEY = "exact_resume"  # in the checkpoint
-# What a seed is for; the first of the numbers that follow the seed and the process's number.
+# Purpose of a seed: the number after the run's seed and the rank.
 _DATA, _EPOCH, _ITERATION = range(3)
 
 
@@ -30,52 +30,52 @@ _DATA, _EPOCH, _ITERATION = range(3)
 class ExactResumeHook(Hook):
     """Resumes with the batches and random numbers of an uninterrupted training.
 
-    mmengine stores weights, optimizer, loss scaler, schedulers and log. This hook adds the rest:
+    mmengine stores weights, optimizer, loss scaler, schedulers and log. This hook adds:
 
-    - Random numbers in the training process: all generators are seeded again for every epoch and
-      every iteration, from the run's seed and the number of the epoch or iteration.
-    - Random numbers of the augmentation: seeded again for every image, from the run's seed and the
-      position at which it is drawn; the number of workers does not matter.
-    - The order of the images: the sampler gets the seed that it had, also if the config has none.
-    - The position: an epoch, or an iteration-based training, continues with the next batch, and the
-      images of those before are not loaded again.
-    - Gradients that wait for an optimizer with accumulative_counts (of one process only).
+    - Random numbers in the training process: every epoch and iteration seeds all generators from
+      the run's seed and its own number.
+    - Random numbers of the augmentation: every image seeds the generators from the run's seed and
+      its position in training; the number of workers does not matter.
+    - The order of the images: the sampler gets its former seed, even if the config has none.
+    - The position: training continues with the next batch, also within an epoch, and does not load
+      the images of earlier batches.
+    - Accumulated gradients of an optimizer with accumulative_counts (single process only).
 
-    Transforms that keep a random generator of their own are beyond it.
+    Transforms with their own random generators are not covered.
     """
 
-    # Before all hooks that may draw random numbers or look at the data loader.
+    # Before all hooks that may draw random numbers or read the data loader.
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
         self._batches: NumberedBatches | None = None
         self._endless: EndlessBatches | None = None
-        self._seed = (0, 0)  # of the run, and the number of this process
+        self._seed = (0, 0)  # the run's seed and the rank
         self._sampler_seed: int | None = None
         self._position = (0, 0)  # passes through the data, batches of the current one
         self._changes = Changes()
 
     def before_run(self, runner: Runner) -> None:
-        """Leave the loop and its data loader as they were found, also if training fails."""
+        """Restore the loop and its data loader at the end, even if training fails."""
         run_within(runner, self._changes)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the position; only before_train can tell if training resumes."""
+        """Remember the position; only before_train knows whether training resumes."""
         self._loaded = checkpoint.get(KEY) or {}
 
     def before_train(self, runner: Runner) -> None:
         """Move the data loader to the checkpoint's position."""
         loop = runner.train_loop
         loaded = self._loaded if runner.iter > 0 else {}  # load_from starts at 0
-        # The first process's, for all: diff_rank_seed may give each another one.
+        # Rank 0's for all: with diff_rank_seed they differ.
         seeds = [loaded.get("seed", runner.seed)]
         broadcast_object_list(seeds)
         self._seed = (seeds[0], runner.rank)
         if not can_take_over(loop.dataloader):
             runner.logger.warning(
-                "train_dataloader does not make batches by a batch sampler, so a resumed training "
-                "will see other data than an uninterrupted one."
+                "train_dataloader has no batch sampler, so a resumed training will see other data "
+                "than an uninterrupted one."
             )
             return
         self._sampler_seed = loaded.get("sampler_seed", self._present_sampler_seed(runner))
@@ -89,7 +89,7 @@ class ExactResumeHook(Hook):
         )
         self._position = self._resumed_position(runner, loaded)
         self._batches.passes, self._batches.skip = self._position
-        if isinstance(loop, EpochBasedTrainLoop):  # counted in batches of this size: logs, ETA
+        if isinstance(loop, EpochBasedTrainLoop):  # for logs and ETA
             loop._iter = self._position[0] * len(loop.dataloader) + self._position[1]
         if hasattr(loop, "dataloader_iterator"):
             can_skip = hasattr(type(loop.dataloader_iterator), "skip_iter")
@@ -97,7 +97,8 @@ class ExactResumeHook(Hook):
             self._endless = EndlessBatches(loop.dataloader, self._batches, discard)
             self._changes.set(loop, "dataloader_iterator", self._endless)
         elif self._batches.skip:
-            # The loop counts the batches that it gets; hooks, the logger first, go by that number.
+            # The loop counts only the batches that it gets, and hooks such as the logger use that
+            # number.
             run_iter, skipped = loop.run_iter, self._batches.skip
             run_later = lambda idx, data_batch: run_iter(idx + skipped, data_batch)  # noqa: E731
             self._changes.set(loop, "run_iter", run_later)
@@ -106,19 +107,19 @@ class ExactResumeHook(Hook):
             parameters[name].grad = gradient.to(parameters[name].device)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed what is drawn between here and the first iteration, and number the pass."""
+        """Seed random numbers before the first iteration, and number the pass."""
         seed_generators(*self._seed, _EPOCH, runner.epoch, 0, 0)
         if self._batches is not None and self._endless is None:
             self._batches.passes = runner.epoch
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed what the iteration draws, such as dropout."""
+        """Seed the iteration's random numbers, such as dropout's."""
         seed_generators(*self._seed, _ITERATION, runner.iter, 0, 0)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Count the batch; before the checkpoint hook, which comes last."""
+        """Count the batch, before the checkpoint hook saves."""
         if self._endless is not None:
             self._position = self._endless.position
         else:
@@ -128,10 +129,10 @@ class ExactResumeHook(Hook):
         """Count the pass."""
         if self._endless is None:
             self._position = (runner.epoch + 1, 0)
-            vars(runner.train_loop).pop("run_iter", None)  # the method of its class again
+            vars(runner.train_loop).pop("run_iter", None)  # restores the class's method
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the position, in plain numbers, which load everywhere."""
+        """Add the position as plain numbers, which load everywhere."""
         if self._batches is None:
             return
         passes, batches = self._position
@@ -155,8 +156,8 @@ class ExactResumeHook(Hook):
                 checkpoint[KEY]["gradients"] = gradients
             else:
                 runner.logger.warning(
-                    "The gradients that wait for their update are not finite. They are not in the "
-                    "checkpoint, so that training can be resumed from it."
+                    "The accumulated gradients are not finite. They are left out of the "
+                    "checkpoint, so that training can resume from it."
                 )
 
     def _present_sampler_seed(self, runner: Runner) -> int:
@@ -165,10 +166,13 @@ class ExactResumeHook(Hook):
 
     def _resumed_position(self, runner: Runner, loaded: dict[str, Any]) -> tuple[int, int]:
         loop, length = runner.train_loop, len(runner.train_dataloader)
-        if not loaded:  # the start, or a checkpoint that was made without this hook
+        if not loaded:  # a new training, or a checkpoint without this hook
             if isinstance(loop, EpochBasedTrainLoop):
                 done = loop.iter - loop.epoch * length
-                return loop.epoch, done if 0 <= done < length else 0  # else of other batches
+                return (
+                    loop.epoch,
+                    done if 0 <= done < length else 0,
+                )  # other batch size: 0
             sampler = inner_sampler(runner.train_dataloader.batch_sampler)
             infinite = isinstance(sampler, InfiniteSampler)
             return (0, loop.iter) if infinite else divmod(loop.iter, length)
@@ -185,8 +189,8 @@ class ExactResumeHook(Hook):
         if not changed:
             return loaded["passes"], loaded["batches"]
         runner.logger.warning(
-            f"The checkpoint was made by another set-up ({', '.join(changed)}): training resumes "
-            "at the same share of the data, but not as the uninterrupted run would have gone on."
+            f"The checkpoint has other settings ({', '.join(changed)}). Training resumes at the "
+            "same share of the epoch, but not exactly like an uninterrupted run."
         )
         seen = loaded["batches"] * loaded["batch_size"] * loaded["world_size"]
         share = present["batch_size"] * present["world_size"]

@@ -1,4 +1,4 @@
-"""Average of the weights over a share of the whole training."""
+"""Average the weights over a share of the whole training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from mmengine.runner import Runner
 class HorizonEMAHook(EMAHook):
     """mmengine's EMAHook with a momentum that fits the length of the training.
 
-    A momentum of 0.0002, as trainings on COCO have it, averages over 5,000 steps, which is more
-    than a training on a few hundred images has. Here the average goes over ``share`` of the steps
-    that the runner has been asked for, and over fewer at the beginning (mmdet's
-    ``ExpMomentumEMA``). Validation, tests and the weights of checkpoints are those of the average,
-    as with mmengine's hook.
+    The usual momentum on COCO, 0.0002, averages over 5,000 steps, which is more than a training on
+    a few hundred images has. This hook averages over ``share`` of all steps of the run, and over
+    fewer at the beginning (mmdet's ``ExpMomentumEMA``). As with mmengine's hook, validation, tests
+    and checkpoints use the averaged weights.
 
     Args:
-        share: Of all steps; between 0 and 1.
+        share: Share of all steps; between 0 and 1.
         **kwargs: As for mmengine's ``EMAHook``.
 
     Raises:

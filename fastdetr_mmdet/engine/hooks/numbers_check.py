@@ -1,4 +1,4 @@
-"""Stop a training whose loss or gradient is not finite, before the weights change."""
+"""Stop a training with a non-finite loss or gradient before the weights change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ...utils.files import write_atomically
 from .changes import Changes, run_within, unwrap
 from .resume_check import optim_wrappers
 
-KEY = "numbers_check"  # in the checkpoint
+KEY = "numbers_check"  # key in the checkpoint
 
 
 class NotFiniteError(UserError):
@@ -45,43 +45,44 @@ class _Update:
 
     batches: list[Any] = field(default_factory=list)  # several when gradients are accumulated
     losses: list[dict[str, Tensor]] = field(default_factory=list)  # of every batch, on the device
-    failure: ValueError | None = None  # the matcher's
-    fatal: bool = False  # that is not about numbers, so that skipping does not help
-    bad_loss: bool = False  # of an earlier batch of the update
+    failure: ValueError | None = None  # error of the matcher
+    fatal: bool = False  # the error is not about NaN, so skipping does not help
+    bad_loss: bool = False  # in an earlier batch of the update
     bad_gradient: bool = False
-    parameters: list[str] = field(default_factory=list)  # the first with such gradients
-    loss_scale: float | None = None  # at which the gradient still overflowed
-    settled: bool = False  # it has been skipped
+    parameters: list[str] = field(
+        default_factory=list
+    )  # first parameters with non-finite gradients
+    loss_scale: float | None = None  # loss scale of the overflow
+    settled: bool = False  # the update was skipped
 
 
 @HOOKS.register_module()
 class NumbersCheckHook(Hook):
-    """Stops at a loss or gradient that is NaN or infinite; names the images, term and layer.
+    """Stops at a NaN or infinite loss or gradient, and names images, loss term and layer.
 
-    The weights, and the running statistics of batch norms, are then those before the step, no
-    checkpoint is written, and ``work_dir/debug/iter_<n>.pth`` holds the batch, the weights and the
-    config (of several processes each writes its batch, the first one the weights too). All
-    processes stop at the same update, because all of them see the sum of the gradients. mmdet's
-    ``CheckInvalidLossHook`` looks every 50 steps, and after the weights have changed.
+    It stops before the weights and the running statistics of batch norms change. No checkpoint is
+    written. ``work_dir/debug/iter_<n>.pth`` holds the batch, the weights and the config (each
+    process writes its own batch, rank 0 also the weights). All processes stop at the same update,
+    because all see the sum of the gradients. mmdet's ``CheckInvalidLossHook`` checks every 50
+    steps, after the weights have changed.
 
-    It costs no wait for the device: the norm of the gradient is on the host already, for
-    ``clip_grad``, the losses are, for the log, and the matcher looks at the outputs. Only without
-    ``clip_grad`` by norm it waits once per step.
+    It does not synchronise with the device: ``clip_grad`` and the log need the gradient's norm and
+    the losses on the host anyway, and the matcher checks the outputs. Only without ``clip_grad`` by
+    norm it waits once per step.
 
-    With a loss scaler (fp16) gradients overflow now and then, which is how it finds its scale. It
-    skips those steps itself, and they are not errors as long as the loss is finite and the scale
-    does not fall below ``min_loss_scale``.
+    With a loss scaler (fp16), gradients overflow now and then, and the scaler skips those steps.
+    They are not errors as long as the loss is finite and the scale is at least ``min_loss_scale``.
 
     Args:
-        max_skips: How many such updates to skip with a warning, before one stops the training;
-            those before a checkpoint from which training resumes count.
-        min_loss_scale: The smallest scale at which an overflow is left to the scaler.
+        max_skips: Number of updates to skip with a warning before training stops; counted across
+            resumes.
+        min_loss_scale: Smallest loss scale at which an overflow is not an error.
 
     Raises:
         NotFiniteError: from the training step.
     """
 
-    # after the hook that notes the losses (VERY_HIGH), before those that log and save
+    # after the hook that records losses (VERY_HIGH), before those that log and save
     priority = "ABOVE_NORMAL"
 
     def __init__(self, max_skips: int = 0, min_loss_scale: float = 2.0**-10) -> None:
@@ -92,25 +93,25 @@ class NumbersCheckHook(Hook):
         self._skipped = 0
         self._loaded: dict[str, Any] = {}
         self._update = _Update()
-        # of batch norms, and a copy
+        # batch norm, running statistic, copy of it
         self._statistics: list[tuple[nn.Module, Tensor, Tensor]] = []
         self._changes = Changes()
 
     def before_run(self, runner: Runner) -> None:
-        """Leave model and optimizer as they were found, also if training fails."""
+        """Restore model and optimizer at the end, even if training fails."""
         run_within(runner, self._changes)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember what was skipped; only before_train can tell if training resumes."""
+        """Remember skipped updates; only before_train knows whether training resumes."""
         self._loaded = checkpoint.get(KEY) or {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add how many updates were skipped, and whether the one under way will be."""
+        """Add the number of skipped updates, including the current one if it will be skipped."""
         if self._skipped:
             checkpoint[KEY] = dict(skipped=self._skipped, settled=self._update.settled)
 
     def before_train(self, runner: Runner) -> None:
-        """Begin to watch the model and the optimizer."""
+        """Start to check the model and the optimizer."""
         if runner.iter > 0:  # load_from starts at 0
             self._skipped = self._loaded.get("skipped", 0)
             self._update.settled = self._loaded.get("settled", False)
@@ -131,16 +132,16 @@ class NumbersCheckHook(Hook):
         ]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep the batch, and the statistics that it will change."""
+        """Keep the batch and a copy of the statistics that it will change."""
         self._update.batches.append(data_batch)
         for module, buffer, copy in self._statistics:
-            if module.training:  # most backbones' do not
+            if module.training:  # backbones' norms are usually frozen
                 copy.copy_(buffer, non_blocking=True)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the losses, which the log has brought to the host, and at the loss scale."""
+        """Check the losses, which the log has copied to the host, and the loss scale."""
         update, wrappers = self._update, list(optim_wrappers(runner).values())
         scalars = runner.message_hub.log_scalars
         logged = [scalars[key] for name in outputs or () if (key := f"train/{name}") in scalars]
@@ -151,8 +152,8 @@ class NumbersCheckHook(Hook):
                 self._restore_statistics()
                 _forget_last(logged)
                 if get_world_size() == 1:
-                    # Now and not with the update, because a checkpoint may come in between. Other
-                    # processes see the gradient with the update.
+                    # Not at the update, because a checkpoint may come before it. Other processes
+                    # see the gradient at the update.
                     self._stop_or_skip(runner, alone=True)
                     for wrapper in wrappers:
                         wrapper.zero_grad()
@@ -170,18 +171,18 @@ class NumbersCheckHook(Hook):
         self._update = _Update()
 
     # ----------------------------------------------------------------------------------------------
-    # What the step calls instead
+    # Functions that replace others during the step
 
     def _match(self, match: Callable[..., list[Matches]], calls: Sequence[Call]) -> list[Matches]:
-        """Match; an error makes the loss NaN.
+        """Match; turn an error into a NaN loss.
 
-        If it were raised here, the other processes would wait for this one's gradient.
+        An exception here would leave other processes waiting for this one's gradient.
         """
         try:
             return match(calls)
         except ValueError as error:
             tensors = [x for c in calls for x in (c.cls_scores, c.boxes, c.targets.boxes)]
-            if all(bool(x.isfinite().all()) for x in tensors):  # labels out of range and the like
+            if all(bool(x.isfinite().all()) for x in tensors):  # another cause, such as a label
                 if get_world_size() == 1:
                     raise
                 self._update.fatal = True
@@ -209,11 +210,11 @@ class NumbersCheckHook(Hook):
         @functools.wraps(step)
         def checked_step(*args: Any, **kwargs: Any) -> Any:
             if self._update.settled:
-                return None  # a loss that went into it was not finite
+                return None  # a loss of this update was not finite
             if not clips and not _scales(wrapper):
                 parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 self._norm(runner, wrapper, parameters)
-            overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer skips by itself
+            overflow = getattr(optimizer, "found_inf", None)  # a fused optimizer skips it
             if self._update.bad_gradient and (overflow is None or not overflow):
                 return self._stop_or_skip(runner, alone=False)
             return step(*args, **kwargs)
@@ -230,18 +231,18 @@ class NumbersCheckHook(Hook):
         norm_type: float = 2.0,
         **kwargs: Any,
     ) -> Any:
-        """Clip what is finite; else clipping would make every gradient NaN."""
+        """Clip finite gradients; with NaN, clipping would make every gradient NaN."""
         norm, value = self._norm(runner, wrapper, parameters, norm_type)
         if not math.isfinite(value):
             return value
         if isinstance(runner.model, FullyShardedDataParallel):
             return clip(parameters, max_norm, norm_type=norm_type, **kwargs)
         if clip is nn.utils.clip_grad_norm_ and hasattr(nn.utils, "clip_grads_with_norm_"):
-            # torch >= 2.6 takes the norm that is there already
+            # torch >= 2.6 can use the known norm
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, kwargs.get("foreach"))
         else:
             clip(parameters, max_norm, norm_type=norm_type, **kwargs)
-        return value  # a number, for which mmengine need not wait
+        return value  # a number on the host, so mmengine does not synchronise
 
     def _norm(
         self,
@@ -250,14 +251,14 @@ class NumbersCheckHook(Hook):
         parameters: Sequence[Tensor],
         norm_type: float = 2.0,
     ) -> tuple[Tensor, float]:
-        """The norm of the gradient, also on the host; notes if it is not finite."""
+        """Compute the gradient's norm, on device and host; record if it is not finite."""
         norm = _total_norm(parameters, norm_type)
         if isinstance(runner.model, FullyShardedDataParallel):
-            all_reduce(norm)  # each process has a share, and all must come to the same conclusion
+            all_reduce(norm)  # each process has a shard, and all must decide alike
         value = float(norm)
         if not math.isfinite(value):
             self._update.bad_gradient = True
-            # a scaler lowers its scale after an overflow, and goes on
+            # after an overflow the scaler lowers its scale
             scaler = wrapper.loss_scaler if _scales(wrapper) else None
             lower = scaler and scaler.get_scale() * scaler.get_backoff_factor()
             if lower is None or lower < self.min_loss_scale:
@@ -265,7 +266,7 @@ class NumbersCheckHook(Hook):
         return norm, value
 
     # ----------------------------------------------------------------------------------------------
-    # When it has happened
+    # After a non-finite loss or gradient
 
     def _restore_statistics(self) -> None:
         for module, buffer, copy in self._statistics:
@@ -273,11 +274,11 @@ class NumbersCheckHook(Hook):
                 buffer.copy_(copy)
 
     def _stop_or_skip(self, runner: Runner, alone: bool) -> None:
-        """Skip the update, or raise; ``alone`` if the other processes do not know of it."""
+        """Skip the update, or raise; ``alone``: other processes do not know of the problem."""
         self._restore_statistics()
         update = self._update
         if update.settled:
-            return  # said already, of this batch or of another one of the update
+            return  # already reported for this update
         update.settled = True
         all_stop = self._skipped >= self.max_skips
         stops = all_stop or update.fatal
@@ -285,7 +286,7 @@ class NumbersCheckHook(Hook):
         message += self._save(runner, message, with_weights=stops and (alone or get_rank() == 0))
         if stops:
             if all_stop and not alone:
-                barrier()  # the launcher ends the others when one has failed, their files half done
+                barrier()  # the launcher would kill the others while they write
             raise (UserError if update.fatal else NotFiniteError)(message) from update.failure
         self._skipped += 1
         runner.logger.warning(
@@ -293,7 +294,7 @@ class NumbersCheckHook(Hook):
         )
 
     def _save(self, runner: Runner, message: str, with_weights: bool) -> str:
-        """Write the bundle; return the sentence that says where it is."""
+        """Write the bundle; return a sentence with its path."""
         rank = f"_rank{get_rank()}" if get_world_size() > 1 else ""
         path = Path(runner.work_dir) / "debug" / f"iter_{runner.iter + 1}{rank}.pth"
         content = dict(
@@ -317,13 +318,13 @@ class NumbersCheckHook(Hook):
 
 
 def _scales(wrapper: OptimWrapper) -> bool:
-    """Whether a loss scaler is used, which skips steps whose gradient overflows."""
+    """Whether a loss scaler is used, which skips steps with overflows."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler is not None and bool(getattr(scaler, "is_enabled", lambda: True)())
 
 
 def _forget_last(logged: Sequence[HistoryBuffer]) -> None:
-    """Remove a skipped step's NaN from the log, whose means would be NaN for a whole window."""
+    """Remove a skipped step's NaN from the log, where it would make a window's means NaN."""
     for values in logged:
         history, counts = values.data
         if len(history) > 1 and not math.isfinite(history[-1]):
@@ -341,7 +342,7 @@ def _total_norm(parameters: Sequence[Tensor], norm_type: float) -> Tensor:
 
 
 def _name_bad_gradients(model: nn.Module, most: int = 5) -> list[str]:
-    """The first parameters with gradients that are not finite, and how many values are not."""
+    """Describe the first parameters with non-finite gradients, and count their values."""
     found = []
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
@@ -366,13 +367,16 @@ def _describe(update: _Update, where: str) -> str:
     elif terms:
         what = f"The loss is not finite in {where}: {', '.join(terms)}."
     else:
-        what = f"The gradient is not finite in {where}, although this process's loss is: "
-        what += ", ".join(update.parameters) or "no float holds its norm"
+        what = f"The gradient is not finite in {where}, although this process's loss is finite: "
+        what += ", ".join(update.parameters) or "its norm overflows float32"
         if update.loss_scale is not None:
             what += f"; a loss scale of {update.loss_scale:g} does not help"
         what += "."
         if get_world_size() > 1:
-            what += " It is the mean over all processes: the images of another may be the cause."
+            what += (
+                " The gradient is averaged over all processes, so another process's images may be "
+                "the cause."
+            )
     if update.failure is None:
         what += (
             " Lower the learning rate or clip gradients (optim_wrapper.clip_grad), and check the "
@@ -385,8 +389,8 @@ def _describe(update: _Update, where: str) -> str:
             images.append(f"({name_image(sample.metainfo)})")
             if n < len(pixels) and not bool(pixels[n].isfinite().all()):
                 bad.append(images[-1])
-    if bad:  # batch norms spread them over the batch, of which another image may be named above
-        what += f" There are pixels that are not finite in {', '.join(bad)}."
+    if bad:  # batch norms spread NaN over the batch, so another image may be named above
+        what += f" Images with non-finite pixels: {', '.join(bad)}."
     return f"{what} Images of the step: {', '.join(images) or 'unknown'}."
 
 
@@ -402,11 +406,11 @@ def _name_term(name: str, losses: dict[str, Tensor]) -> str:
 def write_bundle(path: Path, content: dict[str, Any]) -> None:
     """Write plain data and tensors, to be read by ``torch.load(path, weights_only=True)``.
 
-    Batches, data samples, NumPy values and the like are turned into what any torch reads without
-    this package; of the rest, the text that ``repr`` gives.
+    Batches, data samples and NumPy values are converted to plain types, which torch reads without
+    this package; everything else becomes its ``repr``.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     file = io.BytesIO()
     torch.save(_plain(content), file)
@@ -414,11 +418,11 @@ def write_bundle(path: Path, content: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dicts, lists, tuples, strings, numbers, None and tensors on the CPU."""
+    """Convert to dicts, lists, tuples, strings, numbers, None and CPU tensors."""
     match value:
         case None | str() | bool() | int() | float():
             return value
-        case Tensor():  # a copy, because of a view torch.save would write all that it is a view of
+        case Tensor():  # a copy, because torch.save writes a view's whole storage
             return value.detach().cpu().clone()
         case np.generic():
             return value.item()
@@ -432,5 +436,5 @@ def _plain(value: Any) -> Any:
             return tuple(map(_plain, value))
         case Sequence() if not isinstance(value, bytes):
             return list(map(_plain, value))
-    tensor = getattr(value, "tensor", None)  # boxes with a type of their own
+    tensor = getattr(value, "tensor", None)  # mmdet's box types
     return _plain(tensor) if isinstance(tensor, Tensor) else repr(value)

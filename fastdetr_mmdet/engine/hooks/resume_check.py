@@ -1,4 +1,4 @@
-"""Compares the config with the checkpoint that a run starts from, and with the run's length."""
+"""Compare the config with the checkpoint that a run starts from and with the run's length."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from ...models import FastDETR
 from ...utils.cli import UserError
 from .changes import unwrap
 
-# A scheduler's state; everything else are settings.
+# A scheduler's state; all other attributes are settings.
 _STATE = ("optimizer", "last_step", "_global_step", "_last_value", "verbose")
-# What an optimizer's state depends on; it stays as it was in the checkpoint.
+# Settings that an optimizer's state depends on; they stay as in the checkpoint.
 _LAYOUT = ("params", "foreach", "fused", "capturable", "differentiable", "maximize")
 
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Lets a resumed training follow the config, and says where schedules and weights do not fit.
+    """Applies the config to a resumed training, and warns of schedules and weights that do not fit.
 
     - mmengine resumes learning rate, weight decay and schedulers with their former settings: a
-      training of 2 epochs that is resumed with ``max_epochs=6`` stays at its last rate, and a new
-      ``lr`` has no effect. Here weights, the optimizer's averages and the position come from the
-      checkpoint, and settings from the config. Where they differ a warning names both values.
-    - A warning says if a schedule ends before the training does, or would go on after it.
-    - A checkpoint of another optimizer, or of parameters of another shape, is not resumed.
-    - Weights that do not fit are named in the log; mmengine only prints them. A test without all of
-      a FastDETR's weights is refused.
-    - A test with images of another size than the checkpoint's config has says so.
-    - A FastDETR that starts from another one's weights (``load_from``) keeps the class rows of
-      classes with the same names, and says in at most five lines what does not fit.
-    - A training that is resumed at its end, or started where another one was, says so.
+      training of 2 epochs resumed with ``max_epochs=6`` keeps its last learning rate, and a new
+      ``lr`` has no effect. With this hook, settings come from the config; weights, the optimizer's
+      state and the position come from the checkpoint. A warning names settings that differ.
+    - A warning names schedules that end before training does, or would continue after it.
+    - Resuming with another optimizer or other parameter shapes is refused.
+    - Weights that do not fit are logged; mmengine only prints them. A test is refused if weights of
+      a FastDETR are missing.
+    - A test warns if the image size differs from the checkpoint's config.
+    - A FastDETR that starts from another one's weights (``load_from``) keeps the weights of classes
+      with the same names, and logs in at most five lines what does not fit.
+    - A warning appears if a finished training is resumed, or another run's folder is used.
 
-    Schedulers that go by metrics (``ReduceOnPlateauLR``) resume as in mmengine.
+    Schedulers that depend on metrics (``ReduceOnPlateauLR``) resume as in mmengine.
 
     Args:
-        class_map: For ``load_from``: own class -> the checkpoint's name for it.
+        class_map: For ``load_from``: class name -> the checkpoint's name of the class.
 
     Raises:
         ValueError: before the first step.
@@ -58,13 +58,13 @@ class ResumeCheckHook(Hook):
 
     def __init__(self, class_map: Mapping[str, str] | None = None) -> None:
         self.class_map = class_map or {}
-        # By the config, for each optimizer: settings of its groups, and schedulers before any step
+        # Per optimizer, from the config: settings of its groups, and schedulers at the start.
         self._wanted: dict[str, tuple[list[dict], list[_ParamScheduler]]] = {}
         self._saved: Any = None
         self._lacking = self._other_size = ""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Log which weights do not fit, and note what resuming will overwrite."""
+        """Log weights that do not fit, and keep settings that resuming will overwrite."""
         has_weights = "state_dict" in checkpoint or "meta" not in checkpoint  # DeepSpeed: elsewhere
         if has_weights and not isinstance(runner.model, FullyShardedDataParallel):
             model = unwrap(runner.model)
@@ -88,9 +88,9 @@ class ResumeCheckHook(Hook):
             self._wanted[name] = groups, fresh
 
     def _load(self, runner: Runner, model: FastDETR, checkpoint: dict) -> None:
-        """Load all that fits; the rest is named in a few lines, and mmengine's have none."""
+        """Load weights that fit, and log the others in a few lines instead of mmengine's list."""
         loop = runner._train_loop
-        if not isinstance(loop, BaseLoop):  # a test gets all of a checkpoint, or is refused
+        if not isinstance(loop, BaseLoop):  # a test needs all weights
             self._lacking = lacking(model, checkpoint)
             checkpoint.update(without_surplus(model, checkpoint, runner.logger.warning))
             return
@@ -100,17 +100,17 @@ class ResumeCheckHook(Hook):
             runner.logger.warning(f"load_from: {line}")
 
     def before_train(self, runner: Runner) -> None:
-        """Let the resumed training follow the config, then compare schedules with its length."""
+        """Apply the config to the resumed training, then compare schedules with its length."""
         loop, schedulers = runner.train_loop, runner.param_schedulers
-        self._lacking = self._other_size = ""  # whatever is tested afterwards was trained
+        self._lacking = self._other_size = ""  # a test after training uses the trained weights
         if runner.iter >= loop.max_iters:
             runner.logger.warning(
                 f"Nothing is left to train: all {loop.max_iters} iterations are done."
             )
         elif runner.iter == 0 and (Path(runner.work_dir) / "last_checkpoint").exists():
             runner.logger.warning(
-                f"{runner.work_dir} holds another training, whose checkpoints will be replaced. "
-                "--resume continues it; another --work-dir keeps it."
+                f"{runner.work_dir} holds another training, whose checkpoints will be overwritten. "
+                "To continue it, use --resume; to keep it, another --work-dir."
             )
         wrappers = optim_wrappers(runner)
         for name, (groups, fresh) in self._wanted.items():
@@ -119,7 +119,7 @@ class ResumeCheckHook(Hook):
             _check_shapes(runner.model, wrappers[name])
             own = _of(schedulers, name)
             kept = {prefix + s.param_name for s in fresh for prefix in ("", "initial_")}
-            if "momentum" in kept:  # also Adam's first beta
+            if "momentum" in kept:  # Adam's first beta, too
                 kept.add("betas")
             changes = _differences(fresh, _of(self._saved, name))
             if changes:
@@ -138,7 +138,7 @@ class ResumeCheckHook(Hook):
                 runner.logger.warning(problem)
 
     def before_test(self, runner: Runner) -> None:
-        """Refuse to test random weights, and name another size of images."""
+        """Refuse to test random weights, and warn of a different image size."""
         if self._lacking:
             raise refusal(self._lacking, runner._load_from)
         if self._other_size:
@@ -146,7 +146,7 @@ class ResumeCheckHook(Hook):
 
 
 def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
-    """By name, "" where there is only one; DeepSpeed's and ColossalAI's are left alone."""
+    """Optimizer wrappers by name, "" for a single one; without DeepSpeed's and ColossalAI's."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return dict(wrapper.items())
@@ -167,7 +167,7 @@ def _check_type(optimizer: Any, meta: dict) -> None:
         config = read_plain_config(meta.get("config") or "")
         saved = str(config["optim_wrapper"]["optimizer"]["type"]).rpartition(".")[2]
     except (EmbeddedConfigError, KeyError, TypeError):
-        return  # a checkpoint that does not say by what it was trained
+        return  # the checkpoint does not name its optimizer
     present = type(optimizer).__name__
     if saved != present and {saved, present} != {"Adam", "AdamW"}:
         raise UserError(
@@ -187,14 +187,14 @@ def _check_shapes(model: Any, wrapper: OptimWrapper) -> None:
     ]
     if unlike:
         raise UserError(
-            f"{len(unlike)} parameters have other shapes than in the checkpoint (checkpoint -> "
-            f"model): {', '.join(unlike[:5])}. Resume with the same model, or start a new training "
-            "from its weights: load_from with resume=False."
+            f"{len(unlike)} parameters differ in shape (checkpoint -> model): "
+            f"{', '.join(unlike[:5])}. Resume with the same model, or start a new training from "
+            "its weights: load_from with resume=False."
         )
 
 
 def _differences(fresh: Sequence[_ParamScheduler], saved: Sequence[dict]) -> list[str]:
-    """The settings in which schedulers of the config and of the checkpoint differ."""
+    """Settings that differ between the schedulers of config and checkpoint."""
     if any(hasattr(scheduler, "need_val_args") for scheduler in fresh):
         return []
     found = [
@@ -212,9 +212,9 @@ def replay(schedulers: Sequence[_ParamScheduler], groups: list[dict], loop: Any)
     """Advance schedulers and the groups' values to the training's position."""
     length, done = len(loop.dataloader), loop.iter
     epochs = isinstance(loop, EpochBasedTrainLoop)
-    if epochs and done // length != loop.epoch:  # the batch size was another one before
+    if epochs and done // length != loop.epoch:  # the batch size has changed
         done = loop.epoch * length
-    # `step` as it is on an optimizer of mmengine's schedulers, which warn otherwise
+    # mmengine's schedulers warn if `step` lacks this mark
     step = SimpleNamespace(_with_counter=True)
     optimizer = SimpleNamespace(param_groups=groups, step=step, _global_step=0)
     for scheduler in schedulers:
@@ -230,7 +230,7 @@ def replay(schedulers: Sequence[_ParamScheduler], groups: list[dict], loop: Any)
 
 
 def _set_groups(groups: list[dict], wanted: list[dict], kept: set[str]) -> list[str]:
-    """Give an optimizer's groups their settings; returns what changes in the first that does."""
+    """Set an optimizer's groups; return the changes of the first group that changes."""
     changes: list[str] = []
     for group, settings in zip(groups, wanted, strict=True):
         new = {k: v for k, v in settings.items() if k not in kept and group.get(k) != v}
@@ -244,10 +244,10 @@ def _set_groups(groups: list[dict], wanted: list[dict], kept: set[str]) -> list[
 
 
 def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str]:
-    """Describe schedules that end before the training or continue after it.
+    """Describe schedules that end before training does or continue after it.
 
-    A schedule that ends with the rate that it started with, as a warm-up does, may end at any time,
-    and one with milestones after half of the training.
+    A schedule that ends at its initial rate, such as a warm-up, may end at any time, and one with
+    milestones after half of the training.
     """
     epochs = isinstance(loop, EpochBasedTrainLoop)
     length = loop.max_iters / loop.max_epochs if epochs else None
@@ -256,8 +256,8 @@ def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str
         own = f"param_scheduler.{index} ({type(scheduler).__name__})"
         if scheduler.by_epoch and not epochs:
             yield (
-                f"{own} never changes anything: it counts epochs, and {type(loop).__name__} has "
-                "none. Set by_epoch=False, and its numbers in iterations."
+                f"{own} has no effect: it counts epochs, and {type(loop).__name__} has none. Set "
+                "by_epoch=False and give its numbers in iterations."
             )
             continue
         key, ends = _last_step(scheduler)
@@ -266,7 +266,7 @@ def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str
             yield (
                 f"{own} would change {scheduler.param_name} up to {_where(ends, length)} ({key}), "
                 f"but training ends after {_where(loop.max_iters, length)}. Set {key} to fit "
-                "train_cfg, or leave end and T_max out: then they follow it."
+                "train_cfg, or leave out end and T_max, which then follow train_cfg."
             )
         constant = isinstance(scheduler, ConstantParamScheduler)
         decays |= not constant and getattr(scheduler, "end_factor", 0) != 1
@@ -274,14 +274,14 @@ def find_unfit(schedulers: Sequence[_ParamScheduler], loop: Any) -> Iterator[str
             last, name, share = ends, own, 0.5 if key.endswith("milestones") else 1.0
     if decays and last < share * loop.max_iters:
         yield (
-            f"{name} changes nothing after {_where(last, length)}, but training goes on to "
+            f"{name} changes nothing after {_where(last, length)}, but training continues to "
             f"{_where(loop.max_iters, length)}. Set end, T_max or milestones to fit train_cfg, or "
-            "leave end and T_max out: then they follow it."
+            "leave out end and T_max, which then follow train_cfg."
         )
 
 
 def _last_step(scheduler: _ParamScheduler) -> tuple[str, float]:
-    """The setting that ends a schedule, and after how many of its steps that is."""
+    """The setting that ends a schedule, and the step at which it ends."""
     begin, end = scheduler.begin, scheduler.end
     milestones = getattr(scheduler, "milestones", None)
     if milestones:

@@ -1,4 +1,4 @@
-"""Record time and metrics of each epoch, also across interruptions."""
+"""Record time and metrics of each epoch, across interruptions."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ class TrainingProgressHook(Hook):
 
     ``{"parameters": n, "trained_parameters": n, "device": "cuda", "epochs": [{"epoch": 1,
     "train_seconds": s, "train_cpu_seconds": s, "val_seconds": s, "val_cpu_seconds": s, "metrics":
-    {...}}, ...]}``; an epoch without validation has no ``val_...`` and no ``metrics``. Seconds are
-    those of one pass through the data and of one validation, without saving. CPU seconds are those
-    of all threads of this process and of its data loader's workers; on a busy machine they are the
-    fairer measure, and a process that is halted adds none.
+    {...}}, ...]}``; an epoch without validation has no ``val_...`` and no ``metrics``. Times are of
+    one pass through the data and of one validation, without saving. CPU seconds include all threads
+    of this process and its data loader's workers; on a busy machine they are the fairer measure.
 
-    A resumed training goes on with the file. An epoch that an interruption cut short counts once,
-    as it was when it was trained to its end.
+    A resumed training continues the file. An interrupted epoch counts once, with the times of its
+    complete run.
 
     Raises:
         TypeError: if training is not by epoch.
     """
 
-    # Before the checkpoint is saved: an epoch that is not in the file will then be trained again.
+    # Before the checkpoint is saved, so that an epoch that is not in the file is trained again.
     priority = "NORMAL"
 
     def __init__(self) -> None:
         self._path = Path()
         self._progress: dict[str, Any] = {}
-        self._started = (0.0, 0.0)  # wall-clock and CPU seconds when an epoch or validation began
+        self._started = (
+            0.0,
+            0.0,
+        )  # wall and CPU seconds at the start of an epoch or validation
 
     def before_train(self, runner: Runner) -> None:
-        """Read the record of an interrupted run up to the epoch of its checkpoint."""
+        """Read an interrupted run's record up to its checkpoint's epoch."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise TypeError(
                 "TrainingProgressHook counts epochs, but train_cfg trains by iteration "
@@ -78,7 +80,7 @@ class TrainingProgressHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Record time and metrics of the validation."""
-        if self._progress:  # not when validating without training
+        if self._progress:  # empty in a validation without training
             self._note(runner.epoch, "val", metrics=dict(metrics or {}))
 
     def _note(self, epoch: int, what: str, **more: Any) -> None:
@@ -97,15 +99,15 @@ class TrainingProgressHook(Hook):
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process's threads and of its workers, dead or alive."""
+    """CPU seconds of this process's threads and of its workers, running or ended."""
     ended = os.times()
     seconds = time.process_time() + ended.children_user + ended.children_system
     for worker in multiprocessing.active_children():
         stat = Path(f"/proc/{worker.pid}/stat")
         try:
-            # after the name, which is in brackets and may hold spaces; fields 14 and 15 in proc(5)
+            # utime and stime, fields 14 and 15 of proc(5); the name in brackets may hold spaces
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended, or this is not Linux: only ended workers count
+        except OSError:  # just ended, or not Linux: only ended workers count
             continue
         seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return seconds

@@ -1,4 +1,4 @@
-"""Group parameters for the optimiser."""
+"""Group parameters for the optimizer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from torch.optim import Optimizer
 class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, but parameters with the same settings share a group.
 
-    mmengine makes a group of every parameter, and an optimiser goes through its groups one by one:
-    with a fused or foreach optimiser that is a kernel for each of several hundred parameters in the
-    place of one for all. Takes what mmengine's ``DefaultOptimWrapperConstructor`` takes and means
-    the same by it. The optimiser's state of a checkpoint that has a group per parameter is read
-    too.
+    mmengine makes one group per parameter, so a fused or foreach optimizer launches several hundred
+    kernels instead of a few. Arguments are those of mmengine's ``DefaultOptimWrapperConstructor``.
+    Optimizer states with one group per parameter load, too.
 
     Raises:
         ValueError: if modules share a parameter and ``bypass_duplicate`` is not set.
@@ -42,7 +40,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimiser and its wrapper."""
+        """Build the optimizer and its wrapper."""
         wrapper = super().__call__(model)
         position = {
             id(p): i for i, p in enumerate(p for p in model.parameters() if p.requires_grad)

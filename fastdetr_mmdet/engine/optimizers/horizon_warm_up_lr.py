@@ -10,19 +10,19 @@ from mmengine.optim import LinearLR
 
 @PARAM_SCHEDULERS.register_module()
 class HorizonWarmUpLR(LinearLR):
-    """mmengine's LinearLR over a share of the training, however long that is.
+    """mmengine's LinearLR over a share of the training.
 
-    On a few hundred images a usual warm-up of some hundred steps is the first epochs. A schedule
-    with this and mmengine's ``CosineAnnealingLR(by_epoch=True, convert_to_iter_based=True)`` has no
-    number to change with the length of the training or the size of the data set.
+    On a few hundred images, a usual warm-up of some hundred steps takes several epochs. A schedule
+    of this and mmengine's ``CosineAnnealingLR(by_epoch=True, convert_to_iter_based=True)`` fits any
+    length of training and size of dataset.
 
     Args:
-        optimizer: Optimizer or its wrapper; the runner gives it.
-        share: Of all steps; between 0 and 1.
-        most: Steps at most.
-        start_factor: What the first step's learning rate is multiplied by.
-        end: All steps of the training; the runner gives it.
-        by_epoch: Must be False: without it the runner counts ``end`` in epochs.
+        optimizer: Optimizer or its wrapper; the runner passes it.
+        share: Share of all steps; between 0 and 1.
+        most: Maximum number of steps.
+        start_factor: Factor of the learning rate in the first step.
+        end: Number of all steps; the runner passes it.
+        by_epoch: Must be False, so that the runner passes ``end`` in steps.
         **kwargs: As for mmengine's ``LinearLR``.
 
     Raises:
@@ -43,6 +43,6 @@ class HorizonWarmUpLR(LinearLR):
             raise ValueError(f"HorizonWarmUpLR: share={share} must be between 0 and 1.")
         if by_epoch:
             raise ValueError("HorizonWarmUpLR counts steps: set by_epoch=False in param_scheduler.")
-        # LinearLR rises within 2 steps at least
+        # LinearLR needs at least 2 steps
         steps = max(2, min(most, round(share * end)))
         super().__init__(optimizer, start_factor=start_factor, end=steps, by_epoch=False, **kwargs)

@@ -26,24 +26,24 @@ class SAMSemanticAligner(Aligner):
     points become the query of the cross-attention (Eq. 5, 6), each re-weighted by a gate made from
     the previous content (Eq. 7).
 
-    As in the official code boxes are not clipped and may read outside of the image: zeros outside
-    of the map, and on padding what the encoder left there, so that the padding of a batch changes
-    the result slightly (``ignore_padding`` avoids that). Boxes and embeddings get no gradient.
-    RoIAlign runs once (twice, for the same result, in the official code). Of a memory of several
-    levels, which the paper does not have, it takes the mean over the levels.
+    As in the official code, boxes are not clipped. Outside of the map RoIAlign reads zeros; on
+    padding it reads the encoder's output there, so a batch's padding changes the result slightly
+    (``ignore_padding`` avoids that). Boxes and embeddings get no gradient. RoIAlign runs once (the
+    official code runs it twice, with the same result). With several levels, which the paper does
+    not have, features are averaged over the levels.
 
-    The content of denoising queries holds their class, of which re-sampling keeps only the gates.
-    So their content is added again after re-sampling. True boxes then still train the salient
+    The content of denoising queries is their class embedding, which re-sampling would reduce to a
+    gate. So their content is added again after re-sampling. Their boxes still train the salient
     points, and the cross-attention gets image features as in prediction. SAM-DETR++ (Zhang et al.
     2022, arXiv 2207.14172) was trained with denoising as well; neither the paper nor public code
     says how it keeps the class.
 
     Args:
         embed_dims: Width; divisible by 4.
-        roi_size: Cells per side of the features cut out.
-        ignore_padding: False, the official code, whose weights expect it: padding is read like
-            image. True: each image ends where its padding begins, so that it gives the same result
-            in every batch; one RoIAlign per image.
+        roi_size: Side of RoIAlign's output, in cells.
+        ignore_padding: False, as in the official code, whose weights expect it: padding is read
+            like image. True: the map ends where the padding begins, so an image gives the same
+            result in every batch; costs one RoIAlign call per image.
         **context: As for ``Aligner``; every head has a salient point.
     """
 
@@ -70,7 +70,8 @@ class SAMSemanticAligner(Aligner):
         self.content_gate = nn.Linear(embed_dims, num_heads * embed_dims)
         self.pos_gate = nn.Linear(embed_dims, num_heads * embed_dims)
         init_xavier(self)
-        # The official code zeroes this weight too, but its transformer draws it again afterwards.
+        # The official code zeroes this weight too, but its transformer initialises it again
+        # afterwards.
         last = self.point_branch[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.bias)

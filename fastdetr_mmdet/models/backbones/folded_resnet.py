@@ -27,16 +27,16 @@ class FoldedResNet(ResNet):
     Paper: ResNet, He et al. 2016, arXiv 1512.03385; freezing of batch norms as in DETR, Carion et
     al. 2020, arXiv 2005.12872, Sec. 4.
 
-    A batch norm that is frozen (``norm_eval=True``, the DETR family's setting) is a scale and a
-    shift per channel: they are folded into the weight and bias of the convolution before it. In
-    training that is done in every step, because the convolution's weights change. The maps between
-    the two are then neither computed nor kept for the gradient. Without gradients on the CPU it is
-    done once, until a weight, statistic or norm's mode changes. Maps are channels last where
+    A frozen batch norm (``norm_eval=True``, the DETR family's setting) is a scale and a shift per
+    channel. Both are folded into the weight and bias of the convolution before it, so the maps
+    between the two are neither computed nor kept for the gradient. Training folds in every step,
+    because the convolution's weights change. On the CPU without gradients the folded weights are
+    kept until a weight, a statistic or a norm's mode changes. Maps are channels last where
     convolutions are faster that way: on a CPU, and in half precision on a GPU. Norms in training
-    mode, other convolutions and plugins are left as they are.
+    mode, other convolutions and plugins are not folded.
 
-    Results equal mmdet's within float32's rounding; parameters have the same names. Takes what
-    mmdet's ``ResNet`` takes.
+    Results equal mmdet's within float32's rounding. Parameter names and arguments are those of
+    mmdet's ``ResNet``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ class FoldedResNet(ResNet):
         return tuple(outs)
 
     def _channels_last(self, x: Tensor) -> bool:
-        if x.is_cuda:  # torch 2.3 takes no argument; without one CUDA is meant
+        if x.is_cuda:  # no argument means CUDA; torch 2.3 accepts none
             return x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled()
         if x.device.type != "cpu":
             return False
@@ -71,7 +71,7 @@ class FoldedResNet(ResNet):
 
 
 def _is_unsafe(module: nn.Module) -> bool:
-    """Whether oneDNN's gradient by the weight may write out of bounds: see plain_for_gradients."""
+    """Whether oneDNN's weight gradient may write out of bounds; see plain_for_gradients."""
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size == (1, 1)
@@ -84,8 +84,9 @@ class _Folds:
     """Frozen norms folded into the convolutions before them.
 
     Args:
-        norms: The frozen ones.
-        sources: Every weight and statistic, if what is folded may be kept until one changes.
+        norms: Frozen norms.
+        sources: Every weight and statistic, to keep folded weights until one changes; empty: keep
+            none.
     """
 
     def __init__(self, norms: Sequence[Any], sources: Sequence[Tensor] = ()) -> None:
@@ -101,14 +102,14 @@ class _Folds:
     def still_hold(self, norms: Sequence[Any], sources: Sequence[Tensor]) -> bool:
         """Whether the norms are unchanged since folding.
 
-        Writing into ``.data``, as an EMA hook does, counts up no version: one number of every
-        tensor is looked at, too.
+        Writing to ``.data``, as an EMA hook does, does not raise a tensor's version, so one number
+        of every tensor is compared, too.
         """
         same = norms == self.norms and _stamps(sources) == self.stamps
         return same and torch.equal(torch.cat(self.probes), self.probed)
 
     def convolve(self, x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-        """Convolution and norm, as one convolution if the norm is frozen."""
+        """Apply convolution and norm, as one convolution if the norm is frozen."""
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or norm not in self.scales:
             return norm(conv(x))
         pair = self.kept.get(conv) if self.kept is not None else None
@@ -119,7 +120,7 @@ class _Folds:
         return F.conv2d(x, *pair, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-# Not an attribute of the model, which is copied, pickled and compared.
+# Not an attribute of the model, because models are copied, pickled and compared.
 _KEPT: WeakKeyDictionary[nn.Module, _Folds] = WeakKeyDictionary()
 
 
@@ -130,7 +131,7 @@ def _folds_of(model: nn.Module, x: Tensor) -> _Folds:
         return _Folds(norms)
     tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
     sources = [t for t in tensors if t is not None and t.is_floating_point()]
-    if any(t.is_inference() for t in sources):  # these count no versions
+    if any(t.is_inference() for t in sources):  # inference tensors have no version
         return _Folds(norms)
     folds = _KEPT.get(model)
     if folds is None or not folds.still_hold(norms, sources):
@@ -143,10 +144,10 @@ def _stamps(tensors: Sequence[Tensor]) -> list[tuple[int, int, int]]:
 
 
 def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor, x: Tensor) -> _Pair:
-    """Weight and bias of the one convolution."""
+    """Weight and bias of the folded convolution."""
     weight = conv.weight
     if x.is_contiguous(memory_format=torch.channels_last):
-        # Or the convolution and its gradient would each make this copy.
+        # Otherwise the convolution and its gradient would each make this copy.
         weight = weight.contiguous(memory_format=torch.channels_last)
     bias = shift
     if conv.bias is not None:
@@ -172,7 +173,7 @@ def _run_branches(block: Any, x: Tensor, folds: _Folds) -> Tensor:
 
 
 def _downsample(layers: nn.Sequential, x: Tensor, folds: _Folds) -> Tensor:
-    *before, conv, norm = layers  # an average pooling in the variants that have one
+    *before, conv, norm = layers  # ResNet-D has an average pooling first
     for layer in before:
         x = layer(x)
     return folds.convolve(x, conv, norm)
@@ -188,7 +189,7 @@ def _is_frozen(norm: nn.Module) -> bool:
 
 
 def _scales_and_shifts(norms: Sequence[Any]) -> dict[nn.Module, _Pair]:
-    """Scales and shifts of all norms in one go: a few operations instead of a few per norm."""
+    """Scales and shifts of all norms together: a few operations instead of a few per norm."""
     frozen: dict[nn.Module, _Pair] = {}
     for eps in {norm.eps for norm in norms}:
         alike = [norm for norm in norms if norm.eps == eps]

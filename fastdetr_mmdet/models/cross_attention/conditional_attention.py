@@ -47,9 +47,9 @@ class ConditionalAttention(DenseAttention):
         self.out_proj = OutProjection(embed_dims)
 
     def _project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """Query and key are 2 * embed_dims wide."""
+        """Project; query and key are 2 * embed_dims wide."""
         conditional = queries.conditional
-        assert conditional is not None  # check_flow sees to it
+        assert conditional is not None  # check_flow guarantees it
         content, spatial = queries.content, conditional.spatial
         if queries.salient is not None:
             content, spatial = queries.salient.content, queries.salient.pos

@@ -20,19 +20,19 @@ class DeformableAttention(CrossAttention):
     """Each query samples a few points around its reference on every level.
 
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, Eq. 3 (Eq. 2 on one level).
-    Offsets are in cells of the level for reference points, and in shares of the box, divided by
-    num_points and halved, for reference boxes (Sec. A.4). On CUDA the sampling is mmcv's compiled
-    op, on the CPU our own, while being exported or compiled ``grid_sample``; all read zeros outside
+    For reference points, offsets are in cells of the level; for reference boxes they are multiples
+    of ``0.5 / num_points`` of the box's size (Sec. A.4). CUDA samples with mmcv's compiled op, the
+    CPU with this package's op, export and compilation with ``grid_sample``. All read zeros outside
     of the map and on padding.
 
     Args:
         embed_dims: Width.
         num_levels: Levels of the memory.
         num_points: Points per head and level.
-        **context: As for ``LayerPart``; without an attention matrix there is no dropout.
+        **context: As for ``LayerPart``; dropout is not used, since there is no attention matrix.
 
     Raises:
-        ValueError: in forward, if the memory has another number of levels.
+        ValueError: in forward, if the memory does not have num_levels levels.
     """
 
     reads = frozenset({Field.POINT})
@@ -51,7 +51,7 @@ class DeformableAttention(CrossAttention):
         for linear in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
-        # Head h looks in the direction of angle 2 pi h / num_heads, its i-th point i cells away.
+        # Head h looks in direction 2 pi h / num_heads; its i-th point is i cells away.
         angles = torch.arange(num_heads, dtype=torch.float32) * (2 * math.pi / num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -70,7 +70,7 @@ class DeformableAttention(CrossAttention):
         """
         if memory.num_levels != self.num_levels:
             raise ValueError(
-                f"DeformableAttention has num_levels={self.num_levels}, but gets a memory of "
+                f"DeformableAttention has num_levels={self.num_levels}, but the memory has "
                 f"{memory.num_levels} levels; set num_levels in transformer.decoder.cross_attn."
             )
         value = self.value_proj(memory.tokens)
@@ -96,7 +96,7 @@ class DeformableAttention(CrossAttention):
         weights = project(self.attention_weights, query, self.num_heads)
         weights = at_least_float32(weights).unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, shape[1:])
-        assert queries.reference is not None  # check_flow sees to it
+        assert queries.reference is not None  # check_flow guarantees it
         return self.sampling_locations(queries.reference, offsets, memory), weights
 
     def sampling_locations(self, reference: Tensor, offsets: Tensor, memory: Memory) -> Tensor:
@@ -110,9 +110,9 @@ class DeformableAttention(CrossAttention):
         ratios = memory.valid_ratios[:, None, :, None]  # (bs, 1, num_levels, 1, 2)
 
         def per_point(x: Tensor) -> Tensor:
-            """One for every level and point: (bs, num_queries, num_levels * num_points * 2).
+            """Repeat for every level and point: (bs, num_queries, num_levels * num_points * 2).
 
-            Written out, because arithmetic over a short broadcast axis is several times slower.
+            Materialised, because arithmetic over a short broadcast axis is several times slower.
             """
             return x.expand(-1, -1, -1, self.num_points, -1).flatten(2)
 

@@ -11,10 +11,10 @@ from ..parts import CrossAttention, Explanation
 
 
 class DenseAttention(CrossAttention):
-    """Base class of attentions whose heads split query, key and value among them.
+    """Base class of attentions whose heads each take a chunk of query, key and value.
 
     Attributes:
-        out_proj: Linear layer from the heads' results to the output.
+        out_proj: Output projection of the concatenated heads.
     """
 
     out_proj: OutProjection
@@ -36,7 +36,7 @@ class DenseAttention(CrossAttention):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """The weights that ``forward`` attends with; see ``Explanation``."""
+        """Attention weights of ``forward``; see ``Explanation``."""
         query, key, _ = self._project(queries, memory)
         bias = attention_bias(memory.attend_mask, spatial_prior)
         return Explanation(weights=attention_weights(query, key, self.num_heads, bias))

@@ -58,21 +58,21 @@ class SAMAttention(CrossAttention):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """The weights that ``forward`` attends with; see ``Explanation``."""
+        """Attention weights of ``forward``; see ``Explanation``."""
         weights = self._weights(queries, memory, spatial_prior).float()
         return Explanation(weights=weights.expand(-1, self.num_heads, -1, -1))
 
     def _weights(self, queries: Queries, memory: Memory, spatial_prior: Tensor | None) -> Tensor:
-        """(bs, num_heads, num_queries, num_tokens), or 1 instead of num_heads where all agree."""
+        """Attention weights, (bs, num_heads, num_queries, num_tokens); 1 head if all are equal."""
         if queries.salient is not None:
             content, pos = queries.salient.content, queries.salient.pos
         else:
-            assert queries.pos is not None  # the decoder makes one where there is none
+            assert queries.pos is not None  # the decoder sets it
             content, pos = queries.content.unsqueeze(2), queries.pos.unsqueeze(2)
         query = self.q_content_proj(content) + self.q_pos_proj(pos)
-        groups = query.shape[2]  # num_heads, or 1: the same query for all heads
+        groups = query.shape[2]  # num_heads, or 1 if all heads share the query
         key = self.k_content_proj(memory.tokens) + self.k_pos_proj(memory.pos)
-        # (bs, groups * num_queries, embed_dims) against shared keys: one multiplication
+        # (bs, groups * num_queries, embed_dims): all heads in one product with the shared keys
         query = query.transpose(1, 2).flatten(1, 2) * query.shape[-1] ** -0.5
         scores = torch.matmul(query, key.transpose(1, 2)).unflatten(1, (groups, -1))
         return biased(scores, attention_bias(memory.attend_mask, spatial_prior)).softmax(-1)

@@ -21,9 +21,10 @@ class SMCAAttention(MultiheadCrossAttention):
     Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3, Eq. 8 and 9; Eq. 6 with a prior.
 
     On one level it is DETR's cross-attention. With a ``GaussianPrior`` it is the paper's spatially
-    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 6). On several levels each
-    is attended to by itself, and the results are summed with ``softmax(FC(query))`` as weights. The
-    weights are each image's own; the official code uses those of a batch's first image for all.
+    modulated co-attention, ``softmax(K^T Q / sqrt(d) + log G) V`` (Eq. 6). On several levels,
+    attention runs within each level, and the results are summed with weights
+    ``softmax(FC(query))``. Each image has its own weights; the official code uses the first image's
+    weights for the whole batch.
 
     Args:
         embed_dims: Width.
@@ -64,7 +65,7 @@ class SMCAAttention(MultiheadCrossAttention):
     def explain(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Explanation:
-        """The weights, over all levels, that ``forward`` attends with; see ``Explanation``."""
+        """Attention weights of ``forward`` over all levels; see ``Explanation``."""
         if self.scale_selection is None:
             return super().explain(queries, memory, spatial_prior)
         query, key, _ = self._project(queries, memory)
@@ -84,7 +85,7 @@ class SMCAAttention(MultiheadCrossAttention):
 
 
 def _levels(memory: Memory, spatial_prior: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
-    """Per level: which tokens are its, and their bias."""
+    """Per level its tokens, as a slice, and their bias."""
     mask = memory.attend_mask
     for own in memory.level_slices:
         yield (

@@ -18,12 +18,12 @@ class ConditionalDecoder(DetrDecoder):
 
     Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, Eq. 3.
 
-    p_s is the sine embedding of the reference point, T the diagonal transformation ``FFN(content)``
-    that all layers share; the first layer, whose content is still empty, uses the identity, as the
-    official code does. The transformation reads the content before the decoder's norm.
+    p_s is the sine embedding of the reference point; T is the diagonal transformation
+    ``FFN(content)``, shared by all layers, of the content before the decoder's norm. The first
+    layer, whose content is still zero, uses the identity, as in the official code.
 
     Args:
-        embed_dims: Width; even, half of it embeds x and half y.
+        embed_dims: Width; even: one half embeds x, the other y.
         self_attn: Default ``ConditionalSelfAttention``.
         cross_attn: Default ``ConditionalAttention``.
         **kwargs: As for ``DetrDecoder``.
@@ -57,7 +57,7 @@ class ConditionalDecoder(DetrDecoder):
         return embedded.to(queries.content.dtype)
 
     def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
-        """T of Eq. 3: the content through an MLP; in the first layer the identity, None."""
+        """T of Eq. 3, an MLP of the content; None, the identity, in the first layer."""
         if index == 0 or self.query_scale is None:
             return None
         return self.query_scale(content)

@@ -17,9 +17,9 @@ from ..parts import Field, Placed, contract
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention and feed-forward, each with residual and post-norm.
 
-    Two optional parts come between self-attention and cross-attention: an ``Aligner`` changes what
-    the cross-attention asks with (SAM-DETR), and a ``SpatialPrior`` is added to its scores (SMCA).
-    The residual stream passes both by.
+    Two optional parts come between self-attention and cross-attention: an ``Aligner`` changes the
+    queries of the cross-attention (SAM-DETR), and a ``SpatialPrior`` is added to its scores (SMCA).
+    Neither changes the residual stream.
 
     Args:
         embed_dims: Width.
@@ -28,7 +28,7 @@ class DecoderLayer(nn.Module):
         dropout: Dropout of residual branches, and default for the parts.
         self_attn, cross_attn, aligner, spatial_prior: Part configs; the last two may be None.
         layer_index: Position in the decoder; passed to parts that differ in the first layer.
-        cross_first: Whether cross-attention, with what belongs to it, comes before self-attention.
+        cross_first: Whether cross-attention, with aligner and prior, comes before self-attention.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class DecoderLayer(nn.Module):
         return [(f"transformer.decoder.{key}", part) for key, part in parts.items() if part]
 
     def locate(self, queries: Queries) -> Queries:
-        """The queries with the references that the spatial prior predicts (first layer only)."""
+        """Set the references that the spatial prior predicts (first layer only)."""
         prior: Any = self.spatial_prior
         return prior.locate(self.embed(queries))
 
     def embed(self, queries: Queries) -> Queries:
-        """The queries with ``embedded`` set, if a part reads it and ``locate`` has not done so."""
+        """Set ``embedded``, if a part reads it and ``locate`` has not done so."""
         if self.input_norm is None or queries.embedded is not None:
             return queries
         return replace(queries, embedded=self.input_norm(queries.located))
 
     def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
-        """The queries' new content, and what it was after cross-attention.
+        """Return the queries' new content, and their content right after cross-attention.
 
         Shape:
             returns: (bs, num_queries, embed_dims) each

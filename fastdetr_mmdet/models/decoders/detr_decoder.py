@@ -28,9 +28,9 @@ class DetrDecoder(Decoder):
     are detached); look forward twice, positions of queries and the norm: DINO, Zhang et al. 2022,
     arXiv 2203.03605, Sec. 3.5, and DAB-DETR, Liu et al. 2022, arXiv 2201.12329, Sec. 4.2; mixed
     supervision: MS-DETR, Zhao et al. 2024, arXiv 2401.03989, Sec. 3.2, without the optional
-    feed-forward block behind cross-attention. Queries
-    without a position (``LearnedBoxQueries``) get the sine embedding of their reference point
-    instead, again in each layer and without gradient (SAM-DETR, arXiv 2203.06883, Sec. 3.4).
+    feed-forward block after cross-attention. Queries without a position (``LearnedBoxQueries``) get
+    the sine embedding of their reference point in each layer, without gradient (SAM-DETR, arXiv
+    2203.06883, Sec. 3.4).
 
     Args:
         embed_dims: Width.
@@ -43,31 +43,31 @@ class DetrDecoder(Decoder):
         aligner: Aligner config, or None.
         spatial_prior: Spatial prior config, or None.
         refine: Whether each layer refines the references for the next one.
-        look_forward_twice: With refine, whether the loss of a layer's box also has a gradient in
-            the layer before, which made its reference: the reference is detached for attention, but
-            not for the box. Predictions do not change.
-        refine_normed: Whether references are refined from the returned, normed states, so that a
-            layer's box is the next one's reference; False, as in DINO: from the states before the
+        look_forward_twice: With refine, whether the loss of a layer's box also trains the layer
+            before, which made its reference: the reference is detached for attention, but not for
+            the box. Predictions do not change.
+        refine_normed: True: references are refined from the returned states, after the norm, so a
+            layer's box is the next layer's reference. False, as in DINO: from the states before the
             norm.
         reference_eps: References are clipped to [reference_eps, 1 - reference_eps] before they are
             refined; in [0, 0.5); 1e-3 in DINO's official code.
-        reference_pos: Position of a query in every layer. None: that of the query initialiser.
+        reference_pos: Position of a query in every layer. None: from the query initialiser.
             'image': an MLP of the sine embedding of its reference box. 'canvas': the same with the
-            box as a share of the padded batch, as in DINO's official code, so that it depends on
-            the padding.
+            box relative to the padded batch, as in DINO's official code, so it depends on the
+            padding.
         reference_feats: Sine features per coordinate of reference_pos, even; None: embed_dims / 2,
             as in DINO's published weights (later versions of mmdet train with embed_dims).
         post_norm: Whether a LayerNorm, shared by all layers, is applied to the returned states.
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
         mixed_supervision: Whether cross-attention comes before self-attention, and the states
             between them are trained one-to-many (MS-DETR; see ``FastDETRHead``).
-        with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient, which saves memory and costs this part a second forward pass.
+        with_cp: Whether training recomputes each layer in the backward pass (gradient
+            checkpointing): less memory, a second forward pass of this part.
 
     Raises:
         ValueError: if num_layers is below 1, level_schedule does not have one entry per layer, a
-            reference_ argument is out of range, or nothing reads look_forward_twice or
-            reference_feats; in forward, if it refines without box_branches.
+            reference_ argument is out of range, or look_forward_twice or reference_feats would have
+            no effect; in forward, if it refines without box_branches.
     """
 
     def __init__(
@@ -170,12 +170,12 @@ class DetrDecoder(Decoder):
         """Decode; see ``Decoder.forward``."""
         if self.refine and box_branches is None:
             raise ValueError(
-                f"{type(self).__name__} with refine=True needs the head's box branches; hand them "
-                "over as box_branches."
+                f"{type(self).__name__} with refine=True needs the head's box branches; pass them "
+                "as box_branches."
             )
         hidden_states, one_to_many, references, boxes = [], [], [], []
         position: Tensor | None = None
-        moved: Tensor | None = None  # the reference, with the gradient into the layer before
+        moved: Tensor | None = None  # the reference, with its gradient to the layer before
         without_pos = queries.pos is None and self.reference_pos is None
         if self.locates:
             first: Any = self.layers[0]
@@ -234,9 +234,9 @@ class DetrDecoder(Decoder):
         return self.ref_point_head(embedded.to(queries.content.dtype))
 
     def embed_reference(self, queries: Queries) -> Tensor | None:
-        """Embedding of the references, made once and again after each refinement; none here."""
+        """Embedding of the references, made at the start and after each refinement; here None."""
         return None
 
     def spatial_scale(self, index: int, content: Tensor) -> Tensor | None:
-        """Scale by which one layer multiplies the embedded references to get its spatial query."""
+        """Factor of the embedded references in one layer's spatial query."""
         return None

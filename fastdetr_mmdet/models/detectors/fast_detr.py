@@ -36,18 +36,19 @@ class FastDETR(BaseDetector):
             transformer and not used in prediction (Co-DETR, arXiv 2211.12860, Sec. 3.1). Their
             losses are named ``aux0.loss_cls`` and so on; num_classes is the bbox_head's.
             Checkpoints with and without these heads load.
-        aux_heads_on: Maps that they read: 'neck', or 'encoder' as in Co-DETR.
+        aux_heads_on: Maps that aux_heads read: 'neck', or 'encoder' as in Co-DETR.
         positional_encoding: mmdet positional encoding config; default: the normalised sine encoding
             of the transformer's width.
-        mask_from: Level from whose padding mask the mask of each level is interpolated. None, for
-            all or one level: from the image's mask, as in all papers. SMCA's official multi-scale
-            code takes the last level's from the third.
+        mask_from: Per level the index of the level whose padding mask its own mask is interpolated
+            from. None, for one or all levels: from the image's mask, as in all papers. SMCA's
+            official multi-scale code interpolates the last level's mask from the third's.
         num_queries: Queries per image; None leaves it to ``transformer.queries``.
         train_cfg: Passed to the head: ``assigner``, ``one_to_many``.
-        test_cfg: Passed to the head, except ``separate_sizes``. False, as in the official codes:
-            images of different sizes are padded to one batch. The padding changes results, because
-            the backbone's convolutions and some parts read it. True: ``predict`` makes a batch of
-            each image size, without padding, so an image gives the same result in every batch.
+        test_cfg: Passed to the head, except ``separate_sizes``. Its default False, as in the
+            official codes: images of different sizes are padded to one batch. The padding changes
+            results, because the backbone's convolutions and some parts read it. True: ``predict``
+            runs one unpadded batch per image size, so an image gives the same result in every
+            batch.
         data_preprocessor: ``DetDataPreprocessor`` config.
         init_cfg: As in mmengine.
 
@@ -96,7 +97,7 @@ class FastDETR(BaseDetector):
         self.separate_sizes = bool((test_cfg or {}).get("separate_sizes", False))
         makes = contract("transformer.queries", self.transformer.queries).makes
         two_stage = Field.PROPOSALS in makes
-        # What follows from other parts is not the config's to say, so it comes after the config's.
+        # These follow from other parts, so they override the config.
         decided = dict(
             num_pred_layer=self.transformer.decoder.num_layers + int(two_stage),
             as_two_stage=two_stage,
@@ -141,7 +142,7 @@ class FastDETR(BaseDetector):
         check_flow(self.transformer.parts, _num_levels(backbone, neck))
 
     def init_weights(self) -> None:
-        """Like mmdet; a local file of the backbone's weights may have the names of other codes."""
+        """As in mmdet; local files of backbone weights may also have key names of other codes."""
         load_local_weights(self.backbone)
         super().init_weights()
 
@@ -150,7 +151,8 @@ class FastDETR(BaseDetector):
         if self.bbox_head.embed_dims != embed_dims:
             raise ValueError(
                 f"bbox_head.embed_dims={self.bbox_head.embed_dims} differs from "
-                f"transformer.embed_dims={embed_dims}; leave it out of bbox_head, it is taken over."
+                f"transformer.embed_dims={embed_dims}; leave it out of bbox_head, which takes the "
+                "transformer's."
             )
         last = neck if neck is None or isinstance(neck, dict) else neck[-1]
         neck_dims = (last or {}).get("out_channels", embed_dims)
@@ -173,7 +175,7 @@ class FastDETR(BaseDetector):
             batch_inputs: (bs, 3, H, W), normalised and padded; float32 or of the weights' type
             returns: per level (bs, embed_dims, h, w), finest first
         """
-        if batch_inputs.dtype == torch.float32:  # as a preprocessor makes it for any weights
+        if batch_inputs.dtype == torch.float32:  # data preprocessors always make float32
             batch_inputs = batch_inputs.to(next(self.parameters()).dtype)
         features = self.backbone(batch_inputs)
         return features if self.neck is None else self.neck(features)
@@ -183,7 +185,7 @@ class FastDETR(BaseDetector):
     ) -> Memory:
         """Flatten feature maps, with masks and positional encodings.
 
-        Without data samples, or where they do not say otherwise, every image fills its input.
+        Without data samples, or without ``img_shape`` in them, every image fills its input.
         """
         batch_size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
         if batch_data_samples is None:
@@ -204,7 +206,7 @@ class FastDETR(BaseDetector):
         pixels = torch.tensor([[w, h] for h, w in image_sizes], dtype=torch.float32)
         pos_maps = []
         for level, feature in enumerate(features):
-            if masks is None:  # all images alike: encode one, share it
+            if masks is None:  # no padding: all images share one encoding
                 pos = encode_whole(self.positional_encoding, level_sizes[level], feature.device)
                 pos_maps.append(pos.expand(len(feature), -1, -1, -1))
             else:
@@ -216,7 +218,7 @@ class FastDETR(BaseDetector):
         self, batch_inputs: Tensor, batch_data_samples: Any, targets: Targets | None = None
     ) -> DecoderOutput:
         """From images to decoder outputs; ``targets`` in training."""
-        # The maps have no name here, so they are freed before the transformer runs.
+        # No variable holds the maps, so they are freed before the transformer runs.
         memory = self.make_memory(self.extract_feat(batch_inputs), batch_inputs, batch_data_samples)
         return self._transform(memory, targets)
 
@@ -225,7 +227,7 @@ class FastDETR(BaseDetector):
         return self.transformer(memory, head.box_branches, head.proposal_branches, targets)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
-        """Losses of a batch, by mmdet's names; see ``FastDETRHead.loss``.
+        """Losses of a batch under mmdet's names; see ``FastDETRHead.loss``.
 
         Shape:
             batch_inputs: (bs, 3, H, W)
@@ -280,7 +282,7 @@ class FastDETR(BaseDetector):
 
 
 def _leave_aux_heads(module: Any, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Auxiliary heads, used in training only: keep those that a file lacks, drop surplus ones."""
+    """Load files with other auxiliary heads: keep weights that a file lacks, drop surplus ones."""
     own = f"{prefix}aux_heads."
     wanted = {f"{own}{key}": value for key, value in module.aux_heads.state_dict().items()}
     for key in [key for key in state_dict if key.startswith(own) and key not in wanted]:
@@ -290,7 +292,7 @@ def _leave_aux_heads(module: Any, state_dict: dict, prefix: str, *_: Any) -> Non
 
 
 def _set_img_shapes(batch_inputs: Tensor, batch_data_samples: Sequence) -> None:
-    """Let images of samples made by hand, which do not say otherwise, fill their input."""
+    """Set a missing ``img_shape`` to the size of the input, for data samples made by hand."""
     for sample in batch_data_samples:
         if "img_shape" not in sample.metainfo:
             sample.set_metainfo(dict(img_shape=tuple(batch_inputs.shape[-2:])))
@@ -299,7 +301,7 @@ def _set_img_shapes(batch_inputs: Tensor, batch_data_samples: Sequence) -> None:
 def _by_size(
     batch_inputs: Tensor, batch_data_samples: Sequence
 ) -> Iterator[tuple[Tensor, list[Any]]]:
-    """The images of each size, cut to it, with their data samples."""
+    """Batches of images of equal size, without padding, with their data samples."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, sample in enumerate(batch_data_samples):
         h, w = sample.metainfo.get("img_shape", batch_inputs.shape[-2:])[:2]
@@ -309,10 +311,10 @@ def _by_size(
 
 
 def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | None:
-    """Feature levels that the configs promise; None where they do not say."""
+    """Number of feature levels by the configs; None if they do not tell."""
     if neck is not None:
         last = neck if isinstance(neck, dict) else neck[-1]
-        channels = last.get("in_channels")  # a number where a neck keeps the levels it is given
+        channels = last.get("in_channels")  # a number if the neck keeps the backbone's levels
         return last.get("num_outs") or (
             len(channels) if isinstance(channels, (list, tuple)) else None
         )
@@ -320,7 +322,7 @@ def _num_levels(backbone: dict, neck: dict | Sequence[dict] | None) -> int | Non
 
 
 def _with_num_classes(queries: dict, bbox_head: dict) -> dict:
-    """Denoising draws classes of objects, so it has the head's number of them."""
+    """Pass the head's number of classes to denoising queries, which draw noisy classes."""
     if str(queries.get("type")).rpartition(".")[2] != DenoisingQueries.__name__:
         return queries
     return {"num_classes": bbox_head.get("num_classes"), **queries}

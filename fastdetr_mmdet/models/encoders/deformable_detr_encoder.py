@@ -60,14 +60,14 @@ class DeformableDetrEncoder(Encoder):
         num_points: Points per head and level.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
-        with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient, which saves memory and costs this part a second forward pass.
-        memory_fusion: Whether the result is projected from the input and the outputs of all layers
-            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742), not the last output alone.
+        with_cp: Whether training recomputes each layer in the backward pass (gradient
+            checkpointing): less memory, a second forward pass of this part.
+        memory_fusion: Whether the result is a projection of the input and all layers' outputs
+            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742) instead of the last output.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
-            neck gives another number of levels.
+            neck gives a different number of levels.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class DeformableDetrEncoder(Encoder):
     def forward(self, memory: Memory) -> Memory:
         """Encode.
 
-        Padded tokens are read as zeros, but are themselves updated (SAM-DETR's aligner may read
-        them afterwards).
+        Padding is sampled as zeros, but its tokens are updated too (SAM-DETR's aligner may read
+        them).
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         grid, states = memory.grid(), [memory.tokens]
         for layer in self.layers:

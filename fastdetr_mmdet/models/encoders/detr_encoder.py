@@ -62,10 +62,10 @@ class DetrEncoder(Encoder):
         num_heads: Heads; must divide embed_dims.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of attention weights, residual branches and feed-forward block.
-        with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient, which saves memory and costs this part a second forward pass.
-        memory_fusion: Whether the result is projected from the input and the outputs of all layers
-            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742), not the last output alone.
+        with_cp: Whether training recomputes each layer in the backward pass (gradient
+            checkpointing): less memory, a second forward pass of this part.
+        memory_fusion: Whether the result is a projection of the input and all layers' outputs
+            (Stable-DINO, Liu et al. 2023, arXiv 2304.04742) instead of the last output.
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads.
@@ -92,10 +92,10 @@ class DetrEncoder(Encoder):
     def forward(self, memory: Memory) -> Memory:
         """Encode.
 
-        Padded tokens are never attended to, but are themselves updated; nobody reads them.
+        Padding is never attended to. Its tokens are updated too, but nothing reads them.
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         tokens, attend_mask = memory.tokens, memory.attend_mask
         states = [tokens]

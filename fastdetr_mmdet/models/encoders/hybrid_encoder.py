@@ -24,7 +24,7 @@ class PaddedConv(nn.Module):
         self.norm = nn.LayerNorm(dims)
 
     def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        """(bs, h, w, dims), padding (bs, h, w, 1) or None -> the same, at a stride halved."""
+        """(bs, h, w, dims), padding (bs, h, w, 1) or None -> (bs, h / stride, w / stride, dims)."""
         if padding is not None:
             x = x.masked_fill(padding, 0.0)
         x = self.conv(plain_for_gradients(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
@@ -32,7 +32,7 @@ class PaddedConv(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Two maps become one: a branch of convolutions and one of a projection, added."""
+    """Fuse two maps: the sum of a branch of convolutions and a branch with one projection."""
 
     def __init__(self, dims: int, hidden_dims: int, depth: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def _project(in_dims: int, out_dims: int) -> nn.Sequential:
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(bs, h, w, dims) -> of another size; a cell of a level twice as fine reads the one above."""
+    """Resize (bs, h, w, dims) by nearest neighbours."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
     return F.interpolate(x.permute(0, 3, 1, 2), size=size, mode="nearest").permute(0, 2, 3, 1)
@@ -67,10 +67,10 @@ class HybridEncoder(Encoder):
 
     Paper: RT-DETR, Zhao et al. 2024, arXiv 2304.08069, Sec. 4.2, Eq. 1.
 
-    Differences from the paper: norms are over the channels of a cell (LayerNorm instead of
-    BatchNorm), so that neither the batch nor its padding changes an image's result; a convolution
-    of 3x3 stands for each RepVGG block, which becomes one after training; the projection of each
-    level that RT-DETR's decoder begins with stands at the end.
+    Differences from the paper: LayerNorm over the channels of a cell instead of BatchNorm, so that
+    neither the batch nor its padding changes an image's result; a 3x3 convolution for each RepVGG
+    block, which becomes one after training; the projection of each level, with which RT-DETR's
+    decoder begins, is part of this encoder.
 
     Each level should be half the size of the one before, rounded up, as strided convolutions make
     it. ``python -m benchmarks.parts`` compares its time with the deformable encoder's.
@@ -87,7 +87,7 @@ class HybridEncoder(Encoder):
 
     Raises:
         ValueError: if embed_dims is not divisible by num_heads, or, when the model is built, if the
-            neck gives another number of levels.
+            neck gives a different number of levels.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class HybridEncoder(Encoder):
     def forward(self, memory: Memory) -> Memory:
         """Encode.
 
-        Padding is read by nothing that is not padding itself.
+        Cells of the image never read padding.
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         shapes, coarsest = memory.spatial_shapes, memory.level(-1)
         maps = [level.tokens.unflatten(1, level.spatial_shapes[0]) for level in memory.levels]

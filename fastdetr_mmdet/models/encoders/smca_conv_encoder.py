@@ -51,7 +51,7 @@ class SMCAConvEncoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, memory: Memory, valid_shapes: Shapes | None = None) -> Memory:
-        """Update the tokens; each image by itself where ``valid_shapes`` says where it ends."""
+        """Update the tokens; with ``valid_shapes`` each image by itself, without its padding."""
         located = memory.with_tokens(memory.located)
         messages = per_image(self._mix, located.maps(), valid_shapes)
         mixed = torch.cat([m.flatten(2).transpose(1, 2) for m in messages], dim=1)
@@ -77,7 +77,7 @@ class SMCAConvEncoderLayer(nn.Module):
 
 
 def _fit(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut or zero-pad at right and bottom: masks may end a row before or after the convolution."""
+    """Cut or zero-pad at right and bottom: masks and convolutions may differ by one row."""
     (h, w), (height, width) = x.shape[-2:], size
     return x if (h, w) == (height, width) else F.pad(x, (0, width - w, 0, height - h))
 
@@ -87,12 +87,12 @@ def per_image(
     maps: list[Tensor],
     valid_shapes: Shapes | None,
 ) -> list[Tensor]:
-    """Apply to the maps of all images together, or, cut to where each ends, one by one.
+    """Apply a function to the maps of all images together, or to each image without its padding.
 
     Args:
         function: Per level (bs, embed_dims, h, w) -> per level the same.
         maps: Per level.
-        valid_shapes: Per level and image (h, w), as in ``Memory``; None: all together.
+        valid_shapes: Per level and image (h, w), as in ``Memory``; None: all images together.
     """
     if valid_shapes is None:
         return function(maps)
@@ -123,19 +123,19 @@ class SMCAConvEncoder(Encoder):
             authors' later file.
         share_cross_level: Whether all pairs of levels share the convolutions between them (the
             variant with 44.4 AP), or each pair has its own (the later file).
-        reduce_first: Whether the first level is halved in size at the end, so that the decoder sees
-            it on the grid, with the mask and the positions, of the second.
-        ignore_padding: False, the official code: the convolutions read padding like image. True:
-            each image ends where its padding begins, so that it gives the same result in every
-            batch; the convolutions run image by image.
+        reduce_first: Whether the first level is halved in size at the end; the decoder then sees it
+            with the grid, mask and positions of the second level.
+        ignore_padding: False, as in the official code: the convolutions read padding like image.
+            True: they run image by image, without padding, so an image gives the same result in
+            every batch.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
-        with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient, which saves memory and costs this part a second forward pass.
+        with_cp: Whether training recomputes each layer in the backward pass (gradient
+            checkpointing): less memory, a second forward pass of this part.
 
     Raises:
-        ValueError: if the kernel size is even, reduce_first is asked of one level, or, when the
-            model is built, if the neck gives another number of levels.
+        ValueError: if kernel_size is even, reduce_first is set with one level, or, when the model
+            is built, if the neck gives a different number of levels.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class SMCAConvEncoder(Encoder):
         """Encode.
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given; with reduce_first the
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged; with reduce_first the
                 first level has the second's size, positions, mask and valid ratios.
         """
         valid_shapes = memory.valid_shapes if self.ignore_padding else None

@@ -17,7 +17,7 @@ from .detr_encoder import DetrEncoderLayer
 
 @MODELS.register_module()
 class SMCAEncoder(Encoder):
-    """Blocks of self-attention within each scale and over all scales, as the pattern says.
+    """Blocks of self-attention within each scale or over all scales, in the order of ``pattern``.
 
     Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Sec. 3.3.
 
@@ -33,12 +33,12 @@ class SMCAEncoder(Encoder):
         num_heads: Heads; must divide embed_dims.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of attention weights, residual branches and feed-forward block.
-        with_cp: Whether training keeps each layer's input only and computes the layer again for the
-            gradient, which saves memory and costs this part a second forward pass.
+        with_cp: Whether training recomputes each layer in the backward pass (gradient
+            checkpointing): less memory, a second forward pass of this part.
 
     Raises:
-        ValueError: if the pattern is empty or names another kind, or embed_dims is not divisible
-            by num_heads.
+        ValueError: if the pattern is empty or has other values, or embed_dims is not divisible by
+            num_heads.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SMCAEncoder(Encoder):
         """Encode.
 
         Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else as given.
+            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         levels = memory.levels  # for their positions and masks
         for kind, layer in zip(self.pattern, self.layers, strict=True):
@@ -87,7 +87,7 @@ class SMCAEncoder(Encoder):
 
 
 def _within(layer: nn.Module, parts: Sequence[Tensor], levels: Sequence[Memory]) -> Tensor:
-    """One block on each scale by itself, with the same weights."""
+    """Run one block on each scale by itself, with the same weights."""
     return torch.cat(
         [
             layer(tokens, level.pos, level.attend_mask)

@@ -12,7 +12,7 @@ from ..layers import MLP
 
 
 class Branches(nn.ModuleList):
-    """ModuleList by decoder layer, the proposals' branch last; a shared branch is stored once."""
+    """One branch per decoder layer, then the proposals' branch; a shared branch is stored once."""
 
     def __init__(self, branches: Iterable[nn.Module], shared_by: int = 1) -> None:
         super().__init__(branches)
@@ -36,7 +36,7 @@ def class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
 
 
 def box_branch(embed_dims: int, num_hidden: int, zero_init: bool) -> MLP:
-    """With zero init the box starts at its reference; point references start with w = h = 0.5."""
+    """Box branch; with zero_init boxes start at their reference, of points with w = h = 0.5."""
     branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
     if zero_init:
         last = branch[-1]

@@ -22,14 +22,15 @@ def sees_quality(loss: nn.Module) -> bool:
 def sum_class_loss(
     loss: Any, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor | None
 ) -> Tensor:
-    """A class loss, summed over each layer.
+    """Sum a class loss over each layer.
 
     Args:
-        loss: A ``QualityLoss``, one of mmdet's sigmoid losses, or one of their kind.
+        loss: A ``QualityLoss``, one of mmdet's sigmoid losses, or a loss with either interface.
         logits: Predictions of all layers, float32 at least.
-        query_index: Matched queries, into (num_layers, bs, num_queries) flattened; none twice.
-        classes: Of their objects.
-        quality: IoU of their boxes, without gradient, if the loss ``sees_quality``; else None.
+        query_index: Matched queries, into (num_layers, bs, num_queries) flattened; unique.
+        classes: Classes of the matched objects.
+        quality: IoU of the matched boxes, without gradient, if the loss ``sees_quality``; else
+            None.
 
     Shape:
         logits: (num_layers, bs, num_queries, num_classes)
@@ -39,7 +40,7 @@ def sum_class_loss(
     if isinstance(loss, QualityLoss):
         return loss(logits, query_index, classes, quality)
     if type(loss) is FocalLoss and not loss.activated and not logits.is_cuda:
-        # On CUDA mmdet has a kernel of its own, on the CPU a chain of operations.
+        # mmdet has a fused kernel on CUDA only; on the CPU it is a chain of operations.
         rows = logits.flatten(1, 2)
         total = focal_loss_sum(rows, query_index, classes, loss.alpha, loss.gamma)
         return loss.loss_weight * total
@@ -56,25 +57,27 @@ def sum_class_loss(
         target = target, rows.new_zeros(len(rows)).index_copy(0, query_index, quality)
     per_entry = loss(rows, target, reduction_override="none")
     if per_entry.numel() not in (len(rows), rows.numel()):
-        raise ValueError("The loss has neither one value per query nor one per query and class.")
+        raise ValueError(
+            "The loss returned neither one value per query nor one per query and class."
+        )
     return per_entry.view(len(logits), -1).sum(1)
 
 
 def check_class_loss(loss: nn.Module, num_classes: int, key: str = "bbox_head.loss_cls") -> None:
-    """Refuse a class loss that fails on a query of every class.
+    """Refuse a class loss that cannot be used, by calling it on one query per class.
 
     Args:
-        loss: As for ``sum_class_loss``. One of mmdet's kind is called with (logits, labels,
-            reduction_override='none') and returns a loss per query, or per query and class;
-            ``num_classes`` as label means background.
+        loss: As for ``sum_class_loss``. Losses with mmdet's interface are called with (logits,
+            labels, reduction_override='none') and return a loss per query, or per query and class;
+            label ``num_classes`` means background.
         num_classes: Classes, without background.
-        key: In the config, for the message.
+        key: Config key, for the message.
 
     Raises:
-        ValueError: if it takes other targets than class indices, or raises another logit than that
-            of an object's class, as no sigmoid loss does.
+        ValueError: if the loss takes other targets than class indices, or its gradient raises a
+            logit other than that of an object's class, which no sigmoid loss does.
     """
-    # Not under what a caller builds models under, such as torch.device("meta").
+    # The caller may build models under torch.device("meta") or without gradients.
     with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
         classes = torch.arange(num_classes)
         logits = torch.linspace(-1, 1, (num_classes + 1) * num_classes)  # one query is background
@@ -85,12 +88,12 @@ def check_class_loss(loss: nn.Module, num_classes: int, key: str = "bbox_head.lo
             raised = (logits.grad[0, 0] < 0).nonzero()  # (query, class)
             fits = len(raised) > 0 and bool((raised[:, 0] == raised[:, 1]).all())
             error: Exception | None = None
-        except Exception as raised_by_loss:  # whatever other targets or classes make it raise
+        except Exception as raised_by_loss:  # the loss may raise anything
             fits, error = False, raised_by_loss
     if not fits:
         raise ValueError(
-            f"{key} of type {type(loss).__name__} cannot be used with FastDETRHead, "
-            "which has no background class and class indices as targets; use FocalLoss, "
-            "CrossEntropyLoss with use_sigmoid=True, QualityFocalLoss, VarifocalLoss, MALLoss, "
-            "IABCELoss or PositionSupervisedLoss."
+            f"{key} of type {type(loss).__name__} cannot be used with FastDETRHead, whose targets "
+            "are class indices without background; use FocalLoss, CrossEntropyLoss with "
+            "use_sigmoid=True, QualityFocalLoss, VarifocalLoss, MALLoss, IABCELoss or "
+            "PositionSupervisedLoss."
         ) from error

@@ -48,36 +48,36 @@ class FastDETRHead(BaseModule):
         box_size_bias: Initial logit of width and height in the first box branch: 0 is half of the
             image, -2 an eighth (Deformable DETR with reference points).
         share_pred_layer: One class and one box branch for all layers, or one of each per layer.
-        num_pred_layer: Number of predicting layers, with encoder proposals as one more, as in
-            mmdet; the detector sets it.
+        num_pred_layer: Number of predicting layers, plus one for encoder proposals, as in mmdet;
+            the detector sets it.
         as_two_stage: Whether there are branches for encoder proposals; the detector sets it.
-        class_aware_proposals: Whether proposals are told apart by class, or only from background
-            (every object is then of class 0); the detector sets it.
-        residual_classes: Whether class branches of decoder layers start at zero, because classes
-            are added to those of the proposals; the detector sets it.
-        sync_cls_avg_factor: Ignored; in mmdet's configs. The number of objects is always averaged
-            over processes.
-        loss_cls: Loss of class logits; a sigmoid one: mmdet's ``FocalLoss``, ``CrossEntropyLoss``,
+        class_aware_proposals: Whether proposals have classes; if not, every object has class 0. The
+            detector sets it.
+        residual_classes: Whether class branches of decoder layers start at zero, because their
+            logits are added to the proposals'; the detector sets it.
+        sync_cls_avg_factor: Ignored; mmdet's configs set it. The number of objects is always
+            averaged over processes.
+        loss_cls: Sigmoid loss of class logits: mmdet's ``FocalLoss``, ``CrossEntropyLoss``,
             ``QualityFocalLoss`` or ``VarifocalLoss``, or this package's ``MALLoss``, ``IABCELoss``
-            or ``PositionSupervisedLoss``. ``bg_cls_weight``, in mmdet's configs, is ignored: there
-            is no background class.
-        proposal_loss: ``DenseProposalLoss`` config; None: proposals are matched and compared like
-            one more decoder layer.
+            or ``PositionSupervisedLoss``. ``bg_cls_weight`` of mmdet's configs is ignored: there is
+            no background class.
+        proposal_loss: ``DenseProposalLoss`` config; None: proposals are trained like one more
+            decoder layer.
         loss_bbox: Loss of normalised (cx, cy, w, h).
         loss_iou: Loss of pixel (x1, y1, x2, y2).
         train_cfg: ``assigner``: matcher config, this package's or mmdet's; default
-            ``HungarianMatcher``. ``one_to_many``: the same for the states of a decoder with
-            mixed_supervision; default ``ScoreMatcher``.
+            ``HungarianMatcher``. ``one_to_many``: matcher of the one-to-many states of a decoder
+            with mixed_supervision; default ``ScoreMatcher``.
         test_cfg: ``max_per_img``: detections per image, at most num_queries * num_classes; 100.
             ``score_thr``: only detections with a higher score are returned; 0. ``nms``: within each
             class, as ``dict(type='nms', iou_threshold=0.7)``; None. NMS helps after short
-            trainings: a decoder learns to avoid duplicates later than to find objects.
+            trainings: a decoder learns to find objects before it learns to avoid duplicates.
         init_cfg: As in mmengine.
 
     Raises:
         ValueError: if num_classes is below 1, loss_cls is not a sigmoid loss on class indices, or
             train_cfg or test_cfg has an unknown key.
-        TypeError: if a loss has no such argument.
+        TypeError: if a loss config has an unknown argument.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class FastDETRHead(BaseModule):
         self.num_decoder_layers = num_pred_layer - int(as_two_stage)
         branches = (1 if share_pred_layer else self.num_decoder_layers) + int(as_two_stage)
         shared_by = self.num_decoder_layers if share_pred_layer else 1
-        # As in the official codes all layers' branches start as copies of one.
+        # As in the official codes, all layers' branches start as copies of one.
         cls_branch = class_branch(embed_dims, num_classes)
         reg_branch = box_branch(embed_dims, num_reg_fcs, zero_init_box)
         self.cls_branches = Branches([deepcopy(cls_branch) for _ in range(branches)], shared_by)
@@ -152,29 +152,30 @@ class FastDETRHead(BaseModule):
         if isinstance(matcher, DENSE_ASSIGNERS):
             raise ValueError(
                 f"model.train_cfg.{key} of type {type(matcher).__name__} assigns cells of feature "
-                f"maps, not queries; use {default} there, and this one in bbox_head.proposal_loss."
+                f"maps, not queries; use {default} there; this assigner is for "
+                "bbox_head.proposal_loss."
             )
         return matcher if isinstance(matcher, Matcher) else AssignerMatcher(matcher)
 
     @property
     def nms_iou(self) -> float | None:
-        """IoU of non-maximum suppression in prediction, if there is any."""
+        """IoU threshold of NMS in prediction; None: no NMS."""
         return (self.test_cfg.get("nms") or {}).get("iou_threshold")
 
     @property
     def box_branches(self) -> list[nn.Module]:
-        """The box branch of every layer, for decoders that refine."""
+        """Box branch of every layer, for decoders that refine."""
         return [self.reg_branches[layer] for layer in range(self.num_decoder_layers)]
 
     @property
     def proposal_branches(self) -> tuple[nn.Module, nn.Module] | None:
-        """Class and box branch for encoder proposals, if there are any: the last ones."""
+        """Class and box branch for encoder proposals, the last branches; None if not two-stage."""
         return (self.cls_branches[-1], self.reg_branches[-1]) if self.as_two_stage else None
 
     def __getattr__(self, name: str) -> Any:
-        """``fc_reg``: the box branch by the name under which mmdet's ``DABDETR`` refines with it.
+        """``fc_reg``, mmdet's ``DABDETR``'s name for the box branch that it refines with.
 
-        Not a property: torch replaces the message of an AttributeError that one raises.
+        Not a property, because torch replaces the message of a property's AttributeError.
         """
         if name != "fc_reg":
             return super().__getattr__(name)
@@ -209,13 +210,13 @@ class FastDETRHead(BaseModule):
 
     @takes_mmdet_call
     def loss(self, output: DecoderOutput, targets: Targets) -> dict[str, Tensor]:
-        """Losses of all layers, by mmdet's names.
+        """Losses of all layers under mmdet's names.
 
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls`` ... of the
             others, ``enc_loss_cls`` ... of the proposals, ``dn_loss_cls``, ``d0.dn_loss_cls`` ...
             of a group of queries named dn, ``o2m_loss_cls`` ... of a decoder's one_to_many states;
-            scalars, weighted.
+            weighted scalars.
         """
         cls_scores, boxes = self(output)
         calls = _calls(cls_scores, boxes, targets, output.groups, "decoder layer")
@@ -249,7 +250,7 @@ class FastDETRHead(BaseModule):
         return losses
 
     def _one_to_many_call(self, output: DecoderOutput, targets: Targets, first: QueryGroup) -> Call:
-        """Of the matching queries the states before self-attention, by the same branches."""
+        """Predictions from the matching queries' states before self-attention; same branches."""
         assert output.one_to_many is not None
         own, references, classes = slice(first.size), output.reference_logits, output.class_logits
         states = DecoderOutput(
@@ -264,7 +265,7 @@ class FastDETRHead(BaseModule):
     def loss_by_feat(
         self, cls_scores: Tensor, boxes: Tensor, targets: Targets, what: str = "decoder layer"
     ) -> dict[str, Tensor]:
-        """Match and compare, all layers in one call of each loss; ``what`` names them in errors.
+        """Match, then call each loss once for all layers; ``what`` names layers in errors.
 
         Shape:
             cls_scores: (num_layers, bs, num_queries, num_classes)
@@ -274,9 +275,9 @@ class FastDETRHead(BaseModule):
         return self._compare_all(_calls(cls_scores, boxes, targets, (), what))[0]
 
     def _compare_all(self, calls: list[Call]) -> list[dict[str, Tensor]]:
-        """Losses of each call, after one wait for the matches of all."""
+        """Losses of each call; the device is waited for once."""
         found = iter(self.assigner.match_all([c for c in calls if c.group.pairs is None]))
-        # As a tensor, so that the mean over processes never leaves the device; one for all calls.
+        # A tensor, so that averaging over processes stays on the device.
         counts = [float(call.targets.num_objects * call.group.copies) for call in calls]
         num_boxes = torch.tensor(counts).to(calls[0].boxes.device, non_blocking=True)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
@@ -291,7 +292,7 @@ class FastDETRHead(BaseModule):
         num_layers, bs, num_queries, num_classes = cls_scores.shape
         prefix = f"{group.name}_" if group.name else ""
         names = [f"{prefix}loss_{name}" for name in ("cls", "bbox", "iou")]
-        if num_queries == 0:  # on this process
+        if num_queries == 0:  # may hold on one process only
             return dict.fromkeys(names, _nothing(boxes))
         num_boxes = num_boxes / group.weight
 
@@ -303,7 +304,7 @@ class FastDETRHead(BaseModule):
         corners = cxcywh_to_xyxy(predicted) * scale
         wanted_corners = cxcywh_to_xyxy(wanted) * scale
 
-        if group.pairs is None:  # the parts of a matched group are like images of their own
+        if group.pairs is None:  # parts of a matched group count as images of their own
             cls_scores = cls_scores.reshape(num_layers, bs * group.parts, -1, num_classes)
         quality = None
         if sees_quality(self.loss_cls):
@@ -335,20 +336,20 @@ class FastDETRHead(BaseModule):
 
         Args:
             output: What the decoder made.
-            data_samples: With ``img_shape`` and, if the image was resized, ``scale_factor`` (w, h),
-                by which boxes are rescaled.
-            rescale: Whether boxes are in pixels of the original image or of the network's input.
+            data_samples: With ``img_shape`` and, if the image was resized, ``scale_factor`` (w, h).
+            rescale: Whether boxes are in pixels of the original image instead of the network's
+                input.
 
         Returns:
             Per image ``bboxes`` (n, 4) pixel xyxy clipped to the image, ``scores`` (n,) in [0, 1],
-            descending, and ``labels`` (n,); n = min(max_per_img, num_queries * num_classes), less
-            those that do not exceed score_thr or that NMS suppresses.
+            descending, and ``labels`` (n,); n = min(max_per_img, num_queries * num_classes) minus
+            those at or below score_thr or suppressed by NMS.
         """
         metas = [sample.metainfo for sample in data_samples]
         return self.predict_by_feat(*self.last_layer(output), metas, rescale)
 
     def last_layer(self, output: DecoderOutput) -> tuple[Tensor, Tensor]:
-        """Of ``forward`` the last layer: (bs, num_queries, num_classes), (bs, num_queries, 4)."""
+        """``forward`` for the last layer: (bs, num_queries, num_classes), (bs, num_queries, 4)."""
         last, hidden = len(output.hidden_states) - 1, output.hidden_states[-1]
         branch = 0 if self.share_pred_layer else last
         logits = add_reference(self.reg_branches[branch](hidden), _references(output)[last])
@@ -395,12 +396,12 @@ def _calls(
 
 
 def _nothing(boxes: Tensor) -> Tensor:
-    """Losses of no object, zero but in the graph, so that every parameter has a gradient."""
+    """Zero losses without objects, in the graph so that every parameter has a gradient."""
     return boxes.flatten(1).sum(1) * 0
 
 
 def _given(call: Call) -> Matches:
-    """The pairs that a group has in every layer."""
+    """Matches of a group whose pairs are given, in every layer."""
     assert call.group.pairs is not None
     query_index, object_index = call.group.pairs
     num_layers, bs, num_queries = call.boxes.shape[:3]
@@ -418,7 +419,7 @@ def _references(output: DecoderOutput) -> Sequence[Tensor | None]:
 def _add_classes(scores: Tensor, output: DecoderOutput) -> Tensor:
     """Classes of a layer, (..., bs, num_queries, num_classes), from its branch's output.
 
-    Queries of groups, behind those that have logits to start from, start at the focal prior.
+    Queries of groups come after those with proposal logits, and start at the focal prior.
     """
     start = output.class_logits
     if start is None:
@@ -428,22 +429,22 @@ def _add_classes(scores: Tensor, output: DecoderOutput) -> Tensor:
 
 
 def _build_loss(key: str, cfg: dict) -> nn.Module:
-    """A loss; a TypeError says what to do about options of another one."""
+    """Build a loss; the TypeError explains options left over from a base config's loss."""
     try:
         return MODELS.build(cfg)
     except TypeError as error:
         raise TypeError(
-            f"bbox_head.{key} of type {cfg.get('type')} cannot be built: {error}. Options that a "
-            f"base config sets for another loss go with {key}=dict(_delete_=True, ...)."
+            f"bbox_head.{key} of type {cfg.get('type')} cannot be built: {error}. To drop options "
+            f"of a base config's loss, set {key}=dict(_delete_=True, ...)."
         ) from error
 
 
 def _known(name: str, cfg: dict | None, keys: Sequence[str]) -> dict:
-    """A part of the config, if it has no other than these keys; else a ValueError."""
+    """Return a part of the config; raise ValueError if it has other keys."""
     unknown = sorted(set(cfg or {}) - set(keys))
     if unknown:
         raise ValueError(
-            f"model.{name} has {', '.join(unknown)}, which nothing reads. It may have "
+            f"model.{name} has {', '.join(unknown)}, which nothing reads. Known keys: "
             f"{', '.join(keys)}."
         )
     return dict(cfg or {})

@@ -15,7 +15,7 @@ from ...structures.boxes import inverse_sigmoid
 def takes_mmdet_call(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let mmdet's detectors call a head's ``forward``, ``loss`` or ``predict``.
 
-    They pass ``hidden_states`` and the like by name; any other call reaches the method as it is.
+    They pass ``hidden_states`` and so on by name; other calls reach the method unchanged.
     """
 
     @functools.wraps(method)
@@ -52,8 +52,8 @@ def decoder_output(
 
     Args:
         hidden_states: Decoder outputs.
-        references: Normalised references: one tensor for all layers, or one per layer, in a list or
-            stacked (further ones are ignored).
+        references: Normalised references: one tensor for all layers, or one per layer, as list or
+            stacked (surplus ones are ignored).
         enc_outputs_class: Logits of encoder proposals, (bs, num_tokens, num_classes), or None.
         enc_outputs_coord: Their normalised (cx, cy, w, h), (bs, num_tokens, 4), or None.
         dn_meta: Denoising queries of mmdet's ``DINO``.

@@ -1,4 +1,4 @@
-"""From logits and boxes of all queries to the best detections."""
+"""Select the best detections from logits and boxes of all queries."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def top_k(
     Args:
         cls_scores: Logits.
         boxes: Normalised (cx, cy, w, h).
-        max_per_img: How many; there are at most num_queries * num_classes.
-        nms_iou: Non-maximum suppression within each class, among the best 5 * max_per_img: a pair
-            that overlaps a better one by more has score 0 and comes last; None: there is none.
+        max_per_img: Number of detections; at most num_queries * num_classes.
+        nms_iou: IoU threshold of NMS within each class, among the best 5 * max_per_img: suppressed
+            pairs get score 0 and come last; None: no NMS.
 
     Shape:
         cls_scores: (bs, num_queries, num_classes)
@@ -37,7 +37,7 @@ def top_k(
     labels = index % num_classes
     if nms_iou is None:
         return scores, labels, corners
-    apart = corners.clamp(0, 1) + 2 * labels.unsqueeze(-1)  # boxes of other classes lie elsewhere
+    apart = corners.clamp(0, 1) + 2 * labels.unsqueeze(-1)  # move each class's boxes apart
     scores, best = (scores * distinct(apart, nms_iou)).topk(count, dim=1)
     corners = corners.gather(1, best.unsqueeze(-1).expand(-1, -1, 4))
     return scores, labels.gather(1, best), corners

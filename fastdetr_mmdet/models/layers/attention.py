@@ -27,7 +27,7 @@ def attend(
         query: (bs, num_queries, key_dims)
         key: (bs, num_keys, key_dims)
         value: (bs, num_keys, value_dims)
-        bias: broadcastable to (bs, num_heads, num_queries, num_keys): bool, True = may attend; or
+        bias: broadcastable to (bs, num_heads, num_queries, num_keys): bool, True = attend; or
             float, added to the scores; or None.
         returns: (bs, num_queries, value_dims)
     """
@@ -35,10 +35,10 @@ def attend(
         x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )  # (bs, num_heads, tokens, dims per head)
     if bias is not None and bias.is_floating_point() and bias.dtype != query.dtype:
-        # The softmax does not change with a row's level, but half precision ends at -65504.
+        # A shift per row does not change the softmax, but avoids half precision's limit of -65504.
         bias = (bias - bias.amax(-1, keepdim=True)).to(query.dtype)
     if on_plain_cpu(query) and (dropout or query.shape[-1] != value.shape[-1]):
-        # torch has no CPU kernel for these cases: it also computes them step by step.
+        # torch has no fused CPU kernel for these cases.
         output = _attend_plainly(query, key, value, bias, dropout)
     else:
         output = F.scaled_dot_product_attention(
@@ -50,7 +50,7 @@ def attend(
 def _attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float
 ) -> Tensor:
-    """Attention written out: (bs, num_heads, tokens, dims per head) each; returns the same."""
+    """Attention step by step: (bs, num_heads, tokens, dims per head) each; returns the same."""
     scores = biased((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), bias)
     blind: Tensor | None = None  # fully masked rows return zeros, like torch's SDPA
     if bias is not None:
@@ -67,7 +67,7 @@ def _attend_plainly(
 def attention_weights(
     query: Tensor, key: Tensor, num_heads: int, bias: Tensor | None = None
 ) -> Tensor:
-    """The weights with which ``attend`` mixes values, written out; for showing them.
+    """Attention weights of ``attend``, for the viewer.
 
     Args:
         query, key, num_heads, bias: As for ``attend``.
@@ -81,7 +81,7 @@ def attention_weights(
 
 
 def biased(scores: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention scores under a bias, as ``attend`` takes it: a mask, a prior, or None."""
+    """Attention scores with ``attend``'s bias applied: a mask, a prior, or None."""
     if bias is None:
         return scores
     if bias.dtype == torch.bool:
@@ -90,10 +90,10 @@ def biased(scores: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def attention_bias(attend_mask: Tensor | None, spatial_prior: Tensor | None) -> Tensor | None:
-    """Combine what may be attended to with an additive prior.
+    """Combine an attention mask with an additive prior.
 
     Shape:
-        attend_mask: (bs, 1, 1, num_tokens) bool, True where attention may look; or None.
+        attend_mask: (bs, 1, 1, num_tokens) bool, True = attend; or None.
         spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to the scores; or None.
         returns: bool mask, float bias with -inf on padding, or None.
     """
@@ -105,7 +105,7 @@ def attention_bias(attend_mask: Tensor | None, spatial_prior: Tensor | None) -> 
 
 
 def project(linear: nn.Linear, x: Tensor, num_heads: int) -> Tensor:
-    """Project queries that may be one per head, as an aligner's are.
+    """Project queries; there may be one per head, as from an aligner.
 
     Shape:
         x: (bs, num_queries, dims), or (bs, num_queries, num_heads, dims): then head h's chunk of
@@ -134,8 +134,8 @@ def check_heads(owner: str, embed_dims: int, num_heads: int) -> None:
 class InProjection(nn.Module):
     """Query, key and value projections as one (3 * dims, dims) matrix.
 
-    One matrix because Xavier's bound depends on its shape: this is how ``nn.MultiheadAttention``,
-    and with it every official code, initialises plain attention.
+    One matrix, because Xavier's bound depends on its shape: so ``nn.MultiheadAttention``, and with
+    it every official code, initialises plain attention.
     """
 
     def __init__(self, embed_dims: int) -> None:
@@ -147,9 +147,9 @@ class InProjection(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int = 1
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Project; when ``query is key`` both are done in one multiplication.
+        """Project; one multiplication for both when ``query is key``.
 
-        ``query`` may be one per head, (bs, num_queries, num_heads, dims); see ``project``.
+        ``query`` may have one vector per head, (bs, num_queries, num_heads, dims); see ``project``.
         """
         dims = value.shape[-1]
         weight, bias = self.proj.weight, self.proj.bias

@@ -1,4 +1,4 @@
-"""An initialiser that mmengine lacks: the one that torch itself uses."""
+"""torch's default initialisation, which mmengine lacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TorchDefaultInit(BaseInit):
     Paper: none.
 
     The official DETR codes initialise their input projection this way. mmcv's ``ConvModule`` has
-    its own initialisation, and no other ``init_cfg`` draws biases.
+    its own initialisation, and no other ``init_cfg`` makes biases random.
 
     Args:
         layer: Class names of the layers to initialise.

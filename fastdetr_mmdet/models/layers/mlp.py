@@ -1,4 +1,4 @@
-"""MLP and feed-forward block, and how layers are called."""
+"""MLP, feed-forward block, and helpers that call layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ...ops.dropout import ReLUDropout
 from ...ops.eager import on_plain_cpu
 
-# Tokens of a pass of ``by_tokens``: what is computed between first and last stays in the cache.
+# Tokens per chunk of ``by_tokens``, so that intermediate results stay in the CPU's cache.
 _TOKENS = 2048
 
 
@@ -33,7 +33,7 @@ def by_tokens(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 def call_layer(layer: Callable[..., Any], *inputs: Any, with_cp: bool = False) -> Any:
     """Call a layer; with ``with_cp`` keep only its inputs and recompute it for the gradient.
 
-    Dropout draws the same again, so results and gradients are those without it.
+    Dropout repeats its random numbers, so results and gradients are the same without ``with_cp``.
     """
     if with_cp and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False)

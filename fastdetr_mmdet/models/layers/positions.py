@@ -31,8 +31,8 @@ def sine_embedding(
         reference: Normalised (x, y) or (cx, cy, w, h), [0, 1].
         num_feats: Features per coordinate; even.
         temperature: Base of the geometric series of wave lengths.
-        order: Of the coordinates in the result. The image's positional encoding, and with it
-            Conditional DETR, has y first; Deformable DETR's proposals have x first.
+        order: Order of the coordinates in the result: y first in the image's positional encoding
+            and in Conditional DETR, x first in Deformable DETR's proposals.
 
     Shape:
         reference: (..., 2 or 4)
@@ -41,7 +41,7 @@ def sine_embedding(
     reference = at_least_float32(reference)
     feature = torch.arange(num_feats, dtype=reference.dtype, device=reference.device)
     wave_length = temperature ** (2 * torch.div(feature, 2, rounding_mode="floor") / num_feats)
-    coordinates = dict(zip("xywh", reference.unbind(-1), strict=False))  # views: no index to copy
+    coordinates = dict(zip("xywh", reference.unbind(-1), strict=False))  # views, no copies
     ordered = torch.stack([coordinates[x] for x in order if x in coordinates], dim=-1)
     angles = (ordered * (2 * math.pi)).unsqueeze(-1) / wave_length
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
@@ -50,20 +50,19 @@ def sine_embedding(
 
 @MODELS.register_module()
 class SAMSinePositionalEncoding(SinePositionalEncoding):
-    """Positional encoding of SAM-DETR, to the last digit also on padding.
+    """Positional encoding of SAM-DETR, equal to the official one on padding too.
 
     Paper: none; the official code of SAM-DETR, Zhang et al. 2022, arXiv 2203.06883.
 
-    On the image it is the sine encoding of cell centres, as Deformable DETR has it
-    (``SinePositionalEncoding`` with offset -0.5). On wholly padded rows and columns both are sines
-    of huge numbers that depend on the order of the operations. SAM-DETR's results depend on them,
-    because its aligner may read encoder output on padding; so this keeps the official order:
-    ``(c - 0.5) / ((last - 0.5) + eps + 0.5) * scale`` in float32, with c counting the cells that
-    are not padding and last its last value.
+    On the image it is the sine encoding of cell centres, as in Deformable DETR
+    (``SinePositionalEncoding`` with offset -0.5). On fully padded rows and columns the arguments of
+    the sines are huge, and the result depends on the order of operations. SAM-DETR's aligner may
+    read encoder output there, so this class keeps the official order: ``(c - 0.5) / ((last - 0.5) +
+    eps + 0.5) * scale`` in float32, where c counts unpadded cells and last is its last value.
 
     Args:
         num_feats: Features per axis.
-        **kwargs: As for mmdet's ``SinePositionalEncoding``, but for normalize and offset.
+        **kwargs: As for mmdet's ``SinePositionalEncoding``, except normalize and offset.
     """
 
     def __init__(self, num_feats: int, **kwargs) -> None:
@@ -93,8 +92,8 @@ class SAMSinePositionalEncoding(SinePositionalEncoding):
 def encode_whole(encoding: nn.Module, size: tuple[int, int], device: torch.device) -> Tensor:
     """Positional encoding of a map of (h, w) cells without padding.
 
-    Half of a sine encoding depends on the row alone and half on the column alone: both are computed
-    once for each length, and kept.
+    Half of a sine encoding depends on the row only and half on the column only; both are cached per
+    length.
 
     Shape:
         returns: (1, dims, h, w)

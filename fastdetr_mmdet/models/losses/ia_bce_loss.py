@@ -11,15 +11,15 @@ from .quality_loss import QualityLoss
 
 @MODELS.register_module()
 class IABCELoss(QualityLoss):
-    """Cross-entropy with a target between score and quality.
+    """Cross-entropy whose target is a weighted geometric mean of score and quality.
 
     Paper: Align-DETR, Cai et al. 2023, arXiv 2304.07527, IA-BCE: with score p and quality q the
     target is ``t = max(p**alpha q**(1 - alpha), 0.01)``, without gradient. An object's entry costs
-    ``-t log(p) - (1 - t) log(1 - p)``, another one ``-p**gamma log(1 - p)``.
+    ``-t log(p) - (1 - t) log(1 - p)``, any other entry ``-p**gamma log(1 - p)``.
 
     Args:
         alpha: Share of the score in the target, in [0, 1].
-        gamma: Exponent of the weight of background, at least 0.
+        gamma: Exponent of the background's weight, at least 0.
         loss_weight: Factor of the loss.
 
     Raises:

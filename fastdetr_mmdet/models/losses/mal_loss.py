@@ -11,11 +11,11 @@ from .quality_loss import QualityLoss
 
 @MODELS.register_module()
 class MALLoss(QualityLoss):
-    """Cross-entropy with quality ** gamma; a poor match keeps its full weight.
+    """Cross-entropy with target quality ** gamma; poor matches keep their full weight.
 
     Paper: DEIM, Huang et al. 2025, arXiv 2412.04234, matchability-aware loss: with score p and
-    quality q an object's entry costs ``-q**gamma log(p) - (1 - q**gamma) log(1 - p)``, another one
-    ``-p**gamma log(1 - p)``. As in the official code no gradient goes through the weight
+    quality q an object's entry costs ``-q**gamma log(p) - (1 - q**gamma) log(1 - p)``, any other
+    entry ``-p**gamma log(1 - p)``. As in the official code no gradient goes through the weight
     ``p**gamma``. With gamma 0 it is the plain cross-entropy.
 
     Args:

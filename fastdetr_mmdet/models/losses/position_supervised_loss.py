@@ -11,12 +11,12 @@ from .quality_loss import QualityLoss
 
 @MODELS.register_module()
 class PositionSupervisedLoss(QualityLoss):
-    """Focal loss whose targets are positions alone: the quality, relative to the image's best.
+    """Focal loss whose target is the quality of the box, relative to the best of the image.
 
     Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, position-supervised loss: with score p
-    and quality q the target is ``t = q**2``, divided by the largest of the image and layer. An
-    object's entry costs ``alpha |t - p|**gamma`` times the cross-entropy of p with t, another one
-    ``-(1 - alpha) p**gamma log(1 - p)``.
+    and quality q the target is ``t = q**2``, divided by the largest t of the image and layer. An
+    object's entry costs ``alpha |t - p|**gamma`` times the cross-entropy of p with t, any other
+    entry ``-(1 - alpha) p**gamma log(1 - p)``.
 
     Args:
         alpha: Weight of objects, in [0, 1].

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class QualityLoss(nn.Module):
     """Sigmoid class loss whose target for a matched query is a quality in [0, 1].
 
-    Every entry of the logits counts as background, but for the class of a query's object. A loss
-    says what an entry costs as background, and what an object's entry costs given its quality.
+    Every entry of the logits counts as background, except the class of a query's object. Subclasses
+    define the cost of background entries and, given the quality, of objects' entries.
 
     Args:
         loss_weight: Factor of the loss.
@@ -32,13 +32,13 @@ class QualityLoss(nn.Module):
     def forward(
         self, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor
     ) -> Tensor:
-        """Sum over each layer.
+        """Compute the loss, summed over each layer.
 
         Args:
             logits: Predictions of all layers, float32 at least.
-            query_index: Matched queries, into (num_layers, bs, num_queries) flattened; none twice.
-            classes: Of their objects.
-            quality: IoU of their boxes with their objects', in [0, 1], without gradient.
+            query_index: Matched queries, into (num_layers, bs, num_queries) flattened; unique.
+            classes: Classes of the matched objects.
+            quality: IoU of the matched boxes, in [0, 1], without gradient.
 
         Shape:
             logits: (num_layers, bs, num_queries, num_classes)
@@ -57,7 +57,7 @@ class QualityLoss(nn.Module):
         return self.loss_weight * total
 
     def background(self, logits: Tensor) -> Tensor:
-        """Cost of every entry as background, of the logits' shape."""
+        """Cost of every entry as background, in the logits' shape."""
         raise NotImplementedError
 
     def target(self, logits: Tensor, quality: Tensor, image: Tensor, num_images: int) -> Tensor:
@@ -65,12 +65,12 @@ class QualityLoss(nn.Module):
 
         Shape:
             logits, quality: (num_pairs,)
-            image: (num_pairs,) long, which image of which layer, in [0, num_images)
+            image: (num_pairs,) long, index of the image and layer, in [0, num_images)
         """
         raise NotImplementedError
 
     def objects(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cost of the objects' entries; here the cross-entropy with the target, unweighted.
+        """Cost of the objects' entries; by default the unweighted cross-entropy with the target.
 
         Shape:
             logits, target, returns: (num_pairs,)

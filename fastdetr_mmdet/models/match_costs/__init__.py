@@ -1,4 +1,4 @@
-"""Match costs beside mmdet's."""
+"""Match costs in addition to mmdet's."""
 
 from .position_modulated_cost import PositionModulatedFocalCost
 

@@ -16,8 +16,8 @@ from torch import Tensor
 class PositionModulatedFocalCost(FocalLossCost):
     """mmdet's ``FocalLossCost`` of a score that is lowered where the box does not fit.
 
-    Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, position-modulated cost: instead of
-    score p the cost is that of ``p * ((GIoU + 1) / 2) ** power``.
+    Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, position-modulated cost: the cost of
+    score ``p * ((GIoU + 1) / 2) ** power`` instead of p.
 
     Args:
         power: Exponent, at least 0; 0 is mmdet's cost.
@@ -44,7 +44,7 @@ class PositionModulatedFocalCost(FocalLossCost):
         self.power = power
 
     def modulate(self, scores: Tensor, giou: Tensor) -> Tensor:
-        """Scores in [0, 1], lowered; giou in [-1, 1] of the same shape."""
+        """Lower scores in [0, 1] by giou in [-1, 1] of the same shape."""
         return scores * ((giou + 1) / 2).clamp(min=0).pow(self.power)
 
     def __call__(

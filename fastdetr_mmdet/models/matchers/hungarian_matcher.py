@@ -32,10 +32,10 @@ class HungarianMatcher(Matcher):
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.1, Eq. 1 and 2.
 
-    ``match`` takes all decoder layers and images at once. Cost terms are computed on the device,
-    and one copy brings them to the host, where scipy solves. Costs are in float32 for every
-    precision of the model. When an image has more objects than there are queries, the cheapest
-    subset is matched and the other objects stay unmatched.
+    ``match`` takes all decoder layers and images at once: costs are computed on the device, copied
+    to the host once, and solved by scipy. Costs are float32 in every precision of the model. When
+    an image has more objects than queries, the cheapest subset is matched and the other objects
+    stay unmatched.
 
     ``assign`` does the same for one image, so that mmdet's DETR heads take this class as their
     ``train_cfg.assigner``.
@@ -45,7 +45,8 @@ class HungarianMatcher(Matcher):
             normalised (cx, cy, w, h) and GIoU that Deformable DETR and its successors use.
 
     Raises:
-        ValueError: if there is no cost, or one needs more than classes and boxes, such as masks.
+        ValueError: if match_costs is empty, or a cost needs more than classes and boxes, such as
+            masks.
     """
 
     def __init__(self, match_costs: Sequence[dict] | dict | None = None) -> None:
@@ -64,8 +65,8 @@ class HungarianMatcher(Matcher):
         """See ``Matcher.match``.
 
         Raises:
-            ValueError: if a class index is out of range or a cost is not finite; names the image,
-                the decoder layer and the cost term.
+            ValueError: if a class index is out of range or a cost is not finite; the message names
+                the image, the decoder layer and the cost term.
         """
         group = QueryGroup("", cls_scores.shape[2])
         return self._match_all([Call(cls_scores, boxes, targets, what, group)])[0]
@@ -73,7 +74,7 @@ class HungarianMatcher(Matcher):
     def match_all(self, calls: Sequence[Call]) -> list[Matches]:
         """Matches of every call, after one copy for all."""
         asked = [(call.matcher or self, call) for call in calls]
-        # a subclass may match in its own way
+        # a subclass may override match
         packs = [type(matcher).match is HungarianMatcher.match for matcher, _ in asked]
         packed = [call for call, one in zip(calls, packs, strict=True) if one]
         together = iter(self._match_all(packed) if packed else ())
@@ -98,7 +99,7 @@ class HungarianMatcher(Matcher):
 
     def _pack(self, call: Call) -> _Pending:
         cls_scores, boxes, targets = call.cls_scores, call.boxes, call.targets
-        # An image without objects has no cost in which a NaN could show: ask the outputs.
+        # An image without objects has no costs to show NaN, so the outputs are checked.
         finite = (_is_finite(cls_scores) & _is_finite(boxes)).flatten().float()
         if targets.num_objects == 0:
             return _Pending(finite, [], call)
@@ -106,7 +107,7 @@ class HungarianMatcher(Matcher):
             terms = cost_terms(self.match_costs, cls_scores, boxes, targets)
         cost = sum(terms[1:], terms[0])  # (num_layers, bs, num_queries, most objects)
         blocks = [cost[:, image, :, :count] for image, count in enumerate(targets.counts)]
-        # Labels and flags travel with the costs: one copy, one wait. They are exact in float32.
+        # Labels and flags are exact in float32 and share the costs' copy to the host.
         parts = [finite, targets.labels.float(), *(block.flatten() for block in blocks)]
         return _Pending(torch.cat(parts), terms, call)
 
@@ -130,7 +131,7 @@ class HungarianMatcher(Matcher):
         return self._solve(host_blocks, one.call.group)
 
     def _solve(self, host_blocks: list[np.ndarray], group: QueryGroup) -> np.ndarray:
-        """Query and object index of every pair, by layer, image and query.
+        """Query and object index of every pair, ordered by layer, image and query.
 
         Shape:
             host_blocks: per image the costs, (num_layers, num_queries, objects of the image)
@@ -149,7 +150,7 @@ class HungarianMatcher(Matcher):
         return np.stack([np.concatenate(query_index), np.concatenate(object_index)])
 
     def pair(self, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Matched queries, none twice, and their objects, given finite (queries, objects)."""
+        """Matched queries, unique, and their objects, from finite costs (queries, objects)."""
         return linear_sum_assignment(costs)
 
     def _check_labels(self, labels: np.ndarray, targets: Targets, num_classes: int) -> None:
@@ -160,7 +161,7 @@ class HungarianMatcher(Matcher):
             raise ValueError(
                 f"Class index {int(labels[position])} of image ({targets.image_ids[image]}) is out "
                 f"of range for {num_classes} classes; set model.bbox_head.num_classes to the "
-                "number of classes in the data set's metainfo."
+                "number of classes in the dataset's metainfo."
             )
 
     def _check_outputs(self, finite: np.ndarray, image_ids: Sequence[str], what: str) -> None:
@@ -181,7 +182,7 @@ class HungarianMatcher(Matcher):
         raise ValueError(
             f"Matching cost is not finite for image ({image_id}), {layer}, cost term "
             f"{' and '.join(names) or 'sum of all'}: the network's outputs or the image's boxes "
-            "hold NaN or infinite values; lower the learning rate or clip gradients "
+            "are NaN or infinite; lower the learning rate or clip gradients "
             "(optim_wrapper.clip_grad), and check the boxes of that image."
         )
 
@@ -193,7 +194,7 @@ class HungarianMatcher(Matcher):
         img_meta: dict | None = None,
         **kwargs,
     ) -> AssignResult:
-        """Match one image, in the form that mmdet's heads ask for.
+        """Match one image, with the interface of mmdet's heads.
 
         Args:
             pred_instances: ``scores`` (num_queries, num_classes) logits and ``bboxes``
@@ -241,13 +242,13 @@ class _Pending:
 
 
 def _is_finite(x: Tensor) -> Tensor:
-    """Per layer and image, in one pass less than ``isfinite`` needs: (num_layers, bs) bool."""
+    """Per layer and image, in one pass fewer than ``isfinite``: (num_layers, bs) bool."""
     return (x.float() * 0).flatten(2).sum(-1) == 0
 
 
 def _spread_infinity(logits: Tensor) -> Tensor:
-    """Make a query's logits NaN if one is infinite.
+    """Make all logits of a query NaN if one is infinite.
 
-    Its costs would be finite, and the loss that follows NaN; so the matcher is where it shows.
+    Costs could be finite where the loss is NaN; so the matcher reports it.
     """
     return logits + (logits * 0).sum(-1, keepdim=True)

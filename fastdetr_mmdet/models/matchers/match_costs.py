@@ -21,16 +21,16 @@ from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ...structures.targets import Targets
 from ..match_costs import PositionModulatedFocalCost
 
-# Side, in pixels, of the image that mmdet's own costs are given boxes in. They divide by the
-# image's size, and boxes of images that are all of one size are the same thing. A power of two, so
-# that multiplying is exact, and large, because mmdet adds 1e-6 to areas.
+# Side, in pixels, of the image to which boxes are scaled for mmdet's own costs, which divide by the
+# image's size again. A power of two, so that scaling is exact, and large, because mmdet adds 1e-6
+# to areas.
 COMMON_SIZE = 2**12
 _LEAST_AREA = 1e-6 / COMMON_SIZE**2
 
 
 @dataclass(frozen=True)
 class ClassScoreCost:
-    """The negative probability of the object's class, called as mmdet's costs are."""
+    """The negative probability of the object's class, with the interface of mmdet's costs."""
 
     weight: float
 
@@ -41,7 +41,7 @@ class ClassScoreCost:
 
 @dataclass(frozen=True)
 class PaddedObjects:
-    """The objects of every image in a row of its own, filled up with others to equal length.
+    """Objects with one row per image, padded to equal length with other images' objects.
 
     Shape:
         labels: (bs, most) long
@@ -53,11 +53,11 @@ class PaddedObjects:
 
     @classmethod
     def from_targets(cls, targets: Targets, num_classes: int) -> PaddedObjects:
-        """``targets`` with at least one object; labels out of range are taken into it."""
+        """Pad ``targets``, which have at least one object; clamp labels that are out of range."""
         counts, most = targets.counts, max(targets.counts)
         labels = targets.labels.clamp(0, num_classes - 1)
         boxes = targets.boxes
-        if min(counts) == most:  # nothing to fill up: views
+        if min(counts) == most:  # no padding: views
             return cls(labels.view(len(counts), most), boxes.view(len(counts), most, 4))
         rows, start = [], 0
         for count in counts:
@@ -72,7 +72,7 @@ def check_cost(cost: Any) -> None:
     if isinstance(cost, (CrossEntropyLossCost, DiceCost)):
         raise ValueError(
             f"HungarianMatcher: match_costs has {type(cost).__name__}, which compares masks, but "
-            "there are boxes and classes only; leave it out."
+            "this head predicts boxes and classes only; leave it out."
         )
 
 
@@ -81,26 +81,25 @@ def cost_terms(
 ) -> list[Tensor]:
     """Every cost of every query with every object of its own image.
 
-    mmdet's focal, L1 and IoU costs, and ``PositionModulatedFocalCost``, are computed for the whole
-    batch at once, and for the classes that occur only; another cost is asked image by image. A
-    query with an infinite logit costs NaN.
+    mmdet's focal, L1 and IoU costs and ``PositionModulatedFocalCost`` are computed for the whole
+    batch at once, for occurring classes only; other costs are called image by image. A query with
+    an infinite logit costs NaN.
 
     Args:
-        costs: Match costs, mmdet's or registered ones of their kind.
+        costs: Match costs, mmdet's or others with their interface.
         cls_scores, boxes: Predictions of all layers.
         targets: At least one object.
 
     Shape:
         cls_scores: (num_layers, bs, num_queries, num_classes) logits
         boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
-        returns: per cost (num_layers, bs, num_queries, most), float32 at least; most is the number
-            of objects of the image that has most, and an image's columns beyond its own objects
-            mean nothing.
+        returns: per cost (num_layers, bs, num_queries, most), float32 at least; most is the largest
+            number of objects in an image; columns beyond an image's own objects have no meaning.
     """
     cls_scores, boxes = at_least_float32(cls_scores), at_least_float32(boxes)
     targets = replace(targets, boxes=targets.boxes.to(boxes.dtype))
     objects = PaddedObjects.from_targets(targets, cls_scores.shape[-1])
-    # NaN where a logit is not finite: such a query's cost would be, and the loss that follows not.
+    # NaN where a logit is not finite; else the cost could be finite and the loss not.
     non_finite = (cls_scores * 0).sum(-1, keepdim=True)
     terms = []
     for cost in costs:
@@ -117,7 +116,7 @@ def cost_terms(
 def _focal(
     cost: FocalLossCost, cls_scores: Tensor, boxes: Tensor, objects: PaddedObjects
 ) -> Tensor:
-    """Focal loss as an object less that as background (arXiv 2010.04159, A.3), of its class."""
+    """Focal loss of the object's class as object minus as background (arXiv 2010.04159, A.3)."""
     scores = _class_scores(cls_scores, objects)
     if isinstance(cost, PositionModulatedFocalCost):
         scores = cost.modulate(scores, -_negative_iou(boxes, objects, "giou"))
@@ -160,7 +159,7 @@ def _negative_iou(boxes: Tensor, objects: PaddedObjects, mode: str) -> Tensor:
     iou = overlap.div_(union)
     if mode == "iou":
         return iou.neg_()
-    # The sides of the smallest box around both: max - min = (sum of the sides) - (min - max).
+    # Sides of the smallest box around both: sum of both sides minus the (signed) overlap.
     around = ((x2 - x1) + (a2 - a1)).sub_(width)
     around = around.mul_(((y2 - y1) + (b2 - b1)).sub_(height)).clamp_(min=_LEAST_AREA)
     return around.sub(union).div_(around).sub_(iou)

@@ -1,4 +1,4 @@
-"""Interface between heads and matchers, and mmdet's assigners in that form."""
+"""Interface between heads and matchers, with an adapter for mmdet's assigners."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from torch import Tensor
 from ...structures import QueryGroup, Targets
 from ...structures.boxes import cxcywh_to_xyxy
 
-# mmdet's assigners of dense heads, which ask for cells of feature maps, not for queries.
+# mmdet's assigners of dense heads, which assign cells of feature maps, not queries.
 DENSE_ASSIGNERS = (ATSSAssigner, DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner)
 
 
 @dataclass(frozen=True)
 class Call:
-    """Predictions of a group of queries in all layers, to compare with objects.
+    """Predictions of a group of queries in all layers, to match with objects.
 
     Args:
         cls_scores, boxes, targets, what: As for ``Matcher.match``.
-        group: Parts of the queries that are matched on their own, and how often each object is in
-            a part.
-        matcher: Who matches, instead of the matcher that is asked.
+        group: Tells which parts of the queries are matched separately, and how often a part repeats
+            objects.
+        matcher: Matcher to use instead of the one that is called.
     """
 
     cls_scores: Tensor
@@ -49,7 +49,7 @@ class Matches:
     """Matched pairs of all layers and images, in any order and number.
 
     Shape:
-        query_index: (num_pairs,) long, into (num_layers, bs, num_queries) flattened; none twice.
+        query_index: (num_pairs,) long, into (num_layers, bs, num_queries) flattened; unique.
         object_index: (num_pairs,) long, into the batch's concatenated objects.
     """
 
@@ -68,7 +68,7 @@ class Matcher(BaseAssigner):
         Args:
             cls_scores, boxes: Predictions of all layers.
             targets: Objects of all images.
-            what: What a layer is called in messages.
+            what: Name of a layer in messages.
 
         Shape:
             cls_scores: (num_layers, bs, num_queries, num_classes) logits
@@ -77,9 +77,9 @@ class Matcher(BaseAssigner):
         raise NotImplementedError
 
     def match_all(self, calls: Sequence[Call]) -> list[Matches]:
-        """Matches of every call; encoder proposals, decoder layers and groups of queries are some.
+        """Matches of every call, for encoder proposals, decoder layers and groups of queries.
 
-        Here ``match`` is asked for each part of each call.
+        By default this calls ``match`` for each part of each call.
         """
         return [(call.matcher or self)._match_parts(call) for call in calls]
 
@@ -99,7 +99,7 @@ class Matcher(BaseAssigner):
 
 
 class AssignerMatcher(Matcher):
-    """One of mmdet's assigners, which is asked per layer and image."""
+    """Adapter of one of mmdet's assigners, which is called per layer and image."""
 
     def __init__(self, assigner: BaseAssigner) -> None:
         self.assigner = assigner

@@ -12,15 +12,15 @@ from .match_costs import ClassScoreCost
 
 @TASK_UTILS.register_module()
 class ScoreMatcher(HungarianMatcher):
-    """Every query takes the object that it scores best, if it scores enough.
+    """Every query is matched with its best-scoring object, if the score is high enough.
 
     Paper: MS-DETR, Zhao et al. 2024, arXiv 2401.03989, Sec. 3.2.
 
     The score is ``iou_weight * IoU + class_weight * p`` with the probability p of the object's
-    class. A query whose best score is at least the threshold, or that is an object's best query, is
-    matched with the object that it scores best. Each object keeps its best ``most`` queries. An
-    object may stay unmatched if its best query scores another object higher. The official code also
-    drops three quarters of the queries at random; this one drops none.
+    class. A query is matched if its best score is at least the threshold, or if it is an object's
+    best query. Each object keeps its best ``most`` queries. An object may stay unmatched if its
+    best query scores another object higher. The official code also drops three quarters of the
+    queries at random; this one drops none.
 
     Args:
         iou_weight: Weight of the IoU.
@@ -55,7 +55,7 @@ class ScoreMatcher(HungarianMatcher):
         chosen = cost <= -self.threshold
         chosen[costs.argmin(0)] = True
         rows = chosen.nonzero()[0]
-        rows = rows[np.lexsort((cost[rows], column[rows]))]  # by object, the best ones first
+        rows = rows[np.lexsort((cost[rows], column[rows]))]  # by object, best first
         rank = np.arange(len(rows)) - np.searchsorted(column[rows], column[rows])
         rows = rows[rank < self.most]
         return rows, column[rows]

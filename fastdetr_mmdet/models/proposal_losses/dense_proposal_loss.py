@@ -22,34 +22,38 @@ from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ..heads.class_loss import check_class_loss, sees_quality, sum_class_loss
 from ..matchers import DENSE_ASSIGNERS
 
-_READ_ANCHORS = (ATSSAssigner, TaskAlignedAssigner)  # corners; the others read centres and strides
+_READ_ANCHORS = (
+    ATSSAssigner,
+    TaskAlignedAssigner,
+)  # corners; the others: centres and strides
 _READ_PROBABILITIES = (SimOTAAssigner, TaskAlignedAssigner)  # DynamicSoftLabelAssigner reads logits
 _NO_OBJECT = -1e4  # logit whose loss as background, and its gradient, is 0
 
 
 @MODELS.register_module()
 class DenseProposalLoss(nn.Module):
-    """An assigner of mmdet's dense heads chooses the proposals that learn an object.
+    """One of mmdet's assigners for dense heads assigns objects to proposals, one-to-many.
 
     Paper: RTMDet, Lyu et al. 2022, arXiv 2212.07784, Sec. 3.3 (dynamic soft labels, the default);
     TOOD, Feng et al. 2021, arXiv 2108.07755, Eq. 1 to 3; ATSS, Zhang et al. 2020, arXiv 1912.02424;
-    SimOTA, Ge et al. 2021, arXiv 2107.08430. To train a DETR's proposals this way is this package's
-    idea: the Hungarian loss assigns an object to a single token, and to another one in the next
-    step. It needs branches as in dense heads: ``num_convs=2, box_form='distance'`` of
+    SimOTA, Ge et al. 2021, arXiv 2107.08430. Training a DETR's proposals this way is this package's
+    idea: the Hungarian loss assigns an object to a single token, often a different one in the next
+    step. Use it with branches as in dense heads: ``num_convs=2, box_form='distance'`` of
     ``TwoStageQueries``.
 
-    The quality of a chosen proposal is the IoU of its box with its object, or, with
-    ``TaskAlignedAssigner``, the normalised alignment. It is the target of a loss of classes that
-    sees quality, weights the losses of boxes, and its sum divides them all, at least 1 and averaged
-    over processes, as in mmdet's ``RTMDetHead`` and ``TOODHead``. With any other loss of classes
-    every chosen proposal counts 1. Tokens of padding learn nothing.
+    The quality of an assigned proposal is the IoU of its box with its object, or, with
+    ``TaskAlignedAssigner``, the normalised alignment. It is the target of class losses that use
+    quality, and the weight of box losses. All losses are divided by its sum, averaged over
+    processes and at least 1, as in mmdet's ``RTMDetHead`` and ``TOODHead``. With other class losses
+    every assigned proposal has quality 1. Padding has no loss.
 
-    mmdet's assigners read device values on the host, a few times per image.
+    mmdet's assigners synchronise host and device a few times per image.
 
     Args:
         assigner: Config of mmdet's ``DynamicSoftLabelAssigner``, ``TaskAlignedAssigner``,
-            ``ATSSAssigner`` or ``SimOTAAssigner``; default: the first with topk=13.
-        loss_cls: As of ``FastDETRHead``; default: mmdet's ``QualityFocalLoss``.
+            ``ATSSAssigner`` or ``SimOTAAssigner``; default: ``DynamicSoftLabelAssigner`` with
+            topk=13.
+        loss_cls: As for ``FastDETRHead``; default: mmdet's ``QualityFocalLoss``.
         loss_iou: Loss of pixel (x1, y1, x2, y2); default: mmdet's ``GIoULoss`` of weight 2.
         loss_bbox: Loss of normalised (cx, cy, w, h), or None.
         anchor_scale: Side of the square anchors in cells, for ``ATSSAssigner``.
@@ -71,8 +75,8 @@ class DenseProposalLoss(nn.Module):
         if not isinstance(self.assigner, DENSE_ASSIGNERS):
             names = ", ".join(cls.__name__ for cls in DENSE_ASSIGNERS)
             raise ValueError(
-                f"bbox_head.proposal_loss.assigner of type {type(self.assigner).__name__} is none "
-                f"of mmdet's assigners for dense heads; use one of {names}."
+                f"bbox_head.proposal_loss.assigner of type {type(self.assigner).__name__} is not "
+                f"one of mmdet's assigners for dense heads; use one of {names}."
             )
         self.loss_cls = MODELS.build(loss_cls or dict(type="QualityFocalLoss", use_sigmoid=True))
         self.loss_iou = MODELS.build(loss_iou or dict(type="GIoULoss", loss_weight=2.0))
@@ -81,12 +85,12 @@ class DenseProposalLoss(nn.Module):
         check_class_loss(self.loss_cls, 2, "bbox_head.proposal_loss.loss_cls")
 
     def forward(self, proposals: Proposals, targets: Targets) -> dict[str, Tensor]:
-        """``loss_cls``, ``loss_iou`` and, if there is one, ``loss_bbox``; scalars.
+        """Compute ``loss_cls``, ``loss_iou`` and, if configured, ``loss_bbox``; scalars.
 
         Args:
-            proposals: Of all tokens; where several query initialisers have proposals of their own,
-                a loss is the mean of theirs.
-            targets: Objects of the batch; all of class 0 where proposals tell no classes.
+            proposals: Proposals of all tokens; losses are averaged over query initialisers with
+                proposals of their own.
+            targets: Objects of the batch; all of class 0 if proposals have no classes.
         """
         assert proposals.candidates is not None
         per_initialiser = [
@@ -125,7 +129,7 @@ class DenseProposalLoss(nn.Module):
             boxes["loss_bbox"] = (self.loss_bbox, predicted, wanted)
         losses = {"loss_cls": loss_cls[0] / divisor}
         for name, (loss, *pair) in boxes.items():
-            if len(token) == 0:  # zero, but in the graph, so every parameter has a gradient
+            if len(token) == 0:  # zero, in the graph so that every parameter has a gradient
                 losses[name] = proposals.boxes.sum() * 0
                 continue
             values = loss(*pair, reduction_override="none").reshape(len(token), -1).sum(1)
@@ -136,11 +140,12 @@ class DenseProposalLoss(nn.Module):
     def assign(
         self, proposals: Proposals, targets: Targets
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Which proposals learn which objects.
+        """Assign objects to proposals.
 
         Shape:
-            returns: (num_pairs,) into (bs, num_tokens) flattened, none twice; (num_pairs,) into the
-                batch's objects; (num_pairs,) normalised alignment, if the assigner says so.
+            returns: (num_pairs,) unique indices into (bs, num_tokens) flattened; (num_pairs,)
+                indices into the batch's objects; (num_pairs,) normalised alignment, if the assigner
+                computes it.
         """
         assert proposals.priors is not None and proposals.candidates is not None
         scores = proposals.cls_scores.float()

@@ -11,24 +11,24 @@ from torch import nn
 from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
 from ..parts import Field, QueryInitialiser, contract
 
-# What a query initialiser makes, and what it is called with in training.
+# Results of a query initialiser, and its arguments in training.
 Made = tuple[Queries, Proposals | None]
 Given = tuple[Memory, tuple[nn.Module, nn.Module] | None, Targets]
 
 
 class AddedQueries(QueryInitialiser):
-    """Base class of query initialisers around another one, whose queries are the matching ones.
+    """Base class of query initialisers that wrap another one, whose queries are the matching ones.
 
-    Weights of a model without this part load: all that it has in common with them.
+    Weights of a model without this part load into the wrapped query initialiser.
 
     Args:
         queries: Config of the query initialiser of the matching queries.
         embed_dims: Width.
-        num_queries: Matching queries per image; None: as ``queries`` says.
+        num_queries: Matching queries per image; None: as in ``queries``.
 
     Raises:
-        ValueError: if ``queries`` adds groups as well, unless only this part may be outermost, or
-            says another num_queries.
+        ValueError: if ``queries`` also adds groups, in an order that is not supported, or has a
+            different num_queries.
     """
 
     outermost: ClassVar[bool] = False
@@ -44,7 +44,7 @@ class AddedQueries(QueryInitialiser):
             remedy = f"leave one {name} out" if name == other else f"choose {name} or {other}"
             if inner.outermost and not self.outermost:
                 remedy = f"put {other} around {name}"
-            raise ValueError(f"{name}: queries={other} adds groups of queries, too; {remedy}.")
+            raise ValueError(f"{name}: queries={other} also adds groups of queries; {remedy}.")
         if num_queries is not None and inner.num_queries != num_queries:
             raise ValueError(
                 f"{name}: num_queries={num_queries} and queries.num_queries={inner.num_queries} "
@@ -62,9 +62,9 @@ class AddedQueries(QueryInitialiser):
         proposal_branches: tuple[nn.Module, nn.Module] | None = None,
         targets: Targets | None = None,
     ) -> Made:
-        """The matching queries, and in training the groups behind them; see ``QueryInitialiser``.
+        """Make the matching queries, in training followed by the groups; see ``QueryInitialiser``.
 
-        ``targets`` are needed in training only.
+        Only training needs ``targets``.
         """
         made = self.queries(memory, proposal_branches, targets)
         if self.training and targets is not None:
@@ -72,7 +72,7 @@ class AddedQueries(QueryInitialiser):
         return made
 
     def add(self, made: Made, given: Given) -> Made:
-        """Add groups to the result of the matching initialiser, which was called with ``given``."""
+        """Add groups to ``made``, the wrapped initialiser's result for the arguments ``given``."""
         raise NotImplementedError
 
     def position(self, reference_logits: Any) -> Any:
@@ -81,7 +81,7 @@ class AddedQueries(QueryInitialiser):
 
 
 def join(made: Made, others: Made, group: QueryGroup) -> Made:
-    """Queries and proposals of an initialiser, and another one's behind them as a group."""
+    """Append another initialiser's queries and proposals as a group."""
     (queries, proposals), (more, more_proposals) = made, others
     queries = queries.with_group(more, replace(group, size=more.content.shape[1]))
     if proposals is not None and more_proposals is not None:
@@ -91,7 +91,7 @@ def join(made: Made, others: Made, group: QueryGroup) -> Made:
 
 
 def _nest_names(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Take the weights of a model without the part: its queries' names lack one level."""
+    """Load weights of a model without this part, whose queries' keys lack one level."""
     own = {f"{prefix}{name}" for name in module.state_dict()}
     for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
         state_dict[f"{prefix}queries.{key.removeprefix(prefix)}"] = state_dict.pop(key)

@@ -18,40 +18,40 @@ from .hybrid_queries import HybridQueries
 
 @MODELS.register_module()
 class DenoisingQueries(AddedQueries):
-    """In training, groups of noisy objects behind the queries of another query initialiser.
+    """In training, add groups of noisy objects to the queries of another query initialiser.
 
     Paper: DINO, Zhang et al. 2022, arXiv 2203.03605, Sec. 3.3; DN-DETR, Li et al. 2022, arXiv
     2203.01305, Sec. 4.
 
-    A group has one noisy query per object and, if contrastive, a second one with so much noise that
-    it counts as background. The content of a query is the embedding of its noisy class, its
-    reference is the noisy box. Its object is known, so it needs no matching. A group attends to
-    itself and to the matching queries; matching queries attend to no group. Images with fewer
-    objects get empty queries, which count as background. Prediction has no groups.
+    A group has one query per object, with a noisy class and box, and, if contrastive, a second one
+    with so much noise that it counts as background. The content of a query is the embedding of its
+    noisy class, its reference is the noisy box. Its object is known, so it is not matched. A group
+    attends to itself and to the matching queries; matching queries attend to no group. Images with
+    fewer objects get empty queries, which count as background. In prediction there are no groups.
 
-    Noise comes from torch's generator. DINO replaces a class with probability 0.25 and moves each
-    corner by up to box_noise / 2 of the box's size, or up to twice that for background. DN-DETR
-    (contrastive=False, 5 groups, label_noise=0.2, box_noise=0.4) moves the centre by up to
-    box_noise / 2 of the size and changes the size by up to box_noise of it.
+    DINO replaces a class with probability 0.25 and moves each corner by up to box_noise / 2 of the
+    box's size, or up to twice as far for background. DN-DETR (contrastive=False, 5 groups,
+    label_noise=0.2, box_noise=0.4) moves the centre by up to box_noise / 2 of the size and changes
+    the size by up to box_noise of it.
 
     Args:
         queries: Config of the query initialiser of the matching queries; it must make reference
             boxes.
         num_classes: Number of classes; the detector sets it to the head's.
         embed_dims: Width.
-        num_queries: Matching queries per image; None: as ``queries`` says.
+        num_queries: Matching queries per image; None: as in ``queries``.
         num_dn_queries: Queries per image with num_groups=None: the number of groups is this number
-            divided by the most objects in an image, at least one.
+            divided by the largest number of objects in an image, at least 1.
         num_groups: Number of groups; None: see num_dn_queries.
         contrastive: Whether groups have queries that count as background (DINO), or not (DN-DETR).
         label_noise: Probability with which a class is replaced by a random one, in [0, 1].
         box_noise: Scale of the noise of boxes, at least 0.
-        **unknown: Refused; the error says what the options of mmdet's ``dn_cfg`` are called here.
+        **unknown: Refused; the error lists the names of mmdet's ``dn_cfg`` options here.
 
     Raises:
         ValueError: if an argument is out of range, or ``queries`` makes no reference boxes; as
             ``AddedQueries``.
-        TypeError: if there is another argument.
+        TypeError: if there is an unknown argument.
     """
 
     outermost = True
@@ -71,9 +71,9 @@ class DenoisingQueries(AddedQueries):
     ) -> None:
         if unknown:
             raise TypeError(
-                f"DenoisingQueries has no argument {', '.join(unknown)}. Of mmdet's dn_cfg, "
-                "label_noise_scale is twice label_noise here, box_noise_scale is box_noise, and "
-                "num_dn_queries and num_groups stand beside them, without group_cfg."
+                f"DenoisingQueries has no argument {', '.join(unknown)}. For mmdet's dn_cfg, set "
+                "label_noise to half of label_noise_scale, box_noise to box_noise_scale, and "
+                "num_dn_queries and num_groups without group_cfg."
             )
         super().__init__(queries, embed_dims, num_queries)
         inner = type(self.queries).__name__
@@ -115,7 +115,7 @@ class DenoisingQueries(AddedQueries):
     def _with_groups(self, queries: Queries, targets: Targets) -> Queries:
         bs, _, dims = queries.content.shape
         if targets.num_objects == 0:
-            # An empty group, for which all processes compute the same losses, but in the graph, so
+            # An empty group, so that all processes have the same losses; in the graph, so that
             # every parameter has a gradient.
             empty = queries.with_content(queries.content + self.label_embedding.weight.sum() * 0)
             nothing = targets.labels.new_zeros(0)
@@ -127,7 +127,7 @@ class DenoisingQueries(AddedQueries):
         device = queries.content.device
         counts = enumerate(targets.counts)
         firsts = [image * size + i for image, count in counts for i in range(count)]
-        # (num_objects,), the first copy of each object, into (bs, size) flattened
+        # (num_objects,): index of each object's first copy into (bs, size) flattened
         first = torch.tensor(firsts).to(device, non_blocking=True)
         place = first + most * torch.arange(rows, device=device).unsqueeze(1)
 

@@ -11,20 +11,20 @@ from .added_queries import AddedQueries, Given, Made, join
 
 @MODELS.register_module()
 class GroupQueries(AddedQueries):
-    """In training, groups of queries that do not see each other, each matched one-to-one.
+    """In training, groups of queries that do not attend to each other, each matched one-to-one.
 
     Paper: Group DETR, Chen et al. 2023, arXiv 2207.13085, Sec. 3.2.
 
     Every group has its own query initialiser with the same config: its own learned queries and, if
-    two-stage, its own projection of the memory, whose proposals are matched within the group. In
-    the authors' DINO a group also has its own class and box branches for proposals; here all groups
-    share the head's. Layers and head are shared. A loss is the mean over the groups. Prediction has
-    only the first group.
+    two-stage, its own projection of the memory, whose proposals are matched within the group. All
+    groups share the layers and the head; in the authors' DINO each group also has its own class and
+    box branches for proposals. Losses are averaged over the groups. Prediction uses only the first
+    group.
 
     Args:
-        queries: Config of the query initialiser of a group.
+        queries: Config of each group's query initialiser.
         embed_dims: Width.
-        num_queries: Queries per image and group; None: as ``queries`` says.
+        num_queries: Queries per image and group; None: as in ``queries``.
         num_groups: Groups, at least 1; the paper has 11.
 
     Raises:
@@ -49,6 +49,6 @@ class GroupQueries(AddedQueries):
     def add(self, made: Made, given: Given) -> Made:
         """See ``AddedQueries``."""
         for other in self.others:
-            group = QueryGroup("", 0)  # of the matching queries' name: more of their parts
+            group = QueryGroup("", 0)  # unnamed like the matching queries: more of their parts
             made = join(made, other(*given), group)
         return made

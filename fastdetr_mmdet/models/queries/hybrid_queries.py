@@ -10,21 +10,21 @@ from .added_queries import AddedQueries, Given, Made, join
 
 @MODELS.register_module()
 class HybridQueries(AddedQueries):
-    """In training, a second group of queries in which every object is matched several times.
+    """In training, add a second group of queries in which every object is matched several times.
 
     Paper: H-DETR, Jia et al. 2023, arXiv 2207.13080, Sec. 3.2, hybrid branch scheme.
 
     The two groups do not attend to each other and share layers and head. The second one has its own
     query initialiser with the same config. If that is two-stage, its proposals are matched
     one-to-many as well, as in Relation-DETR (arXiv 2407.11699); H-DETR takes the next best
-    proposals instead. Do not combine it with denoising. Prediction has only the first group.
+    proposals instead. Do not combine it with denoising. Prediction uses only the first group.
 
     Args:
         queries: Config of the query initialiser of both groups.
         embed_dims: Width.
-        num_queries: Matching queries per image; None: as ``queries`` says.
+        num_queries: Matching queries per image; None: as in ``queries``.
         num_extra: Queries per image of the second group.
-        repeats: Times that each object is matched in the second group.
+        repeats: Matches per object in the second group.
         weight: Factor of the second group's losses, above 0.
 
     Raises:

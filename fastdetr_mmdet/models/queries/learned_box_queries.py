@@ -14,8 +14,8 @@ class LearnedBoxQueries(QueryInitialiser):
     """One learned box per query, the same for every image; the content starts at zero.
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.2 (the idea of DAB-DETR, arXiv
-    2201.12329). The queries have no position of their own: the decoder embeds the boxes' centres
-    again in each layer.
+    2201.12329). The queries have no position of their own; the decoder embeds the boxes' centres in
+    each layer.
 
     Args:
         embed_dims: Width.

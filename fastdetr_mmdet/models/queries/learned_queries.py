@@ -15,7 +15,7 @@ from ..parts import Field, QueryInitialiser
 
 @MODELS.register_module()
 class LearnedQueries(QueryInitialiser):
-    """One learned vector per query and, from it, a reference point; the same for every image.
+    """A learned vector per query and a reference point predicted from it; equal for every image.
 
     Paper: DETR, Carion et al. 2020, arXiv 2005.12872, Sec. 3.2 (``reference='none'``); Conditional
     DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3, ``s = sigmoid(FFN(o_q))`` (``'mlp'``);

@@ -27,43 +27,43 @@ from ..parts import Field, QueryInitialiser
 class TwoStageQueries(QueryInitialiser):
     """Every memory token proposes a box; the best scored ones become queries.
 
-    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.2 and A.4. Works behind any
-    encoder, and on feature maps alone. As in the official code, content and position are both made
-    from the embedded proposal boxes, and the boxes are detached.
+    Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.2 and A.4. Works with any
+    encoder, and without one. As in the official code, content and position are made from the
+    embedded proposal boxes, and the boxes are detached.
 
     Args:
         embed_dims: Width; even.
         num_queries: Queries per image; fewer where the memory has fewer tokens.
         class_aware: False, the official code: proposals tell object from background, by the logit
-            of class 0. True: proposals carry classes and the best class counts, which teaches the
-            encoder classes directly (as DINO, arXiv 2203.03605, does).
+            of class 0. True: proposals have classes and are ranked by their best class, so the
+            encoder learns classes directly (as in DINO, arXiv 2203.03605).
         content: 'box', the official code: content from the embedded box. 'memory': the projected
             token itself, detached. 'learned': a learned vector per query (mixed query selection of
-            DINO, Sec. 3.4), and no position: the decoder makes one of the reference, best with its
-            ``reference_pos``.
+            DINO, Sec. 3.4), and no position; set the decoder's ``reference_pos``, which makes it
+            from the reference.
         supervise: Which proposals are matched and have losses: 'all', the official code, or the
             'selected' ones, as in DINO.
-        ignore_padding: False, the official code: tokens of padding compete with all others, and
-            training lowers their scores. True: they come last, so an image gives the same result in
-            every batch.
+        ignore_padding: False, as in the official code: padding competes with other tokens, and
+            training lowers its scores. True: padding comes last, so an image gives the same result
+            in every batch.
         box_size: Width and height of a proposal of the first level, as a share of the image; it
             doubles with every level.
         num_convs: Number of 3x3 convolutions, each with norm and SiLU, before the class branch, and
-            as many before the box branch, as in dense heads (RTMDet: 2). They replace the
-            projection, and all levels share them. ``content='memory'`` then takes the input of the
-            class branch.
+            the same number before the box branch, as in dense heads (RTMDet: 2). They replace the
+            projection and are shared by all levels. ``content='memory'`` then takes the input of
+            the class branch.
         box_form: 'logit', the official code: the box branch moves the initial box in logit space,
-            so its output depends on the token's place in the image. 'distance': it scales the
-            distances from the token to the sides of the initial box, as in RTMDet. That suits
-            convolutions, and tokens near the border propose too.
-        distinct: IoU threshold of NMS on proposals: suppressed ones become queries only if no
-            others are left (distinct query selection of DDQ, arXiv 2303.12776, Sec. 3.2, with 0.8;
-            with a dense loss, 0.6 leaves fewer duplicates early in training). None: take the
-            top-scoring ones. See ``distinct_first``.
+            so its output depends on the token's position in the image. 'distance', as in RTMDet: it
+            scales the distances from the token to the sides of the initial box; this suits
+            convolutions, and tokens near the border can propose too.
+        distinct: IoU threshold of NMS on proposals: suppressed ones are used only if there are too
+            few others (distinct query selection of DDQ, arXiv 2303.12776, Sec. 3.2, with 0.8; with
+            a dense loss, 0.6 leaves fewer duplicates early in training). None: take the top-scoring
+            ones. See ``distinct_first``.
         residual_classes: Whether class logits of every decoder layer are added to the proposal's
-            detached logits, and start at zero, as boxes do: an untrained decoder returns the
-            proposals. Queries of groups have no proposal and start at the focal prior, and so at
-            most do queries that ``distinct`` found to repeat a better one. Implies class_aware.
+            detached logits, and start at zero, like boxes: an untrained decoder returns the
+            proposals. Queries of groups have no proposal and start at the focal prior. Queries that
+            ``distinct`` suppressed start at the focal prior at most. Implies class_aware.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -112,7 +112,7 @@ class TwoStageQueries(QueryInitialiser):
         self.box_form = box_form
         self.distinct = distinct
         self.residual_classes = residual_classes
-        # at the last level a proposal is smaller than the image
+        # a proposal of the last level must be smaller than the image
         self.level_limit = math.ceil(math.log2(0.99 / box_size)), "box_size"
         self.content = content
         self.supervise = supervise
@@ -130,7 +130,7 @@ class TwoStageQueries(QueryInitialiser):
             self.box_proj = nn.Linear(2 * embed_dims, out_dims)
             self.box_norm = nn.LayerNorm(out_dims)
             linears.append(self.box_proj)
-        for linear in linears:  # at the end, so that a seed goes on giving the weights it gave
+        for linear in linears:  # last, so that seeds give the same weights as in older versions
             nn.init.xavier_uniform_(linear.weight)
         self.cls_convs, self.reg_convs = (
             nn.ModuleList(ProposalConv(embed_dims) for _ in range(num_convs)) for _ in range(2)
@@ -153,7 +153,7 @@ class TwoStageQueries(QueryInitialiser):
             returns: queries with content and pos (bs, k, embed_dims), reference (bs, k, 4),
                 k = min(num_queries, num_tokens); proposals of all tokens or of the selected k.
         """
-        assert proposal_branches is not None  # the head has them, since PROPOSALS is declared
+        assert proposal_branches is not None  # the head has them, because makes has PROPOSALS
         classifier, regressor = proposal_branches
         anchors, usable = self.anchors(memory)
         if self.cls_convs:
@@ -198,7 +198,7 @@ class TwoStageQueries(QueryInitialiser):
         return queries, proposals
 
     def _choose(self, scores: Tensor, box_logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Which tokens become queries, (bs, k), and which of them repeat a better one."""
+        """Choose tokens, (bs, k), and tell which of them repeat a better one."""
         k = min(self.num_queries, scores.shape[1])
         if self.distinct is None:
             return scores.topk(k, dim=1).indices, None
@@ -228,7 +228,7 @@ class TwoStageQueries(QueryInitialiser):
         return self.box_norm(self.box_proj(embedded.to(self.box_proj.weight.dtype)))
 
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """The box that each token's proposal starts from, before the sigmoid.
+        """Initial box of each token's proposal, before the sigmoid.
 
         Shape:
             returns: (bs, num_tokens, 4) (cx, cy, w, h), inf where the token is padding or, with
@@ -243,7 +243,7 @@ class TwoStageQueries(QueryInitialiser):
             ]
         )
         boxes = torch.cat([centres, sizes[None, :, None].expand(centres.shape[0], -1, 2)], dim=-1)
-        # padding is out of range too: there the centres exceed 1
+        # padding is out of range too, since its centres exceed 1
         margin = 0.01 if self.box_form == "logit" else 0.0
         usable = ((boxes > margin) & (boxes < 1 - margin)).all(-1, keepdim=True)
         return torch.logit(boxes).masked_fill(~usable, float("inf")), usable
@@ -258,7 +258,7 @@ class ProposalConv(nn.Module):
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with other tokens; the convolution sees zeros instead of padding."""
+        """Update the tokens; the convolution reads padding as zeros."""
         if memory.padding_mask is not None:
             memory = memory.with_tokens(
                 memory.tokens.masked_fill(memory.padding_mask.unsqueeze(-1), 0.0)
@@ -274,11 +274,11 @@ def _convolve(convs: nn.ModuleList, memory: Memory) -> Tensor:
 
 
 def _scale_sides(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """Boxes whose sides are exp(deltas) times as far from the given boxes' centres.
+    """Scale the distances from the boxes' centres to their sides by exp(deltas).
 
     Shape:
         boxes, returns: (..., 4) (cx, cy, w, h)
-        deltas: (..., 4) for left, top, right, bottom; at most 6 counts
+        deltas: (..., 4) for left, top, right, bottom; clamped to at most 6
     """
     centre, size = boxes.split(2, dim=-1)
     factors = at_least_float32(deltas).clamp(max=6).exp()
@@ -287,9 +287,9 @@ def _scale_sides(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 def distinct_first(corners: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Order of boxes after non-maximum suppression: kept ones, then suppressed ones.
+    """Order boxes by class-agnostic NMS: kept ones first, then suppressed ones.
 
-    Both in the order in which they are given, best first, whatever their class; see ``distinct``.
+    Both keep the given order, best first; see ``distinct``.
 
     Shape:
         corners: (bs, num_boxes, 4)

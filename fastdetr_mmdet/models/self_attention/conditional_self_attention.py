@@ -1,4 +1,4 @@
-"""Self-attention of Conditional DETR: content and position projected apart."""
+"""Self-attention of Conditional DETR: content and position have separate projections."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..parts import Field, SelfAttention
 
 @MODELS.register_module()
 class ConditionalSelfAttention(SelfAttention):
-    """Self-attention whose content and positional parts have projections of their own, summed.
+    """Self-attention that sums separate projections of content and position.
 
     Paper: Conditional DETR, Meng et al. 2021, arXiv 2108.06152, Sec. 3.3 (the paper keeps DETR's
-    self-attention; the separate projections are the official code's). Values come from the content
-    alone.
+    self-attention; the separate projections are the official code's). Values are projections of the
+    content only.
 
     Args:
         embed_dims: Width.

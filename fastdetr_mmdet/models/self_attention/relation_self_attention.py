@@ -13,8 +13,8 @@ from ..layers import attention_bias
 from ..parts import Field
 from .multihead_self_attention import MultiheadSelfAttention
 
-_WAVES = 8  # per entry of the relation, a sine and a cosine each
-_EPS = 1e-5  # of widths and heights
+_WAVES = 8  # sines, and as many cosines, per entry of the relation
+_EPS = 1e-5  # lower limit of widths and heights
 
 
 @MODELS.register_module()
@@ -24,16 +24,17 @@ class RelationSelfAttention(MultiheadSelfAttention):
     Paper: Relation-DETR, Hou et al. 2024, arXiv 2407.11699, Sec. 4.
 
     The score of query i for query j grows by ``ReLU(W sine(e_ij) + b)``, one value per head, with
-    ``e_ij = [log(|x_i - x_j| / w_i + 1), log(|y_i - y_j| / h_i + 1), log(w_i / w_j),
-    log(h_i / h_j)]``; i's box is the reference of the layer before, j's that of this layer. The
-    first layer, which has no layer before, is plain, and boxes get no gradient.
+    ``e_ij = [log(|x_i - x_j| / w_i + 1), log(|y_i - y_j| / h_i + 1), log(w_i / w_j), log(h_i /
+    h_j)]``; i's box is the reference of the layer before, j's that of this layer. The first layer
+    has no bias. Boxes get no gradient.
 
-    Differences from the official code: each layer has a projection of its own; the layer before
-    counts with its reference, which is its box unless the decoder has ``refine_normed=False``.
+    Differences from the official code: each layer has its own projection; the box of the layer
+    before is its reference, which differs from its predicted box if the decoder has
+    ``refine_normed=False``.
 
-    Costs grow with the square of the queries. By ``python -m benchmarks.parts``, of an image with
-    300 queries training keeps 17 MiB more per layer than plain self-attention and takes 2.8 times
-    its processor time; with 900, 149 MiB more and 3.5 times.
+    Costs grow with the square of the number of queries. Compared with plain self-attention,
+    training with 300 queries keeps 17 MiB more per layer and image and takes 2.8 times the CPU
+    time; with 900 queries, 149 MiB more and 3.5 times (``python -m benchmarks.parts``).
 
     Args:
         embed_dims: Width.
@@ -72,7 +73,7 @@ class RelationSelfAttention(MultiheadSelfAttention):
         frequency = 100 / 10000**exponent
         sine, cosine = proj.weight.unflatten(1, (4, _WAVES, 2)).unbind(-1)
 
-        # A ratio is a difference of logarithms, so its sine is a product of what each box has.
+        # The logarithm of a ratio is a difference, so its sine is a product of terms of each box.
         mine, others = (x.log().unsqueeze(2) * frequency for x in (size, other_size))
         first = torch.cat([mine.sin(), mine.cos()], dim=2).to(sine.dtype)
         s, c = (x.unsqueeze(1).to(sine.dtype) for x in (others.sin(), others.cos()))
@@ -80,7 +81,7 @@ class RelationSelfAttention(MultiheadSelfAttention):
         second = torch.cat([by_sine * c + by_cosine * s, by_cosine * c - by_sine * s], dim=3)
         bias = torch.einsum("bawi,bhawj->bhij", first, second) + proj.bias[:, None, None]
 
-        # Distances need one for each pair; along one axis after the other, to hold less at once.
+        # Distances need a sine per pair; one axis after the other, to use less memory.
         for axis in range(2):
             apart = (one[:, axis, :, None] - other[:, axis, None]).abs()
             angles = (apart / size[:, axis, :, None] + 1).log().unsqueeze(1) * frequency[..., None]

@@ -27,16 +27,16 @@ def gaussian_scores(
 ) -> Tensor:
     """Logarithm of a Gaussian around each centre, on the cells of one level (SMCA, Eq. 5).
 
-    ``-(s_x dx^2 + s_y dy^2 + s_xy dx^2 dy^2) / smooth``; dx belongs to columns and dy to rows, so
-    they are squared apart and only their sum has the size of the map.
+    ``-(s_x dx^2 + s_y dy^2 + s_xy dx^2 dy^2) / smooth``; dx depends on columns and dy on rows, so
+    only the sum of their squares has the size of the map.
 
     Args:
         centres: In cells of the level.
-        scales: Squared factors of dx^2 and dy^2: one for both, one each, or, third, one of their
+        scales: Factors of dx^2 and dy^2: 1 value for both, 2 for one each, 3 with one for their
             product; None: 1.
         shape: (h, w) of the level.
         cell_offset: Coordinate of the first cell's centre, 0 or 0.5.
-        smooth: The paper's beta, how wide the Gaussian is.
+        smooth: The paper's beta: width of the Gaussian.
 
     Shape:
         centres: (bs, num_queries, num_heads, 2), (x, y)
@@ -63,32 +63,32 @@ def gaussian_scores(
 
 @MODELS.register_module()
 class GaussianPrior(SpatialPrior):
-    """Each head of each query has a Gaussian around its own centre.
+    """Add a Gaussian around a predicted centre per query and head.
 
     Paper: SMCA, Gao et al. 2021, arXiv 2101.07448, Eq. 4 to 7.
 
-    Centre = the query's reference point + an offset per head; width and height of the Gaussian
-    per head; on several levels, offset and scale per level (as in the authors' multi-scale code).
-    Both are predicted from ``Queries.embedded``, the layer's normed input query.
+    The centre is the query's reference point plus an offset per head; the scales are per head, too.
+    On several levels, offset and scales are per level (as in the authors' multi-scale code). Both
+    are predicted from ``Queries.embedded``, the layer's normed input query.
 
     As in the official code and unlike the paper, the scale is squared and multiplies the squared
     distance (the paper divides by w^2), and with ``strides`` the reference point is placed by the
-    image's size in pixels, not by the part of the map that is image.
+    image's size in pixels instead of the map's valid ratio.
 
     Args:
         embed_dims: Width.
         num_levels: Levels of the memory that a layer sees.
-        scale_type: 'fixed': 1; 'single': one per head; 'independent': along x and y per head
-            (published setting); 'correlated': and one of their product. The official code's
-            --dynamic_scale type1 to type4.
+        scale_type: Scales per head: 'fixed': 1; 'single': one; 'independent': one each along x and
+            y (published setting); 'correlated': these and one for their product. The official
+            code's --dynamic_scale type1 to type4.
         predict_reference: Whether the first layer predicts the reference points of all layers from
-            its embedded queries, by an MLP (SMCA); else the query initialiser makes them.
+            its embedded queries, by an MLP (SMCA); otherwise the query initialiser makes them.
         strides: Per level the pixels per cell, as the official code places the reference; None:
             derived from the map's size and valid ratio, which is right for any image size.
         cell_offset: Coordinate of a cell's centre: 0.5, or 0 as in the official code.
-        smooth: The paper's beta, how wide the Gaussian is at scale 1, in squared cells.
-        unit: Stride at which squared distances count as they are: on a level of stride s they are
-            multiplied by s / unit. None: on every level they count as they are, in its own cells.
+        smooth: The paper's beta: width of the Gaussian at scale 1, in squared cells.
+        unit: Stride whose cells measure distances: on a level of stride s squared distances are
+            multiplied by s / unit. None: each level uses its own cells.
         **context: As for ``LayerPart``.
 
     Raises:
@@ -141,12 +141,12 @@ class GaussianPrior(SpatialPrior):
             nn.init.ones_(self.scale_branch.bias)
 
     def locate(self, queries: Queries) -> Queries:
-        """The queries with reference points predicted from their embedding (first layer only)."""
+        """Set reference points, predicted from the embedded queries (first layer only)."""
         assert self.reference_branch is not None and queries.embedded is not None
         return queries.with_reference(self.reference_branch(queries.embedded))
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """Scores to add to those of the attention.
+        """Compute the term that is added to attention scores.
 
         Shape:
             returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0

@@ -14,15 +14,15 @@ from .gaussian_prior import gaussian_scores
 
 @MODELS.register_module()
 class SalientGaussianPrior(SpatialPrior):
-    """Each head has a Gaussian around the salient point that the aligner found for it.
+    """Add a Gaussian around each head's salient point, which the aligner found.
 
     Paper: SAM-DETR, Zhang et al. 2022, arXiv 2203.06883, Sec. 3.5, with the Gaussian of SMCA, Gao
     et al. 2021, arXiv 2101.07448, Eq. 5. Centres and scales come from the aligner; this part has no
-    parameters. As in the official code a scale of 0 is a flat prior.
+    parameters. As in the official code, a scale of 0 gives a flat prior.
 
     Args:
         embed_dims: Not used; the part has no parameters.
-        smooth: SMCA's beta, how wide the Gaussian is at scale 1, in squared cells.
+        smooth: SMCA's beta: width of the Gaussian at scale 1, in squared cells.
         **context: As for ``LayerPart``.
     """
 
@@ -33,13 +33,13 @@ class SalientGaussianPrior(SpatialPrior):
         self.smooth = smooth
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """Scores to add to those of the attention.
+        """Compute the term that is added to attention scores.
 
         Shape:
             returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0
         """
         salient = queries.salient
-        assert salient is not None and salient.scales is not None  # check_flow sees to it
+        assert salient is not None and salient.scales is not None  # check_flow guarantees it
         scales = at_least_float32(salient.scales).square()
         scores = []
         for level, (h, w) in enumerate(memory.spatial_shapes):

@@ -19,22 +19,22 @@ class DeformableDetrTransformer(DetrTransformer):
     """``DetrTransformer`` that adds a learned vector per level to the positional encoding.
 
     Paper: Deformable DETR, Zhu et al. 2021, arXiv 2010.04159, Sec. 4.1, scale-level embedding. As
-    in the official code, a single level has one too. Without a part that reads positions
-    (deformable cross-attention without an encoder) there is no embedding.
+    in the official code, a single level has one too. If no part reads positions (deformable
+    cross-attention without an encoder), there is no embedding.
 
     Args:
         num_levels: Feature levels.
         **kwargs: As for ``DetrTransformer``.
 
     Raises:
-        ValueError: as ``DetrTransformer``; when the model is built, if the neck gives another
+        ValueError: as ``DetrTransformer``; when the model is built, if the neck gives a different
             number of levels.
     """
 
     def __init__(self, num_levels: int = 4, **kwargs) -> None:
         super().__init__(**kwargs)
         self.num_levels = num_levels
-        # what nothing reads would get no gradient, which DistributedDataParallel refuses
+        # an unread embedding would get no gradient, which DistributedDataParallel refuses
         self.level_embed: nn.Parameter | None = None
         if any(Field.POS in contract(*placed).reads for placed in self.parts):
             self.level_embed = nn.Parameter(torch.randn(num_levels, self.embed_dims))
@@ -50,7 +50,7 @@ class DeformableDetrTransformer(DetrTransformer):
         return super().forward(self.embed_levels(memory), box_branches, proposal_branches, targets)
 
     def embed_levels(self, memory: Memory) -> Memory:
-        """The memory with each level's vector added to its positional encoding."""
+        """Add each level's vector to its positional encoding."""
         if self.level_embed is None:
             return memory
         parts = memory.pos.split(memory.level_sizes, dim=1)

@@ -38,8 +38,8 @@ class DetrTransformer(Transformer):
         super().__init__()
         if embed_dims % 4:
             raise ValueError(
-                f"embed_dims={embed_dims} is not divisible by 4; it must be, because half of the "
-                "positional encoding belongs to x and half to y, each half sines and half cosines."
+                f"embed_dims={embed_dims} is not divisible by 4; the positional encoding has sines "
+                "and cosines of x and y, a quarter each."
             )
         shared = dict(embed_dims=embed_dims)
         self.embed_dims = embed_dims
@@ -50,7 +50,7 @@ class DetrTransformer(Transformer):
 
     @property
     def parts(self) -> list[Placed]:
-        """This and every part inside, with their keys in the config."""
+        """This transformer and all its parts, with their config keys."""
         parts: list[Placed] = [("transformer", self)]
         if not isinstance(self.encoder, nn.Identity):
             parts.append(("transformer.encoder", self.encoder))

@@ -64,7 +64,7 @@ def test_both_stop(run, tmp_path, what, kind):
     }
     assert words[what] in guilty["message"]
     assert "The gradient is not finite in iteration 2 (epoch 1)" in other["message"]
-    assert "the images of another may be the cause" in other["message"]
+    assert "images may be the cause" in other["message"]
     found = bundles(tmp_path)
     assert list(found) == ["iter_2_rank0.pth", "iter_2_rank1.pth"]
     assert ("state_dict" in found["iter_2_rank0.pth"]) == (kind is DDP)
@@ -110,7 +110,7 @@ def test_between_updates(run, tmp_path, kind, max_skips):
     other, guilty = results
     assert other["iterations"] == guilty["iterations"] == 2
     assert "iteration 3 (epoch 1): loss_bbox of decoder layer 0 is nan" in guilty["message"]
-    assert "the images of another may be the cause" in other["message"]
+    assert "images may be the cause" in other["message"]
     assert list(bundles(tmp_path)) == ["iter_3_rank0.pth", "iter_3_rank1.pth"]
 
 

@@ -223,7 +223,7 @@ def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
         log.write_text("mmengine - INFO - Epoch(train)  [7][20/20]  lr: 1.0000e-04\n")
     make_hook().before_run(runner)
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "20260101_120000.log is the log of an earlier training, which had come to epoch 7." in (
+    assert "20260101_120000.log is the log of an earlier training, which reached epoch 7." in (
         warning
     )
 

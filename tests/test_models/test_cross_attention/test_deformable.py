@@ -76,7 +76,7 @@ def test_initial_offsets_point_in_all_directions() -> None:
 
 def test_wrong_number_of_levels_is_named() -> None:
     queries, memory = make_inputs(4, padded=False)
-    with pytest.raises(ValueError, match="num_levels=2, but gets a memory of 1 levels"):
+    with pytest.raises(ValueError, match="num_levels=2, but the memory has 1 levels"):
         make_attention()(queries, memory.level(0))
 
 
