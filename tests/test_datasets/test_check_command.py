@@ -91,7 +91,7 @@ def test_exit_status_of_warnings_and_allowed_kinds(run, shapes, wrong):
 def test_annotations_alone(run, shapes, wrong, images):
     status, out, _ = run(wrong, *(word.format(shapes=shapes) for word in images))
     assert status == 1
-    assert "images not looked at" in out and ("--images DIR" in out) == (not images)
+    assert "images not checked" in out and ("--images DIR" in out) == (not images)
     assert "../../../etc/passwd" in out  # whatever folder that is relative to
 
 

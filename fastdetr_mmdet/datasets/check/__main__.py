@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sets import CheckedSet
 
 CLEAN, ERRORS, WARNINGS = 0, 1, 3
-# Warnings that leave the exit status 0: background images, and classes that are not used
+# Warnings that do not change exit status 0.
 _IN_SOUND_DATA = ("image-empty", "category-unused", "category-not-in-classes")
 
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sets(args: argparse.Namespace) -> list[CheckedSet]:
-    """Data sets named by the arguments."""
+    """Data sets of the arguments."""
     from .sets import CheckedSet, sets_of_config
 
     if bool(args.annotations) == bool(args.config):
@@ -103,7 +103,7 @@ def _sets(args: argparse.Namespace) -> list[CheckedSet]:
         config = Config.fromfile(args.config)
         config.merge_from_dict(args.cfg_options or {})
         sets = sets_of_config(config, args.split)
-    except Exception as error:  # a config is code: it may raise anything
+    except Exception as error:  # a config is code and may raise anything
         raise UsageError(f"{args.config} cannot be read: {error!r}.") from error
     if not sets:
         raise UsageError(f"{args.config} has no CocoDataset for {' or '.join(args.split)}.")
@@ -111,7 +111,7 @@ def _sets(args: argparse.Namespace) -> list[CheckedSet]:
 
 
 def _check_outputs(args: argparse.Namespace, sets: list[CheckedSet]) -> None:
-    """Refuse outputs that would destroy a source or cannot be written, before the work."""
+    """Refuse outputs that would overwrite a source or cannot be written."""
     sources = {checked.annotations for checked in sets}
     if args.write_cleaned and len(sources) > 1:
         raise UsageError(f"--write-cleaned needs one source, not {sorted(sources)}; use --split.")
@@ -120,14 +120,14 @@ def _check_outputs(args: argparse.Namespace, sets: list[CheckedSet]) -> None:
     for out in outputs:
         if not out.absolute().parent.is_dir() or out.is_dir():
             raise UsageError(f"{out} cannot be written: its folder is missing or it is a folder.")
-        if out.exists() and out.suffix.lower() != ".json":  # an image, say
+        if out.exists() and out.suffix.lower() != ".json":  # for example an image
             raise UsageError(f"Refusing to overwrite {out}: not a .json file.")
     if len({os.path.realpath(out) for out in outputs}) < len(outputs):
         raise UsageError(f"--json and --write-cleaned name the same file {outputs[0]}.")
 
 
 def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
-    """Check one data set, print what was found, and write a cleaned copy if asked to."""
+    """Check one data set, print its problems, and write a cleaned copy if requested."""
     from .sets import check_set
 
     started = time.perf_counter()
@@ -135,8 +135,8 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
     sizes: dict[int, tuple[int, int]] = {}
     looked = f"annotations in {time.perf_counter() - started:.1f} s"
     if checked.images is None or args.no_images:
-        why = ": they are not on a disk of this machine" if args.config else ": give --images DIR"
-        looked += "; images not looked at" + ("" if args.no_images else why)
+        why = ": they are not on a local disk" if args.config else ": give --images DIR"
+        looked += "; images not checked" + ("" if args.no_images else why)
         check_names(report)
     else:
         started = time.perf_counter()
@@ -178,5 +178,5 @@ def _show_progress(done: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()  # a large file is millions of objects, which live to the end
+    gc.disable()  # large files are millions of objects that live until the end
     sys.exit(main(None))

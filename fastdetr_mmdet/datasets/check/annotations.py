@@ -1,4 +1,4 @@
-"""Checks of an annotation file by itself: lists, ids, references, boxes."""
+"""Check an annotation file without its images: lists, ids, references, boxes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .read import as_id, is_file_name, number, require_lists, shown
 from .report import Report
 
 MAX_ASPECT = 50.0
-MOST_PIXELS = 2**20  # a side, of what OpenCV reads
-LARGEST = 1e7  # beyond this a coordinate is a mistake
-BORDER = 1.0  # COCO's own boxes reach a little out of their images, by rounding
-# So many boxes must all look like another format before they are taken for it; and such a share of
-# them must make no sense as (x, y, width, height) before they are taken for corners.
+MOST_PIXELS = 2**20  # maximum side that OpenCV reads
+LARGEST = 1e7  # larger coordinates are errors
+BORDER = 1.0  # COCO's own boxes extend slightly beyond images, by rounding
+# Minimum number of boxes to recognise another format, if all look like it, and minimum share of
+# boxes that are impossible as (x, y, width, height) to recognise corners.
 ENOUGH_BOXES, SENSELESS_SHARE = 8, 1 / 3
 _MALFORMED = {
     "images": "image-malformed",
@@ -37,11 +37,11 @@ def check_annotations(
     """Check parsed COCO annotations; their content may be anything.
 
     Args:
-        coco: What a JSON file held.
+        coco: Parsed JSON.
         source: The file's name, for messages.
         classes: ``metainfo.classes`` of a config; None: all categories are trained.
-        evaluated: Whether the file may be used for evaluation, which asks for more.
-        max_aspect: Longest side over shortest from which on a box or an image is extreme.
+        evaluated: Whether to check requirements of evaluation, too.
+        max_aspect: Longest side over shortest side of an extreme box or image.
 
     Raises:
         NotCocoError: if one of COCO's three lists is missing.
@@ -55,8 +55,8 @@ def check_annotations(
 
 
 class _Images(NamedTuple):
-    sizes: dict[int, tuple[float, float]]  # (width, height) in pixels, by position
-    position_of: dict[Any, int]  # by id; of several with one id, mmdet uses the last
+    sizes: dict[int, tuple[float, float]]  # (width, height) in pixels by position
+    position_of: dict[Any, int]  # by id; mmdet uses the last of equal ids
     by_file: dict[str, list[int]]
 
 
@@ -69,19 +69,19 @@ class _Box(NamedTuple):
     position: int
     image: int  # position; -1 if there is none
     category: _Category | None
-    bbox: Sequence[float]  # x, y, width, height in pixels; empty if not usable
+    bbox: Sequence[float]  # x, y, width, height in pixels; empty if unusable
     area: float
     crowd: bool
     ignored: bool
 
 
 def _entries(report: Report, subject: str) -> Iterator[tuple[int, dict, Any]]:
-    """Position, value and id (or None) of the entries that are JSON objects; reports the others."""
+    """Yield position, value and id (or None) of JSON objects; report other entries."""
     entries = report.coco[subject]
     letters = {type(entry.get("id")) for entry in entries if isinstance(entry, dict)} == {str}
     letters = letters and subject != "annotations"
     if letters:
-        report.add("ids-in-letters", note=f"those of '{subject}'")
+        report.add("ids-in-letters", note=f"ids of '{subject}'")
     if not entries and subject != "annotations":
         report.add(f"no-{subject}", note=f"'{subject}' is an empty list")
     for position, entry in enumerate(entries):
@@ -92,7 +92,7 @@ def _entries(report: Report, subject: str) -> Iterator[tuple[int, dict, Any]]:
 
 
 def _add_repeated(report: Report, kind: str, positions_of: Mapping[Any, list[int]]) -> None:
-    """Report the entries that share an id or a name."""
+    """Report entries that share an id or name."""
     for positions in positions_of.values():
         for position in positions if len(positions) > 1 else ():
             report.add(kind, position)
@@ -129,7 +129,7 @@ def _check_images(report: Report, max_aspect: float) -> _Images:
 
 
 def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any, _Category]:
-    """The usable categories by id; the first one of each id."""
+    """Usable categories by id; the first one of equal ids."""
     found: dict[Any, _Category] = {}
     by_id: dict[Any, list[int]] = defaultdict(list)
     by_name: dict[str, list[int]] = defaultdict(list)
@@ -158,7 +158,7 @@ def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any
     for name in classes or ():
         if name not in names:
             report.add("class-without-category", note=missing_class(name, names))
-    # mmdet numbers the classes in the order in which the file has them
+    # mmdet numbers classes in the file's order
     in_file = [name for name in names if name in (classes or ())]
     if in_file != [name for name in dict.fromkeys(classes or ()) if name in names]:
         order = ", ".join(shown(name, 20) for name in in_file[:8])
@@ -168,7 +168,7 @@ def _check_categories(report: Report, classes: Sequence[str] | None) -> dict[Any
 
 
 def similar_name(name: Any, names: Sequence[str]) -> str | None:
-    """The one of some names that may be meant by another, if there is one."""
+    """The most similar of some names, if there is one."""
     folded = {other.casefold(): other for other in names}
     close = difflib.get_close_matches(str(name).casefold(), folded, 1)
     return folded[close[0]] if close else None
@@ -182,7 +182,7 @@ def missing_class(name: Any, names: Sequence[str]) -> str:
     if isinstance(name, str):
         return text
     return (
-        f"{text}, and --cfg-options makes a {type(name).__name__} of that: set metainfo.classes in "
+        f"{text}, and --cfg-options turns it into a {type(name).__name__}: set metainfo.classes in "
         "a config file"
     )
 
@@ -194,7 +194,7 @@ def _check_boxes(
     evaluated: bool,
     max_aspect: float,
 ) -> None:
-    """Check the list of annotations: values, then boxes against their images."""
+    """Check the annotations: values, then boxes within their images."""
     rows: list[_Box] = []
     ids: set[Any] = set()
     contents: dict[int, set[tuple]] = defaultdict(set)  # of images
@@ -229,18 +229,18 @@ def _check_boxes(
         rows.append(_Box(position, image, category, bbox, area, bool(crowd), ignored))
 
     in_pixels = _check_format(report, images, rows)
-    crowds_in: dict[int, set[bool]] = defaultdict(set)  # images with usable boxes; all crowds?
+    crowds_in: dict[int, set[bool]] = defaultdict(set)  # image -> iscrowd of its usable boxes
     used: set[_Category] = set()
     for row in rows:
         whole = bool(row.bbox)
         if row.bbox and in_pixels:
             whole = _check_geometry(report, row, images.sizes.get(row.image), max_aspect)
         known_area = abs(row.area) <= LARGEST**2
-        # a box of no extent need not have a positive area
+        # a box without extent needs no positive area
         if row.bbox and not (known_area and (row.area > 0 or not whole)):
             report.add("area", row.position)
         if row.image < 0:
-            continue  # mmdet never comes to it
+            continue  # mmdet does not read it
         usable = whole and min(row.bbox[2:]) >= 1 and known_area and row.area > 0
         if usable and not row.ignored and row.category and row.category.trained:
             crowds_in[row.image].add(row.crowd)
@@ -272,7 +272,7 @@ def _four_numbers(value: Any) -> list[float]:
 def _check_geometry(
     report: Report, row: _Box, size: tuple[float, float] | None, max_aspect: float
 ) -> bool:
-    """Check a box in an image of (width, height); True if it has an area there."""
+    """Check a box in an image of (width, height); True if it has an area within."""
     x, y, w, h = row.bbox
     width, height = size or (math.inf, math.inf)
     outside = min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0)
@@ -294,15 +294,15 @@ def _check_geometry(
 
 
 def _check_format(report: Report, images: _Images, rows: Sequence[_Box]) -> bool:
-    """Report boxes that are in another format throughout; False if so."""
-    import numpy as np  # late, for --help
+    """Report boxes that all have another format; return False if so."""
+    import numpy as np  # late, to keep --help fast
 
     sized = [row for row in rows if row.bbox and row.image in images.sizes]
     if len(sized) < ENOUGH_BOXES:
         return True
     boxes = np.array([row.bbox for row in sized])
     sizes = np.array([images.sizes[row.image] for row in sized])
-    start, end = boxes[:, :2], boxes[:, 2:]  # as fractions and as pixels `end` is the size
+    start, end = boxes[:, :2], boxes[:, 2:]  # in the formats with size, `end` is the size
     if boxes.min() >= 0 and (start + end).max() <= 1 + 1e-3 and end.max() > 0:
         kind, example = "boxes-as-fractions", sized[0]
     elif ((start >= -BORDER) & (start < end) & (end <= sizes + BORDER)).all():

@@ -17,7 +17,7 @@ _FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "none": 0}
 
 
 class CannotCleanError(UsageError):
-    """Nothing would be left."""
+    """The cleaned copy would be empty."""
 
 
 def clean(
@@ -25,17 +25,17 @@ def clean(
     classes: Sequence[str] | None = None,
     sizes: Mapping[int, tuple[int, int]] | None = None,
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """Remove or fix the problems of a report, as ``KINDS`` says, until none is left.
+    """Remove or fix the problems of a report, as in ``KINDS``, until none is left.
 
     The entries of the source are not changed.
 
     Args:
-        report: Of the check, with or without that of the files.
+        report: Report of the check, with or without files.
         classes: As in the check.
-        sizes: (width, height) of images by position, as `check_files` returns them.
+        sizes: (width, height) of images by position, from `check_files`.
 
     Returns:
-        The annotations, and how many entries were removed or fixed for each kind of problem.
+        The annotations, and the number of removed or fixed entries per kind of problem.
 
     Raises:
         CannotCleanError: if no image or no category would be left.
@@ -48,7 +48,7 @@ def clean(
         if sizes and n in sizes:
             coco["images"][n].update(zip(("width", "height"), sizes[n], strict=True))
             counts["image-size"] += 1
-    wrong: set[int] = set()  # what only the files show is not found again below
+    wrong: set[int] = set()  # problems of files are not found again below
     for finding in report.ordered():
         name, cleaned = finding.kind.name, finding.kind.cleaned
         if name.startswith(("file-m", "file-t", "file-u", "file-size", "path-", "image-too")):
@@ -89,7 +89,7 @@ def _id(entry: Any, key: str = "id") -> int | str | None:
 
 
 def _remove(coco: dict, subject: str, positions: set[int]) -> None:
-    """Remove entries, and with images or categories their boxes."""
+    """Remove entries, and the boxes of images or categories."""
     kept = [entry for n, entry in enumerate(coco[subject]) if n not in positions]
     if subject != "annotations":
         gone = set(map(_id, coco[subject])) - set(map(_id, kept)) - {None}
@@ -99,10 +99,10 @@ def _remove(coco: dict, subject: str, positions: set[int]) -> None:
 
 
 def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
-    """Functions that fix one entry of a kind and return success; other entries are removed."""
+    """Functions that fix an entry of a kind and return success; otherwise it is removed."""
     taken = set(map(_id, coco["annotations"]))
     free = (n for n in itertools.count(1) if n not in taken)
-    same: dict[Any, list[Any]] = defaultdict(list)  # entries of an id
+    same: dict[Any, list[Any]] = defaultdict(list)  # entries by id
     for entry in coco[subject]:
         same[_id(entry)].append(entry)
 
@@ -138,7 +138,7 @@ def _set(entry: dict, **values: Any) -> bool:
 
 
 def _merge(coco: dict, subject: str, positions: Sequence[int]) -> int:
-    """Move boxes to the first of several images of a file, or of categories of a name."""
+    """Move boxes to the first of images with the same file, or categories with the same name."""
     if subject == "images":
         keys = [os.path.normpath(image["file_name"]) for image in coco["images"]]
     else:

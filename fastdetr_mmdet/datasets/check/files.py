@@ -1,4 +1,4 @@
-"""Image files: where they are, and whether the pipeline reads them at the annotated size."""
+"""Check that image files exist and that the pipeline reads them at the annotated size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .annotations import MOST_PIXELS as MOST_SIDE
 from .read import is_file_name, number
 from .report import Report
 
-# OpenCV refuses more; this check decodes no more than Pillow thinks safe.
+# Limits of pixels: OpenCV's, and Pillow's for safe decoding.
 MOST_PIXELS, MOST_DECODED = 2**30, 178_956_970
-# What marks the end of a file; padding may follow it.
+# Marks at the end of a file, which padding may follow.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 _ORIENTATION = 0x0112
-# What EXIF's orientations 5 to 8 do: they exchange width and height.
+# EXIF orientations that swap width and height.
 _EXCHANGES = range(5, 9)
-_BATCH = 4096  # images that wait for a thread
+_BATCH = 4096  # images waiting for a thread
 
 
 def check_files(
@@ -42,19 +42,19 @@ def check_files(
     """Add the problems of image files to a report.
 
     Args:
-        report: Of the annotations.
+        report: Report of the annotations.
         images: The folder that file names are relative to.
-        root: The data set's folder, below which files may lie too.
-        find: Whether to look for the files; otherwise only where their folders are.
-        look: Whether to look into the files, not only for them.
+        root: The data set's folder, which may hold files, too.
+        find: Whether to look for files; otherwise only for folders outside of the data set.
+        look: Whether to read files.
         decode: Whether to decode every image, which finds damage in the middle of a file.
-        workers: Threads that look into files; None: some more than there are cores.
-        progress: Called with the number of images that are done and of all.
+        workers: Threads that read files; None: by the number of cores.
+        progress: Called with the numbers of finished and of all images.
         pipeline: The data set's transforms; None: OpenCV reads the images.
-        most: So many images at most are read by a loader of unknown behaviour; None: all.
+        most: Maximum number of images to load with a custom loader; None: all.
 
     Returns:
-        (width, height) by position in the file's list, as far as it was looked at.
+        (width, height) by position in the file's list, for images that were read.
     """
     report.images = images
     named = [
@@ -83,7 +83,7 @@ def check_files(
         there = there[:: -(-len(there) // most) or 1]
     sizes: dict[int, tuple[int, int]] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore")  # Pillow's about large images and odd EXIF
+        warnings.simplefilter("ignore")  # Pillow's warnings on large images and EXIF
         for start in range(0, len(there), _BATCH):
             batch = there[start : start + _BATCH]
             looks = pool.map(lambda one: look_at(one[2], loader, one[1], decode), batch)
@@ -104,7 +104,7 @@ def check_files(
 
 
 def check_names(report: Report) -> None:
-    """Add the images whose name leads out of any folder that it may be relative to."""
+    """Report images whose name leads out of all folders that it may be relative to."""
     for position, entry in enumerate(report.coco["images"]):
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if is_file_name(name) and os.path.normpath(name).split(os.sep)[0] in ("", os.pardir):
@@ -114,9 +114,9 @@ def check_names(report: Report) -> None:
 def locate(
     names: Sequence[str], images: str, root: str | None = None, find: bool = True
 ) -> list[tuple[str, str]]:
-    """Find the files of images, with one listing of each folder and no look into files.
+    """Find the files of images by one listing per folder, without reading files.
 
-    Args: as of `check_files`. Returns the kind of problem, or "", and a note for each name.
+    Args: as for `check_files`. Returns a kind of problem, or "", and a note per name.
     """
     allowed = [images, root or images]
     roots = tuple(os.path.join(os.path.abspath(folder), "") for folder in allowed)
@@ -131,7 +131,7 @@ def locate(
     @cache
     def listing(parent: str) -> tuple[str, str, dict[str, os.DirEntry]]:
         folder = os.path.join(images, parent)
-        # links that the path passes, or what the annotation file says
+        # by a link in the path, or by the annotation file
         by_link = os.path.join(os.path.abspath(folder), "").startswith(roots)
         problem, note = leaves(folder, by_link)
         if problem or not find:
@@ -159,7 +159,7 @@ def locate(
             path, entry = os.path.join(images, name), entries.get(base)
             if entry and entry.is_symlink():
                 problem, note = leaves(path, by_link=True)
-            # the system may find what is not listed
+            # some file systems find unlisted names
             if not problem and not (entry.is_file() if entry else os.path.isfile(path)):
                 problem, note = "file-missing", "it is not a file" if entry else "no such file"
         if problem in ("file-missing", "path-outside") and find:
@@ -174,7 +174,7 @@ def _comparable(path: str) -> str:
 
 
 def _similar_name(name: str, images: str, files: dict[str, str]) -> str:
-    """Which file of the image folder a name may mean, and how to fix the name."""
+    """Suggest a file of the image folder for a name, and a fix."""
     plain = name.replace("\\", "/")
     parts = plain.split("/")
     keys = ["/".join(parts[n:]) for n in range(len(parts))] + [os.path.splitext(parts[-1])[0]]
@@ -190,7 +190,7 @@ def _similar_name(name: str, images: str, files: dict[str, str]) -> str:
         if folder.endswith(front):
             fix += f", or set --images (data_prefix.img) to {folder.removesuffix(front) or './'}"
     elif _comparable(plain) == _comparable(file):
-        fix = "write file_name in the same letters"
+        fix = "write file_name in the same upper and lower case"
     else:
         fix = "correct file_name if that is the image"
     return f", but there is {file}: {fix}"
@@ -200,7 +200,8 @@ class Loader:
     """The transforms of a pipeline up to the one that loads the image.
 
     Args:
-        transforms: Of the pipeline; None: ``LoadImageFromFile`` of mmcv with its defaults.
+        transforms: The pipeline's transforms; None: ``LoadImageFromFile`` of mmcv with its
+            defaults.
     """
 
     def __init__(self, transforms: Sequence[Any] | None = None) -> None:
@@ -208,7 +209,7 @@ class Loader:
 
         self.transforms: Sequence[Any] = [LoadImageFromFile()] if transforms is None else transforms
         first: Any = self.transforms[0] if self.transforms else None
-        # OpenCV's behaviour is known, so that a header tells what it will make of most files
+        # with OpenCV, the header of most files tells the loaded size
         self.known = (
             type(first) is LoadImageFromFile
             and first.imdecode_backend == "cv2"
@@ -228,7 +229,7 @@ class Loader:
 
 
 def _results(path: str, entry: dict) -> dict:
-    """What mmdet's CocoDataset gives to its pipeline, without boxes."""
+    """Input of the pipeline from mmdet's CocoDataset, without boxes."""
     sides = {key: entry.get(key) for key in ("height", "width")}
     return dict(img_path=path, img_id=entry.get("id"), seg_map_path=None, instances=[], **sides)
 
@@ -237,40 +238,40 @@ class Look(NamedTuple):
     """Result for an image file: (width, height) as training loads it, and its problem."""
 
     size: tuple[int, int] | None = None
-    problem: str = ""  # the kind
+    problem: str = ""  # kind of the problem
     note: str = ""
 
 
 def look_at(path: str, loader: Loader, entry: dict, decode: bool = False) -> Look:
-    """Find out an image's size and whether training can read it; raises nothing.
+    """Find an image's size and whether training can read it; never raises.
 
-    Of a known loader's files the header and the end are read, and the whole file only if they leave
-    a doubt: the end is missing, EXIF turns the image, or it is neither JPEG nor PNG.
+    With a known loader only the header and the end are read, unless the end is missing, EXIF
+    rotates the image, or it is neither JPEG nor PNG.
     """
     try:
-        if not os.path.isfile(path):  # opening a pipe would wait for ever
-            return Look(None, "file-missing", "no regular file")
+        if not os.path.isfile(path):  # opening a pipe would block
+            return Look(None, "file-missing", "not a regular file")
         if not os.path.getsize(path):
             return Look(None, "file-unreadable", "it is empty")
         if not loader.known:
             return _compare(entry, loader.load(path, entry))
         with open(path, "rb") as file:
             return _look(path, file, loader, entry, decode)
-    except Exception as error:  # an own loader, or a broken file, can raise anything
+    except Exception as error:  # custom loaders and damaged files may raise anything
         return Look(None, "file-unreadable", reason(error))
 
 
 def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) -> Look:
-    """Read the header with Pillow; decode if that does not suffice."""
+    """Read the header with Pillow; decode if that is not enough."""
     from PIL import Image
 
     try:
         image = Image.open(file)
-    except Image.DecompressionBombError as error:  # tells the number of pixels, but no size
+    except Image.DecompressionBombError as error:  # has the number of pixels only
         pixels = int(re.findall(r"\d+", str(error))[0])
         problem = "file-unreadable" if pixels > MOST_PIXELS else "file-huge"
         return Look(None, problem, f"{pixels} pixels")
-    except Exception:  # formats unknown to Pillow, and all that a broken header can raise
+    except Exception:  # unknown formats and damaged headers
         return _compare(entry, loader.load(path, entry))
     stored, orientation = image.size, _orientation(image)
     pixels, note = stored[0] * stored[1], f"{stored[0]} x {stored[1]} pixels"
@@ -279,7 +280,7 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
     if pixels > MOST_DECODED:
         return Look(stored, "file-huge", note)
     complete = _is_complete(file, image.format)
-    deep = loader.turns and _is_deep(image)  # else it keeps what the file has
+    deep = loader.turns and _is_deep(image)  # otherwise the loader keeps the depth
 
     def compare(size: tuple[int, int]) -> Look:
         found = _compare(entry, size, orientation, loader.turns)
@@ -291,7 +292,7 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
         return compare(stored)
     strict, size = "", None
     try:
-        image.load()  # OpenCV before 4.12 fills what is missing with grey
+        image.load()  # OpenCV before 4.12 fills missing parts with grey
     except Exception as error:
         strict = str(error)
     try:
@@ -306,7 +307,7 @@ def _look(path: str, file: BinaryIO, loader: Loader, entry: dict, decode: bool) 
 
 
 def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
-    """Whether the mark at the end is there; None for formats without one."""
+    """Whether the mark at the end exists; None for formats without one."""
     mark = _ENDS.get(kind or "")
     if mark is None:
         return None
@@ -314,28 +315,28 @@ def _is_complete(file: BinaryIO, kind: str | None) -> bool | None:
     file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
     tail = file.read().rstrip(b"\0\r\n ")
     file.seek(position)
-    return mark in tail[-12:]  # PNG's is followed by a checksum
+    return mark in tail[-12:]  # PNG has a checksum after it
 
 
 def _is_deep(image: Any) -> bool:
-    """Whether an image has more than 8 bits a channel, as far as its header tells."""
+    """Whether an image has more than 8 bits per channel, by its header."""
     stored = str(image.tile[0][3]) if image.tile else ""  # such as RGB;16B
     return image.mode in ("I", "F") or ";16" in image.mode or ";16" in stored
 
 
 def _orientation(image: Any) -> int:
-    """EXIF's orientation, where it can be had without decoding."""
+    """EXIF orientation, if available without decoding."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the image to look for it at the end
+        return 1  # Pillow would decode the image to find EXIF at the end
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken EXIF; OpenCV then turns nothing
+    except Exception:  # damaged EXIF; OpenCV does not rotate then
         return 1
     return orientation if orientation in range(2, 9) else 1
 
 
 def _compare(entry: dict, size: tuple[int, int], orientation: int = 1, turns: bool = True) -> Look:
-    """Compare an image's (width, height) as loaded with the annotations, by EXIF's orientation."""
+    """Compare an image's loaded (width, height) with the annotations, by EXIF orientation."""
     wanted = number(entry.get("width")), number(entry.get("height"))
     exchanges = orientation in _EXCHANGES and size[0] != size[1]
     note = f"EXIF orientation {orientation}"
@@ -343,7 +344,7 @@ def _compare(entry: dict, size: tuple[int, int], orientation: int = 1, turns: bo
         flips = orientation != 1 and turns and not exchanges
         return Look(size, "file-orientation", note) if flips else Look(size)
     if not all(map(math.isfinite, wanted)):
-        return Look(size)  # a missing size is reported by itself
+        return Look(size)  # missing sizes are reported separately
     sides = f"annotations {wanted[0]:g} x {wanted[1]:g}, as loaded {size[0]} x {size[1]}"
     if exchanges and wanted == size[::-1]:
         return Look(size, "file-turned", f"{sides}, {note}")
@@ -351,7 +352,7 @@ def _compare(entry: dict, size: tuple[int, int], orientation: int = 1, turns: bo
 
 
 def _run(pipeline: Sequence[Any], path: str, entry: dict) -> str:
-    """The transform that fails on an image and why; '' if none does."""
+    """Name and error of the transform that fails on an image; '' if none does."""
     results: Any = _results(path, entry)
     for transform in pipeline:
         try:

@@ -1,4 +1,4 @@
-"""Kinds of problems a data set can have, what training does about each, and its fix."""
+"""Kinds of problems of data sets, with their effect in training and their fix."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ class Kind(NamedTuple):
     """One kind of problem, as ``kinds.txt`` lists it.
 
     Args:
-        name: As ``--allow`` and the JSON report have it.
-        severity: "error": training fails or learns something wrong. "warning": harmless, or a
-            matter of taste.
+        name: Name in ``--allow`` and in the JSON report.
+        severity: "error": training fails or learns wrong labels. "warning": usually harmless.
         stops: Whether ``DatasetCheckHook`` stops a run.
-        what: What is wrong with one entry.
-        training: What mmdet does about it where nobody checks.
-        cleaned: What a cleaned copy gets.
-        subject: The list whose entries have it; "" for the file or config as a whole.
-        key: Whose value in the entry is wrong; "" if it is not one value.
+        what: The problem of one entry.
+        training: What mmdet does without the check.
+        cleaned: Fix in a cleaned copy.
+        subject: List of the entries; "" for the file or config.
+        key: Key of the wrong value; "" if it is not a single value.
     """
 
     name: str
@@ -53,11 +52,11 @@ KINDS = _read_kinds()
 
 
 def check_kind_names(names: Iterable[str]) -> None:
-    """Refuse names that are not kinds.
+    """Refuse unknown names of kinds.
 
     Raises:
-        ValueError: names the unknown ones and those that exist.
+        ValueError: the message lists unknown and known names.
     """
     unknown = [name for name in names if name not in KINDS]
     if unknown:
-        raise ValueError(f"Unknown kind {', '.join(unknown)}; known are {', '.join(KINDS)}.")
+        raise ValueError(f"Unknown kind {', '.join(unknown)}; known: {', '.join(KINDS)}.")

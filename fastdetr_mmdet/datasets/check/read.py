@@ -1,4 +1,4 @@
-"""Read annotation files and single values; their content may be anything."""
+"""Read annotation files and values, which may hold anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_coco(path: str | os.PathLike, needs_boxes: bool = True) -> dict[str, An
         needs_boxes: False accepts a file without the list of annotations.
 
     Raises:
-        NotCocoError: if it cannot be read, is not JSON, or lacks one of COCO's three lists.
+        NotCocoError: if the file cannot be read, is not JSON, or lacks one of COCO's three lists.
     """
     try:
         coco = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def require_lists(coco: Any, source: str) -> None:
     """Refuse parsed JSON that is not an object with COCO's three lists.
 
     Raises:
-        NotCocoError: says what it is instead.
+        NotCocoError: the message tells what was found.
     """
     if not isinstance(coco, dict):
         detections = isinstance(coco, list) and coco and isinstance(coco[0], dict)
@@ -54,17 +54,17 @@ def require_lists(coco: Any, source: str) -> None:
     else:
         return
     raise NotCocoError(
-        f"{source} is not a COCO annotation file: it holds {found}, not an object with the lists "
-        "'images', 'annotations' and 'categories'."
+        f"{source} is not a COCO annotation file: it holds {found}, not the lists 'images', "
+        "'annotations' and 'categories'."
     )
 
 
 def as_id(value: Any, letters: bool = False) -> int | str | None:
-    """An id as mmdet compares it; None if it is not an id.
+    """Normalise an id as mmdet compares it; None if it is not an id.
 
     Args:
-        value: Integers pass, and floats of whole numbers, which Python takes for the same.
-        letters: Whether strings pass too.
+        value: Integers pass, and floats of whole numbers, which are equal in Python.
+        letters: Whether strings pass, too.
     """
     if type(value) is float and value.is_integer():
         value = int(value)
@@ -74,7 +74,7 @@ def as_id(value: Any, letters: bool = False) -> int | str | None:
 
 
 def number(value: Any) -> float:
-    """A number as float, infinite where it is too large for one; NaN for anything else."""
+    """Convert a number to float, infinite if too large; NaN for other values."""
     if type(value) not in (int, float):
         return math.nan
     try:
@@ -84,18 +84,18 @@ def number(value: Any) -> float:
 
 
 def is_file_name(value: Any) -> TypeGuard[str]:
-    """Whether a file can have this name."""
+    """Whether a value is a possible file name."""
     try:
         return type(value) is str and value != "" and b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # an unpaired surrogate
         return False
 
 
 def shown(value: Any, most: int = 80, to_text: Callable[[Any], str] = str) -> str:
-    """Text from a file, fit for a terminal: no control characters, not too long."""
+    """Make text from a file printable: no control characters, not too long."""
     try:
         text = to_text(value)
-    except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
+    except (RecursionError, ValueError):  # too deeply nested, or too many digits
         text = f"a {type(value).__name__}"
     text = text if len(text) <= most else text[: most - 3] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -15,12 +15,11 @@ EXAMPLES = 5
 
 @dataclass
 class Finding:
-    """One kind of problem and where it is.
+    """A kind of problem and its entries.
 
     Args:
-        kind: What it is.
-        entries: Position in the kind's list (-1 for the file as a whole), and what to say besides
-            the id.
+        kind: The kind.
+        entries: Position in the kind's list (-1 for the file), and a note.
     """
 
     kind: Kind
@@ -33,17 +32,17 @@ class Finding:
 
     @property
     def positions(self) -> list[int]:
-        """Of the entries in their list."""
+        """Positions of the entries in their list."""
         return [position for position, _ in self.entries] if self.kind.subject else []
 
 
 class Report:
-    """Everything that was found in one annotation file.
+    """All problems of one annotation file.
 
     Args:
         source: The file's name, for messages.
         coco: Its parsed content.
-        images: The folder of the images, for messages; None if they were not looked for.
+        images: Folder of the images, for messages; None if not checked.
     """
 
     def __init__(self, source: str, coco: dict[str, Any], images: str | None = None) -> None:
@@ -51,10 +50,10 @@ class Report:
         self.coco = coco
         self.images = images
         self.findings: dict[str, Finding] = {}
-        self.skipped = 0  # boxes that mmdet's CocoDataset drops while it loads
+        self.skipped = 0  # boxes that mmdet's CocoDataset drops
 
     def add(self, name: str, position: int = -1, note: str = "") -> None:
-        """Add an entry, or a note on the file as a whole, to a kind."""
+        """Add an entry, or a note on the file, to a kind."""
         kind = KINDS[name]
         if kind.key and not note:
             entry, key = self.coco[kind.subject][position], kind.key
@@ -62,7 +61,7 @@ class Report:
         self.findings.setdefault(name, Finding(kind)).entries.append((position, note))
 
     def positions(self, kind: str) -> list[int]:
-        """Where a kind was found."""
+        """Positions of a kind."""
         return self.findings[kind].positions if kind in self.findings else []
 
     def ordered(self) -> list[Finding]:
@@ -70,7 +69,7 @@ class Report:
         return [self.findings[name] for name in KINDS if name in self.findings]
 
     def errors(self, allowed: Collection[str] = (), warnings: bool = False) -> list[Finding]:
-        """Findings that are errors, or with `warnings` anything, and not allowed."""
+        """Findings that are errors (with `warnings`: all) and not allowed."""
         return [
             finding
             for finding in self.ordered()
@@ -78,7 +77,7 @@ class Report:
         ]
 
     def stopping(self, allowed: Collection[str] = ()) -> list[Finding]:
-        """Findings on which training stops."""
+        """Findings that stop training."""
         return [finding for finding in self.errors(allowed) if finding.kind.stops]
 
     def sizes(self) -> str:
@@ -87,7 +86,7 @@ class Report:
         return f"{images} images, {boxes} boxes, {categories} categories"
 
     def sentence(self, finding: Finding) -> str:
-        """One finding in one line, the same in the tool and in a stopped training."""
+        """One finding in one line, for the tool and for a stopped training."""
         return f"{finding.kind.what}: {finding.count} ({self._examples(finding)})"
 
     def _examples(self, finding: Finding) -> str:
@@ -96,7 +95,7 @@ class Report:
         return "; ".join(named) + ("; ..." if finding.count > EXAMPLES else "")
 
     def name(self, subject: str, position: int, note: str = "") -> str:
-        """An entry as people find it: ids and file name, or its place in the list."""
+        """Name an entry by ids and file name, or by its number in the list."""
         entry = self.coco[subject][position]
         entry = entry if isinstance(entry, dict) else {}
         own_id = f"number {position + 1} of '{subject}'"
@@ -114,7 +113,7 @@ class Report:
 
     @cached_property
     def _files(self) -> dict[int | str, Any]:
-        """File names by image id; of several images with one id, the first one's."""
+        """File names by image id; the first of equal ids."""
         images = [entry for entry in reversed(self.coco["images"]) if isinstance(entry, dict)]
         return {e["id"]: e.get("file_name") for e in images if isinstance(e.get("id"), (int, str))}
 
@@ -128,13 +127,13 @@ class Report:
             more = (self._examples(finding), f"training: {kind.training}")
             lines += [f"{'':19}{line}" for line in more]
         if not self.findings:
-            return "\n".join([*lines, "Nothing wrong found."])
+            return "\n".join([*lines, "No problems found."])
         errors = self.errors(allowed)
         others = [finding for finding in self.ordered() if finding not in errors]
         return "\n".join([*lines, f"{_counted(errors, 'error')}, {_counted(others, 'warning')}."])
 
     def refusal(self, allowed: Collection[str] = ()) -> str:
-        """Why training does not start on this file, and how to fix it; '' if it may."""
+        """Why training refuses this file, with the fix; '' if it does not."""
         stopping = self.stopping(allowed)
         if not stopping:
             return ""
@@ -142,7 +141,7 @@ class Report:
         lines += [f"- {self.sentence(finding)} [{finding.kind.name}]" for finding in stopping]
         fix = "Fix the file."
         if "images-folder" in [finding.kind.name for finding in stopping]:
-            fix = "Name the right folder: --images, or data_prefix.img (train_images, val_images)."
+            fix = "Set the right folder: --images, or data_prefix.img (train_images, val_images)."
         elif self.coco["images"]:
             folder = f" --images {self.images}" if self.images else ""
             fix = (
@@ -155,15 +154,15 @@ class Report:
         return "\n".join([*lines, fix])
 
     def paragraph(self) -> str:
-        """What training says of a file on which it does not stop."""
+        """Log line of training on a file that it accepts."""
         parts = [f"{f.count} x {f.kind.what} [{f.kind.name}]" for f in self.ordered()]
         return (
             f"Data check of {self.source} ({self.sizes()}): boxes skipped: {self.skipped}; "
-            f"{'; '.join(parts) or 'nothing wrong found'}. See docs/data_check.md."
+            f"{'; '.join(parts) or 'no problems found'}. See docs/data_check.md."
         )
 
     def to_dict(self, allowed: Collection[str] = ()) -> dict[str, Any]:
-        """Everything, with all entries of every finding, for JSON."""
+        """All findings with all entries, for JSON."""
         return {
             "file": self.source,
             **{key: len(self.coco[key]) for key in LISTS},

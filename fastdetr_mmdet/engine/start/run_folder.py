@@ -1,4 +1,4 @@
-"""The folder of a run: its config, its checkpoints, how far it was trained."""
+"""Folder of a run: config, checkpoints, trained epochs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ...utils.cli import UsageError
 
 @dataclass
 class RunFolder:
-    """A folder that ``init`` made, or a work directory that mmdet's training left.
+    """A folder from ``init``, or a work directory of mmdet.
 
     Args:
-        config_file: Its config.
-        work_dir: Where its checkpoints are.
+        config_file: The config.
+        work_dir: Folder of the checkpoints.
     """
 
     config_file: Path
@@ -28,7 +28,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, path: Path) -> RunFolder:
-        """The run of a folder, or of a config file.
+        """Find the run of a folder or config file.
 
         Raises:
             UsageError: if there is none.
@@ -46,12 +46,12 @@ class RunFolder:
 
     @cached_property
     def config(self) -> Config:
-        """The config; of the training that was run, where there was one."""
+        """The config of the training, or of the folder if it is not trained yet."""
         saved = self.work_dir / self.config_file.name
         return Config.fromfile(saved if saved.is_file() else self.config_file)
 
     def checkpoint(self) -> Path:
-        """The best checkpoint; the last one where no validation chose one.
+        """The best checkpoint; the last one if there is no best.
 
         Raises:
             UsageError: if there is none.
@@ -62,21 +62,21 @@ class RunFolder:
         last = self.last_checkpoint()
         if last is None:
             raise UsageError(
-                f"{self.work_dir} holds no checkpoint: train first (python -m fastdetr_mmdet "
-                f"train {self.config_file.parent})."
+                f"{self.work_dir} holds no checkpoint. Train first: python -m fastdetr_mmdet train "
+                f"{self.config_file.parent}"
             )
         return last
 
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint that training wrote last."""
+        """The last checkpoint of the training."""
         pointer = self.work_dir / "last_checkpoint"
         if not pointer.is_file():
             return None
-        path = self.work_dir / Path(pointer.read_text().strip()).name  # also if it was moved
+        path = self.work_dir / Path(pointer.read_text().strip()).name  # may have been moved
         return path if path.is_file() else None
 
     def epochs(self, options: Mapping[str, Any] | None = None) -> tuple[int, int]:
-        """Epochs that were trained, and that are planned with these changes of the config."""
+        """Trained epochs, and planned epochs with these changes of the config."""
         config = Config.fromfile(self.config_file)
         config.merge_from_dict(options or {})
         planned = config.train_cfg.get("max_epochs", 0)
@@ -89,11 +89,11 @@ class RunFolder:
 
 
 def _work_dir(config_file: Path) -> Path:
-    """Where a training of the config writes; beside the config first, also if both were moved."""
+    """Work directory of the config; next to the config first, in case both were moved."""
     beside = config_file.parent / "work"
     if beside.is_dir():
         return beside
     if list(config_file.parent.glob("*.pth")):
-        return config_file.parent  # a work directory's own copy
+        return config_file.parent  # the config is a work directory's copy
     named = Config.fromfile(config_file).get("work_dir")
     return Path(named or Path("work_dirs") / config_file.stem)

@@ -12,17 +12,19 @@ from ...utils.cli import CfgOptions, Parser, UserError, command
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, or continue where an interrupted training stopped."""
+    """Train, or continue an interrupted training."""
     parser = Parser(
         prog="python -m fastdetr_mmdet train",
-        description="Train RUN/config.py, or continue its training. Checkpoints and logs go to "
-        "RUN/work, or the folder that --work-dir DIR names. Accepts the other options of mmdet's "
-        "tools/train.py too, such as --cfg-options KEY=VALUE and --amp.",
+        description=(
+            "Train RUN/config.py, or continue its training. Checkpoints and logs go to RUN/work, "
+            "or the folder that --work-dir DIR names. Also accepts other options of mmdet's "
+            "tools/train.py, such as --cfg-options KEY=VALUE and --amp."
+        ),
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder that init made, or a config")
     _refuse_unknown(parser, sys.argv[1:] if arguments is None else arguments)
     args, rest = parser.parse_known_args(arguments)
-    # of mmdet's tool, which decide where and how long it trains
+    # options of mmdet's tool that set the folder and length of training
     options = Parser(prog=parser.prog, add_help=False)
     options.add_argument("--work-dir", type=Path)
     options.add_argument("--cfg-options", nargs="+", action=CfgOptions)
@@ -36,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if done >= planned > 0:
         raise UserError(
             f"Nothing is left to do: {run.work_dir} holds a training of {done} epochs, and "
-            f"{planned} are planned. Next: python -m fastdetr_mmdet predict {name} IMAGES... "
-            f"To train on, add --cfg-options max_epochs={2 * done}; to train another time, make "
-            "another run (init) or give another --work-dir."
+            f"{planned} are planned. Next: python -m fastdetr_mmdet predict {name} IMAGES... To "
+            f"train longer, add --cfg-options max_epochs={2 * done}; to train again, make a new "
+            "run (init) or give another --work-dir."
         )
     if done and "--resume" not in rest:
-        print(f"Continues after epoch {done} of {planned} in {run.work_dir}.", flush=True)
+        print(f"Continuing after epoch {done} of {planned} in {run.work_dir}.", flush=True)
         rest = ["--resume", *rest]
     from ..mmdet_tools import run as run_tool
 
