@@ -1,4 +1,4 @@
-"""What this package costs beside mmdet: ``python -m benchmarks.compare``, ``benchmarks.growth``.
+"""Compare this package's costs with mmdet's, such as by ``python -m benchmarks.compare``.
 
 Not installed with the package; run from a checkout.
 """

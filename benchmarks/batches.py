@@ -31,9 +31,9 @@ def make_batch(
     seed: int = 0,
     num_classes: int = 80,
 ) -> Batch:
-    """Images of noise, all of one size, each with so many boxes.
+    """Make noise images of one size with a number of boxes each.
 
-    7 objects are what an image of COCO has on average. Sides lie between 5 and 50 % of the image's.
+    COCO has 7 objects per image on average. Sides are 5 to 50 % of the image's.
     """
     generator = torch.Generator().manual_seed(seed)
     h, w = image_size

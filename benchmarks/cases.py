@@ -1,4 +1,4 @@
-"""The models that are compared: ours, and mmdet's with the same weights."""
+"""Models to compare: this package's, and mmdet's with the same weights."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 @dataclass(frozen=True)
 class Case:
-    """A model of ours and what it is measured against.
+    """A model of this package and its counterpart.
 
-    ``mmdet``: mmdet's own config of the same model, or None where mmdet has none; then the model is
-    measured beside ours of ``BESIDE``. ``options``: changes of our config.
+    ``mmdet``: mmdet's config of the same model; None if mmdet has none, then the counterpart is
+    this package's ``BESIDE``. ``options``: changes of this package's config.
     """
 
     ours: str
@@ -34,7 +34,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Where mmdet has no such model it is measured beside this one of ours.
+# Counterpart of models that mmdet does not have.
 BESIDE = "conditional-detr"
 
 CASES = {
@@ -57,7 +57,7 @@ CASES = {
     "dino": Case(
         "dino/dino-4scale_r50_8xb2-12e_coco.py",
         "dino/dino-4scale_r50_8xb2-12e_coco.py",
-        # as mmdet has it from 3.4 on
+        # as in mmdet >= 3.4
         {} if mmdet.__version__ < "3.4" else {"model.transformer.decoder.reference_feats": 256},
     ),
     "smca-detr": Case("smca_detr/smca-detr_r50_8xb2-50e_coco.py"),
@@ -83,14 +83,14 @@ def load_config(name: str, whose: str) -> Config:
     else:
         assert case.mmdet is not None
         config = Config.fromfile(str(files("mmdet") / ".mim" / "configs" / case.mmdet))
-    config.model.backbone.init_cfg = None  # no file of weights is needed to measure
+    config.model.backbone.init_cfg = None  # measuring needs no weights
     return config
 
 
 def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) -> Side:
-    """A model with random weights, also where training starts from zeros.
+    """Build a model with random weights, also where initial weights are zero.
 
-    Zeros would hide a difference, and make every query predict the same.
+    Zeros would hide differences and make all queries predict the same.
     """
     register_all_modules(init_default_scope=True)
     config = load_config(name, whose)
@@ -108,7 +108,7 @@ def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) 
 
 
 def build_pair(name: str, seed: int = 0) -> tuple[Side, Side]:
-    """Ours and what it is compared with; the same weights where that is mmdet's own."""
+    """Build a model and its counterpart; mmdet's gets the same weights."""
     if CASES[name].mmdet is None:
         return build(name, "ours", seed), build(BESIDE, "ours", seed)
     theirs = build(name, "mmdet", seed)
@@ -119,7 +119,7 @@ def build_pair(name: str, seed: int = 0) -> tuple[Side, Side]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the parameter-by-parameter report of ``init_weights``."""
+    """Context without the reports of ``init_weights``."""
     import logging
 
     before = logging.root.manager.disable

@@ -1,4 +1,4 @@
-"""Two things, timed in turns, so that a machine's moods fall on both."""
+"""Time two functions in turns, so that the machine's load affects both."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every round, and the ratios of rounds that ran one after the other."""
+    """Seconds of every round of both functions."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
-        """Ours by theirs, per round."""
+        """Ratio of the first to the second function, per round."""
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     def row(self, unit: float = 1e3, name: str = "ms") -> dict[str, float]:
-        """Medians in milliseconds (or another unit), and median, least and greatest ratio."""
+        """Medians in milliseconds (or another unit), and median, minimum and maximum ratio."""
         return {
             f"ours_{name}": round(statistics.median(self.ours) * unit, 3),
             f"theirs_{name}": round(statistics.median(self.theirs) * unit, 3),
@@ -40,10 +40,10 @@ def alternate(
     device: str = "cpu",
     least_seconds: float = 0.2,
 ) -> Timing:
-    """Time both, one after the other, in every round; who goes first changes from round to round.
+    """Time both functions in every round, in alternating order.
 
-    Each is called twice before that, uncounted; what is short is repeated within a round until it
-    takes ``least_seconds``.
+    Each has two warm-up calls; short functions are repeated within a round for at least
+    ``least_seconds``.
     """
     calls = [ours, theirs]
     repeats = []
@@ -58,7 +58,7 @@ def alternate(
 
 
 def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
-    """Wall-clock seconds of one call, the mean of so many; waits for the device."""
+    """Mean wall-clock seconds of a call; waits for the device."""
     _wait(device)
     started = time.perf_counter()
     for _ in range(repeats):

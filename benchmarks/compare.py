@@ -1,9 +1,9 @@
-"""Ours beside mmdet's own, the same weights: ``python -m benchmarks.compare``.
+"""Compare speed with mmdet, with equal weights: ``python -m benchmarks.compare``.
 
-Both in one process and in turns, so that the machine's moods fall on both; what is reported is the
-median of the ratios of neighbouring rounds, with the least and the greatest. Every model has a
-process of its own, because what was allocated and freed before decides how often the C library asks
-the kernel for memory, and that can be a third of the time.
+Both run in one process, in turns, so that the machine's load affects both. Reported is the median
+of the ratios per round, with minimum and maximum. Every model has its own process, because earlier
+allocations change how often the C library asks the kernel for memory, which can be a third of the
+time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OBJECTS = (7, 50)
 
 
 def compare(args: argparse.Namespace, report: Callable[[str], object] = print) -> list[dict]:
-    """All rows that were asked for, in order."""
+    """Measure all requested rows, in order."""
     rows = []
     for name in args.models:
         for dtype in args.dtypes:
@@ -46,7 +46,7 @@ def compare(args: argparse.Namespace, report: Callable[[str], object] = print) -
 
 
 def beside(name: str) -> str:
-    """What a model is compared with."""
+    """Name of a model's counterpart."""
     return "mmdet" if CASES[name].mmdet else f"ours, {BESIDE}"
 
 
@@ -66,7 +66,7 @@ def _rows(
             side.model.forward = torch.compile(side.model.forward)
 
     def timed(kind: Callable, *more: Any) -> Timing:
-        # a batch each: a model writes its detections into the samples
+        # separate batches, because models write detections into the samples
         calls = [kind(side, make_batch(batch_size, size, device=device), *more) for side in pair]
         return alternate(*calls, rounds=args.rounds, device=device)
 
@@ -104,11 +104,10 @@ def _memory(args: argparse.Namespace, name: str, dtype: str, batch_size: int) ->
 
 
 def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
-    """Raise AssertionError unless both predict the same, before any of it is timed.
+    """Raise AssertionError unless both predict the same; called before timing.
 
-    With one thread: how many there are decides the last digits, and with them which comes first of
-    two proposals of equal score, whose places have different contents. And without the products of
-    10 bits that CUDA's convolutions in float32 are made of by default.
+    Uses one thread, because the number of threads changes the last digits and so the order of
+    proposals with equal scores. Disables TF32, CUDA's default for float32 convolutions.
     """
     outputs, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
@@ -122,7 +121,7 @@ def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare", description=__doc__.splitlines()[0]
     )
@@ -145,7 +144,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dtypes", nargs="+", choices=list(work.DTYPES), help="cpu: fp32; cuda: all"
     )
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     args = parser.parse_args(arguments)
@@ -157,7 +156,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.device.split(":")[0] not in ("cpu", "cuda"):
         parser.error(f"--device {args.device} is neither cpu nor cuda.")
     if args.what == ["criterion"] and not any(CASES[name].mmdet for name in args.models):
-        parser.error("the criterion is compared with mmdet's, and mmdet has none of these models.")
+        parser.error("mmdet has none of these models to compare the criterion with.")
     for path in (args.json, args.markdown):
         if path and not path.absolute().parent.is_dir():
             parser.error(f"{path} cannot be written: make its folder first.")
@@ -178,7 +177,7 @@ def device_name(device: str) -> str:
 
 
 def _in_own_process(arguments: list[str], name: str) -> list[dict]:
-    """The rows of one model; its options are the same, and the last of two counts."""
+    """Rows of one model, measured in a new process with the same options."""
     with tempfile.TemporaryDirectory() as folder:
         path, table = Path(folder) / "rows.json", Path(folder) / "table.md"
         command = [sys.executable, "-m", "benchmarks.compare", *arguments]
@@ -199,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = []
         for name in args.models:
             rows += _in_own_process(arguments, name)
-            if args.json:  # so that nothing is lost if the next one fails
+            if args.json:  # keep results if the next model fails
                 args.json.write_text(json.dumps(rows, indent=1) + "\n")
     h, w = args.image_size
     threads = f", {args.threads} threads" if args.device == "cpu" else ""

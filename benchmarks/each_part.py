@@ -1,15 +1,15 @@
-"""Short trainings of a template with one thing changed: does it learn, how fast, at what cost?
+"""Train a template briefly with one change per row: loss, AP and CPU time.
 
     python -m benchmarks.each_part --data-root data/bccd --classes Platelets,RBC,WBC
     python -m benchmarks.each_part --recipe --epochs 8 --seeds 0 1 2 --frozen --image-scale 224 224
         --data-root data/cards --classes nine,ten,jack,queen,king,ace
 
-Trains a template on a set in COCO form (train.json, val.json, images/) once as it is and once for
-each row, with one thread. The rows are PARTS, each switched on alone in the small template, or with
-``--recipe`` CHANGES of the recipe. Gives the loss of the first and the last quarter of the
-iterations, AP after each quarter of the epochs, and CPU seconds of the training, means over the
-seeds. Losses compare within a row only: parts add terms of their own. ``--frozen`` leaves the
-backbone as it is: a third of the time, and other figures than in a real training.
+Trains a template on a data set in COCO format (train.json, val.json, images/), unchanged and once
+per row, with one thread. Rows are PARTS, each alone in the small template, or with ``--recipe``
+CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter of the
+iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row only,
+because parts add loss terms. ``--frozen`` freezes the backbone: a third of the time, but other
+results than a real training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _queries(**options: Any) -> dict:
 
 
 def _around(kind: str, **options: Any) -> dict:
-    """A query initialiser around the template's."""
+    """Wrap the template's query initialiser."""
     return {"model.transformer.queries": dict(type=kind, queries=_QUERIES, **options)}
 
 
@@ -87,7 +87,7 @@ _ATSS = dict(
     loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
     train_cfg=dict(assigner=dict(type="ATSSAssigner", topk=9), allowed_border=-1, pos_weight=-1),
 )
-# Row -> what changes in the template.
+# Row -> changes of the template.
 PARTS: dict[str, dict[str, Any]] = {
     "the template": {},
     "DenoisingQueries, contrastive": _around("DenoisingQueries", num_dn_queries=40),
@@ -132,7 +132,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def _rates(num_layers: int | None) -> dict:
-    """The recipe's factors of learning rates after so many decoder layers; None: no factors."""
+    """The recipe's factors of learning rates for a number of decoder layers; None: no factors."""
     factors = {"backbone": dict(lr_mult=0.1)}
     if num_layers is not None:
         factors[f"bbox_head.cls_branches.{num_layers}"] = dict(lr_mult=8.0)
@@ -142,7 +142,7 @@ def _rates(num_layers: int | None) -> dict:
 
 _DENSE = "model.bbox_head.proposal_loss"
 _QUERY = "model.transformer.queries."
-# Row -> what changes in the recipe.
+# Row -> changes of the recipe.
 CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "proposals: Hungarian loss": {_DENSE: None},
@@ -186,20 +186,20 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 class LossCurve(Hook):
-    """Keeps the loss of every iteration, and the CPU seconds of the training so far."""
+    """Records the loss of every iteration and the CPU seconds of training."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.seconds = 0.0
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Note when it starts."""
+        """Record the start time."""
         self.started = time.process_time()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Keep the loss."""
+        """Record the loss."""
         self.losses.append(outputs["loss"].item())
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -210,7 +210,7 @@ class LossCurve(Hook):
 def run_config(
     args: argparse.Namespace, changes: dict[str, Any], seed: int, work_dir: str
 ) -> Config:
-    """The template on the set, with these changes."""
+    """Config of the template on the data set, with changes."""
     config = Config.fromfile(RECIPE if args.recipe else TEMPLATE)
     root, scale = str(args.data_root), tuple(args.image_scale)
     options: dict[str, Any] = {
@@ -237,7 +237,7 @@ def run_config(
             f"{loader}.dataset.pipeline.{2 if split == 'train' else 1}.scale": scale,
         }
     config.merge_from_dict(options)
-    for key, value in changes.items():  # whole dicts: not merged with what stands there
+    for key, value in changes.items():  # replace dicts instead of merging them
         *above, last = key.split(".")
         place = config
         for name in above:
@@ -250,7 +250,7 @@ def run_config(
 
 
 def train(config: Config) -> dict[str, Any]:
-    """The figures of a seed."""
+    """Train with one seed; return the results."""
     config.experiment_name = f"each_part_{time.time_ns()}"
     runner = Runner.from_cfg(config)
     curve = LossCurve()
@@ -276,13 +276,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--recipe", action="store_true", help="the rows of the recipe")
-    parser.add_argument("--frozen", action="store_true", help="the backbone learns nothing")
+    parser.add_argument("--frozen", action="store_true", help="freeze the backbone")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    # One for all rows: mmengine's visualizer goes on writing to the first.
+    # One for all rows, because mmengine's visualizer keeps writing to the first.
     work_dir = tempfile.TemporaryDirectory()
     rows: dict[str, list[dict[str, Any]]] = {}
     print("| part | loss, first quarter | last quarter | AP | CPU s |\n|---|---|---|---|---|")
@@ -299,7 +299,7 @@ def main() -> None:
 
 
 def _line(name: str, seeds: list[dict[str, Any]]) -> str:
-    """Means over the seeds, and the last AP's least and greatest."""
+    """Format means over the seeds, and the last AP's range."""
     mean = {key: np.mean([row[key] for row in seeds], axis=0) for key in seeds[0]}
     curve = " / ".join(f"{ap:.3f}" for ap in mean["AP"])
     if len(seeds) > 1:

@@ -1,9 +1,9 @@
-"""A CUDA device that computes nothing, for a torch without CUDA: shapes, types, devices, counts.
+"""Simulate a CUDA device without computing, for a torch without CUDA.
 
-Its tensors are torch's fake ones; those of the CPU are real, as beside a real GPU. Whole training
-steps run on it, backward and optimiser included. Devices or types that do not fit raise, as they
-would there. A value that the host reads is noted, and made up unless it follows from small tensors
-of the host.
+Device tensors are torch's fake tensors (shape, type, device); CPU tensors are real. Whole training
+steps run on it, including backward and optimizer. Wrong devices or types raise, as on a GPU. Reads
+of values by the host are recorded; the values are invented unless they follow from small host
+tensors.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
-_FOUND = 7  # entries that a mask of unknown values is said to choose
-_SMALL = 1024  # numbers of a tensor whose values are followed
+_FOUND = 7  # assumed number of True entries in a mask of unknown values
+_SMALL = 1024  # maximum size of tensors whose values are tracked
 _MASKABLE = (
     aten.index.Tensor,
     aten.index_put.default,
@@ -51,9 +51,9 @@ _MMCV = [
 
 
 def install() -> None:
-    """Tell torch of the device, which it cannot forget: for a process of its own.
+    """Register the device in torch, irreversibly; use a separate process.
 
-    Comes before the first backward, when torch starts a thread for each device that it knows.
+    Call it before the first backward, when torch starts a thread per device.
 
     Raises:
         RuntimeError: if there is no C++ compiler.
@@ -62,7 +62,7 @@ def install() -> None:
     key = hashlib.sha256(source.read_bytes() + torch.__version__.encode()).hexdigest()[:12]
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     library = Path(root, f"fastdetr_fake_cuda_{key}.so")
-    if not library.exists():  # other processes may be building it, too: the last one wins
+    if not library.exists():  # other processes may build it at the same time
         library.parent.mkdir(parents=True, exist_ok=True)
         own = f"{library}.{os.getpid()}"
         command = ["c++", "-std=c++17", "-shared", "-fPIC", str(source), "-o", own]
@@ -79,15 +79,13 @@ def install() -> None:
 
 
 class FakeCuda(TorchDispatchMode):
-    """Within it the device exists.
+    """Context in which the device exists.
 
-    ``operators``: how often each operator was called on the device. Neither views nor empty tensors
-    count, as they launch nothing; attention is the one kernel that it is on a GPU.
-    ``reads``: where the host waited for a value of the device, by file and function.
-    ``waits``: where it waited for a copy to the device.
-    ``moved``: bytes of the tensors that these operators were given and gave back, each whole.
-    ``held`` and ``peak``: bytes of tensors that are alive now, and at most; no allocator's rounding
-    and no workspace of kernels, which a GPU adds.
+    ``operators``: number of calls of each operator on the device, without views and empty tensors,
+    which launch nothing; attention counts as one kernel, as on a GPU. ``reads``: places (file and
+    function) where the host waited for a device value. ``waits``: places where it waited for a copy
+    to the device. ``moved``: bytes of the operators' inputs and outputs. ``held`` and ``peak``:
+    bytes of live tensors now and at the peak, without allocator rounding and kernel workspaces.
     """
 
     def __init__(self) -> None:
@@ -121,20 +119,20 @@ class FakeCuda(TorchDispatchMode):
         self._patches.close()
 
     def clear(self) -> None:
-        """Forget the counts, not what is alive."""
+        """Reset the counts, not the live tensors."""
         self.operators.clear()
         self.reads.clear()
         self.waits.clear()
         self.moved, self.peak = 0, self.held
 
     def put(self, x: Tensor) -> Tensor:
-        """The tensor on the device."""
+        """Move a tensor to the device."""
         moved = FakeTensor(self.mode, x.detach().to("meta"), CUDA)
         self._hold(moved)
         return moved
 
     def put_module(self, module: nn.Module) -> nn.Module:
-        """A module, with its parameters and buffers on the device."""
+        """Move a module's parameters and buffers to the device."""
         for part in module.modules():
             for name, x in part._parameters.items():
                 if x is not None:
@@ -144,7 +142,7 @@ class FakeCuda(TorchDispatchMode):
         return module
 
     def put_objects(self, objects: InstanceData) -> InstanceData:
-        """Ground truth with its tensors on the device, whose values are followed."""
+        """Move ground truth to the device, with tracked values."""
         moved = InstanceData(**{name: self.put(x) for name, x in objects.items()})
         for name, x in moved.items():
             x.known = objects[name]
@@ -197,7 +195,7 @@ class FakeCuda(TorchDispatchMode):
     def _called(self, name: str, tensors: Any) -> None:
         self.operators[name] += 1
         self.moved += sum(
-            min(x.numel() * x.element_size(), x.untyped_storage().nbytes())  # if it is expanded
+            min(x.numel() * x.element_size(), x.untyped_storage().nbytes())  # less if expanded
             for x in tree_leaves(tensors)
             if isinstance(x, FakeTensor)
         )
@@ -217,7 +215,7 @@ class FakeCuda(TorchDispatchMode):
         self.held -= size
 
     def _seen(self, x: Tensor) -> Tensor:
-        """A real tensor as operators of the device see it."""
+        """Convert a real tensor for device operators."""
         return x if isinstance(x, FakeTensor) else FakeTensor(self.mode, x.to("meta"), x.device)
 
     def _without_masks(self, index: list[Tensor | None]) -> list[Tensor | None]:
@@ -244,7 +242,7 @@ class FakeCuda(TorchDispatchMode):
 
 
 def _followed(func: Any, args: tuple, kwargs: dict) -> list[Any]:
-    """What an operator makes of small tensors whose values are known; else nothing."""
+    """Results of an operator on small tensors with known values; else nothing."""
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     known = [_value(x) is not None and x.numel() <= _SMALL for x in tensors]
     if func._schema.is_mutable or func.namespace == "prim" or not tensors or not all(known):
@@ -266,7 +264,7 @@ def _launches_nothing(func: Any) -> bool:
 
 
 def _place() -> str:
-    """The innermost function of a package that is measured."""
+    """The innermost function of a measured package."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
@@ -284,7 +282,7 @@ def _attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """As torch calls its memory-efficient kernel on CUDA; without CUDA it writes attention out."""
+    """Stand in for torch's memory-efficient attention on CUDA, which a CPU torch decomposes."""
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
         query, key, value = (x.to(dtype) for x in (query, key, value))

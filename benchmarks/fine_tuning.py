@@ -1,12 +1,11 @@
-"""Fine-tuning from a detector that knows some of the classes, with their rows kept and without.
+"""Compare fine-tuning with and without class rows from a detector of some of the classes.
 
     python -m benchmarks.fine_tuning --data-root data/bccd --classes RBC,WBC,Platelets
 
-Trains the small template, on an EfficientNetLite with ImageNet weights, on half of the images of a
-set in COCO form (train.json, val.json, images/) with the first two thirds of the classes. Then it
-trains on the other half with all classes, twice per seed: from that detector with rows by name, and
-from it without its class branches, which start from initial values. Prints AP on val.json after
-every epoch; one thread.
+Trains the small template with an ImageNet EfficientNetLite on half of the images of a COCO-format
+data set (train.json, val.json, images/) and the first two thirds of the classes. Then trains on the
+other half with all classes, twice per seed: from that detector with class rows by name, and from it
+without its class branches. Prints AP on val.json after every epoch; one thread.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ BACKBONE = dict(
 
 
 class Curve(Hook):
-    """Keeps AP after every validation."""
+    """Records AP after every validation."""
 
     def __init__(self) -> None:
         self.ap: list[float] = []
@@ -48,7 +47,7 @@ class Curve(Hook):
 
 
 def train(args: argparse.Namespace, images: Path, load_from: str | None, work_dir: str) -> Any:
-    """The trained runner, and AP after every epoch."""
+    """Return the trained runner and AP after every epoch."""
     config = run_config(args, {"model.backbone": BACKBONE}, args.seed, work_dir)
     config.merge_from_dict(
         {

@@ -1,8 +1,7 @@
-"""The least time a machine needs for a model's products: ``python -m benchmarks.floor``.
+"""Estimate the minimum time for a model's matrix products: ``python -m benchmarks.floor``.
 
-FLOPs of matrix products and convolutions over the rate at which this machine multiplies large
-matrices; how often the kernel had to find a page of memory, and how long that took; and, from a
-profile, which operators the time goes to.
+FLOPs of matrix products and convolutions divided by this machine's rate for large matrices; page
+faults and kernel time; and operators by time, from a profile.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _WORK = {"inference": inference, "train": training_step}
 
 
 def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
-    """FLOP/s of the best of several large products, in float32."""
+    """Best FLOP/s of several large float32 products."""
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(8):
@@ -35,7 +34,7 @@ def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
 
 
 def main() -> None:
-    """Print FLOPs, floor and profile of one model, ours and mmdet's."""
+    """Print FLOPs, minimum time and profile of one model, this package's and mmdet's."""
     parser = argparse.ArgumentParser(description=__doc__)
     shown = "(default: %(default)s)"
     parser.add_argument("model", choices=list(CASES))
@@ -52,7 +51,7 @@ def main() -> None:
     for whose, side in zip(("ours", "theirs"), build_pair(args.model), strict=True):
         call = _WORK[args.what](side, make_batch(args.batch, tuple(args.image_size)), "cpu", "fp32")
         call()
-        # The counter trips over parameters that want a gradient where none is computed.
+        # The counter fails on parameters that require a gradient in inference.
         if args.what == "inference":
             side.model.requires_grad_(False)
         with FlopCounterMode(display=False) as counter:

@@ -1,6 +1,6 @@
-"""How time and memory of a training step grow: ``python -m benchmarks.growth``.
+"""Measure how time and memory of a training step grow: ``python -m benchmarks.growth``.
 
-With the image's side, the number of queries, of objects and of images; one plot and one JSON file.
+By image side, and number of queries, objects and images; writes one plot and one JSON file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .work import training_step
 
 matplotlib.use("Agg")
 
-# One thing grows, the others stay at these.
+# Values of the dimensions that do not grow.
 USUAL = dict(side=320, queries=300, objects=7, batch=1)
 STEPS: dict[str, list[int]] = dict(
     side=[160, 320, 480, 640],
@@ -33,12 +33,12 @@ STEPS: dict[str, list[int]] = dict(
 AXES = dict(
     side="image side, pixels", queries="queries", objects="objects an image", batch="images"
 )
-# Of Okabe and Ito, told apart by the colour-blind.
+# Okabe and Ito's colours, distinguishable with colour blindness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
 
 
 def measure(name: str, queries: int, side: int, objects: int, batch: int, rounds: int) -> dict:
-    """Milliseconds of a training step, and MiB that its forward pass keeps for the gradient."""
+    """Milliseconds of a training step, and MiB that its forward pass keeps for gradients."""
     model = build(name, "ours", num_queries=queries)
     data = make_batch(batch, (side, side), objects)
     step = training_step(model, data, "cpu", "fp32")
@@ -48,27 +48,27 @@ def measure(name: str, queries: int, side: int, objects: int, batch: int, rounds
 
 
 def kept(side: Side, data: Any) -> int:
-    """Bytes that the graph of the loss holds, parameters not counted."""
+    """Bytes that the loss's graph holds, without parameters."""
     parameters = {p.untyped_storage().data_ptr() for p in side.model.parameters()}
     sizes: dict[int, int] = {}
-    held = []  # or an address might be given out twice
+    held = []  # else an address could be reused
 
     def note(x: torch.Tensor) -> torch.Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
         held.append(x)
-        return x.detach()  # a node that kept its own result would never be freed
+        return x.detach()  # a node that holds its own result would never be freed
 
     side.model.train()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         side.model(data.images, data.samples, mode="loss")
-    held.clear()  # it and the graph hold one another, which Python would not find out
+    held.clear()  # breaks a reference cycle with the graph, which Python cannot see
     return sum(sizes.values())
 
 
 def plot(rows: list[dict], path: Path, title: str) -> None:
-    """A column per thing that grows; time above, memory below; both axes from zero."""
+    """Plot one column per dimension: time above, memory below, both from zero."""
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--grows", nargs="+", choices=list(STEPS), default=list(STEPS), help="(default: all)"
     )
-    parser.add_argument("--steps", type=int, help="only so many values of each")
+    parser.add_argument("--steps", type=int, help="number of values of each")
     parser.add_argument(
         "--rounds", type=int, default=3, help="the median is taken (default: %(default)s)"
     )

@@ -1,4 +1,4 @@
-"""How much the host has to do for a training step: operators, kernel launches, waits."""
+"""Count the host's work in a training step: operators, kernel launches, waits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# Calls of the CUDA runtime for which the host waits until the device is done.
+# CUDA runtime calls in which the host waits for the device.
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx")
 
 
 def count(step: Callable[[], object], device: str) -> dict[str, int]:
-    """Counts of one call, by the profiler; the first call is not counted."""
+    """Count one call with the profiler, after a warm-up call."""
     step()
     activities = [ProfilerActivity.CPU]
     if device.startswith("cuda"):
@@ -24,12 +24,12 @@ def count(step: Callable[[], object], device: str) -> dict[str, int]:
         step()
     counts = tally(profiler.events())
     if device.startswith("cuda"):
-        counts["waits"] -= 1  # the profiler's own, at its end
+        counts["waits"] -= 1  # the profiler's own
     return counts
 
 
 def tally(events: Iterable[Any]) -> dict[str, int]:
-    """Operators that were called from outside of another, launches and waits among events."""
+    """Count top-level operators, launches and waits among events."""
     counts = {"operators": 0, "launches": 0, "waits": 0}
     for event in events:
         if event.name.startswith("aten::"):

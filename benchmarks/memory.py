@@ -1,7 +1,7 @@
-"""Peak memory of a training step, each in a process of its own: ``python -m benchmarks.memory``.
+"""Measure peak memory of a training step in a new process: ``python -m benchmarks.memory``.
 
-On CUDA what torch has allocated at most; on the CPU by how much the process's resident memory has
-grown at most since before the model was built, weights and optimiser included, libraries not.
+On CUDA, torch's peak of allocated memory; on the CPU, the largest growth of resident memory since
+before the model was built: with weights and optimizer, without libraries.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def measure(
 
 
 def _resident(what: str) -> int:
-    """Bytes; ``VmRSS`` is now, ``VmHWM`` the highest since the last reset."""
+    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (peak since the last reset)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(what):
             return int(line.split()[1]) * 1024
@@ -62,7 +62,7 @@ def _main() -> None:
     side = build(args.name, args.whose)
     side.model.to(args.device)
     step = training_step(side, batch, args.device, args.dtype)
-    step()  # allocates the optimiser's state
+    step()  # allocates the optimizer's state
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
         step()

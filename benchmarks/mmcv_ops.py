@@ -1,8 +1,8 @@
-"""mmcv with no more compiled ops than detectors need: built in a minute instead of an hour.
+"""Build mmcv with only the compiled ops of detectors: a minute instead of an hour.
 
     python -m benchmarks.mmcv_ops MMCV TARGET [--cpu]
 
-MMCV is the package's folder, sources and all, as its wheels hold it; TARGET a folder for sys.path.
+MMCV is the package's folder with sources, as in its wheels; TARGET is a folder for sys.path.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 import shutil
 from pathlib import Path
 
-# What mmdet's detectors and this package call: sampling, RoIAlign, NMS, the focal loss.
+# Ops of mmdet's detectors and this package: sampling, RoIAlign, NMS, focal loss.
 OPS = ("ms_deform_attn", "roi_align", "nms", "sigmoid_focal_loss")
 FILES = ("ms_deform_attn", "roi_align", "nms", "focal_loss")
-ON_CPU = ("roi_align", "nms")  # mmcv has no others there
+ON_CPU = ("roi_align", "nms")  # mmcv's only CPU ops among them
 SHIM = '''"""The ops that were built; another says so when it is called."""
 
 from ._ops import *
@@ -33,14 +33,14 @@ def __getattr__(name):
 
 
 def names(on_cuda: bool) -> list[str]:
-    """Python names of the ops: pairs of forward and backward but for NMS."""
+    """Python names of the ops: forward and backward, except for NMS."""
     ends = {"nms": ("",)}
     ops = OPS if on_cuda else ON_CPU
     return [op + end for op in ops for end in ends.get(op, ("_forward", "_backward"))]
 
 
 def bindings(csrc: Path, on_cuda: bool) -> dict[str, str]:
-    """Sources that bind these ops to Python and to the device, cut out of mmcv's."""
+    """Sources that bind these ops to Python and the device, extracted from mmcv's."""
     text = (csrc / "pybind.cpp").read_text()
     declared, defined = [], []
     for name in names(on_cuda):
@@ -69,7 +69,7 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
 
     package = target / "mmcv"
     shutil.copytree(mmcv, package, ignore=shutil.ignore_patterns("_ext*", "__pycache__", "csrc"))
-    for info in mmcv.parent.glob("*mmcv-*.dist-info"):  # by which mmdet asks for the version
+    for info in mmcv.parent.glob("*mmcv-*.dist-info"):  # mmdet reads the version from it
         shutil.copytree(info, target / info.name)
     csrc, work = mmcv / "ops" / "csrc", target / "build"
     work.mkdir()
@@ -78,9 +78,9 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
     files = FILES if on_cuda else ON_CPU
     given = [f"{name}.cpp" for name in files] + [f"cpu/{name}.cpp" for name in ON_CPU]
     given += [f"cuda/{name}_cuda.cu" for name in FILES if on_cuda]
-    for name in given:  # objects are named after their files, which must differ
+    for name in given:  # object files need distinct names
         shutil.copy(csrc / "pytorch" / name, work / name.replace("/", "_"))
-    # NVIDIA's own packages beside torch have the headers that a small CUDA toolkit lacks.
+    # NVIDIA's packages next to torch have headers that a small CUDA toolkit lacks.
     headers = [csrc / name for name in ("pytorch", "common", "common/cuda")]
     headers += Path(torch.__file__).parents[1].glob("nvidia/*/include") if on_cuda else []
     load(

@@ -1,9 +1,8 @@
-"""What a step asks of the device, counted: ``python -m benchmarks.operators``.
+"""Count a step's work on the device: ``python -m benchmarks.operators``.
 
-Operators called, values that the host reads, bytes that operators read and write, and bytes alive
-at the peak: ours / mmdet's own model of the same config, on a CUDA device that computes nothing
-(``fake_cuda``), so that no GPU is needed. A training step is forward, loss, backward, clipping and
-optimiser, each side as its own config says.
+Operator calls, values that the host reads, bytes that operators read and write, and peak bytes:
+this package's model / mmdet's, on a simulated CUDA device (``fake_cuda``), without a GPU. A
+training step is forward, loss, backward, clipping and optimizer of each side's config.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ COMPARED = [name for name, case in CASES.items() if case.mmdet]
 def count(
     name: str, whose: str, batch_size: int, image_size: tuple[int, int], dtype: str = "fp32"
 ) -> dict[str, FakeCuda]:
-    """What a model's inference and training step ask of the device, each in its second call."""
+    """Count a model's inference and training step, each in its second call."""
     side = build(name, whose)
     found = {}
     for what, work in (("inference", inference), ("training", training_step)):
@@ -48,7 +47,7 @@ def count(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Count, print a table."""
+    """Count and print a table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.operators", description=__doc__.splitlines()[0]
     )
@@ -57,7 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     add("--batches", nargs="+", type=int, default=[2], help="(default: 2)")
     add("--image-size", nargs=2, type=int, default=(800, 1333), help="(default: 800 1333)")
     add("--dtype", choices=list(DTYPES), default="fp32", help="(default: fp32)")
-    add("--top", type=int, default=0, help="list so many operators of ours, the most called first")
+    add(
+        "--top",
+        type=int,
+        default=0,
+        help=("list this number of operators of this package's model, most called first"),
+    )
     args = parser.parse_args(arguments)
     quiet()
     install()

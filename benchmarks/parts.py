@@ -1,7 +1,7 @@
-"""What single parts cost on one thread of the CPU: ``python -m benchmarks.parts``.
+"""Measure single parts on one CPU thread: ``python -m benchmarks.parts``.
 
-FLOPs of products and convolutions, milliseconds of processor time (least of the rounds) and what
-training keeps for the gradient, of one image.
+FLOPs of products and convolutions, milliseconds of CPU time (minimum of the rounds) and memory that
+training keeps for gradients, for one image.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def queries_of(count: int) -> Queries:
 
 
 def measure(call: Callable[[], Tensor], rounds: int) -> str:
-    """The cells of a row."""
+    """Measure the cells of a row."""
     kept: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Less noise of other packages on the terminal."""
+"""Silence other packages on the terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import warnings
 
 
 def quiet() -> None:
-    """No warnings, and no log line per parameter of mmengine's; errors stay."""
+    """Turn off warnings and mmengine's log lines per parameter; errors stay."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

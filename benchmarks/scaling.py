@@ -1,7 +1,7 @@
-"""What one process has to do however many there are: ``python -m benchmarks.scaling``.
+"""Measure costs per process of distributed training: ``python -m benchmarks.scaling``.
 
-Bytes of gradients to exchange and of a checkpoint, the matcher's time on the host, and how many
-images a data loading process prepares in a second: what docs/scaling.md reckons with.
+Bytes of gradients and of a checkpoint, the matcher's time on the host, and images per second of a
+data loading process, for the estimates of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def volumes(name: str) -> dict[str, float]:
     model = build(name, "ours").model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     held = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    moments = 2 * 4 * trained  # of AdamW
+    moments = 2 * 4 * trained  # AdamW's state
     return dict(trained=trained / 1e6, gradients=4 * trained / 1e6, file=(held + moments) / 1e6)
 
 
@@ -62,7 +62,7 @@ def loading_rate(rounds: int) -> float:
     pipeline = Compose(steps)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "image.jpg")
-        # as hard to decode as a photograph: noise of several sizes
+        # noise of several sizes, as hard to decode as a photograph
         generator = np.random.default_rng(0)
         image = np.zeros((480, 640, 3), np.float32)
         for side in (4, 16, 64, 240):

@@ -1,4 +1,4 @@
-"""Rows of the comparison as Markdown: ``python -m benchmarks.table LOG`` of one's output."""
+"""Format rows of the comparison as Markdown: ``python -m benchmarks.table LOG``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def markdown(rows: Sequence[dict], title: str) -> str:
-    """One line per measurement; ratios are median (least to greatest) over the rounds."""
+    """Table with one line per measurement; ratios: median (minimum to maximum) over rounds."""
     lines = [f"{title}", ""]
     lines += [
         "| model | what | type | batch | ours | beside | ratio |",

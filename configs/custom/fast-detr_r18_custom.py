@@ -1,13 +1,13 @@
-# The small model of the demo on a data set of your own in COCO format: learns from random weights,
-# on a CPU too. Copy this file beside it and set these, set them in a config with this one as its
-# _base_, or give any of them by --cfg-options.
+# The demo's small model on your data set in COCO format: learns from random weights, also on a CPU.
+# Copy this file in its folder and set the variables, set them in a config with this one as _base_,
+# or give them by --cfg-options.
 data_root = 'data/my_dataset'
-train_ann = 'train.json'  # below data_root, as are the next three
+train_ann = 'train.json'  # below data_root, like the next three
 train_images = 'images/'
 val_ann = 'val.json'
 val_images = 'images/'
-classes = ('class_a', 'class_b')  # as the annotation files name them
-# Width and height in pixels, to which images are stretched; a square suits both orientations.
+classes = ('class_a', 'class_b')  # names in the annotation files
+# (width, height) in pixels; images are stretched. A square suits both orientations.
 image_scale = (320, 320)
 max_epochs = 40
 
@@ -54,7 +54,7 @@ test_dataloader = dict(dataset=val_dataset)
 val_evaluator = dict(ann_file=data_root + '/' + val_ann)
 test_evaluator = dict(ann_file=data_root + '/' + val_ann)
 
-# derived_keys is that of the base
+# derived_keys comes from the base
 derived_from = dict(
     data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
     val_images=val_images, classes=classes, image_scale=image_scale,

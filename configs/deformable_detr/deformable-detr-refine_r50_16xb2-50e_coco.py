@@ -1,6 +1,6 @@
 _base_ = './deformable-detr_r50_16xb2-50e_coco.py'
 
-# Each layer moves the boxes for the next one, and has branches of its own.
+# Each layer refines the boxes for the next one, with its own branches.
 model = dict(
     transformer=dict(decoder=dict(refine=True)),
     bbox_head=dict(share_pred_layer=False))

@@ -25,7 +25,7 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=32),
-    # beside the validations, and after the last epoch, which test and pictures use
+    # at validations, and after the last epoch, for test and pictures
     checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 

@@ -1,7 +1,7 @@
 _base_ = './dino-4scale_r50_8xb2-12e_coco.py'
 
-# mmdet's "improved": the whole backbone learns, positions as in Deformable DETR, twice the weight
-# of classes, three times as many denoising queries
+# mmdet's "improved" DINO: trained backbone without frozen stages, positions as in Deformable DETR,
+# twice the class weight, three times as many denoising queries.
 model = dict(
     backbone=dict(frozen_stages=-1),
     positional_encoding=dict(offset=-0.5, temperature=10000),

@@ -1,6 +1,6 @@
 _base_ = './dino-4scale_r50_8xb2-12e_coco.py'
 
-# strides 4 to 64
+# Strides 4 to 64.
 num_levels = 5
 model = dict(
     backbone=dict(out_indices=(0, 1, 2, 3)),

@@ -1,6 +1,6 @@
 _base_ = './dino-5scale_r50_8xb2-12e_coco.py'
 
-# Swin-L with ImageNet-22k weights
+# Swin-L with ImageNet-22k weights.
 model = dict(
     backbone=dict(
         _delete_=True,

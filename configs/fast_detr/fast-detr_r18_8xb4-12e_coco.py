@@ -1,6 +1,7 @@
 _base_ = './fast-detr_r50_8xb2-12e_coco.py'
 
-# for small machines: ResNet-18, three encoder and three decoder layers half as wide inside
+# For small machines: ResNet-18, three encoder and three decoder layers, feed-forward blocks half as
+# wide.
 model = dict(
     backbone=dict(
         depth=18, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),

@@ -1,8 +1,8 @@
 _base_ = '../dino/dino-4scale_r50_improved_8xb2-12e_coco.py'
 
-# DINO with what learned faster on small sets (docs/fast_learning.md): proposals are a dense head
-# that learns one-to-many with the box's quality as target, distinct ones become queries, a third
-# as many, and classes are refined as boxes are.
+# DINO with the parts that learned faster on small data sets (docs/fast_learning.md): proposals from
+# a dense head, trained one-to-many with the box's quality as target; distinct queries, a third as
+# many; class logits refined like boxes.
 model = dict(
     num_queries=300,
     transformer=dict(
@@ -18,7 +18,7 @@ model = dict(
         loss_cls=dict(_delete_=True, type='MALLoss'),
         proposal_loss=dict(
             type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))),
-    # images of different sizes one by one, so that no result depends on the batch
+    # one batch per image size, so that results do not depend on the batch
     test_cfg=dict(max_per_img=100, separate_sizes=True))
 
 default_hooks = dict(ema=dict(type='HorizonEMAHook', share=0.02))

@@ -1,6 +1,6 @@
 _base_ = './fast-detr_r50_8xb2-12e_coco.py'
 
-# Swin-T with ImageNet weights, as in mmdet's configs/swin
+# Swin-T with ImageNet weights, as in mmdet's configs/swin.
 model = dict(
     backbone=dict(
         _delete_=True,

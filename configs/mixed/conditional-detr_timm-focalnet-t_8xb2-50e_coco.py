@@ -1,7 +1,7 @@
 _base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 
-# Any feature extractor of timm, with its ImageNet weights, through mmpretrain's wrapper: here one
-# with LayerNorm, since batch norms would learn from two images.
+# A timm feature extractor with ImageNet weights, through mmpretrain's wrapper; with LayerNorm,
+# since batch norms would train on two images.
 custom_imports = dict(imports=['fastdetr_mmdet', 'mmpretrain.models'])
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 _base_ = '../deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 
-# Conditional decoder behind the deformable encoder: its queries see every token of four levels.
+# Conditional decoder after the deformable encoder; queries attend to all tokens of four levels.
 model = dict(
     transformer=dict(
         decoder=dict(

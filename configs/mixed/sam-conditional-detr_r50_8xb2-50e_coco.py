@@ -1,6 +1,7 @@
 _base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 
-# Each head asks with the features at its salient point in the query's box; layers refine the boxes.
+# Each head's query are the features at its salient point in the query's box; layers refine the
+# boxes.
 model = dict(
     transformer=dict(
         queries=dict(_delete_=True, type='LearnedBoxQueries'),

@@ -1,7 +1,7 @@
 _base_ = './sam-detr_r50_4xb4-50e_coco.py'
 
 model = dict(
-    # the official code normalises its input when it trains for less than 25 epochs
+    # the official code normalises its input in trainings of less than 25 epochs
     neck=dict(norm_cfg=dict(type='GN', num_groups=32), bias=True))
 
 max_epochs = 12

@@ -7,7 +7,7 @@ model = dict(
     backbone=dict(out_indices=(2, 3)),
     neck=dict(in_channels=[1024, 2048], num_outs=num_levels),
     transformer=dict(
-        type='DeformableDetrTransformer',  # tells the levels apart
+        type='DeformableDetrTransformer',  # adds level embeddings
         num_levels=num_levels,
         encoder=dict(
             _delete_=True,

@@ -241,5 +241,5 @@ def test_refusals(shipped, tmp_path):
         inspect_image(shipped, image, top_k=0)
     with pytest.raises(ValueError, match=r"There is no decoder layer 3; the model has 2"):
         inspect_image(shipped, image, top_k=1).queries[0].layer(3)
-    with pytest.raises(TypeError, match=r"FastDETR has no config with a test_dataloader"):
+    with pytest.raises(TypeError, match=r"FastDETR has no model.cfg with a test_dataloader"):
         inspect_image(mix("plain"), image)

@@ -1,8 +1,8 @@
-# COCO with the augmentation of DETR: one of 11 sizes, or a crop between two resizes. For data of
-# your own set data_root and the variables below it; custom_detection.py names them all.
+# COCO with DETR's augmentation: one of 11 sizes, or a crop between two resizes. For your data, set
+# data_root and the variables below it; custom_detection.py has all of them.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
-train_ann = 'annotations/instances_train2017.json'  # below data_root, as are the next three
+train_ann = 'annotations/instances_train2017.json'  # below data_root, like the next three
 train_images = 'train2017/'
 val_ann = 'annotations/instances_val2017.json'
 val_images = 'val2017/'
@@ -17,7 +17,7 @@ classes = (
     'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote',
     'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book',
     'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
-image_scale = (1333, 800)  # longest and shortest side at most, in pixels
+image_scale = (1333, 800)  # maximum longest and shortest side, in pixels
 
 scales = [(480, 1333), (512, 1333), (544, 1333), (576, 1333), (608, 1333), (640, 1333),
           (672, 1333), (704, 1333), (736, 1333), (768, 1333), (800, 1333)]
@@ -66,7 +66,7 @@ train_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file=train_ann,
         data_prefix=dict(img=train_images),
-        # images without objects are background to learn from
+        # train on images without objects, too
         filter_cfg=dict(filter_empty_gt=False),
         pipeline=train_pipeline,
         backend_args=None))
@@ -95,8 +95,8 @@ val_evaluator = dict(
     backend_args=None)
 test_evaluator = val_evaluator
 
-# What follows from these variables if --cfg-options or a config that inherits this one sets them
-# (fastdetr_mmdet/utils/derived_keys.py)
+# Values derived from the variables above; they follow if --cfg-options or an inheriting config
+# changes a variable (fastdetr_mmdet/utils/derived_keys.py).
 derived_from = dict(
     data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
     val_images=val_images, classes=classes, image_scale=image_scale)

@@ -5,7 +5,7 @@ train_images = 'train/'
 val_ann = 'annotations/val.json'
 val_images = 'val/'
 classes = ('disc', 'square', 'triangle', 'star', 'cross', 'ring')
-image_scale = (160, 160)  # width and height in pixels; images are stretched to it
+image_scale = (160, 160)  # (width, height) in pixels; images are stretched
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
@@ -27,7 +27,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    # no worker processes: on two cores a third one would only be in the way
+    # no workers, which would compete with training on two cores
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -61,8 +61,8 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# What follows from these variables if --cfg-options or a config that inherits this one sets them
-# (fastdetr_mmdet/utils/derived_keys.py)
+# Values derived from the variables above; they follow if --cfg-options or an inheriting config
+# changes a variable (fastdetr_mmdet/utils/derived_keys.py).
 derived_from = dict(
     data_root=data_root, train_ann=train_ann, train_images=train_images, val_ann=val_ann,
     val_images=val_images, classes=classes, image_scale=image_scale)

@@ -7,7 +7,7 @@ model = dict(
     neck=dict(
         in_channels=[512, 1024, 2048],
         norm_cfg=dict(type='GN', num_groups=32),
-        # mmcv drops it before a norm; the official weights have it
+        # mmcv has none before a norm; the official weights do
         bias=True,
         num_outs=num_levels,
         init_cfg=dict(_delete_=True, type='Xavier', layer='Conv2d', distribution='uniform')),
@@ -29,5 +29,5 @@ model = dict(
             self_attn=dict(type='MultiheadSelfAttention'),
             cross_attn=dict(
                 type='DeformableAttention', num_levels=num_levels, num_points=4))),
-    # boxes around a reference point start with an eighth of the image as size
+    # boxes at reference points start with an eighth of the image's size
     bbox_head=dict(box_size_bias=-2.0))

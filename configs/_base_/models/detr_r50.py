@@ -1,5 +1,5 @@
-# What all models of the family share on COCO: ImageNet's ResNet-50, last level only, six layers of
-# encoder and decoder, losses and matching. A method adds its queries and the parts of its decoder.
+# Base of all models on COCO: ImageNet ResNet-50, last level only, six encoder and decoder layers,
+# losses and matching. Methods add queries and parts of the decoder.
 num_classes = 80
 embed_dims = 256
 num_heads = 8
@@ -22,7 +22,7 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
         style='pytorch',
-        # ImageNet weights by address: 'torchvision://resnet50' would need torchvision
+        # a URL, because 'torchvision://resnet50' needs torchvision
         init_cfg=dict(
             type='Pretrained',
             checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
@@ -33,7 +33,7 @@ model = dict(
         out_channels=embed_dims,
         act_cfg=None,
         num_outs=1,
-        # as in the official codes; mmcv would draw other weights and no biases
+        # as in the official codes; mmcv's initialisation differs and has zero biases
         init_cfg=dict(type='TorchDefault', layer='Conv2d')),
     positional_encoding=dict(type='SinePositionalEncoding', normalize=True),
     transformer=dict(

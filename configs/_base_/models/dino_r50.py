@@ -1,5 +1,5 @@
-# DINO (arXiv 2203.03605): learned contents at selected proposals, contrastive denoising, refinement
-# that looks forward twice.
+# DINO (arXiv 2203.03605): learned contents at selected proposals, contrastive denoising, look
+# forward twice.
 _base_ = './deformable-detr_r50.py'
 
 # no dropout, wider feed-forward blocks
@@ -23,7 +23,7 @@ model = dict(
             look_forward_twice=True,
             reference_eps=1e-3,
             reference_pos='canvas',
-            # of mmdet 3.3 and of the published weights; later versions have 256
+            # as in mmdet 3.3 and the published weights; later versions have 256
             reference_feats=128)),
     bbox_head=dict(share_pred_layer=False, box_size_bias=0.0, loss_cls=dict(loss_weight=1.0)),
     test_cfg=dict(max_per_img=300))

@@ -1,5 +1,5 @@
-# The part of the family that learned fastest from random weights on a CPU: a narrow ResNet-18 with
-# an FPN, class-aware two-stage queries, deformable cross-attention, refinement; no encoder.
+# The mix that learned fastest from random weights on a CPU: a narrow ResNet-18 with an FPN,
+# class-aware two-stage queries, deformable cross-attention, refinement; no encoder.
 num_classes = 80
 embed_dims = 128
 
@@ -27,7 +27,7 @@ model = dict(
     transformer=dict(
         type='DetrTransformer',
         embed_dims=embed_dims,
-        # no encoder: the neck mixes levels, which is enough here
+        # no encoder: the neck mixes levels
         queries=dict(
             type='TwoStageQueries', class_aware=True, content='memory', box_size=0.2),
         decoder=dict(

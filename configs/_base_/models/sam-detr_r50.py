@@ -1,8 +1,8 @@
-# SAM-DETR (arXiv 2203.06883): queries re-sampled from the image by an aligner, boxes refined.
+# SAM-DETR (arXiv 2203.06883): an aligner re-samples queries from the image; boxes are refined.
 _base_ = './detr_r50.py'
 
 model = dict(
-    # as in the official code on padding too, where the aligner may read
+    # equals the official encoding on padding too, which the aligner may read
     positional_encoding=dict(_delete_=True, type='SAMSinePositionalEncoding'),
     transformer=dict(
         queries=dict(type='LearnedBoxQueries'),

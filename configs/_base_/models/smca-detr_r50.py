@@ -1,4 +1,4 @@
-# SMCA (arXiv 2101.07448): a Gaussian prior that the first layer's queries predict.
+# SMCA (arXiv 2101.07448): a Gaussian prior at reference points that the first layer predicts.
 _base_ = './detr_r50.py'
 
 model = dict(

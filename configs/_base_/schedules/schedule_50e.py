@@ -4,7 +4,7 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# a schedule without an end ends with the training
+# without an end the schedule ends with the training
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[40], gamma=0.1)]
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -14,5 +14,5 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
 
-# base_batch_size = GPUs x images per GPU that lr belongs to; used by --auto-scale-lr
+# base_batch_size: GPUs x images per GPU for which lr is set; used by --auto-scale-lr
 auto_scale_lr = dict(enable=False, base_batch_size=16)
