@@ -1,1 +1,1 @@
-"""What several test modules share; on the path as ``support`` because tests/ is."""
+"""Helpers of several test modules; importable as ``support`` because tests/ is on the path."""

@@ -16,7 +16,7 @@ def attend_by_hand(
     padding: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention in float64, where keys that are padding do not count.
+    """Softmax attention in float64 that ignores padding keys.
 
     Shape:
         query: (bs, num_queries, num_heads, dims)
@@ -37,13 +37,13 @@ def attend_by_hand(
 
 
 def softmax_by_hand(scores: list[float]) -> list[float]:
-    """Positive, in the proportions of the exponentials, and 1 in sum."""
+    """Softmax of a list of scores."""
     exponentials = [math.exp(score) for score in scores]
     return [x / sum(exponentials) for x in exponentials]
 
 
 def interpolate_by_hand(rows: list[list[list[float]]], y: float, x: float) -> list[float]:
-    """All channels at a place between cells, where neighbours outside of the map count as 0.
+    """Bilinear interpolation of all channels; neighbours outside of the map are 0.
 
     Args:
         rows: Cells as [row][column][channel].

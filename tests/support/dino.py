@@ -1,4 +1,4 @@
-"""Small models of DINO, mmdet's and ours, and what is recorded of mmdet's."""
+"""Small DINO models, mmdet's and this package's, and recordings of mmdet's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "data" / "dino.npz"
 NAME = "dino/dino-4scale_r50_8xb2-12e_coco.py"
 THEIRS = Path(mmdet.__file__).parent / ".mim" / "configs" / NAME
-# mmdet 3.3 embeds references as models of its published width need it, later ones differently.
+# mmdet 3.3 embeds references for its published width only; later versions for any.
 PUBLISHED = mmdet.__version__ < "3.4"
 DIMS = 256 if PUBLISHED else 32
 CLASSES, NUM_QUERIES, LAYERS, DN = 5, 8, 3, 12
@@ -64,7 +64,7 @@ def theirs(dims: int = DIMS) -> nn.Module:
 
 
 def ours(dims: int = DIMS, reference_feats: int = 128 if PUBLISHED else DIMS) -> nn.Module:
-    """Of our parts, small."""
+    """A small model of this package's parts."""
     changes = {"transformer.embed_dims": dims}
     changes["transformer.queries.num_dn_queries"] = DN
     changes["transformer.decoder.reference_feats"] = reference_feats
@@ -81,14 +81,14 @@ def batch(objects: Any) -> tuple[Tensor, list]:
 
 
 def share_noise(generator: Any, labels: Tensor, boxes: Tensor) -> None:
-    """Let mmdet's generator use noise that ours has drawn."""
+    """Make mmdet's generator use this package's noise."""
     embed = generator.label_embedding
     generator.generate_dn_label_query = lambda *_: embed(labels.flatten())
     generator.generate_dn_bbox_query = lambda *_: inverse_sigmoid(boxes.flatten(0, 1), eps=1e-3)
 
 
 def gradients(model: nn.Module, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of the summed losses, by each name of the state dict; zeros where nothing learns."""
+    """Gradients of the summed losses by name of the state dict; zeros without gradient."""
     model.zero_grad()
     total(losses).backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -96,7 +96,7 @@ def gradients(model: nn.Module, losses: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def draw(name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a recorded model, by numpy, from its name."""
+    """Draw a recorded model's tensor with numpy, seeded by its name."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(0)
     z = _random(name).standard_normal(shape)
@@ -110,7 +110,7 @@ def draw(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def recorded_batch() -> tuple[Tensor, list]:
-    """``batch`` with numbers of numpy's."""
+    """``batch`` with numpy's random numbers."""
     inputs, samples = batch((3, 1))
     generator = _random("batch")
     for image, sample in zip(inputs, samples, strict=True):

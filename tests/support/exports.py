@@ -1,4 +1,4 @@
-"""A COCO data set as YOLO and Pascal VOC, for tests of what reads them."""
+"""Write a COCO data set as YOLO and Pascal VOC, to test readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def boxes_of(coco: dict) -> dict[str, list[tuple]]:
 
 
 def write_yolo(source: Path, out: Path, splits: dict[str, str], pixels: bool = False) -> list[str]:
-    """images/ROLE and labels/ROLE; source's annotations/SPLIT.json and SPLIT/ by role."""
+    """Write images/ROLE and labels/ROLE from source's annotations/SPLIT.json and SPLIT/."""
     for role, split in splits.items():
         coco = json.loads((source / f"annotations/{split}.json").read_text())
         names = [category["name"] for category in coco["categories"]]
@@ -42,7 +42,7 @@ def write_yolo(source: Path, out: Path, splits: dict[str, str], pixels: bool = F
 
 
 def write_voc(source: Path, out: Path, splits: dict[str, str], first: int = 1) -> None:
-    """VOCdevkit's folders; pixels counted from `first`."""
+    """Write VOCdevkit's folders, with pixels counted from `first`."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (out / folder).mkdir(parents=True)
     for role, split in splits.items():

@@ -1,4 +1,4 @@
-"""Faults of a training run: each is done by the run itself, in the middle of its work."""
+"""Inject faults into a training run, from within the run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def install(
     fill_at: int | None = None,
     amp_on_cpu: bool = False,
 ) -> None:
-    """Change what the run does to files, or needs.
+    """Patch the run's file operations, or its devices.
 
     Args:
-        kill_at: At which step of writing or removing a file the process is killed, from 0.
-        steps_to: A file that gets a line for every step: what is about to be done, and the name.
-        full_at: At which checkpoint file, from 0, the disk seems full when half of it is written.
-        limit_at: At which checkpoint file the kernel begins to allow 100 kB for each file.
-        fill_at: At which step the folder's disk is filled up by another file.
-        amp_on_cpu: Let mmengine train with a loss scaler on the CPU; it doubles every third step.
+        kill_at: Step of writing or removing files, from 0, at which the process is killed.
+        steps_to: File that gets a line before every step: the operation and the file's name.
+        full_at: Checkpoint file, from 0, that fails with a full disk after half of it is written.
+        limit_at: Checkpoint file from which on the kernel limits files to 100 kB.
+        fill_at: Step at which another file fills the folder's disk.
+        amp_on_cpu: Let mmengine train with a loss scaler on the CPU, which doubles every third
+            step.
     """
     if amp_on_cpu:
         scaler = functools.partial(torch.amp.GradScaler, "cpu", growth_interval=3)
@@ -54,7 +55,7 @@ def install(
                     filler.write(bytes(1024))
 
     class File:
-        """The file that is written."""
+        """The file to write."""
 
         def __init__(self, path, *args) -> None:
             step("open", path)

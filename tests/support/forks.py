@@ -1,10 +1,9 @@
-"""Work in processes of their own, to be killed or to talk to each other, without slow imports.
+"""Run jobs in separate processes, to kill them or let them communicate, without slow imports.
 
-`Server` starts this file as a program, which imports everything and then forks itself once for
-every rank of every job. A job is a function of `support.jobs`, called with the same arguments in
-every process, in the environment that torchrun makes: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and
-MASTER_PORT. It is a process like any other: it has its own files, workers and memory, and SIGKILL
-gives it no time for anything.
+`Server` starts this file as a program, which imports everything and then forks for every rank of
+every job. A job is a function of `support.jobs`, called with the same arguments in every process,
+with torchrun's environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. It is an
+ordinary process with its own files, workers and memory; SIGKILL ends it at once.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parents[1]
-SECONDS = 400  # after which a job is ended, however slow the machine is
+SECONDS = 400  # time limit of a job
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: per process its exit status, what it printed and what it returned.
+    """Result of a job: exit status, output and return value per process.
 
-    A code is negative if a signal ended the process, as in subprocess.
+    As in subprocess, a code is negative if a signal ended the process.
     """
 
     codes: list[int]
@@ -59,9 +58,9 @@ class Server:
     """Runs jobs, one at a time.
 
     Args:
-        disk: A folder on which a small disk of its own, in memory, is mounted for the jobs. Others
-            see it at `seen(disk)`.
-        size: Of the disk, as in '6m'.
+        disk: Folder where a small in-memory disk is mounted for the jobs. Other processes see it at
+            `seen(disk)`.
+        size: Size of the disk, such as '6m'.
     """
 
     def __init__(self, disk: Path | None = None, size: str = "") -> None:
@@ -76,13 +75,13 @@ class Server:
         )
 
     def run(self, job: str, folder: Path, world_size: int = 2, **arguments: Any) -> list[Any]:
-        """Run a job in every process; return what each returned.
+        """Run a job in every process; return the results.
 
         Args:
             job: Name of a function in jobs.py.
-            folder: For what the processes print and return.
-            world_size: How many processes.
-            arguments: For the job; JSON.
+            folder: Folder for outputs and results.
+            world_size: Number of processes.
+            arguments: Arguments of the job, as JSON.
         """
         outcome = self.attempt(job, folder, world_size, **arguments)
         assert outcome.codes == [0] * world_size, "\n".join(
@@ -99,7 +98,7 @@ class Server:
         kill_after: float | None = None,
         **arguments: Any,
     ) -> Outcome:
-        """Run a job that may fail, or is killed so many seconds after its start."""
+        """Run a job that may fail, or kill it some seconds after its start."""
         folder.mkdir(parents=True, exist_ok=True)
         ranks = range(world_size)
         files = [folder / f"rank{rank}.pt" for rank in ranks]
@@ -108,7 +107,7 @@ class Server:
         pids = self._ask([job, str(folder), world_size, arguments])
         if kill_after is not None:
             time.sleep(kill_after)
-            # Not waited for yet, so the number is this process's even if it has ended.
+            # Not waited for yet, so the pid cannot be reused.
             os.kill(pids[0], signal.SIGKILL)
         return Outcome(
             self._ask("wait"),
@@ -117,12 +116,12 @@ class Server:
         )
 
     def shell(self, command: str) -> None:
-        """Run a command where the jobs are."""
+        """Run a command in the jobs' mount namespace."""
         code = self._ask(["shell", command])
         assert code == 0, f"{command} ended with {code}"
 
     def seen(self, path: Path) -> Path:
-        """Where others see what the jobs see at a path."""
+        """Path by which other processes see a path of the jobs."""
         return Path(f"/proc/{self._process.pid}/root{path}")
 
     def close(self) -> None:
@@ -145,10 +144,10 @@ def processes() -> Iterator[Server]:
 
 
 def serve() -> None:
-    """The program: fork for every order, report the processes, wait for the ends, report those."""
+    """The server: fork for every job, report pids, wait, report exit statuses."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what others print belongs to the errors
-    import torch._dynamo  # noqa: F401 (the first optimizer would)
+    os.dup2(2, 1)  # other output goes to stderr
+    import torch._dynamo  # noqa: F401 (else the first optimizer imports it)
 
     from support import jobs
     from support.runs import make_runs_quick
@@ -181,7 +180,7 @@ def serve() -> None:
 
 
 def wait_for(pids: list[int]) -> list[int]:
-    """Exit statuses; as torchrun does, the others are ended when one has failed."""
+    """Wait for exit statuses; like torchrun, end the others when one fails."""
     codes: dict[int, int] = {}
     deadline = time.monotonic() + SECONDS
     while len(codes) < len(pids):
@@ -203,7 +202,7 @@ def wait_for(pids: list[int]) -> list[int]:
 
 
 def work(job: Any, file: Path, arguments: dict) -> None:
-    """One process of a job."""
+    """Run one process of a job."""
     code = 1
     try:
         descriptor = os.open(f"{file}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -212,7 +211,7 @@ def work(job: Any, file: Path, arguments: dict) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         from fastdetr_mmdet.engine.distributed import cpu_processes
 
-        with cpu_processes():  # as our tools/train.py and tools/test.py
+        with cpu_processes():  # as in tools/train.py and tools/test.py
             result = job(**arguments)
         torch.save(result, f"{file}.pt")
         if torch.distributed.is_initialized():

@@ -1,6 +1,6 @@
-"""Our detectors against the official codes' golden vectors, for the tests and the report.
+"""Compare detectors with the official codes' golden vectors, for tests and the report.
 
-tests/data/golden/README.md says where the vectors come from.
+Source of the vectors: tests/data/golden/README.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OFFICIAL_LOSSES = dict(loss_cls="loss_ce", loss_bbox="loss_bbox", loss_iou="loss
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which shipped config a case belongs to, and what its official command line changes."""
+    """A case's shipped config and changes by its official command line."""
 
     config: str
     overrides: dict = field(default_factory=dict)
@@ -96,7 +96,7 @@ class GoldenCase:
 
     @property
     def method(self) -> str:
-        """As ``convert_state_dict`` takes it."""
+        """Method of ``convert_state_dict``."""
         return self.name.split("_")[0] + "_detr"
 
     @property
@@ -128,12 +128,12 @@ class GoldenCase:
 
     @cached_property
     def official_weights(self) -> dict[str, np.ndarray]:
-        """The official model's state dict, made again from its names."""
+        """The official model's state dict, drawn from its names."""
         return state_dict_from_manifest(self.manifest)
 
     @property
     def has_level_embed(self) -> bool:
-        """Whether the transformer tells levels apart."""
+        """Whether the transformer has level embeddings."""
         return "transformer.level_embed" in self.official_weights
 
     @property
@@ -147,7 +147,7 @@ class GoldenCase:
         return config.model
 
     def convert(self, official: dict) -> dict[str, Tensor]:
-        """Arrays by their official names -> tensors by ours."""
+        """Convert arrays with official names to tensors with this package's names."""
         tensors = {key: torch.from_numpy(array) for key, array in official.items()}
         return convert_state_dict(tensors, self.method)
 
@@ -166,7 +166,7 @@ class GoldenCase:
     def batch(
         self, images=None, with_objects=(0, 1), batch_size=None
     ) -> tuple[Tensor, list[DetDataSample]]:
-        """Some or all images, padded to the largest or to a size; objects only where asked for."""
+        """Batch of some or all images, padded to the largest or a size; objects are optional."""
         images = self.images if images is None else images
         mean, std = (torch.tensor(self.manifest[key]).view(3, 1, 1) for key in ("mean", "std"))
         sizes = [tuple(self.manifest["image_sizes_hw"][image]) for image in images]
@@ -195,10 +195,10 @@ class GoldenCase:
 
 
 def measure(case: GoldenCase) -> dict[str, float]:
-    """The worst error of each quantity that ``GOLDEN`` has a tolerance for.
+    """Measure the worst error of each quantity in ``GOLDEN``.
 
     Raises:
-        AssertionError: where no tolerance applies: digests, matches and names that are not equal.
+        AssertionError: if digests, matches or names are not equal.
     """
     assert weights_sha256(case.official_weights) == case.manifest["weights_sha256"]
     model = case.build().train()
@@ -214,7 +214,7 @@ def measure(case: GoldenCase) -> dict[str, float]:
             for variant, with_objects in empty.items()
             if f"{variant}_total" in case.arrays
         ]
-        assert len(empty_losses) == len(case.images)  # of one image only all can be empty
+        assert len(empty_losses) == len(case.images)  # one image: only all empty
     losses = model.loss(inputs, samples)
     errors["losses"] = max(_losses(losses, case, "loss"), *empty_losses)
     total(losses).backward()
@@ -223,13 +223,16 @@ def measure(case: GoldenCase) -> dict[str, float]:
 
 @contextmanager
 def _backbone_once(model: nn.Module) -> Iterator[None]:
-    """Feature maps of one input are computed once: most of the time goes into the backbone."""
+    """Cache feature maps per input, because the backbone takes most of the time."""
     found: dict[int, tuple] = {}
     extract = model.extract_feat
 
     def once(inputs: Tensor) -> tuple[Tensor, ...]:
         if id(inputs) not in found:
-            found[id(inputs)] = inputs, extract(inputs)  # the input too, or its id could be reused
+            found[id(inputs)] = (
+                inputs,
+                extract(inputs),
+            )  # keeps the id in use
         return found[id(inputs)][1]
 
     model.extract_feat = once
@@ -249,7 +252,7 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
     errors = {"pos": 0.0, "src": 0.0, "memory": 0.0}
     embedded = transformer.embed_levels(memory) if case.has_level_embed else memory
     encoded = unreduced = transformer.encoder(embedded)
-    if "ms_conv" in case.name:  # recorded before the first level is halved
+    if "ms_conv" in case.name:  # recorded before halving the first level
         unreduced = embedded
         for layer in transformer.encoder.layers:
             unreduced = layer(unreduced)
@@ -288,13 +291,13 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
 
 
 def _references(decoded, golden) -> float:
-    """The references that enter each layer; every official code records them its own way."""
+    """Error of the references that enter each layer; official codes record them differently."""
     ours = [logits.sigmoid() for logits in decoded.reference_logits]
     if "reference_boxes" in golden:
         expected = list(golden["reference_boxes"])
     elif "init_reference" in golden:
         expected = [golden["init_reference"], *golden["inter_references"][:-1]]
-    elif "points" in golden:  # before the sigmoid; with several levels one per layer
+    elif "points" in golden:  # before the sigmoid; one per layer with several levels
         ours = [decoded.reference_logits[0]]
         expected = [golden["points"].reshape(-1, *ours[0].shape)[0]]
     else:
@@ -325,7 +328,7 @@ def _outputs(model, case, inputs, samples) -> dict[str, float]:
 
 
 def _matches(matcher, logits, boxes, samples, case, layers=None) -> None:
-    """Every pair of every layer and image is the official one."""
+    """Check that all matches equal the official ones."""
     num_layers, bs, num_queries, _ = logits.shape
     matches = matcher.match(logits, boxes, Targets.from_data_samples(samples, logits.device))
     first_object = np.cumsum([0, *(len(sample.gt_instances) for sample in samples)]).tolist()
@@ -340,14 +343,14 @@ def _matches(matcher, logits, boxes, samples, case, layers=None) -> None:
 
 
 def _results(model, case, inputs, samples) -> dict[str, float]:
-    """Sorted scores; labels and boxes of those whose rank rounding cannot change."""
+    """Errors of sorted scores, and of labels and boxes whose rank is not affected by rounding."""
     score_error = box_error = 0.0
     for image, sample in enumerate(model.predict(inputs, samples)):
         ours = sample.pred_instances
         scores, labels, boxes = (
             case.arrays[f"results_{image}_{key}"] for key in ("scores", "labels", "boxes")
         )
-        order = np.argsort(-scores, kind="stable")  # SMCA's come unsorted
+        order = np.argsort(-scores, kind="stable")  # SMCA's are unsorted
         scores, labels, boxes = scores[order], labels[order], boxes[order]
         score_error = max(score_error, _worst(ours.scores, scores))
         gaps = np.abs(np.diff(scores, prepend=np.inf, append=-np.inf))
@@ -361,7 +364,7 @@ def _results(model, case, inputs, samples) -> dict[str, float]:
 
 
 def _losses(losses: dict[str, Tensor], case: GoldenCase, variant: str) -> float:
-    """Worst relative error of any term of any layer, and of their sum."""
+    """Worst relative error of all terms of all layers and of their sum."""
     golden = case.arrays
     losses = {name: value.detach() for name, value in losses.items()}
     errors = [abs(float(total(losses)) / float(golden[f"{variant}_total"]) - 1)]
@@ -383,10 +386,10 @@ def _losses(losses: dict[str, Tensor], case: GoldenCase, variant: str) -> float:
 
 
 def _gradients(model: nn.Module, case: GoldenCase) -> dict[str, float]:
-    """Worst error of any parameter's gradient: its norm, and its part along a random direction.
+    """Worst errors of gradients: norms, and projections on random directions.
 
-    A parameter may hold several official ones or a part of one, so two state dicts go through the
-    converter: one says of every element which official parameter it is from, one holds the probe.
+    A parameter may hold several official ones or a part of one, so two state dicts are converted:
+    one with the index of each element's official parameter, one with the random directions.
     """
     norms, projections = case._json("grad_norms"), case._json("grad_proj")
     names = list(norms)
@@ -423,7 +426,7 @@ def _gradients(model: nn.Module, case: GoldenCase) -> dict[str, float]:
 
 
 def too_large(errors: dict[str, float]) -> list[str]:
-    """What exceeds its tolerance, as sentences; a missing or NaN error does too."""
+    """Describe errors above their tolerance, including missing and NaN ones."""
     assert set(errors) == set(GOLDEN)
     return [
         f"{name}: {errors[name]:.2e} exceeds {tolerance:.0e}"

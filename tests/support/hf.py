@@ -1,4 +1,4 @@
-"""Small models of Hugging Face's transformers, ours like them, and what is recorded of theirs."""
+"""Small models of Hugging Face's transformers and this package, and recordings of the former."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.runs import ROOT
 RECORDED = ROOT / "tests" / "data" / "hf.npz"
 DIMS, HEADS, FFN, QUERIES, CLASSES = 32, 4, 48, 8, 5
 SIZES = ((128, 96), (96, 128))
-# By name: the config of ours, theirs in words of config.json
+# Name -> this package's config, and entries of transformers' config.json.
 CASES: dict[str, tuple[str, dict]] = {
     "deformable": ("deformable_detr/deformable-detr_r50_16xb2-50e_coco", {}),
     "refine": (
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, dict]] = {
 
 
 def small(name: str) -> Config:
-    """The config of ours, small."""
+    """Small version of this package's config."""
     config = Config.fromfile(ROOT / "configs" / f"{CASES[name][0]}.py")
     levels = len(config.model.neck.in_channels)
     changes = {
@@ -68,7 +68,7 @@ def ours(name: str) -> nn.Module:
 
 
 def theirs(name: str) -> nn.Module:
-    """Of transformers, the same size; needs transformers, but neither timm nor torchvision."""
+    """transformers' model of the same size; needs neither timm nor torchvision."""
     import transformers
 
     config = CASES[name][1]
@@ -100,7 +100,7 @@ def theirs(name: str) -> nn.Module:
 
 
 def batch() -> tuple[Tensor, list]:
-    """Two padded images, of numbers of numpy's."""
+    """Two padded images of numpy's random numbers."""
     inputs, samples = make_batch(SIZES)
     for index, (h, w) in enumerate(SIZES):
         inputs[index, :, :h, :w] = draw(f"image {index}", (3, h, w)) * 100
@@ -108,7 +108,7 @@ def batch() -> tuple[Tensor, list]:
 
 
 def compute(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ours computes with weights, as ``run``."""
+    """Outputs of this package's model with given weights, as in ``run``."""
     model = ours(name).eval()
     model.load_state_dict(weights, strict=name != "detr")
     inputs, samples = batch()
@@ -122,7 +122,7 @@ def compute(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @functools.cache
 def read(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of transformers' file, and what its model computes with them."""
+    """Recorded weights of transformers' file and outputs of its model."""
     content = np.load(RECORDED)
     keys = str(content[f"{name}.names"]).splitlines()
     shapes = [tuple(int(n) for n in row if n) for row in content[f"{name}.shapes"]]
@@ -132,7 +132,7 @@ def read(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def run(name: str, model: nn.Module) -> dict[str, Tensor]:
-    """What theirs computes: logits and boxes of every layer; of DETR the encoder's output."""
+    """Outputs of transformers' model: logits and boxes of every layer; for DETR the encoder's."""
     inputs, _ = batch()
     mask = torch.zeros(len(inputs), *inputs.shape[2:], dtype=torch.long)
     for index, (h, w) in enumerate(SIZES):
@@ -141,7 +141,7 @@ def run(name: str, model: nn.Module) -> dict[str, Tensor]:
         outside = 1 - torch.nn.functional.interpolate(mask[:, None].float(), scale_factor=1 / 32)
         memory = model(inputs, mask).encoder_last_hidden_state
         return dict(memory=memory * (1 - outside).flatten(1)[..., None])
-    if name == "conditional":  # the last layer's alone are in its output
+    if name == "conditional":  # its output has only the last layer's
         hidden = []
         for layer in model.model.decoder.layers:
             layer.register_forward_hook(lambda _, args, out: hidden.append(out))
@@ -164,7 +164,7 @@ def run(name: str, model: nn.Module) -> dict[str, Tensor]:
 
 
 def record(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
-    """What theirs computes with drawn weights, and names and shapes in the file that it writes."""
+    """Record outputs of transformers' model with drawn weights, and its file's names and shapes."""
     file = folder / "model.safetensors"
     model = theirs(name)
     model.save_pretrained(folder)

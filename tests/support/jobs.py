@@ -1,4 +1,4 @@
-"""What the processes do; run in one process too, to compare with."""
+"""Jobs of the processes; also run in one process for comparison."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-import fastdetr_mmdet  # noqa: F401 (registers our parts)
+import fastdetr_mmdet  # noqa: F401 (registers the parts)
 from support.faults import install
 from support.models import make_batch, pick, randomise, total
 
 ROOT = Path(__file__).parents[2]
-CANVAS = (64, 96)  # all images of a batch are padded to this, as its convolutions see the padding
+CANVAS = (64, 96)  # fixed canvas, because convolutions see the padding
 
 register_all_modules(init_default_scope=True)
 
 
 def shrink(config: str) -> nn.Module:
-    """The model of a shipped config with fewer layers and a narrow backbone, without chance."""
+    """Deterministic model of a shipped config with fewer layers and a narrow backbone."""
     cfg = Config.fromfile(ROOT / "configs" / config).model
     backbone = cfg.backbone
     backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None, norm_eval=True)
@@ -51,19 +51,19 @@ def shrink(config: str) -> nn.Module:
 
 
 def batch(objects: list[int]) -> tuple[Tensor, list]:
-    """One image of the whole canvas for every entry, the second smaller than that."""
+    """One image per entry; the second is smaller than the canvas."""
     sizes = [CANVAS if index != 1 else (48, 64) for index in range(len(objects))]
     return make_batch(sizes=sizes, objects=objects, num_classes=6)
 
 
 def gradients(configs: list[str], cases: list[list[int]]) -> dict[str, list[dict[str, float]]]:
-    """Of every config's model: each process with its image, against one process with all of them.
+    """Compare gradients of one image per process with those of one process with all images.
 
-    DistributedDataParallel finds unused parameters when the next step begins, so every model makes
-    one step for each case, and the first once more.
+    DistributedDataParallel reports unused parameters at the start of the next step, so every model
+    makes one step per case, and repeats the first.
 
     Args:
-        configs: Below configs/.
+        configs: Paths below configs/.
         cases: Numbers of objects of the images.
 
     Returns:
@@ -93,12 +93,12 @@ def gradients(configs: list[str], cases: list[list[int]]) -> dict[str, list[dict
 
 
 def error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference, as a share of the largest expected value; what is that small is zero."""
+    """Largest difference relative to the largest expected value."""
     return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-4)).item()
 
 
 def launch(launcher: str) -> list:
-    """mmengine's way to start; what it set up."""
+    """Start a launcher of mmengine; return its settings."""
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     if launcher == "slurm":
         del os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]
@@ -119,8 +119,8 @@ def launch(launcher: str) -> list:
 
 
 def runner(config: str, work_dir: str, launcher: str, options: dict[str, Any]) -> Any:
-    """A runner of either kind; options are those of --cfg-options."""
-    os.chdir(work_dir)  # mmengine gathers results through a folder here
+    """Build a Runner or FlexibleRunner; options as for --cfg-options."""
+    os.chdir(work_dir)  # mmengine gathers results through a folder in it
     cfg = Config.fromfile(config)
     cfg.launcher = launcher
     cfg.work_dir = work_dir
@@ -129,26 +129,26 @@ def runner(config: str, work_dir: str, launcher: str, options: dict[str, Any]) -
 
 
 def train(config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch") -> None:
-    """As tools/train.py does."""
+    """Train like tools/train.py."""
     runner(config, work_dir, launcher, options).train()
 
 
 def train_with_faults(
     config: str, work_dir: str, options: dict[str, Any], faults: dict[str, Any] | None
 ) -> None:
-    """Train; the first process has faults, the arguments of `faults.install`."""
+    """Train with faults in the first process, arguments of `faults.install`."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     if faults is not None and rank == 0:
         install(**faults)
-    np.random.seed()  # noqa: NPY002 (from which mmengine draws a seed if the config has none)
+    np.random.seed()  # noqa: NPY002 (mmengine draws its seed from it)
     train(config, work_dir, options, "pytorch" if size > 1 else "none")
 
 
 def train_with_bad_numbers(
     config: str, work_dir: str, options: dict[str, Any], what: str, step: int, rank: int
 ) -> dict[str, Any]:
-    """Train with one process's image, label or loss corrupted at one step; return how it ended."""
+    """Train with one process's image, label or loss corrupted at one step; return the outcome."""
     run = runner(config, work_dir, "pytorch", options)
     if get_rank() == rank:
         _spoil(run, what, step)
@@ -196,17 +196,17 @@ def _spoil(run: Any, what: str, step: int) -> None:
 def test(
     config: str, work_dir: str, options: dict[str, Any], launcher: str = "pytorch"
 ) -> dict[str, float]:
-    """As tools/test.py does."""
+    """Test like tools/test.py."""
     return runner(config, work_dir, launcher, options).test()
 
 
 def on_fake_cuda(name: str, dtype: str, small: bool = True) -> dict[str, list[str]]:
-    """Where a model reads the device, in a prediction, a training step and the average of weights.
+    """Places where a model reads the device in prediction, a training step and weight averaging.
 
     Args:
-        name: Of a config.
+        name: Config name.
         dtype: As of ``benchmarks.work``.
-        small: Whether the model is that of ``small_detector`` or the config's own.
+        small: Whether to use ``small_detector`` instead of the config's model.
     """
     from benchmarks import fake_cuda, work
     from benchmarks.batches import Batch
@@ -238,7 +238,7 @@ def on_fake_cuda(name: str, dtype: str, small: bool = True) -> dict[str, list[st
 
 
 def account_on_fake_cuda() -> dict[str, int]:
-    """Bytes that are alive and that were moved, of a product and a sum that is dropped."""
+    """Live and moved bytes of a product and a dropped sum."""
     from benchmarks import fake_cuda
 
     fake_cuda.install()

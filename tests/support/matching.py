@@ -41,7 +41,7 @@ def make_predictions(
 
 
 def objects_of(targets: Targets, image: int) -> slice:
-    """Where an image's objects are."""
+    """Slice of an image's objects."""
     start = sum(targets.counts[:image])
     return slice(start, start + targets.counts[image])
 
@@ -49,7 +49,7 @@ def objects_of(targets: Targets, image: int) -> slice:
 def instances(
     logits: Tensor, boxes: Tensor, targets: Targets, layer: int, image: int
 ) -> tuple[InstanceData, InstanceData, dict]:
-    """What mmdet hands to an assigner: pixel corners."""
+    """Inputs of mmdet's assigners, in pixel corners."""
     own, scale = objects_of(targets, image), targets.scales[image]
     predictions = InstanceData(
         scores=logits[layer, image], bboxes=cxcywh_to_xyxy(boxes[layer, image]) * scale

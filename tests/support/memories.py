@@ -50,7 +50,7 @@ def make_queries(
 
 
 def only(memory: Memory, image: int) -> Memory:
-    """One image's share, still with its padding."""
+    """One image, with its padding."""
     part = slice(image, image + 1)
     mask = memory.padding_mask
     return Memory(
@@ -65,7 +65,7 @@ def only(memory: Memory, image: int) -> Memory:
 
 
 def without_padding(memory: Memory, image: int) -> Memory:
-    """One image's tokens of a one-level memory, cropped to what is not padding."""
+    """One image of a one-level memory, without its padding."""
     (h, w), part = memory.spatial_shapes[0], slice(image, image + 1)
     valid = ~memory.padding_mask[image].view(h, w)
     rows, columns = int(valid[:, 0].sum()), int(valid[0].sum())
@@ -80,7 +80,7 @@ def without_padding(memory: Memory, image: int) -> Memory:
 
 
 def with_other_padding(memory: Memory) -> Memory:
-    """The same memory with other content and positions where it is padding."""
+    """The same memory with other content and positions on padding."""
     padding = memory.padding_mask.unsqueeze(-1)
     return replace(
         memory,
@@ -90,7 +90,7 @@ def with_other_padding(memory: Memory) -> Memory:
 
 
 def in_double(structure: Structure) -> Structure:
-    """The same in float64, so that nothing but a mistake is larger than the tolerance."""
+    """The same in float64, so that only mistakes exceed the tolerance."""
     return _map(structure, lambda x: x.double() if x.is_floating_point() else x)
 
 

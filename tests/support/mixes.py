@@ -1,4 +1,4 @@
-"""Small models with every cross-attention, alone and in mixes, for what looks into them."""
+"""Small models with every cross-attention, alone and mixed, for tests of the viewer."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def tiny_config(**overrides) -> ConfigDict:
 
 
 def tiny_backbone(out_indices: tuple[int, ...]) -> dict:
-    """ResNet-18 of an eighth of the width: 8, 16, 32, 64 channels at strides 4, 8, 16, 32."""
+    """ResNet-18 with an eighth of the width: 8, 16, 32, 64 channels at strides 4, 8, 16, 32."""
     return dict(
         type="ResNet",
         depth=18,
@@ -85,12 +85,12 @@ THREE_LEVELS = dict(
 def tiny_model(seed: int = 0, **overrides) -> nn.Module:
     """The detector of ``tiny_config``, in training mode, with ``randomise``d weights."""
     torch.manual_seed(seed)
-    # train() freezes the batch norms; a model that was just built has not heard of norm_eval
+    # train() applies norm_eval, which the constructor does not
     return randomise(MODELS.build(tiny_config(**overrides)), seed).train()
 
 
 def randomise(module: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
-    """Add noise to every parameter, so that none is zero or equal to another by initialisation."""
+    """Add noise to every parameter, so that none is zero or equal to another."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -109,11 +109,11 @@ def make_batch(
     """Random images of the given (h, w), padded at right and bottom, with random objects.
 
     Args:
-        sizes: Of the images that the network sees.
-        objects: How many, per image or the same for all.
-        num_classes: Labels are below.
+        sizes: Sizes of the network's input images.
+        objects: Number of objects, per image or equal for all.
+        num_classes: Upper limit of labels.
         scale_factor: (w, h) of the network's image over the original one.
-        seed: Everything follows from it.
+        seed: Random seed.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = [objects] * len(sizes) if isinstance(objects, int) else list(objects)
@@ -142,7 +142,7 @@ def make_batch(
 
 
 def pick(inputs: Tensor, samples: Sequence[DetDataSample], index: int) -> tuple[Tensor, list]:
-    """One image of a batch as a batch of its own, on the same canvas (CNNs see the padding)."""
+    """One image of a batch as a batch, on the same canvas (CNNs see the padding)."""
     return inputs[index : index + 1], [samples[index]]
 
 

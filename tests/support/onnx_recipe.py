@@ -12,7 +12,7 @@ from support.runs import ROOT
 
 
 def run_example(onnx_file: Path, image: str) -> dict[str, Any]:
-    """Execute it as it stands, but for the names of the two files; return its variables."""
+    """Execute it with other names of the two files; return its variables."""
     page = (ROOT / "docs/inference.md").read_text()
     (example,) = re.findall(r"```python\n(import json\n.*?)```", page, flags=re.DOTALL)
     for name, path in (("'detector.onnx'", onnx_file), ("'image.jpg'", image)):

@@ -1,4 +1,4 @@
-"""One model's outputs, loss and gradient, computed in two ways, and how near they must be."""
+"""Compare a model's outputs, loss and gradient of two computations."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from support.models import make_batch
 from support.small import small_detector
 
-# Operators that numbers go through, one after the other, from the image to the loss.
+# Number of consecutive operators from the image to the loss.
 DEPTH = 100
 Results = tuple[Tensor, Tensor, Tensor]
 
 
 def well_conditioned(name: str) -> nn.Module:
-    """The small model in evaluation mode, whose results follow small changes of its arithmetic.
+    """A small model in evaluation mode that is well conditioned.
 
-    Its features have unit size, as those of trained models: random weights make them 25, then
-    softmaxes are ones and zeros, and one ulp turns the gradient by up to 90 degrees. It has as many
-    queries as tokens, so that no proposal drops out for another of the same score.
+    Its features have unit size, like trained models'. (Random weights make them 25; then softmaxes
+    saturate, and one ulp rotates the gradient by up to 90 degrees.) It has as many queries as
+    tokens, so that proposals with equal scores do not replace each other.
     """
     model = small_detector(name, num_queries=128)
     with torch.no_grad():
@@ -29,12 +29,12 @@ def well_conditioned(name: str) -> nn.Module:
 
 
 def run(model: nn.Module, batch: tuple, dtype: torch.dtype | None = None) -> Results:
-    """Outputs, loss and gradient, the last of a smooth function: another matching, another loss.
+    """Compute outputs, loss, and the gradient of a smooth function that needs no matching.
 
     Args:
-        model: Its gradients are emptied.
-        batch: As of ``make_batch``, on the model's device.
-        dtype: Of autocast; None without.
+        model: The model; its gradients are reset.
+        batch: From ``make_batch``, on the model's device.
+        dtype: Type of autocast; None: no autocast.
     """
     with torch.autocast(batch[0].device.type, dtype, enabled=dtype is not None):
         losses = model.loss(*batch)
@@ -49,16 +49,16 @@ def run(model: nn.Module, batch: tuple, dtype: torch.dtype | None = None) -> Res
     (logits.float().square().mean() + boxes.square().mean()).backward()
     grads = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
     model.zero_grad()
-    # along the queries, because proposals of almost the same score may exchange places
+    # sorted along queries, because proposals with nearly equal scores may swap
     outputs = torch.cat([x.detach().float().sort(2).values.flatten() for x in (logits, boxes)])
     return outputs.cpu(), total.detach().cpu(), grads.cpu()
 
 
 def assert_same(found: Results, expected: Results, share: float) -> None:
-    """Outputs and loss within a share of their size, the gradient within the root of it.
+    """Check outputs and loss within a share of their size, and the gradient within its root.
 
-    That share of the ReLUs, and of the cells that are sampled, is another one, each of which
-    changes its part of the gradient altogether.
+    That share of ReLUs and sampled cells may differ, and each changes its part of the gradient
+    completely.
     """
     bounds = dict(outputs=share, loss=share, gradient=share**0.5)
     for (what, bound), x, y in zip(bounds.items(), found, expected, strict=True):

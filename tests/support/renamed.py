@@ -1,4 +1,4 @@
-"""Weights by the names of codes that cannot be installed, from their sources; in words of ours."""
+"""Rename weights to the names of codes that cannot be installed, from their source code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _rename(weights: Weights, rules: list[tuple[str, str]]) -> Weights:
 def official_dino(mmdet: Weights) -> Weights:
     """IDEA-Research/DINO's names for a model of mmdet's.
 
-    Their convolutions before norms have biases, their denoising one more label, their decoder the
-    branches again; their layers count the norm of cross-attention first.
+    There, convolutions before norms have biases, denoising has one more label, the decoder repeats
+    the branches, and layers count the norm of cross-attention first.
     """
     levels = sum(bool(re.match(r"neck\.convs\.\d\.conv\.weight", key)) for key in mmdet)
     last = max(int(key.split(".")[2]) for key in mmdet if "cls_branches" in key)
@@ -34,7 +34,7 @@ def official_dino(mmdet: Weights) -> Weights:
         mmdet,
         [
             (r"^backbone\.(?=(conv|bn|layer)\d)", "backbone.0.body."),
-            # of Swin: only constant tensors, since its merged patches have another order
+            # Swin: constant tensors only, because its merged patches have another order
             (r"^backbone\.(?!0)", "backbone.0."),
             (r"^(backbone\.0\.)stages\.", r"\1layers."),
             (r"^(backbone\..*)\.w_msa\.", r"\1."),
@@ -75,7 +75,7 @@ def official_dino(mmdet: Weights) -> Weights:
         [names["label_enc.weight"], torch.ones(1, 1).expand(1, len(norm))]
     )
     point_head = "transformer.decoder.ref_point_head.layers.0.weight"
-    names[point_head] = names[point_head][:, :512]  # as mmdet had it before 3.4
+    names[point_head] = names[point_head][:, :512]  # as in mmdet before 3.4
     again = {k: v for k, v in names.items() if re.match("(class|bbox)_embed", k)}
     return names | {f"transformer.decoder.{key}": value for key, value in again.items()}
 
@@ -83,7 +83,7 @@ def official_dino(mmdet: Weights) -> Weights:
 def detrex(official: Weights) -> Weights:
     """detrex's names for a model of an official code (Deformable DETR, Conditional DETR, DINO).
 
-    Layers hold lists of attentions and norms, in the order in which they are applied.
+    Layers hold lists of attentions and norms in the order of application.
     """
     layers = sum(bool(re.fullmatch(r"class_embed\.\d\.bias", key)) for key in official)
     levels = sum(bool(re.fullmatch(r"input_proj\.\d\.0\.bias", key)) for key in official)

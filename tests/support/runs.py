@@ -1,6 +1,6 @@
-"""Small training runs, and mmdet's tools, for tests that need the whole machinery.
+"""Small training runs and mmdet's tools, for end-to-end tests.
 
-What takes seconds is made once for the whole test session, by whichever worker comes first.
+Slow fixtures are made once per test session, by the first worker.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TRAIN_IMAGES, VAL_IMAGES, BATCH_SIZE = 16, 8, 4
 ITERS = TRAIN_IMAGES // BATCH_SIZE
 CLASSES = ("disc", "square", "triangle", "star", "cross", "ring")
 
-# A user's config: the demo's, so small that an epoch takes a second. Without random augmentation
-# and dropout, two runs of it are the same run.
+# A user's config: a smaller demo, with one second per epoch, and reproducible because it has
+# neither random augmentation nor dropout.
 TINY = """\
 _base_ = '{base}'
 
@@ -69,10 +69,10 @@ default_hooks = dict(
 
 
 def make_runs_quick() -> None:
-    """Spare the small runs of this process what takes mmengine longer than their training.
+    """Skip slow parts of mmengine in small runs of this process.
 
     It formats the config for every log and checkpoint, and collects garbage for every data set,
-    which takes long when all of torch has to be looked at.
+    which is slow with torch loaded.
     """
     config.FormatCode = yapf_api.FormatCode = lambda text, **_: (text, True)
     gc.freeze()
@@ -80,7 +80,7 @@ def make_runs_quick() -> None:
 
 @dataclass(frozen=True)
 class TinyRun:
-    """What `mim train` and then `mim test` left behind."""
+    """Results of `mim train` and `mim test`."""
 
     work_dir: Path
     config: Path
@@ -139,20 +139,20 @@ def tiny_run(tmp_path_factory, shapes, tiny_config_file) -> TinyRun:
 
 
 def command(program: str, *arguments: str | Path) -> str:
-    """Run a program of this environment as a user would; return all that it printed."""
+    """Run a program of this environment like a user; return its output."""
     result = subprocess.run(
         [BIN / program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=ROOT.parent,  # the checkout must not be found by chance
+        cwd=ROOT.parent,  # outside of the checkout
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, f"{program} {arguments} failed:\n{result.stdout[-6000:]}"
     return result.stdout
 
 
-# Runs scripts as fresh processes that share the import of mmdet, which takes longer than they do.
+# Run scripts in fresh processes that share the slow import of mmdet.
 FORKS = """\
 import json, os, runpy, sys
 import mmdet.apis, mmdet.evaluation, mmdet.models, mmdet.utils, mmengine.runner
@@ -173,10 +173,9 @@ sys.exit('\\n'.join(failed) or 0)
 
 
 def fresh_processes(jobs: Mapping[Path, Sequence[str | Path]]) -> None:
-    """Run scripts with arguments; what each prints is in the file that is its key.
+    """Run scripts with arguments; the key is the file of their output.
 
-    In each of them mmdet is loaded, and nothing but a config or the script itself has imported
-    this package.
+    mmdet is loaded in each; only a config or the script imports this package.
     """
     texts = {str(log): list(map(str, argv)) for log, argv in jobs.items()}
     result = subprocess.run(
@@ -210,14 +209,14 @@ _serial = count()
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str | Path) -> None:
-    """Run one of mmdet's tools in this process, which spares its imports."""
+    """Run one of mmdet's tools in this process, to avoid its imports."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    monkeypatch.setenv("LOCAL_RANK", "0")  # the scripts set it for good
+    monkeypatch.setenv("LOCAL_RANK", "0")  # the scripts would set it permanently
     runpy.run_path(str(find_script(name)), run_name="__main__")
 
 
 def own_visualizer() -> str:
-    """For --cfg-options: runs in one process would share the visualizer of the first."""
+    """A --cfg-options entry, because runs in one process would share the first's visualizer."""
     return f"visualizer.name=visualizer{next(_serial)}"
 
 
@@ -225,7 +224,7 @@ def make_runner(config: Path, work_dir: Path, data_root: Path, **options) -> Run
     """A runner for the config; a double underscore stands for the dot of --cfg-options."""
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir)
-    # By name mmengine shares visualizers, and loggers with their files, among runs of one second.
+    # mmengine shares visualizers and loggers by name among runs of the same second.
     name = f"run{next(_serial)}"
     cfg.experiment_name = name
     cfg.merge_from_dict({"data_root": f"{data_root}/", "visualizer.name": name})

@@ -1,4 +1,4 @@
-"""The shipped configs' models, as small as unit tests want them."""
+"""Small versions of the shipped configs' models, for unit tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from support.models import randomise
 
 ROOT = Path(__file__).parents[2]
-# All that have a ResNet, one of each model: 12 epochs or 50 are the same to a graph.
+# Configs with a ResNet, one per architecture (12 and 50 epochs have the same).
 FOLDERS = ("conditional_detr", "deformable_detr", "smca_detr", "sam_detr", "dino", "mixed", "demo")
 CONFIGS = [
     f"{path.parent.name}/{path.stem}"
@@ -23,7 +23,7 @@ CONFIGS = [
         part in path.stem for part in ("swin", "convnext", "timm", "r101", "12e", "36e", "108e")
     )
 ]
-# Of these, five that have every part between them
+# Five of these, which together have every part.
 EVERY_PART = (
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco",
     "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
@@ -31,7 +31,7 @@ EVERY_PART = (
     "smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco",
     "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco",
 )
-# For tests of one fact about every model: the others only in `make test-slow`
+# For tests of one fact about every model; other models are in `make test-slow` only.
 EACH_CONFIG = [
     pytest.param(name, marks=[] if name in EVERY_PART else pytest.mark.slow) for name in CONFIGS
 ]
@@ -42,7 +42,7 @@ def small_config(name: str) -> ConfigDict:
     """Model of a shipped config with a narrow ResNet-18 or Swin and few, narrow layers.
 
     Args:
-        name: Below configs/, without '.py'.
+        name: Path below configs/, without '.py'.
     """
     model = Config.fromfile(ROOT / "configs" / f"{name}.py", import_custom_modules=False).model
     model.num_queries = NUM_QUERIES
@@ -76,7 +76,7 @@ def small_config(name: str) -> ConfigDict:
 
 
 def small_detector(name: str, seed: int = 0, **overrides) -> nn.Module:
-    """The model of ``small_config`` in evaluation mode, no parameter zero by initialisation.
+    """The model of ``small_config`` in evaluation mode, without zero-initialised parameters.
 
     Overrides are merged into its config; a double underscore stands for a dot.
     """

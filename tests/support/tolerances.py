@@ -1,11 +1,11 @@
-"""The one place that says how near is near enough."""
+"""All tolerances of the tests."""
 
 from __future__ import annotations
 
 import torch
 from torch.testing import assert_close
 
-# What rounding alone may do to a small model's numbers, by the type they were computed in.
+# Bounds of rounding errors in small models, by type.
 BY_DTYPE = {
     torch.float64: dict(rtol=1e-9, atol=1e-11),
     torch.float32: dict(rtol=1e-4, atol=2e-5),
@@ -13,8 +13,8 @@ BY_DTYPE = {
     torch.float16: dict(rtol=5e-3, atol=5e-3),
 }
 
-# Against golden vectors: absolute for tensors, relative for losses and gradients (to the largest
-# norm times GRADIENT_FLOOR where a gradient is smaller than that).
+# Against golden vectors: absolute for tensors, relative for losses and gradients (to at least the
+# largest norm times GRADIENT_FLOOR).
 GOLDEN = {
     "pos": 1e-6,
     "src": 2e-4,
@@ -33,5 +33,5 @@ GRADIENT_FLOOR = 1e-5
 
 
 def assert_near(actual, expected, dtype: torch.dtype = torch.float32, **kwargs) -> None:
-    """``assert_close`` at the tolerance of the type that the numbers were computed in."""
+    """``assert_close`` with the tolerance of the computation's type."""
     assert_close(actual, expected, **{**BY_DTYPE[dtype], **kwargs})

@@ -1,4 +1,4 @@
-"""What older versions of torch lack (docs/install.md)."""
+"""Skip marks for older versions of torch (docs/install.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from packaging.version import Version
 
 
 def needs_torch(version: str, lack: str) -> pytest.MarkDecorator:
-    """Skip before a version of torch, whose ``lack`` is torch's own."""
+    """Skip below a version of torch, because of torch's ``lack``."""
     old = Version(torch.__version__) < Version(version)
     return pytest.mark.skipif(old, reason=f"torch < {version} {lack}")
 

@@ -284,7 +284,7 @@ def test_tables(header, values, tmp_path):
     write(tmp_path / "image-labels.csv", "ImageID,LabelName")  # beside OpenImages' boxes
     found = read_dataset(tmp_path)
     assert found.form == "CSV" and found.classes == ("a dog", "cat")
-    assert "image-labels.csv has no columns of boxes: not read." in found.notes
+    assert "image-labels.csv has no columns of boxes and is not read." in found.notes
     assert read(tmp_path) == {"x.jpg": [("cat", 20, 10, 40, 30)], "y.jpg": []}
     assert read(tmp_path, "test") == {"z.jpg": [("a dog", 20, 10, 40, 30)]}
 
@@ -292,7 +292,7 @@ def test_tables(header, values, tmp_path):
 @pytest.mark.parametrize(
     ("names", "classes", "note"),
     [
-        (None, ("/j/0x", "/m/01"), "such as /j/0x: .*class-descriptions-boxable.csv"),
+        (None, ("/j/0x", "/m/01"), r"such as /j/0x\..*class-descriptions-boxable.csv"),
         ("LabelName,DisplayName\n/m/01,Cat\n/j/0x,A dog", ("A dog", "Cat"), None),
         ('/m/01,"Cat, small"', ("/j/0x", "Cat, small"), "such as /j/0x"),
         ("/m/01,Cat\n/j/0x,Cat", ("Cat",), None),

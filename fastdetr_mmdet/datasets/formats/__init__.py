@@ -1,4 +1,4 @@
-"""Data sets as labelling tools export them, read as COCO's lists.
+"""Read data sets in the formats of labelling tools as COCO's lists.
 
 Usage:
     found = read_dataset("data/my_dataset")

@@ -16,7 +16,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
-    """All COCO files in a folder, or the one that is given; None if there is none."""
+    """Read all COCO files in a folder, or the given one; None if there is none."""
     if only is not None:
         files = [only]
     contents = {path: _load(path) for path in files if path.suffix.lower() == ".json"}
@@ -32,7 +32,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
                 f"Several COCO files could be the {role} set: {first} and {path}. Name one: init "
                 "TRAIN.json --val VAL.json."
             )
-    if "train" not in chosen:  # such as only a test set: it is all there is
+    if "train" not in chosen:  # for example only a test set
         chosen["train"] = chosen.pop(min(chosen))
     found = Found("COCO", root, {})
     images = _Images(root)
@@ -68,37 +68,37 @@ class _Images:
 
 
 def _split(path: Path, coco: dict[str, Any], images: _Images, notes: list[str]) -> Split:
-    """The split of one file: its folder of images is the one that has most of them."""
+    """Make the split of a file; its image folder is the one with most of its images."""
     names = [str(image.get("file_name")) for image in coco["images"] if isinstance(image, dict)]
     sample = names[:: max(1, len(names) // 100)]
     role = role_of(path, images.root)
     hits = {f: sum((f / name).is_file() for name in sample) for f in images.folders}
-    # of folders that fit equally well that with the role's name, then that of the file
+    # ties: the folder with the role's name, then the file's folder
     folder = max(hits, key=lambda f: (hits[f], role_of(f, images.root) == role, f == path.parent))
     if hits[folder] == len(sample):
         return Split(coco, folder, path)
-    # exports that lost their folders, or wrote those of another machine
+    # exports without folders, or with folders of another machine
     bare = [Path(name.replace("\\", "/")).name for name in names]
     if sum(images.names[name] == 1 for name in bare) <= hits[folder]:
         if hits[folder]:
-            return Split(coco, folder, path)  # the data check says which are missing
+            return Split(coco, folder, path)  # the data check names missing images
         raise UsageError(
-            f"None of the images that {path} names, such as {names[0] if names else 'any'}, is "
-            f"in {images.root} or a folder below it."
+            f"No image of {path}, such as {names[0] if names else 'any'}, is in {images.root} or "
+            "below."
         )
-    notes.append(f"The file names in {path.name} are found by their last part.")
+    notes.append(f"Images of {path.name} are found by file name, without their folders.")
     moved = []
     for image, name in zip(coco["images"], bare, strict=True):
         if images.names[name] == 1:
             name = os.path.relpath(images.by_name[name], images.root)
-        elif images.names[name]:  # of several folders: the check says what is wrong
+        elif images.names[name]:  # in several folders: left to the check
             name = image["file_name"]
-        moved.append({**image, "file_name": name})  # one that is missing is so by its own name
+        moved.append({**image, "file_name": name})  # missing images keep their name
     return Split({**coco, "images": moved}, images.root)
 
 
 def _numbered(coco: dict[str, Any]) -> Iterator[str]:
-    """Make numbers of ids that are text in one list and numbers in another (VIA's export)."""
+    """Convert ids to numbers if they are text in one list and numbers in another (VIA's export)."""
     for subject, key in (("images", "image_id"), ("categories", "category_id")):
         ids = [(x, "id") for x in coco[subject]] + [(x, key) for x in coco["annotations"]]
         if {str, int} <= {type(entry.get(name)) for entry, name in ids}:
@@ -109,7 +109,7 @@ def _numbered(coco: dict[str, Any]) -> Iterator[str]:
 
 
 def _boxes_of_masks(path: Path, coco: dict[str, Any]) -> Iterator[str]:
-    """Add the boxes of objects that have a mask alone, as polygons or RLE."""
+    """Add boxes to objects that have only a mask, as polygons or RLE."""
     masked = [x for x in coco["annotations"] if x.get("segmentation") and not x.get("bbox")]
     if not masked:
         return
@@ -122,17 +122,17 @@ def _boxes_of_masks(path: Path, coco: dict[str, Any]) -> Iterator[str]:
         try:
             encoded = masks.annToRLE(item)
             item["bbox"] = mask.toBbox(encoded).tolist()
-        except Exception as error:  # pycocotools raises anything
+        except Exception as error:  # pycocotools may raise anything
             raise UsageError(
                 f"{path}: the mask of annotation {item.get('id')} cannot be read ({error!r}). "
                 "Give it a bbox."
             ) from error
         item.setdefault("area", float(mask.area(encoded)))
-    yield f"{len(masked)} objects have a mask alone; their boxes are those of the masks."
+    yield f"{len(masked)} objects have only a mask; their boxes are computed from it."
 
 
 def _without_roboflow_root(found: Found) -> None:
-    """Roboflow writes the name of the project as a first category, above the others."""
+    """Remove Roboflow's first category, the project's name above the others."""
     for split in found.splits.values():
         used = {item.get("category_id") for item in split.coco["annotations"]}
         parents = {category.get("supercategory") for category in split.coco["categories"]}

@@ -1,4 +1,4 @@
-"""Splits found in a folder, as COCO's lists."""
+"""Splits of a folder as COCO's lists."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Split:
     """One part of a data set.
 
     Args:
-        coco: Its content, in COCO's lists.
+        coco: COCO's lists.
         images: The folder that file names are relative to.
-        file: Its annotation file; None if it must be written first.
+        file: The annotation file; None if it is not written yet.
     """
 
     coco: dict[str, Any]
@@ -36,12 +36,12 @@ class Split:
 
 @dataclass
 class Labelled:
-    """One image and its boxes, (class, x, y, w, h, whether to ignore) in pixels as OpenCV loads it.
+    """An image and its boxes, (class, x, y, w, h, ignore) in pixels as loaded by OpenCV.
 
     Args:
         path: The image.
         size: Width and height.
-        boxes: Clipped to the image when they are written.
+        boxes: Boxes, clipped to the image when written.
     """
 
     path: Path
@@ -55,9 +55,9 @@ class Found:
 
     Args:
         form: "COCO", "YOLO", "Pascal VOC", "labelme" or "CSV".
-        root: The folder that holds all of it.
-        splits: By role; one whose role nothing tells is "train".
-        notes: What was decided while reading, in sentences.
+        root: The common folder.
+        splits: Splits by role; "train" if the role is unknown.
+        notes: Sentences on decisions of the reader.
     """
 
     form: str
@@ -67,7 +67,7 @@ class Found:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of all categories of the training set, in the order of their ids."""
+        """Names of the training set's categories, by id."""
         categories = self.splits["train"].coco["categories"]
         return tuple(str(c["name"]) for c in sorted(categories, key=lambda c: c["id"]))
 
@@ -80,7 +80,7 @@ class Found:
         notes: list[str],
         names: Sequence[str] | None = None,
     ) -> Found:
-        """A data set of images by role; without a training set, the first role is taken for it."""
+        """Make a data set from images by role; without "train", the first role becomes it."""
         if "train" not in sets:
             sets["train"] = sets.pop(min(sets))
         if names is None:
@@ -91,7 +91,7 @@ class Found:
 
 
 def role_of(path: Path, root: Path) -> str | None:
-    """Train, val or test, as the names of a file and its folders say; None if they do not."""
+    """Role ("train", "val", "test") by the names of a file and its folders, or None."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
     for part in reversed(relative.parts):
         words = _ROLE.findall(part.lower())
@@ -110,19 +110,19 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name is that of an image."""
+    """Whether a file name is an image's."""
     return path.suffix.lower() in _SUFFIXES
 
 
 def left_out(what: str, paths: Sequence[object]) -> list[str]:
-    """A note on what is left out, if anything is."""
+    """A note on left-out items, if there are any."""
     return [f"{what}, left out: {len(paths)}, such as {paths[0]}."] if paths else []
 
 
 def images_of(
     form: str, told: Mapping[Path, str], files: list[Path], notes: list[str]
 ) -> dict[Path, Path]:
-    """The image of each label file, by the name that it tells or its own; the nearest of several.
+    """Find each label file's image by the name in it or its own name; the nearest of several.
 
     Raises:
         UsageError: if no file has one.
@@ -141,7 +141,8 @@ def images_of(
     lost = [path for path in told if path not in found]
     if not found:
         raise UsageError(
-            f"No image belongs to {lost[0]} or the other {form} files; it names {told[lost[0]]!r}."
+            f"No image was found for {lost[0]} and the other {form} files; it names "
+            f"{told[lost[0]]!r}."
         )
     notes += left_out(f"{form} files without an image", lost)
     used = {*found.values()}
@@ -152,12 +153,12 @@ def images_of(
 
 
 def _shared(first: Path, second: Path) -> int:
-    """How many folders two files have in common."""
+    """Number of folders that two files share."""
     return sum(a == b for a, b in zip(first.parts, second.parts, strict=False))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as OpenCV, and so a data set of mmdet's, loads an image; from its header."""
+    """Width and height from an image's header, as OpenCV and so mmdet loads it."""
     with Image.open(path) as image:
         turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
         return image.size[::-1] if turned else image.size

@@ -1,6 +1,6 @@
-"""labelme's own form: a JSON file for each image.
+"""labelme's format: a JSON file for each image.
 
-``globox`` reads it too, but leaves out circles, masks and turned rectangles.
+``globox`` reads it too, but skips circles, masks and rotated rectangles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .found import Found, Labelled, image_size, images_of, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
-    """Folders of images and JSON files with shapes; None if there are none."""
+    """Read folders of images and JSON files with shapes; None if there are none."""
     contents = {
         path: content
         for path in ([only] if only else files)
@@ -38,7 +38,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
                 boxes.append((str(shape["label"]), *box, False))
         found = Labelled(image, image_size(image), boxes)
         sets.setdefault(role_of(path, root) or "train", []).append(found)
-    notes += [f"Shapes of the type {kind}, left out: {number}." for kind, number in others.items()]
+    notes += [f"Shapes of type {kind}, left out: {number}." for kind, number in others.items()]
     return Found.of("labelme", root, sets, notes)
 
 
@@ -59,7 +59,7 @@ def _box(path: Path, shape: Any) -> tuple[float, float, float, float] | None:
         shape["label"]
     except (AttributeError, KeyError, TypeError, ValueError, IndexError):
         raise UsageError(f"{path} holds a shape without a label or points.") from None
-    if kind == "circle" and len(xs) == 2:  # its centre and a point on it
+    if kind == "circle" and len(xs) == 2:  # centre and a point on the circle
         radius = math.hypot(xs[1] - xs[0], ys[1] - ys[0])
         return xs[0] - radius, ys[0] - radius, 2 * radius, 2 * radius
     if kind not in ("rectangle", "polygon", "rotation", "mask") or len(xs) < 2:

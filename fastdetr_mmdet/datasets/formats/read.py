@@ -11,14 +11,13 @@ from .found import Found, files_below, is_image
 
 
 def read_dataset(data: str | Path) -> Found:
-    """Read a data set in COCO's, YOLO's, Pascal VOC's or labelme's form, or a table.
+    """Read a data set in COCO, YOLO, Pascal VOC or labelme format, or a table.
 
     Args:
-        data: Its folder, a COCO annotation file, a YOLO data.yaml or a .csv. Nothing of it is
-            changed.
+        data: Folder, COCO annotation file, YOLO data.yaml or .csv. It is not changed.
 
     Raises:
-        UsageError: if nothing known is there, or it cannot be read; in a sentence.
+        UsageError: if the format is unknown or the data cannot be read.
     """
     data = Path(os.path.abspath(data))
     if not data.exists():
@@ -30,7 +29,7 @@ def read_dataset(data: str | Path) -> Found:
     root = data.parent if data.is_file() else data
     files = files_below(root)
     if data.suffix.lower() in (".json", ".csv") and not any(map(is_image, files)):
-        root = root.parent  # the file is in a folder of annotations
+        root = root.parent  # the file is in an annotation folder
         files = files_below(root)
     only = data if data.is_file() else None
     for reader in (coco, yolo, voc, labelme, table):
@@ -42,24 +41,24 @@ def read_dataset(data: str | Path) -> Found:
     kinds = sorted({path.suffix.lower() or path.name for path in files if not is_image(path)})
     images = sum(map(is_image, files))
     raise UsageError(
-        f"{data} holds no labels that are known here: no COCO .json, no YOLO .txt beside images, "
-        "no Pascal VOC .xml, no labelme .json and no table of boxes (.csv). It holds "
-        f"{images} images and files of the kinds {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
+        f"{data} holds no labels in a known format: no COCO .json, no YOLO .txt beside images, no "
+        f"Pascal VOC .xml, no labelme .json and no table of boxes (.csv). It holds {images} images "
+        f"and files of types {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
     )
 
 
-# What stands in all of a tool's own files and in no other, and what to export instead
+# Key that only a tool's own files have -> its name, and the export to use instead.
 _OWN_FORMS = {
     "file_attributes": (
-        "VGG Image Annotator's own form",
+        "VGG Image Annotator's own format",
         "Export Annotations (COCO format) in its menu Annotation",
     ),
-    "original_width": ("Label Studio's own form (JSON or JSON-MIN)", "Export, COCO or YOLO"),
+    "original_width": ("Label Studio's own format (JSON or JSON-MIN)", "Export, COCO or YOLO"),
 }
 
 
 def _refuse_own_forms(files: list[Path]) -> None:
-    """Raise UsageError if a file is of a tool that can export it in a form that is read here."""
+    """Raise UsageError for a tool's own format if the tool can export a known one."""
     for path in files:
         if path.suffix.lower() in (".json", ".csv"):
             with path.open(encoding="utf-8", errors="replace") as file:
@@ -70,11 +69,11 @@ def _refuse_own_forms(files: list[Path]) -> None:
 
 
 def _remedy(root: Path) -> str:
-    """Advice on files that are not read and links that are not followed."""
+    """Advice on unknown files and on links, which are not followed."""
     links = [path for path in root.rglob("*") if path.is_symlink() and path.is_dir()]
     if links:
         return (
-            f" {links[0]} is a link to a folder, which is not followed: move the folder {root} "
-            "into one that holds both, or put the files in place of the link."
+            f" {links[0]} is a link to a folder, which is not followed. Give a folder that holds "
+            "the files themselves, or replace the link by the files."
         )
-    return " CVAT, Label Studio, labelme and Roboflow export these forms."
+    return " CVAT, Label Studio, labelme and Roboflow export these formats."

@@ -14,16 +14,16 @@ from PIL import Image
 from ...utils.cli import UserError
 from .found import Found, Split
 
-_NEAR = 4  # of 64 bits of a perceptual hash
+_NEAR = 4  # maximum differing bits of 64 of a perceptual hash
 _NEAR_EQUAL = "near-equal images"
-_TRIES = 50  # random splits, of which the one with the most even classes is taken
+_TRIES = 50  # random splits, of which the one with the most even classes is used
 
 
 def split_off(found: Found, share: float, seed: int = 0) -> None:
-    """Make a validation set of a share of the training set's images, by groups.
+    """Move a share of the training images to a validation set, by groups.
 
-    A group is never split: copies of one image (Roboflow's augmentations, equal files, images with
-    nearly the same perceptual hash) and, where names tell them apart, the frames of one video.
+    A group is never split: copies of an image (Roboflow's augmentations, equal files, images with
+    nearly the same perceptual hash) and, if names show them, the frames of a video.
 
     Raises:
         UserError: if there are too few groups.
@@ -80,7 +80,7 @@ def _choose(groups: list[list[int]], wanted: float, random: np.random.Generator)
 
 
 def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
-    """Indices of images that belong together, and in words how that was found."""
+    """Indices of images that belong together, and a description of the criteria."""
     parent = list(range(len(paths)))
 
     def root(index: int) -> int:
@@ -109,7 +109,7 @@ def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
 
 
 def _names(paths: Sequence[Path]) -> tuple[list[str], bool]:
-    """A key for each image by its name: of the image it is a copy of, or of its video."""
+    """A key for each image by its name: its original image or its video."""
     copies = [re.sub(r"\.rf\.\w+$", "", path.stem) for path in paths]  # Roboflow's augmentations
     keys = [str(path.parent / stem) for path, stem in zip(paths, copies, strict=True)]
     videos = [re.sub(r"[-_ ]*(?:frame|img|image)?[-_ ]*\d+\D*$", "", key) for key in keys]
@@ -130,9 +130,9 @@ def _hashes(paths: Sequence[Path]) -> np.ndarray | None:
     for path in paths:
         try:
             with Image.open(path) as image:
-                image.draft("L", (128, 128))  # lets a JPEG decode small
+                image.draft("L", (128, 128))  # decodes a JPEG at a lower resolution
                 hashes.append(imagehash.phash(image).hash.ravel())
-        except OSError:  # the data check names it
+        except OSError:  # reported by the data check
             hashes.append(random.random(64) < 0.5)
     return np.array(hashes, bool).reshape(-1, 64)
 
@@ -148,7 +148,7 @@ def _near(first: np.ndarray, second: np.ndarray) -> Iterable[tuple[int, int]]:
 
 
 def shared_images(found: Found) -> list[str]:
-    """Which images are in the training set and in the validation set, in sentences."""
+    """Describe images that are in both the training and the validation set."""
     paths = {
         role: [split.images / str(image["file_name"]) for image in split.coco["images"]]
         for role, split in found.splits.items()
@@ -167,7 +167,7 @@ def shared_images(found: Found) -> list[str]:
         if near:
             said.append(f"{len({v for v, _ in near})} validation images look nearly like training "
                         f"images, such as {near[0][0]} and {near[0][1]}.")  # fmt: skip
-    return [f"{text} The validation's AP is too good by that." for text in said]
+    return [f"{text} This makes the validation AP too high." for text in said]
 
 
 def _digest(path: Path) -> bytes:

@@ -1,6 +1,6 @@
-"""Tables of boxes (CSV), as TensorFlow's object detection, OpenImages and many scripts write them.
+"""Tables of boxes (CSV) of TensorFlow's object detection, OpenImages and many scripts.
 
-``globox`` reads OpenImages' columns alone, and of other tables one file for each image.
+``globox`` reads only OpenImages' columns, and other tables with one file per image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from ...utils.cli import UsageError
 from .found import Found, Labelled, image_size, is_image, left_out, role_of
 
-# The names of a column, in small letters and without signs
+# Names of columns, in lower case and without punctuation.
 _COLUMNS = {
     "image": ("filename", "imagename", "imagepath", "image", "path", "file", "imageid", "img"),
     "class": ("class", "classname", "label", "labelname", "category", "name"),
@@ -28,7 +28,7 @@ class _NoBoxes(UsageError):
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
-    """Tables with a line for each box, and images; None if there are none."""
+    """Read tables with a line for each box, and images; None if there are none."""
     described = [path for path in files if "class-descriptions" in path.name]
     tables = [path for path in ([only] if only else files)
               if path.suffix.lower() == ".csv" and path not in described]  # fmt: skip
@@ -46,7 +46,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         except _NoBoxes:
             if table == tables[-1] and not boxes:
                 raise
-            notes.append(f"{table.name} has no columns of boxes: not read.")
+            notes.append(f"{table.name} has no columns of boxes and is not read.")
             continue
         of_role = boxes.setdefault(role_of(table, root) or "train", {})
         for named, label, corners in rows:
@@ -57,7 +57,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
                 lost.append(named)
                 continue
             found = of_role.setdefault(image, [])
-            if label:  # else an image without objects
+            if label:  # otherwise an image without objects
                 found.append((meant.get(label, label), corners))
     boxes = {role: found for role, found in boxes.items() if found}
     if not boxes:
@@ -68,14 +68,14 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     every = [box for found in boxes.values() for own in found.values() for box in own]
     shares = bool(every) and all(value <= 1 for _, corners in every for value in corners)
     if shares:
-        notes.append("The boxes are in shares of the image, from 0 to 1, not in pixels.")
+        notes.append("Boxes are fractions of the image, from 0 to 1, not pixels.")
     used = {path for found in boxes.values() for path in found}
     notes += left_out("Images in no table", sorted(present - used))
     ids = sorted({label for label, _ in every if re.match("/[a-z]/", label)})
     if ids:
         notes.append(
-            f"Classes are called by OpenImages' ids, such as {ids[0]}: put its file of names, "
-            "class-descriptions-boxable.csv, beside the table."
+            f"Class names are OpenImages' ids, such as {ids[0]}. For real names, put its file "
+            "class-descriptions-boxable.csv next to the table."
         )
     sets = {
         role: [_labelled(*one, shares) for one in found.items()] for role, found in boxes.items()
@@ -84,13 +84,13 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
 
 
 def _descriptions(paths: list[Path]) -> dict[str, str]:
-    """OpenImages' names of classes by id."""
+    """OpenImages' class names by id."""
     lines = [line for path in paths for line in path.read_text(encoding="utf-8-sig").splitlines()]
     return {row[0]: row[1] for row in csv.reader(lines) if len(row) == 2}
 
 
 def _rows(path: Path) -> list[tuple[str, str, list[float]]]:
-    """Image, class and corners of each line; class "" where a line names an image alone."""
+    """Image, class and corners of each line; class "" if a line has only an image."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         first = file.readline()
         file.seek(0)

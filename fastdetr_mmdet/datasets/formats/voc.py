@@ -1,8 +1,8 @@
-"""Pascal VOC's form: an XML file for each image.
+"""Pascal VOC's format: an XML file for each image.
 
-``supervision`` and ``globox`` read it too: the former decodes every image, takes every file for
-counted from 1 (a box at the border from 0 then starts outside the image), and loses ``difficult``;
-the latter takes every file for counted from 0 and fails without ``size``.
+``supervision`` and ``globox`` read it too. The former decodes every image, assumes pixels counted
+from 1 in every file (a box at 0 then starts outside the image), and loses ``difficult``; the latter
+assumes pixels counted from 0 and fails without ``size``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .found import ROLES, Found, Labelled, image_size, images_of, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
-    """VOCdevkit's or any folders with XML files and images; None if there are none."""
+    """Read VOCdevkit's or other folders with XML files and images; None if there are none."""
     trees = {path: tree for path in files if path.suffix.lower() == ".xml"
              if (tree := _parse(path)) is not None}  # fmt: skip
     if not trees:
@@ -30,8 +30,8 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     first = 1 if min(starts, default=0) >= 1 else 0
     if first:
         notes.append(
-            "No box starts at 0, so the first pixel of an image is 1, as in Pascal VOC: 1 is "
-            "subtracted from xmin and ymin."
+            "No box starts at 0, so pixels count from 1, as in Pascal VOC: 1 is subtracted from "
+            "xmin and ymin."
         )
     listed = _image_sets(files)
     if not any(path.stem in listed for path in images):
@@ -57,7 +57,7 @@ def _parse(path: Path) -> ET.Element | None:
 
 
 def _image_sets(files: list[Path]) -> dict[str, str]:
-    """The role of each name in ImageSets/Main; a name in train.txt and trainval.txt is train's."""
+    """Role of each name in ImageSets/Main; train.txt has precedence over trainval.txt."""
     roles: dict[str, str] = {}
     for role in (*ROLES, "trainval"):
         for path in files:
@@ -69,7 +69,7 @@ def _image_sets(files: list[Path]) -> dict[str, str]:
 
 
 def _object(path: Path, item: ET.Element) -> tuple[str, float, float, float, float, bool]:
-    """Name, corners and whether it is difficult."""
+    """Class name, corners and the flag ``difficult``."""
     name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
     if not name:
         raise UsageError(f"{path} holds an object without a name.")

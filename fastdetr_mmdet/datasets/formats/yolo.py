@@ -1,7 +1,7 @@
-"""YOLO's form: a text file beside or parallel to each image, with a line for each object.
+"""YOLO's format: a text file per image, beside it or in a parallel folder; a line per object.
 
-``supervision`` reads it too, but takes pixels for shares and paints a mask of the image's size for
-each polygon; ``globox`` stops at blank lines and does not turn upright photographs.
+``supervision`` reads it too, but assumes fractions instead of pixels and draws a full-size mask for
+each polygon; ``globox`` stops at blank lines and ignores EXIF orientation.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NO_LABELS = {"train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", *_N
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
-    """A data.yaml and what it names, or images with text files; None if there is neither."""
+    """Read a data.yaml and its folders, or images with text files; None if there is neither."""
     described = _description(files, only)
     present = set(files)
     labels = {path: label for path in files if is_image(path) for label in [_label(path, present)]}
     if not any(labels.values()):
         return None
-    # the targets of links to labelled images are not further images
+    # targets of links to labelled images are not additional images
     behind = {path.resolve() for path, label in labels.items() if label and path.is_symlink()}
     labels = {path: label for path, label in labels.items() if label or path not in behind}
     images = _by_role(root, files, labels, *described) if described else {}
@@ -44,9 +44,9 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     notes: list[str] = []
     names = _class_names(files, described)
     above = None if names else _description(sorted(root.parent.glob("*.y*ml")), None)
-    if above:  # one split of a data set
+    if above:  # a single split of a data set
         names = _class_names(files, above)
-        notes.append(f"Classes are named by {above[0]}; init {root.parent} takes all its splits.")
+        notes.append(f"Class names are from {above[0]}; init {root.parent} reads all its splits.")
     lines = {
         path: list(_lines(label)) if (label := labels.get(path)) else []
         for paths in images.values()
@@ -57,14 +57,15 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     highest = max((int(line[0]) for found in lines.values() for line in found), default=-1)
     if not names:
         names = [str(number) for number in range(highest + 1)]
-        notes.append("No file names the classes; they are called by their numbers.")
+        notes.append("No file has class names, so classes are called by their numbers.")
     elif highest >= len(names):
         raise UsageError(
-            f"A label has class {highest}, but {len(names)} classes are named: {', '.join(names)}."
+            f"A label has class {highest}, but there are {len(names)} class names: "
+            f"{', '.join(names)}."
         )
     unlabelled = sum(labels.get(path) is None for path in lines)
     if unlabelled:
-        notes.append(f"Images without a label file, which count as without objects: {unlabelled}.")
+        notes.append(f"Images without a label file, used as images without objects: {unlabelled}.")
     sets = {
         role: [
             Labelled(
@@ -90,7 +91,7 @@ def _description(files: list[Path], only: Path | None) -> tuple[Path, dict[str, 
 
 
 def _label(image: Path, present: set[Path]) -> Path | None:
-    """The text file of an image: beside it, or in the folder labels in place of images."""
+    """Label file of an image: beside it, or in the folder labels instead of images."""
     parts = list(image.with_suffix(".txt").parts)
     places = [Path(*parts)]
     for index, part in enumerate(parts[:-1]):
@@ -103,13 +104,13 @@ def _label(image: Path, present: set[Path]) -> Path | None:
 def _by_role(
     root: Path, files: list[Path], labels: dict, path: Path, content: dict[str, Any]
 ) -> dict[str, list[Path]]:
-    """The images that the entries train, val and test of a data.yaml name."""
+    """Images of the entries train, val and test of a data.yaml."""
     bases = [path.parent / str(content.get("path") or ""), path.parent, root]
     roles: dict[str, list[Path]] = {}
     for role in ROLES:
         entries = content.get(role) or (content.get("valid") if role == "val" else None) or []
         for entry in [entries] if isinstance(entries, str) else entries:
-            # Roboflow's "../train/images" means the folder beside data.yaml
+            # Roboflow's "../train/images" means a folder next to data.yaml
             forms = (entry, entry.removeprefix("../"))
             places = [_plain(base / form) for base in bases for form in forms]
             place = next((place for place in places if place.exists()), None)
@@ -128,7 +129,7 @@ def _by_role(
 
 
 def _plain(path: Path) -> Path:
-    """Without "..", as files are listed; links stay as they are."""
+    """Remove "..", to match listed files; links are not resolved."""
     return Path(os.path.abspath(path))
 
 
@@ -146,7 +147,7 @@ def _class_names(files: list[Path], described: tuple[Path, dict[str, Any]] | Non
 
 
 def _lines(path: Path) -> Iterator[list[float]]:
-    """Class and numbers of each line; blank ones are left out."""
+    """Class and numbers of each line; blank lines are skipped."""
     for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         words = text.replace(",", " ").split()
         if not words:
@@ -163,7 +164,7 @@ def _lines(path: Path) -> Iterator[list[float]]:
 def _are_corners(
     lines: dict[Path, list[list[float]]], sizes: dict[Path, tuple[int, int]], notes: list[str]
 ) -> bool | None:
-    """Whether boxes in pixels are given by corners, not by centre; None for shares, as usual."""
+    """Whether boxes in pixels are corners, not centre and size; None for fractions."""
     boxes = [(*line[1:5], *sizes[p]) for p, found in lines.items() for line in found]
     if not any(max(box[:4]) > 2 for box in boxes):
         return None
@@ -173,19 +174,18 @@ def _are_corners(
     corners = all(c > a and d > b and c < W + 2 and d < H + 2 for a, b, c, d, W, H in boxes)
     if centred == corners:
         raise UsageError(
-            "The labels hold pixels, not shares of the image, and it cannot be told whether they "
-            "are 'x_center y_center width height' or 'x_min y_min x_max y_max'. YOLO's form has "
-            "shares between 0 and 1."
+            "The labels hold pixels instead of fractions, and may be 'x_center y_center width "
+            "height' or 'x_min y_min x_max y_max'. YOLO's format has fractions from 0 to 1."
         )
     form = "x_min y_min x_max y_max" if corners else "x_center y_center width height"
-    notes.append(f"The labels hold pixels, not shares of the image: {form}.")
+    notes.append(f"The labels hold pixels instead of fractions: {form}.")
     return corners
 
 
 def _box(
     line: list[float], names: list[str], width: int, height: int, corners: bool | None
 ) -> tuple[str, float, float, float, float, bool]:
-    """A box of five numbers (or six, with a score), or that of a polygon's or turned box's."""
+    """Box of five numbers (six with a score), or the box around a polygon or rotated box."""
     scale_x, scale_y = (1, 1) if corners is not None else (width, height)
     values = line[1:]
     if len(values) < 6:
