@@ -217,10 +217,12 @@ def test_voc_beside_images_with_another_name(tmp_path):
           f"<object><name> cat </name>{box}</object></annotation>")  # fmt: skip
     write(tmp_path / "train/lost.xml", "<annotation/>")
     picture(tmp_path / "older/x.PNG")  # further away
+    write(tmp_path / "ImageSets/Main/train.txt", "another\n")
     assert read(tmp_path) == {"x.PNG": [("cat", 1.5, 0, 48.5, 60)]}
     found = read_dataset(tmp_path)
     assert found.splits["train"].coco["images"][0]["file_name"] == "train/x.PNG"
-    assert "lost.xml" in found.notes[0] and "older/x.PNG" in found.notes[1]
+    lost, unlabelled, listed = found.notes
+    assert "lost.xml" in lost and "older/x.PNG" in unlabelled and "ImageSets" in listed
 
 
 def test_yolo_of_images_that_are_links(tmp_path):

@@ -154,6 +154,8 @@ def test_init(form, shapes, tmp_path, capsys):
         assert loader.dataset.pipeline[1].get("scale", (320, 320)) == (320, 320)
     assert config.model.bbox_head.num_classes == 6
     assert config.train_cfg.max_epochs == 3
+    assert config.val_evaluator.classwise and config.test_evaluator.classwise
+    assert config.default_hooks.checkpoint.save_best == "coco/bbox_mAP"  # not of the first class
     ann = json.loads((data / config.val_ann).read_text())  # joined, unless absolute
     for image in ann["images"]:
         assert (data / config.val_images / image["file_name"]).is_file()

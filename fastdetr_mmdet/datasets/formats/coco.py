@@ -1,4 +1,8 @@
-"""COCO format, as COCO, Roboflow, CVAT, Label Studio and labelme's exporters write it."""
+"""COCO format, as COCO, Roboflow, CVAT, Label Studio and labelme's exporters write it.
+
+``supervision`` and ``globox`` read it too, but fail on masks without boxes and keep the paths of
+another machine; the former loses boxes whose image ids are text.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
             "xmin and ymin."
         )
     listed = _image_sets(files)
-    if not any(path.stem in listed for path in images):
+    if listed and not any(path.stem in listed for path in images):
+        notes.append("ImageSets/Main names none of the images: it is not used.")
         listed = {}
     sets: dict[str, list[Labelled]] = {}
     for path, image in images.items():

@@ -211,7 +211,10 @@ def _config(
         f"train_dataloader = dict(batch_size={batch}, num_workers={workers}, "
         f"persistent_workers={workers > 0})",
         f"optim_wrapper = dict(optimizer=dict(lr={lr:g}){parts})  # {why_lr}",
-        f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}))",
+        "val_evaluator = test_evaluator = dict(classwise=True)  # AP of each class in the log",
+        # 'auto' would take the AP of the first class for the best checkpoint
+        f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}),"
+        " checkpoint=dict(save_best='coco/bbox_mAP'))",
         *_weights(args, config, detector),
         f"work_dir = {str(run / 'work')!r}  # checkpoints and logs",
     ]
