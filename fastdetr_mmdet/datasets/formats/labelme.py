@@ -1,7 +1,7 @@
 """labelme's format: a JSON file for each image.
 
-``supervision`` and ``globox`` read it too, but skip circles and rotated rectangles and do not find an
-image that was renamed with its file; the latter also skips polygons.
+``supervision`` and ``globox`` read it too, but skip circles and rotated rectangles and do not find
+an image that was renamed with its file; the latter also skips polygons.
 """
 
 from __future__ import annotations
