@@ -1,7 +1,7 @@
-"""How much the batch changes an image's scores: ``python tests/batch_report.py``.
+"""Measure how much the batch changes an image's scores: ``python tests/batch_report.py``.
 
 Small models of the shipped configs with random weights; three images of different sizes, padded to
-one batch, against the same images alone. docs/inference.md tells what follows from it.
+one batch, compared with the same images alone. See docs/inference.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZES = ((96, 130), (150, 101), (120, 120))
 
 @torch.no_grad()
 def worst_difference(detector: nn.Module) -> float:
-    """Of the scores in order."""
+    """Worst difference of sorted scores."""
     inputs, samples = make_batch(SIZES, objects=0)
     together = [s.pred_instances.scores.clone() for s in detector.predict(inputs, samples)]
     worst = 0.0
@@ -30,7 +30,7 @@ def worst_difference(detector: nn.Module) -> float:
 
 
 def main() -> None:
-    """The table."""
+    """Print the table."""
     print("| config | default | ignore_padding | separate_sizes |\n|---|---|---|---|")
     for name in CONFIGS:
         detector = small_detector(name)

@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and the registries as mmdet's tools set them up."""
+"""Fixtures for all tests; registries are set up as by mmdet's tools."""
 
 import logging
 import random
@@ -24,7 +24,7 @@ make_runs_quick()
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """Every test starts from the same random state, whatever ran before it."""
+    """Start every test from the same random state."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (the global state that mmdet's transforms draw from)
     torch.manual_seed(0)
@@ -33,7 +33,7 @@ def seed() -> int:
 
 @pytest.fixture(autouse=True)
 def logging_stays_on() -> Iterator[None]:
-    """Benchmarks switch it off, in what is else a process of their own."""
+    """Keep logging on, which benchmarks turn off."""
     yield
     logging.disable(logging.NOTSET)
 
@@ -51,5 +51,5 @@ def logging_stays_on() -> Iterator[None]:
     ]
 )
 def device(request) -> torch.device:
-    """The CPU and, where there is one, the GPU."""
+    """The CPU and, if available, the GPU."""
     return torch.device(request.param)

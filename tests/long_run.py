@@ -1,16 +1,16 @@
-"""Whether a long training keeps its memory and its open files: ``python tests/long_run.py``.
+"""Check memory and open files of a long training: ``python tests/long_run.py``.
 
 Trains a tiny detector on the embedded data set in one process, with worker processes, checkpoints
-and validation, and prints every 100 iterations what the training process and its workers hold and
-how many files are open. Ends with exit status 1 if, after a warm-up, memory grows faster than LIMIT
-on average or files are left open.
+and validation, and prints memory and open files of the process and its workers every 100
+iterations. Ends with exit status 1 if, after a warm-up, memory grows faster than LIMIT on average
+or files are left open.
 
-"resident" is the least resident memory of the last 100 iterations: between them it moves by some
-MiB with what the C library keeps free. "in use" is what is allocated (glibc only), free memory and
-compiled kernels not counted. By default batches are padded to multiples of 32, so that all their
-sizes have come before the warm-up ends; ``--sizes own`` trains as the detectors' configs do and
-``--sizes many`` with images resized at random, see docs/faults.md for what oneDNN and the C library
-make of that.
+"resident" is the minimum resident memory of the last 100 iterations; it varies by some MiB with
+memory that the C library keeps. "in use" is allocated memory (glibc only), without free memory and
+compiled kernels. By default batches are padded to multiples of 32, so that all their sizes have
+come before the warm-up ends; ``--sizes own`` trains as the detectors' configs do and ``--sizes
+many`` with images resized at random, see docs/faults.md for the effects of oneDNN and the C
+library.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from support.runs import ROOT
 from fastdetr_mmdet.datasets.shapes import write_shapes
 
 LIMIT = 4.0  # KiB per iteration; mmengine's log of all losses takes about 0.4
-# The first checkpoint and the first validation, after 256 iterations, belong to the warm-up.
+# The warm-up includes the first checkpoint and validation, after 256 iterations.
 EVERY, WARM_UP = 100, 500
 MIB = 2**20
 
@@ -57,13 +57,13 @@ default_hooks = dict(
 """
 
 
-# How the images of the training set are resized and batches padded, by the name of --sizes
+# Resizing and padding of the training set for each value of --sizes.
 SIZES = {
     "few": dict(model=dict(data_preprocessor=dict(pad_size_divisor=32))),
     "own": {},
     "many": {
-        "train_dataloader.batch_size": 4,  # the size of a batch is that of its largest image
-        "train_cfg.val_interval": 1,  # with twice the iterations in a pass
+        "train_dataloader.batch_size": 4,  # a batch is as large as its largest image
+        "train_cfg.val_interval": 1,  # a pass has twice the iterations
         "train_dataloader.dataset.pipeline.2": dict(
             type="RandomResize", scale=[(80, 80), (160, 160)], keep_ratio=True
         ),
@@ -72,7 +72,7 @@ SIZES = {
 
 
 class Row(NamedTuple):
-    """What is held after so many iterations; memory in MiB."""
+    """A measurement after some iterations; memory in MiB."""
 
     iteration: int
     resident: float
@@ -82,10 +82,10 @@ class Row(NamedTuple):
 
 
 class MeasureHook(Hook):
-    """Prints and keeps what the process holds.
+    """Prints and keeps measurements of the process.
 
     Args:
-        stop_after: Iterations; the process is asked to end by then.
+        stop_after: Iteration at which training stops.
     """
 
     priority = "LOWEST"
@@ -99,7 +99,7 @@ class MeasureHook(Hook):
         self.rows: list[Row] = []
 
     def before_train(self, runner):
-        """Note the sizes of batches."""
+        """Record the sizes of batches."""
         runner.model.backbone.register_forward_pre_hook(
             lambda module, inputs: self._sizes.add(tuple(inputs[0].shape))
         )
@@ -138,7 +138,7 @@ class _MallocInfo(ctypes.Structure):
 
 
 def _in_use() -> float:
-    """MiB that are allocated; nan where not by glibc 2.33 or later."""
+    """Allocated MiB; NaN without glibc 2.33 or later."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is None:
         return math.nan
@@ -148,7 +148,7 @@ def _in_use() -> float:
 
 
 def _own_memory(process: psutil.Process) -> int:
-    """What a worker holds for itself, without what it shares with the process it comes from."""
+    """A worker's own memory, without pages shared with its parent."""
     try:
         return process.memory_full_info().uss
     except psutil.NoSuchProcess:
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="of batches: padded to multiples of 32; those of the configs; resized at random",
     )
     args = parser.parse_args(arguments)
-    least = WARM_UP + 10 * EVERY  # the slope through fewer is that of noise
+    least = WARM_UP + 10 * EVERY  # fewer measurements give a noisy slope
     if args.iterations < least:
         parser.error(f"--iterations must be at least {least}")
 
@@ -188,7 +188,7 @@ def train(
     *hooks: Hook,
     val: int = 64,
 ) -> list[Row]:
-    """Train, with `val` images to validate; return what was measured every 100 iterations."""
+    """Train with `val` validation images; return the measurements."""
     write_shapes(folder / "shapes", images, val)
     base = (ROOT / "configs/demo/fast-detr_r18_shapes.py").as_posix()
     (folder / "long.py").write_text(CONFIG.format(base=base, workers=workers))

@@ -1,8 +1,8 @@
-"""Whether the mixed configs learn; to run: `python tests/mixed_report.py [CONFIG ...]`.
+"""Check that the mixed configs learn: `python tests/mixed_report.py [CONFIG ...]`.
 
 Each is trained by mmengine's runner for two epochs on 96 rendered images of at most 128 pixels, in
-batches of 4 and without pretrained weights. For that the ResNets' batch norms learn, which the
-configs freeze; all parameters have a learning rate of 1e-4; and there are 50 queries.
+batches of 4 and without pretrained weights. Unlike in the configs, batch norms are trained, all
+parameters have a learning rate of 1e-4, and there are 50 queries.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ LEARN_FROM_NOTHING = dict(
 
 
 def missing_modules(path: Path) -> list[str]:
-    """Packages that the config imports and this environment has not."""
+    """Packages that the config imports and this environment lacks."""
     config = Config.fromfile(path, import_custom_modules=False)
     packages = {name.split(".")[0] for name in config.custom_imports["imports"]}
     return sorted(name for name in packages if importlib.util.find_spec(name) is None)
@@ -43,7 +43,7 @@ def without_pretrained_weights(backbone: dict) -> None:
 
 
 def make_config(path: Path, data_root: Path, work_dir: Path) -> Config:
-    """The config with a small data set and without what belongs to long runs."""
+    """The config with a small data set, without settings for long runs."""
     config = Config.fromfile(path)
     model = config.model
     without_pretrained_weights(model.backbone)
@@ -75,7 +75,7 @@ def make_config(path: Path, data_root: Path, work_dir: Path) -> Config:
 
 
 class LossLog(Hook):
-    """Keeps the loss of every step."""
+    """Records the loss of every step."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -86,9 +86,9 @@ class LossLog(Hook):
 
 
 def train(path: Path, data_root: Path, work_dir: Path) -> list[float]:
-    """The loss of every step of a run of the config."""
+    """Run the config; return the loss of every step."""
     log = LossLog()
-    with contextlib.redirect_stdout(sys.stderr):  # where pycocotools talks
+    with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints
         runner = Runner.from_cfg(make_config(path, data_root, work_dir))
         runner.register_hook(log)
         runner.train()
@@ -102,7 +102,7 @@ def first_and_last(losses: list[float]) -> tuple[float, float]:
 
 
 def main(arguments: list[str]) -> int:
-    """The table; 1 if a loss does not fall."""
+    """Print the table; return 1 if a loss does not fall."""
     failed = False
     print("| config | loss, first quarter of epoch 1 | loss, last quarter of epoch 2 | falling |")
     print("|---|---|---|---|")

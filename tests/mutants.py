@@ -1,9 +1,9 @@
-"""Plants small mistakes one at a time and finds out whether `make test` catches them.
+"""Plant small mistakes one at a time and check that `make test` catches them.
 
     python tests/mutants.py [NAME ...] [--jobs 2] [--full] [--list]
 
-Works on copies of this folder. For each mistake it runs the tests that should notice, and, with
---full, the whole of `make test` for those that they did not. Ends with status 1 if one survives.
+Works on copies of this folder. For each mistake it runs the tests that should fail, and, with
+--full, all of `make test` if they did not. Ends with status 1 if a mistake survives.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Mutant:
     """A mistake: in ``file`` of the package, ``old`` becomes ``new``.
 
     Args:
-        name: What the mistake is.
-        file: Below fastdetr_mmdet/.
-        old: Text that stands in the file exactly once.
-        new: What it becomes.
-        tests: Below tests/, separated by spaces: the files that should notice.
+        name: Description of the mistake.
+        file: Path below fastdetr_mmdet/.
+        old: Text that occurs exactly once in the file.
+        new: Replacement.
+        tests: Files below tests/ that should fail, separated by spaces.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Mutant:
 
 
 def read_mutants() -> list[Mutant]:
-    """Those of tests/data/mutants.txt: name, file and tests in a line, then lines of - and +."""
+    """Read tests/data/mutants.txt: a line with name, file and tests, then lines of - and +."""
     mutants, name, file, tests = [], "", "", ""
     lines: dict[str, list[str]] = {}
     text = (ROOT / "tests" / "data" / "mutants.txt").read_text()
@@ -63,7 +63,7 @@ def read_mutants() -> list[Mutant]:
 
 
 def plant(mutant: Mutant, tree: Path) -> str:
-    """Make the mistake in a copy of the project; return what the file was before."""
+    """Make the mistake in a copy of the project; return the file's former content."""
     path = tree / "fastdetr_mmdet" / mutant.file
     text = path.read_text()
     if text.count(mutant.old) != 1:
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         for job in range(given.jobs):
             shutil.copytree(ROOT, tree := Path(folder, str(job)), ignore=SKIPPED)
             trees.put(tree)
-        for mutant in mutants:  # before anything takes time
+        for mutant in mutants:  # before slow steps
             (ROOT / "fastdetr_mmdet" / mutant.file).read_text().index(mutant.old)
         with ThreadPoolExecutor(given.jobs) as pool:
             caught = list(pool.map(lambda mutant: try_out(mutant, trees, given.full), mutants))

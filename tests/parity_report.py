@@ -1,4 +1,4 @@
-"""How far our detectors are from the official codes: python tests/parity_report.py [CASE ...]."""
+"""Measure differences from the official codes: python tests/parity_report.py [CASE ...]."""
 
 import sys
 
@@ -11,7 +11,7 @@ COLUMNS = dict(logit="logits", box="boxes", loss="losses", gradient="gradient no
 
 
 def main(cases: list[str]) -> int:
-    """The table; 1 if anything exceeds its tolerance."""
+    """Print the table; return 1 if a difference exceeds its tolerance."""
     print(
         "worst error of:  "
         + ", ".join(f"{name} (<= {GOLDEN[key]:.0e})" for name, key in COLUMNS.items())

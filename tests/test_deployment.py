@@ -1,6 +1,6 @@
-"""A detector of a shipped template finds the same however it is run.
+"""A detector of a shipped template gives equal results in every way to run it.
 
-In batches of one and of eight, by DetInferencer, by inference_detector, from an exported file.
+Batches of one and eight, DetInferencer, inference_detector, exported file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEMPLATES = sorted(
     for folder in ("custom", "demo", "convergence")
     for path in (ROOT / "configs" / folder).glob("*.py")
 )
-# Of a ResNet-50 and twelve layers what a test has time for.
+# Reduced from a ResNet-50 and twelve layers, to save time.
 SMALLER = {
     "conditional-detr_r50_custom": {
         "model.backbone.depth": 18,
@@ -65,7 +65,7 @@ def template(path: Path, shapes: Path, work: Path) -> tuple[str, str]:
 
 
 def by_batches(config: str, checkpoint: str, batch_size: int) -> list[Detections]:
-    """As the test loop finds them."""
+    """Detections by the test loop."""
     detector = init_detector(config, checkpoint, device="cpu")
     init_default_scope("mmdet")
     dataset = DATASETS.build(detector.cfg.test_dataloader.dataset)
@@ -89,13 +89,13 @@ def by_inferencer(
 
 
 def by_file(onnx_file: Path, images: list[str]) -> list[Detections]:
-    """As the page tells to run an exported file."""
+    """Detections by the page's code for exported files."""
     ran = [run_example(onnx_file, image) for image in images]
     return [(names["scores"], names["boxes"], names["labels"]) for names in ran]
 
 
 def largest_difference(found: list[Detections], expected: list[Detections]) -> float:
-    """Of scores, and of boxes in shares of 100 pixels, of counterparts in label and score."""
+    """Largest difference of scores, and of boxes per 100 pixels, between counterparts."""
     worst = 0.0
     for (scores, boxes, labels), (others, other_boxes, other_labels) in zip(
         found, expected, strict=True
@@ -108,7 +108,7 @@ def largest_difference(found: list[Detections], expected: list[Detections]) -> f
     return worst
 
 
-# One detector of each way through the decoder, and a template that runs each image at its own size.
+# One detector per kind of decoder, and a template with separate_sizes.
 QUICK = (
     "deformable-detr_r18_convergence",
     "fast-detr_r18_custom",
@@ -122,7 +122,7 @@ QUICK = (
     ids=lambda path: path.stem,
 )
 def test_batches_and_inferencers_agree(path, shapes, tmp_path):
-    """On images of different sizes and orientations."""
+    """With images of different sizes and orientations."""
     files = template(path, shapes, tmp_path)
     images = val_images(shapes)
     alone = by_batches(*files, batch_size=1)
@@ -140,11 +140,11 @@ def test_batches_and_inferencers_agree(path, shapes, tmp_path):
     assert max(worst.values()) < 2e-4, worst
 
 
-@pytest.mark.slow  # of a small detector in test_export/test_export_command.py
+@pytest.mark.slow  # a small detector: test_export/test_export_command.py
 @pytest.mark.parametrize("dynamic", [[], ["--dynamic"]], ids=["fixed", "dynamic"])
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_exported_file_agrees(path, dynamic, shapes, tmp_path):
-    """By the page's own code; refused where it would not agree."""
+    """With the page's code; refused if results would differ."""
     pytest.importorskip("onnxruntime")
     config, checkpoint = template(path, shapes, tmp_path)
     out = tmp_path / "detector.onnx"
@@ -159,7 +159,7 @@ def test_exported_file_agrees(path, dynamic, shapes, tmp_path):
 
 
 def average_precision(annotations: Path, found: list[Detections]) -> float:
-    """COCO's, of detections in the order of the annotation file's images."""
+    """COCO AP of detections in the order of the annotation file's images."""
     coco = COCO(str(annotations))
     categories = coco.getCatIds()
     rows = [
@@ -181,7 +181,7 @@ def average_precision(annotations: Path, found: list[Detections]) -> float:
 
 @pytest.mark.slow
 def test_the_demos_ap_is_the_ap_that_is_deployed(tmp_path):
-    """Of a whole `make demo`: within 0.005 by every way, of what it reports."""
+    """After a complete `make demo`, every way gives its AP within 0.005."""
     pytest.importorskip("onnxruntime")
     work, data = tmp_path / "work", tmp_path / "shapes"
     folders = ["--work-dir", work, "--data-root", data]

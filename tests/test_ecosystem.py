@@ -1,7 +1,7 @@
-"""The command lines of mim and of mmdet's own tools work with our configs.
+"""The command lines of mim and mmdet's tools work with the shipped configs.
 
-What needs a fresh process runs as one: `mim`, and plain mmdet scripts in which nothing but the
-config imports this package. The other tools run in the process of the tests.
+`mim`, and mmdet scripts in which only the config imports this package, run in fresh processes.
+Other tools run in the tests' process.
 """
 
 import json
@@ -36,7 +36,7 @@ from fastdetr_mmdet import FastDETR
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 from fastdetr_mmdet.utils.run_history import RunHistory
 
-# A user's own data set by options alone: two of the six classes.
+# A user's data set by options only: two of the six classes.
 OWN_CLASSES = ("disc", "star")
 DATA_OPTIONS = (
     "train_ann=annotations/train.json",
@@ -74,7 +74,7 @@ def test_mim_trains(tiny_run):
 
 @pytest.mark.smoke
 def test_mim_tests(tiny_run):
-    """`mim test` measures on the last checkpoint what validation measured after the last epoch."""
+    """`mim test` of the last checkpoint gives the last validation's metrics."""
     tested = newest_metrics(tiny_run.work_dir)
     validated = RunHistory.read(tiny_run.work_dir).metrics
     for name in ("coco/bbox_mAP", "coco/bbox_mAP_50"):
@@ -84,13 +84,13 @@ def test_mim_tests(tiny_run):
 
 
 def test_visualization_hook_draws(tiny_run):
-    """`--show-dir` turns DetVisualizationHook on."""
+    """`--show-dir` turns on DetVisualizationHook."""
     assert len(pictures(tiny_run.show_dir)) == VAL_IMAGES
 
 
 @pytest.mark.smoke
 def test_checkpoints_load_without_running_code(tiny_run):
-    """Also what makes that hard: mmengine's curves of the run."""
+    """Including mmengine's history of the run."""
     checkpoint = torch.load(tiny_run.checkpoint, weights_only=True)
     assert "train/loss" in checkpoint["message_hub"]["log_scalars"]
     assert checkpoint["meta"]["dataset_meta"]["classes"][-1] == "ring"
@@ -121,7 +121,7 @@ print(json.dumps([dataset.data_root, config.val_evaluator.ann_file]), file=sys.s
 
 @pytest.fixture(scope="session")
 def strangers(tmp_path_factory, tiny_run) -> Path:
-    """What mmdet's own tools and scripts of a user's leave behind, each in a fresh process."""
+    """Results of mmdet's tools and a user's scripts, each in a fresh process."""
 
     def make(folder: Path) -> None:
         resumed = folder / "resumed"
@@ -132,7 +132,7 @@ def strangers(tmp_path_factory, tiny_run) -> Path:
         train = [find_script("train.py"), tiny_run.config, "--work-dir", resumed, "--resume"]
 
         (folder / "user.py").write_text(
-            f"_base_ = '{(tiny_run.work_dir / 'tiny.py').as_posix()}'\n"  # as the runner dumped it
+            f"_base_ = '{(tiny_run.work_dir / 'tiny.py').as_posix()}'\n"  # the runner's dump
             "custom_imports = dict(imports=['json'], allow_failed_imports=False)\n"
             "custom_hooks = []\n"
         )
@@ -160,19 +160,19 @@ def strangers(tmp_path_factory, tiny_run) -> Path:
 
 @pytest.mark.smoke
 def test_plain_mmdet_train_resumes(tiny_run, strangers):
-    """Interrupted after epoch 1 and resumed, a run ends where the uninterrupted one did."""
+    """A run that is interrupted after epoch 1 and resumed equals the uninterrupted one."""
     whole = [row for row in log_rows(tiny_run.work_dir) if row["epoch"] == 2]
     resumed = log_rows(strangers / "resumed")
     for key in ("epoch", "iter", "lr"):
         assert [row[key] for row in resumed] == [row[key] for row in whole]
     expected = weights(tiny_run.checkpoint)
     for name, tensor in weights(strangers / "resumed/epoch_2.pth").items():
-        # Adam without its state moves every weight by about lr at first, which is 1e-4 here.
+        # Adam without its state would move every weight by about lr = 1e-4 at first.
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_plain_mmdet_test_with_own_custom_imports(tiny_run, strangers):
-    """A config's custom_imports replaces ours; the model's full name imports the package."""
+    """custom_imports replaces the shipped one; the model's full name imports the package."""
     found = newest_metrics(strangers / "tested")["coco/bbox_mAP"]
     assert found == newest_metrics(tiny_run.work_dir)["coco/bbox_mAP"]
     predictions = pickle.loads((strangers / "predictions.pkl").read_bytes())
@@ -187,7 +187,7 @@ def test_inferencer_of_a_program_that_imports_mmdet_alone(strangers):
 
 
 def test_a_config_that_inherits_a_template(strangers):
-    """Its data_root goes everywhere: the template imports what derives the keys."""
+    """Its data_root reaches all derived keys, because the template imports derived_keys."""
     root, file = json.loads((strangers / "read.log").read_text().splitlines()[-1])
     assert root == "other" and file.startswith("other/")
 
@@ -195,7 +195,7 @@ def test_a_config_that_inherits_a_template(strangers):
 def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):
     options = ["--cfg-options", f"data_root={tiny_run.data_root}/", own_visualizer()]
     arguments = [tiny_run.config, tiny_run.checkpoint, "--tta", "--work-dir", tmp_path]
-    with pytest.warns(UserWarning, match="tta_"):  # mmdet says that it takes its default
+    with pytest.warns(UserWarning, match="tta_"):  # mmdet warns of its default
         run_tool(monkeypatch, "test.py", *arguments, *options)
     assert 0 <= newest_metrics(tmp_path)["coco/bbox_mAP"] <= 1
 
@@ -206,7 +206,7 @@ def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def autocast_dtypes(monkeypatch):
-    """The dtype of autocast at every training step, None where it was off."""
+    """The dtype of autocast at every training step; None if off."""
     seen = []
     loss = FastDETR.loss
 
@@ -241,7 +241,7 @@ def test_amp(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device test_amp runs the same")
 def test_amp_without_gpu(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
-    """mmengine refuses AMP on a CPU; with that one check lifted, --amp trains in bfloat16."""
+    """mmengine refuses AMP on a CPU; without that check, --amp trains in bfloat16."""
     with pytest.raises(AssertionError, match="only available training on gpu"):
         train_with_amp(tiny_run, tmp_path / "refused", monkeypatch)
     monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: True)
@@ -279,7 +279,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_templates(name, shapes, tmp_path, monkeypatch):
-    """With --auto-scale-lr, and with DetVisualizationHook drawing while it validates."""
+    """With --auto-scale-lr, and DetVisualizationHook drawing in validation."""
     config = ROOT / f"configs/custom/{name}.py"
     options = [
         f"data_root={shapes}/",

@@ -1,4 +1,4 @@
-"""What users get wrong, through the whole machinery: one sentence, or it works."""
+"""Users' mistakes, end to end: a clear error, or it works."""
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ def runner(tiny_config_file, shapes, tmp_path):
 
 @pytest.fixture
 def no_steps(monkeypatch):
-    """Any step of the model fails the test."""
+    """Fails the test at any step of the model."""
     for name in ("loss", "predict"):
         monkeypatch.setattr(
             FastDETR, name, lambda *args, **kwargs: pytest.fail("The model was run.")
@@ -49,7 +49,7 @@ def check_trained(work_dir, iters=ITERS):
 
 @pytest.mark.smoke
 def test_number_of_classes_disagrees(runner, no_steps):
-    """The hook's own tests have the other ways in which classes disagree."""
+    """Other cases are in the hook's own tests."""
     with pytest.raises(ValueError, match=r"num_classes=80\b.*train_dataloader.*\b6 "):
         runner(model__bbox_head__num_classes=80).train()
 
@@ -69,9 +69,9 @@ def test_number_of_classes_disagrees_in_test_only(tiny_run, no_steps, tmp_path, 
 
 
 def test_images_without_objects(runner, shapes, tmp_path):
-    """All of training and validation is background: trains, and reports that there is no AP.
+    """With background only, training runs and reports no AP.
 
-    20 memory tokens make at most 20 of the 900 queries and 120 of the 5000 detections.
+    20 memory tokens give at most 20 of the 900 queries and 120 of the 5000 detections.
     """
     for split in ("train", "val"):
         change_annotations(
@@ -95,7 +95,7 @@ def test_images_without_objects(runner, shapes, tmp_path):
 def test_odd_objects_and_images(runner, shapes, tmp_path):
     """Boxes without area, a crowd, more objects than queries, two pixels of height for the network.
 
-    mmdet drops the boxes while it loads; an image of nothing else becomes background.
+    mmdet drops these boxes on loading; images without others become background.
     """
     folder = tmp_path / "data"
     (folder / "train").mkdir(parents=True)
@@ -122,7 +122,7 @@ def test_odd_objects_and_images(runner, shapes, tmp_path):
 
 
 def test_boxes_of_zero_area_in_the_model(runner):
-    """Augmentation can make them after loading."""
+    """Augmentation can make such boxes after loading."""
     run = runner()
     data = next(iter(run.build_dataloader(run.cfg.train_dataloader)))
     data = run.model.data_preprocessor(data, True)

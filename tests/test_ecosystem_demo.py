@@ -1,4 +1,4 @@
-"""The demo on a run so small that its figures mean nothing."""
+"""The demo, on a very small run."""
 
 import json
 import shutil
@@ -18,13 +18,13 @@ from fastdetr_mmdet.utils.run_history import RunHistory
 
 @pytest.fixture
 def finished(tiny_run, tmp_path) -> Path:
-    """A work directory with what training and test leave there, of the demo's own."""
+    """A demo work directory after training and test."""
     return Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
 
 
 @pytest.fixture
 def commands(tiny_run, monkeypatch) -> list[list[str]]:
-    """The demo's commands, which are not run, with the tiny config for the demo's."""
+    """Records the demo's commands instead of running them, with the tiny config."""
     recorded = []
     monkeypatch.setattr(demo, "find_config", lambda name: tiny_run.config)
     monkeypatch.setattr(demo, "run", recorded.append)
@@ -81,7 +81,7 @@ def test_steps_and_results(tiny_run, finished, commands, capsys, monkeypatch):
 
 
 def test_pictures_only(tiny_run, finished, commands, monkeypatch):
-    """Of the training whose time is in the folder."""
+    """Of the training that the folder holds."""
     (finished / "train_seconds.txt").write_text("12.5\n")
     written = []
     monkeypatch.setattr(demo, "write_results", lambda *args: written.append(args) or {})
@@ -129,7 +129,7 @@ def test_config_is_found_and_a_missing_one_is_named(tmp_path):
 
 
 def test_checkpoint_that_cannot_be_run(tiny_run, finished, commands, capsys):
-    """Of data that is not where it was said to be."""
+    """Its data is missing."""
     (finished / "train_seconds.txt").write_text("12.5\n")
     arguments = ["--work-dir", str(finished), "--data-root", str(finished / "none")]
     assert demo.main([*arguments, "--pictures-only"]) == 1

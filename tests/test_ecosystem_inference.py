@@ -1,4 +1,4 @@
-"""mmdet's inference interfaces, and what other people's readers of its results rely on."""
+"""mmdet's inference interfaces, and what other libraries rely on."""
 
 import re
 
@@ -19,7 +19,7 @@ CONFIGS = sorted(
 
 @pytest.fixture
 def detector(tiny_run):
-    """A new one for each test: mmdet changes its config when it is given an array."""
+    """A new one per test, because mmdet changes its config for arrays."""
     return init_detector(str(tiny_run.config), str(tiny_run.checkpoint), device="cpu")
 
 
@@ -41,7 +41,7 @@ def test_init_detector(tiny_run, detector):
 
 @pytest.mark.smoke
 def test_inference_detector(tiny_run, detector):
-    """Of a path and of an array, of one image and of several of different sizes."""
+    """With paths and arrays, one image and several of different sizes."""
     paths = val_images(tiny_run.data_root)
     results = inference_detector(detector, paths)
     assert len({mmcv.imread(path).shape for path in paths}) > 1
@@ -51,7 +51,7 @@ def test_inference_detector(tiny_run, detector):
         h, w = mmcv.imread(path).shape[:2]
         assert result.ori_shape == (h, w)
         assert (found.bboxes >= 0).all()
-        # in pixels of the file, which are more than the 64 of the network's input
+        # in pixels of the file, which is larger than the input of 64
         assert (found.bboxes <= torch.tensor([w, h, w, h]) + 1e-3).all()
         assert found.bboxes.max() > 64
     from_array = inference_detector(detector, mmcv.imread(paths[0])).pred_instances
@@ -59,7 +59,7 @@ def test_inference_detector(tiny_run, detector):
 
 
 def test_data_samples_as_supervision_reads_them(tiny_run, detector):
-    """supervision.Detections.from_mmdetection takes these three as numpy arrays."""
+    """supervision.Detections.from_mmdetection reads these three as numpy arrays."""
     found = inference_detector(detector, val_images(tiny_run.data_root)[0]).pred_instances
     assert len(found) == 60  # 10 queries x 6 classes, below max_per_img
     bboxes, scores = found.bboxes.cpu().numpy(), found.scores.cpu().numpy()
@@ -75,7 +75,7 @@ def test_data_samples_as_supervision_reads_them(tiny_run, detector):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_pipelines_as_sahi_reads_them(path):
-    """sahi's wrapper of DetInferencer looks for these names, and takes out the first two."""
+    """sahi's wrapper of DetInferencer looks for these names, and removes the first two."""
     pipeline = Config.fromfile(path).test_dataloader.dataset.pipeline
     names = [step["type"] for step in pipeline]
     assert names[:2] == ["LoadImageFromFile", "Resize"]
@@ -100,7 +100,7 @@ def test_inferencer_agrees_with_inference_detector(tiny_run, detector):
 
 @pytest.mark.smoke
 def test_batches_of_different_sizes_give_what_single_images_give(tiny_run, tmp_path):
-    """With separate_sizes, which does away with padding; images of one size share a batch."""
+    """With separate_sizes, which batches images of equal size without padding."""
     paths = val_images(tiny_run.data_root, range(4))
     images = [mmcv.imread(path) for path in paths]
     images.append(mmcv.imresize(images[0], (images[0].shape[1] // 2, images[0].shape[0])))
@@ -118,11 +118,11 @@ def test_batches_of_different_sizes_give_what_single_images_give(tiny_run, tmp_p
     padded = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
     together = padded(images, batch_size=5)["predictions"]
     worst = max(np.abs(a - b).max() for a, b in zip(arrays(together), arrays(alone), strict=True))
-    assert worst > 1e-2  # the padding is seen, so the option is needed
+    assert worst > 1e-2  # padding matters, so the option is needed
 
 
 def test_inferencer_as_sahi_reads_it(tiny_run):
-    """sahi's MmdetDetectionModel: class names, the training data set, lists of plain numbers."""
+    """sahi's MmdetDetectionModel reads class names, the data set, and lists of numbers."""
     infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
     assert tuple(infer.model.dataset_meta["classes"]) == CLASSES
     dataset = infer.cfg["train_dataloader"]["dataset"]
@@ -150,7 +150,7 @@ def test_inferencer_from_weights_alone(tiny_run):
 
 
 def test_inferencer_of_a_pure_python_config(tiny_run, detector, tmp_path):
-    """By the copy in text that the runner writes, or by the weights alone, as the page says."""
+    """With the text copy that the runner writes, or with weights alone, as on the page."""
     names = "LoadImageFromFile", "LoadAnnotations", "Resize", "PackDetInputs"
     text = Config.fromfile(tiny_run.config).pretty_text
     text = re.sub(rf"type='({'|'.join(names)})'", r"type=\1", text)

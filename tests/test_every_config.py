@@ -1,4 +1,4 @@
-"""Every shipped config loads, is named as mim needs it, and builds what it describes."""
+"""Every shipped config loads, has a name for mim, and builds its model."""
 
 import ast
 import functools
@@ -26,23 +26,23 @@ each_config = pytest.mark.parametrize(
 
 @functools.cache
 def load(path):
-    """Without importing what the config imports: two need mmpretrain, which may be missing."""
+    """Load without imports: two configs need mmpretrain, which may be missing."""
     return Config.fromfile(path, import_custom_modules=False)
 
 
 def head_of(config):
-    """The box head, of Faster R-CNN too."""
+    """The box head, also of Faster R-CNN."""
     return config.model.get("roi_head", config.model).bbox_head
 
 
 @each_config
 def test_name(path):
-    """Lower case: mim lower-cases what it is asked for."""
+    """mim converts queries to lower case."""
     assert NAME.fullmatch(path.stem)
 
 
 def test_loads_and_dumps(tmp_path):
-    """What a dump needs is that all of it is plain data, which is tested on each below."""
+    """Dumps need plain data, which is tested for each config below."""
     config = load(CONFIGS[0])
     config.dump(tmp_path / "dumped.py")
     assert load(tmp_path / "dumped.py").to_dict() == config.to_dict()
@@ -68,7 +68,7 @@ def test_imports_and_classes_agree_with_the_head(path):
         assert head_of(config).num_classes == expected
 
 
-# Configs of the same model as a golden case's: their weights load into these too.
+# Configs with a golden case's model, whose weights also load into these.
 SAME_MODEL = {recipe.config: name for name, recipe in CASES.items() if not recipe.overrides} | {
     "conditional_detr/conditional-detr_r101-dc5_8xb1-50e_coco.py": "conditional_r101",
     "smca_detr/smca-detr_r50_8xb2-108e_coco.py": "smca_ss_type3",
@@ -77,7 +77,7 @@ SAME_MODEL = {recipe.config: name for name, recipe in CASES.items() if not recip
     "sam_detr/sam-detr-ms_r50_8xb2-12e_coco.py": "sam_ms_e50",
     "sam_detr/sam-detr-ms-smca_r50_8xb2-12e_coco.py": "sam_ms_smca_e50",
 }
-# No code of the paper's multi-scale SMCA was published, so there are no official weights of it.
+# The paper's multi-scale SMCA has no published code, so no official weights.
 NO_OFFICIAL_CODE = {"smca_detr/smca-detr-ms_r50_8xb1-50e_coco.py"}
 
 
@@ -89,7 +89,7 @@ def test_every_official_model_has_weights_to_load():
 
 @pytest.mark.parametrize("config", SAME_MODEL)
 def test_has_the_official_parameters(config):
-    """Names and shapes; what the weights compute is in test_parity.py."""
+    """Names and shapes; test_parity.py compares results."""
     case = GoldenCase(SAME_MODEL[config])
     model = Config.fromfile(ROOT / "configs" / config).model
     model.num_queries = case.manifest["num_queries"]
@@ -111,7 +111,7 @@ def test_has_the_official_parameters(config):
         pytest.param(
             path,
             id=str(path.relative_to(ROOT / "configs")),
-            # 12 epochs or 50, or fine-tuning, are the same to the model
+            # epochs and fine-tuning do not change the model
             marks=[pytest.mark.slow]
             if re.search("r101|dc5|12e|36e|108e|finetune|lite0_conv", path.stem)
             else [],
@@ -120,7 +120,7 @@ def test_has_the_official_parameters(config):
     ],
 )
 def test_trains(path):
-    """A small model of it: a step of the config's optimiser, and a prediction."""
+    """A small version of its model: a step of the config's optimizer, and a prediction."""
     config = load(path)
     for module in config.custom_imports["imports"]:
         if importlib.util.find_spec(package := module.split(".")[0]) is None:

@@ -1,4 +1,4 @@
-"""What docs/extending.md says is so: its code is saved, built, trained and run as it says."""
+"""The code of docs/extending.md is saved, built, trained and run as on the page."""
 
 import inspect
 import itertools
@@ -31,14 +31,14 @@ PRIORS = (None, "GaussianPrior", "SalientGaussianPrior")
 
 
 def blocks():
-    """Per code block: the last file named before it, and the code."""
+    """The code blocks with the last file name before each."""
     for before, code in zip(TEXT.split("```python\n"), TEXT.split("```python\n")[1:], strict=False):
         yield re.findall(r"`(\w+\.py)`", before)[-1], code.split("```")[0]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """The root of a clone, with the page's files in it."""
+    """Root of a clone with the page's files."""
     folder = tmp_path_factory.mktemp("clone")
     for file, code in blocks():
         (folder / file).write_text(code)
@@ -48,7 +48,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def part(root):
-    """The new part, registered as a run does it: by the config, from PYTHONPATH."""
+    """The new part, registered by the config, from PYTHONPATH."""
     sys.path.insert(0, str(root))
     Config.fromfile(root / "distance_r18_shapes.py")
     yield MODELS.get(NAME)
@@ -59,7 +59,7 @@ def part(root):
 
 @pytest.fixture
 def config(root):
-    """The page's config, of a size for tests."""
+    """The page's config, reduced for tests."""
     config = Config.fromfile(root / "distance_r18_shapes.py")
     small = dict(
         num_queries=10,
@@ -72,7 +72,7 @@ def config(root):
 
 
 def overrides(queries, aligner, prior):
-    """For tiny_config: a decoder with the new part and these."""
+    """Overrides of tiny_config: a decoder with the new part and others."""
     reference = dict(reference="mlp") if queries == "LearnedQueries" else {}
     layer = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0)
     return dict(
@@ -128,7 +128,7 @@ def combinations():
     for queries, aligner, prior in itertools.product(QUERIES, ALIGNERS, PRIORS):
         boxes = aligner is not None and queries == "LearnedQueries"
         if not boxes and (aligner is not None or prior != "SalientGaussianPrior"):
-            yield queries, aligner, prior  # the others are refused with any cross-attention
+            yield queries, aligner, prior  # other combinations are always refused
 
 
 @pytest.mark.parametrize(("queries", "aligner", "prior"), list(combinations()))
@@ -166,7 +166,7 @@ def test_is_refused_without_reference_points():
 
 @pytest.mark.parametrize("salient", [False, True])
 def test_equals_the_formula(part, salient):
-    """Softmax of q.k / sqrt(d) - slope * (|dx| + |dy|) + prior, over what is not padding."""
+    """Softmax of q.k / sqrt(d) - slope * (|dx| + |dy|) + prior, without padding."""
     attention = randomise(part(EMBED_DIMS, num_heads=NUM_HEADS, dropout=0.0)).double()
     memory, queries = in_double(make_memory(strides=(8, 16))), in_double(make_queries())
     prior = -torch.rand(2, 1, queries.content.shape[1], memory.tokens.shape[1]).double()
@@ -204,7 +204,7 @@ def test_equals_the_formula(part, salient):
 
 @pytest.mark.slow
 def test_commands_run(root, shapes):
-    """As they stand on the page, but for the size of the data set and one epoch."""
+    """As on the page, except for the size of the data set and one epoch."""
     (block,) = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     render, train = block.strip().splitlines()
     assert render == "python -m fastdetr_mmdet.datasets.shapes data/shapes"

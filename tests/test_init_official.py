@@ -1,4 +1,4 @@
-"""Every parameter is drawn from the distribution that the official code draws it from."""
+"""Every parameter has the official code's initial distribution."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from fastdetr_mmdet.checkpoints import convert_state_dict
 
 STATS = sorted((ROOT / "tests" / "data" / "init_stats").glob("*.json"))
-# Together they have every part; the other cases are slow
+# Together these have every part; other cases are slow.
 MAIN = (
     "conditional_r50",
     "deformable_two_stage",
@@ -21,15 +21,15 @@ MAIN = (
     "smca_ss_type3",
     "sam_ms_smca_e50",
 )
-SIGMAS = 6  # of the sampling error: by chance a tensor fails with one of 100000 seeds
+SIGMAS = 6  # sampling errors; a tensor fails by chance for one of 100000 seeds
 NUM_HEADS = 8
 
 
 def our_parameters(case: GoldenCase) -> dict[str, Tensor]:
-    """Those of the shipped config's model as training would start, but of the backbone."""
+    """Initial parameters of the shipped config's model, without the backbone."""
     config = case.model_config
     config.num_queries = 300
-    config.backbone.depth = 18  # is not compared, and the necks do not ask
+    config.backbone.depth = 18  # not compared, and not used by the necks
     model = MODELS.build(config)
     model.init_weights()
     return {
@@ -40,10 +40,9 @@ def our_parameters(case: GoldenCase) -> dict[str, Tensor]:
 
 
 def sources(case: GoldenCase, stats: dict[str, list]) -> dict[str, tuple[str, torch.Size]]:
-    """Our name -> the official parameter that it is, or is a part of, and the shape it then has.
+    """This package's name -> its official parameter and shape.
 
-    A state dict whose elements hold the index of the parameter they are from goes through the
-    converter, as in ``support.golden``.
+    Converts a state dict whose elements are the index of their parameter, as in ``support.golden``.
     """
     names = [name for name, *_ in case.manifest["state_dict"]]
     first = canonical_keys(names, case.manifest["alias_groups"])
@@ -58,14 +57,14 @@ def sources(case: GoldenCase, stats: dict[str, list]) -> dict[str, tuple[str, to
     for ours, tag in converted.items():
         (index,) = tag.unique().tolist()
         found[ours] = (order[index], tag.shape)
-    for official in {first[name] for name in stats}:  # nothing gets lost on the way
+    for official in {first[name] for name in stats}:  # no parameter is lost
         parts = [shape.numel() for name, shape in found.values() if name == official]
         assert sum(parts) == math.prod(stats[official][0])
     return found
 
 
 def differs(parameter: Tensor, kind: str, value: float) -> bool:
-    """Whether a tensor is not of the kind."""
+    """Whether a tensor does not have the distribution."""
     if kind == "constant":
         expected = torch.full_like(parameter, value)
     elif kind == "rays":
@@ -78,7 +77,7 @@ def differs(parameter: Tensor, kind: str, value: float) -> bool:
 
 
 def rays(count: int, num_points: int) -> Tensor:
-    """Sampling offsets: head h looks along angle h, its i-th point at i cells (max-norm)."""
+    """Sampling offsets: head h points along angle h, its i-th point is at i cells (max-norm)."""
     offsets = []
     for head in range(NUM_HEADS):
         angle = 2 * math.pi * head / NUM_HEADS
@@ -91,7 +90,7 @@ def rays(count: int, num_points: int) -> Tensor:
 
 
 def is_drawn(parameter: Tensor, kind: str, value: float) -> bool:
-    """Whether mean, spread and, of the uniform distribution, extremes agree."""
+    """Whether mean, spread and, for uniform distributions, extremes agree."""
     count = parameter.numel()
     # kurtosis 1.8 of the uniform and 3 of the normal distribution
     std, kurtosis = dict(uniform=(value / math.sqrt(3), 1.8), normal=(value, 3.0))[kind]
@@ -126,7 +125,7 @@ def describe(parameter: Tensor) -> str:
 
 
 def test_branches_of_all_layers_start_equal():
-    """The official codes copy one branch; only the first box branch has another size."""
+    """The official codes copy one branch; only the first box branch's size bias differs."""
     config = GoldenCase("deformable_refine").model_config
     with_sizes = MODELS.build(config).bbox_head
     for branches in (with_sizes.cls_branches, with_sizes.reg_branches[1:]):

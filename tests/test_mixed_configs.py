@@ -1,4 +1,4 @@
-"""The mixed configs: short children of shipped ones, with the parts that they are named after."""
+"""The mixed configs inherit from shipped ones and have the parts of their names."""
 
 import ast
 
@@ -10,7 +10,7 @@ from support.golden import ROOT
 
 CONFIGS = {path.stem: path for path in sorted(MIXED.glob("*.py"))}
 
-# What each name promises: the types of parts, and how many levels leave the neck
+# Expected types of parts, and number of the neck's outputs.
 PARTS = {
     "sam-conditional-detr_r50_8xb2-50e_coco": (
         "FoldedResNet LearnedBoxQueries ConditionalDecoder SAMSemanticAligner ConditionalAttention",
@@ -57,14 +57,14 @@ PARTS = {
         1,
     ),
 }
-# What these import besides; mmpretrain is not among this project's packages.
+# Additional imports; mmpretrain is not a requirement of this project.
 FOREIGN = {name: ["mmpretrain"] for name in PARTS if PARTS[name][0].startswith("mmpretrain")}
 
 each_config = pytest.mark.parametrize("name", CONFIGS)
 
 
 def load(name):
-    """Without importing what the config imports, which may not be installed."""
+    """Load without the config's imports, which may not be installed."""
     return Config.fromfile(CONFIGS[name], import_custom_modules=False)
 
 
@@ -92,7 +92,7 @@ def test_is_at_most_ten_lines(name):
 
 @each_config
 def test_inherits_from_a_shipped_primitive(name):
-    """A primitive is made of files in _base_; mmdet allows three levels above these."""
+    """A primitive config consists of files in _base_; mmdet allows three levels of inheritance."""
     path, levels = CONFIGS[name], 1
     while any("_base_" not in base.parts for base in bases(path)):
         (path,) = bases(path)
@@ -104,7 +104,7 @@ def test_inherits_from_a_shipped_primitive(name):
 
 
 def types(part):
-    """Of a config and all configs in it."""
+    """Types of a config and all configs in it."""
     if isinstance(part, dict):
         own = {part["type"]} if "type" in part else set()
         return own.union(*map(types, part.values()))

@@ -1,7 +1,7 @@
 """mmdet's own parts inside FastDETR: necks, losses, match costs, transforms and hooks.
 
-Elsewhere: each match cost by itself (test_matchers), DetVisualizationHook and test-time
-augmentation (test_ecosystem.py), mmdet's detectors with our head and matcher (test_heads).
+Elsewhere: single match costs (test_matchers), DetVisualizationHook and test-time augmentation
+(test_ecosystem.py), mmdet's detectors with this package's head and matcher (test_heads).
 """
 
 import math
@@ -29,7 +29,7 @@ from fastdetr_mmdet.structures.targets import Targets
 
 
 def check_learns(config):
-    """One batch by heart: the loss falls, every parameter has a gradient, detections are finite."""
+    """Overfit one batch: the loss falls, all parameters have gradients, detections are finite."""
     torch.manual_seed(0)
     model = MODELS.build(config).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -101,7 +101,7 @@ LOSSES = {
 
 
 def role(kind):
-    """The head's argument that a loss is for."""
+    """The head's argument for a loss."""
     if kind in ("FocalLoss", "CrossEntropyLoss"):
         return "loss_cls"
     return "loss_iou" if "IoU" in kind else "loss_bbox"
@@ -109,7 +109,7 @@ def role(kind):
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_loss_is_mmdets(kind):
-    """Value and gradient are those of the same loss called by hand on the matched pairs."""
+    """Value and gradient equal the loss called directly on the matched pairs."""
     config = dict(type=kind, **LOSSES[kind])
     head = FastDETRHead(NUM_CLASSES, EMBED_DIMS, **{role(kind): config})
     _, samples = make_batch(((64, 96),), objects=3)
@@ -195,14 +195,14 @@ def load(data_root, model, *transforms):
 
 @pytest.mark.parametrize(("transform", "effect"), TRANSFORMS.values(), ids=TRANSFORMS)
 def test_transform(transform, effect, shapes):
-    """The images change, the objects follow, and a step of training takes them."""
+    """Images and objects change, and a training step accepts them."""
     model = tiny_model(bbox_head__num_classes=len(CLASSES))
     plain, inputs = load(shapes, model), load(shapes, model, transform)
     assert plain[0].shape != inputs[0].shape or not torch.equal(plain[0], inputs[0])
     expected, actual = (Targets.from_data_samples(samples, "cpu") for _, samples in (plain, inputs))
     assert actual.num_objects > 0
     assert torch.equal(actual.labels, expected.labels)
-    # a resized side is a whole number of pixels, a box need not be
+    # resized sides are integers, boxes are not
     assert_near(actual.boxes, effect(expected.boxes), atol=0.02, rtol=0)
     loss = total(model.loss(*inputs))
     loss.backward()
@@ -219,7 +219,7 @@ def fixed(count):
 
 
 def fitted(count):
-    """HorizonEMAHook(share=0.5): a mean over half of the steps, of fewer at the beginning."""
+    """HorizonEMAHook(share=0.5): a mean over half of the steps, fewer at the beginning."""
     least = 1 / max(2, 0.5 * count)
     return [least + (1 - least) * math.exp(-2 * least * step) for step in range(1, count + 1)]
 
@@ -232,7 +232,7 @@ def fitted(count):
     ],
 )
 def test_ema_and_checking_hooks(ema, momenta, tiny_config_file, shapes, tmp_path):
-    """EMA hooks keep the mean of every parameter; mmdet's two checks find nothing to object to."""
+    """EMA hooks average every parameter; mmdet's two check hooks pass."""
     hooks = [
         dict(ema, priority=49),
         dict(type="NumClassCheckHook"),
@@ -257,7 +257,7 @@ def test_ema_and_checking_hooks(ema, momenta, tiny_config_file, shapes, tmp_path
     mean = seen[0]  # the hook's first step copies
     for weights, momentum in zip(seen[1:], momenta(len(seen))[1:], strict=True):
         mean = {name: (1 - momentum) * mean[name] + momentum * weights[name] for name in mean}
-    # the mean is what a checkpoint holds as the model, and the trained weights lie beside it
+    # a checkpoint holds the mean as the model, and the trained weights in addition
     for name, weights in seen[-1].items():
         assert_near(saved["state_dict"][name], mean[name])
         assert_near(saved["ema_state_dict"][f"module.{name}"], weights)

@@ -1,6 +1,6 @@
-"""What runs otherwise on a GPU: results beside the CPU's, and how often the host waits.
+"""Code that differs on a GPU: results against the CPU's, and waits of the host.
 
-Each test has a dry run on the CPU, marked slow, so that its own code is known to run.
+Each test has a dry run on the CPU, marked slow, to check the test's code.
 """
 
 import copy
@@ -25,7 +25,7 @@ from fastdetr_mmdet.ops.deformable import sample_and_sum, sample_plain
 DINO = "dino/dino-4scale_r50_8xb2-12e_coco"
 SHAPES, SIDES = ((13, 17), (7, 9), (4, 5)), [13, 17, 7, 9, 4, 5]
 EXACT, LOW = [torch.float32, torch.float64], [torch.bfloat16, torch.float16]
-# In float32 two machines add in two orders: a hundred roundings where the numbers are small.
+# In float32, devices sum in different orders: a hundred roundings of small numbers.
 SHARES = {None: 100 * torch.finfo(torch.float32).eps}
 SHARES |= {dtype: DEPTH**0.5 * torch.finfo(dtype).eps / 2 for dtype in LOW}
 every_part = pytest.mark.parametrize("name", EVERY_PART)
@@ -45,7 +45,7 @@ low = pytest.mark.parametrize("dtype", LOW, ids=str)
     ]
 )
 def gpu(request, monkeypatch) -> torch.device:
-    """A GPU that rounds products as the CPU does, and the CPU for the dry run."""
+    """A GPU without TF32, and the CPU for the dry run."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return torch.device(request.param)
 
@@ -56,7 +56,7 @@ def moved(batch, device):
 
 
 def sampling(dtype, points=torch.float32):
-    """Three images, not a power of two, a good part of the points outside of the maps."""
+    """Inputs of three images, with many points outside of the maps."""
     tokens = sum(h * w for h, w in SHAPES)
     value = torch.randn(3, 4, tokens, 8).to(dtype).transpose(1, 2)
     locations = (torch.rand(3, 50, 4, 3, 2, 2) * 1.6 - 0.3).to(points)
@@ -70,7 +70,7 @@ def regions(dtype):
 
 
 def with_gradients(function, tensors, device, dtype=None):
-    """Output and gradients on the CPU, in float64 if no type is given."""
+    """Output and gradients, copied to the CPU; in float64 without a type."""
     given = [x.detach().to(device, dtype or x.dtype).requires_grad_() for x in tensors]
     output = function(*given)
     direction = torch.linspace(-1, 1, output.numel(), device=device).view(output.shape)
@@ -79,7 +79,7 @@ def with_gradients(function, tensors, device, dtype=None):
 
 
 def assert_rounded(found, exact, dtype):
-    """Within a few roundings of the largest number."""
+    """Check differences of a few roundings of the largest value."""
     unit = torch.finfo(torch.promote_types(dtype, torch.float32) if dtype in EXACT else dtype).eps
     for x, y in zip(found, exact, strict=True):
         assert (x.double() - y).abs().max() < 32 * unit * y.abs().max()
@@ -87,7 +87,7 @@ def assert_rounded(found, exact, dtype):
 
 @pytest.mark.parametrize("dtype", EXACT + LOW, ids=str)
 def test_sampling(gpu, dtype):
-    """mmcv's kernels, forward and backward, beside grid_sample in float64."""
+    """mmcv's kernels, forward and backward, against grid_sample in float64."""
 
     def function(sample):
         return lambda value, *points: sample(value, SHAPES, *points)
@@ -99,7 +99,7 @@ def test_sampling(gpu, dtype):
 
 @pytest.mark.parametrize("dtype", EXACT + LOW, ids=str)
 def test_regions(gpu, dtype):
-    """mmcv's RoIAlign beside products in float64."""
+    """mmcv's RoIAlign against matrix products in float64."""
     maps, boxes = regions(dtype)
     image = torch.arange(2.0)[:, None, None].expand(-1, 60, 1)
     rois = torch.cat([image, boxes], -1).flatten(0, 1)
@@ -123,7 +123,7 @@ def test_opcheck(gpu, of):
 
 
 def test_focal_loss(gpu):
-    """On a GPU mmdet has a kernel of its own for it."""
+    """On a GPU mmdet has a fused kernel for it."""
     query_index, classes = torch.tensor([3, 25, 71]), torch.tensor([0, 4, 2])
 
     def loss(logits):
@@ -138,7 +138,7 @@ def test_focal_loss(gpu):
 @pytest.mark.parametrize("dtype", [None, *LOW], ids=str)
 @every_part
 def test_model(gpu, name, dtype):
-    """Outputs, loss and gradient beside the CPU's in float32, padded images, also in autocast."""
+    """Outputs, loss and gradient against the CPU's float32, with padding, also in autocast."""
     model, batch = well_conditioned(name), make_batch()
     expected = run(model, batch)
     assert_same(run(model.to(gpu), moved(batch, gpu), dtype), expected, SHARES[dtype])
@@ -164,7 +164,7 @@ def test_weights_of_low_precision_predict(gpu, name, dtype):
 
 
 def training_step(name, device, dtype="fp32"):
-    """The model and a function that trains it by a step, as the config's optimiser does."""
+    """The model and a function for a training step with the config's optimizer."""
     model = small_detector(name).to(device)
     config = Config.fromfile(ROOT / "configs" / f"{name}.py")
     batch = batches.make_batch(2, (96, 128), device=str(device), num_classes=5)
@@ -189,7 +189,7 @@ def test_training_lowers_the_loss(gpu, name, dtype):
 
 @contextmanager
 def no_waits(device, monkeypatch):
-    """Every wait for the device is an error, except in ``Tensor.cpu``, whose calls are given."""
+    """Make waits for the device errors, except in ``Tensor.cpu``, whose calls are returned."""
     calls, to_host = [], torch.Tensor.cpu
     modes = ("error", "default") if device.type == "cuda" else ()
 
@@ -237,7 +237,7 @@ def test_host_never_waits_in_inference(gpu, name, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [None, torch.float16], ids=str)
 def test_maps_are_channels_last_in_low_precision(gpu, dtype):
-    """On a GPU; on a CPU always."""
+    """On a GPU; on a CPU in every precision."""
     model, seen = small_detector(EVERY_PART[0]).to(gpu), []
     layer = model.backbone.layer1[0]
     layer.register_forward_pre_hook(
@@ -250,7 +250,7 @@ def test_maps_are_channels_last_in_low_precision(gpu, dtype):
 
 @pytest.mark.parametrize("name", [EVERY_PART[1], EVERY_PART[4]])
 def test_compiled_equals_eager(gpu, name):
-    """Transformer and head, one graph."""
+    """Transformer and head in one graph."""
     model, batch = well_conditioned(name).to(gpu), moved(make_batch(), gpu)
     with torch.no_grad():
         memory = model.make_memory(model.extract_feat(batch[0]), *batch)
@@ -274,7 +274,7 @@ def test_compiled_equals_eager(gpu, name):
 
 @every_part
 def test_checkpointing(gpu, name):
-    """What is computed again has the same dropout and the same gradient."""
+    """Recomputed layers have the same dropout and gradient."""
     parts = ("transformer__encoder__with_cp", "transformer__decoder__with_cp")
     grads = []
     for with_cp in (False, True):
@@ -282,7 +282,7 @@ def test_checkpointing(gpu, name):
         torch.manual_seed(1)
         sum(model.loss(*moved(make_batch(), gpu)).values()).backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]))
-    # mmcv's kernels and torch's add into memory in any order there
+    # there, kernels add to memory in any order
     assert (grads[1] - grads[0]).norm() < 1e-3 * grads[0].norm()
 
 

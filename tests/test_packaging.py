@@ -1,7 +1,7 @@
-"""What a user installs is whole, and its versions are said once.
+"""Installed packages are complete, and versions are defined once.
 
-Built from the tree as it is: the wheel, the sdist and the wheel of that sdist. Installed beside the
-tests: the editable package of the environment, whose copies of configs and tools mim reads.
+Built from the tree: the wheel, the sdist and the wheel of that sdist. Installed: the editable
+package of the environment, whose copies of configs and tools mim reads.
 """
 
 import json
@@ -134,7 +134,7 @@ def test_sdist_can_be_tested(sdist_tree):
 
 
 def test_no_config_has_the_name_of_another():
-    """Mim finds configs by their file name alone."""
+    """mim finds configs by file name only."""
     stems = Counter(
         path.name for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts
     )
@@ -198,7 +198,7 @@ def test_version_is_said_once():
 
 
 def test_core_dependencies_change_nothing_of_a_working_environment():
-    """Each is unbounded, and is asked for by torch, mmdet or mmcv already."""
+    """Each has no version bound, and is already required by torch, mmdet or mmcv."""
     core = [Requirement(text) for text in project()["dependencies"]]
     assert [str(r) for r in core if r.specifier or r.marker or r.extras] == []
     asked = set()

@@ -1,11 +1,11 @@
-"""Our detectors compute what the official codes compute (shared helpers: support/golden.py)."""
+"""Detectors give the official codes' results (helpers: support/golden.py)."""
 
 import pytest
 from support.golden import CASES, GoldenCase, measure, too_large
 
-# One case of each method, for the second stack too
+# One case per method, also for the second stack.
 SMOKE = {"conditional_r50", "deformable_two_stage", "smca_ms_conv", "sam_r50_smca_e12"}
-# With these, every part that a method has; the other cases are slow
+# Together with these, every part of the methods; other cases are slow.
 MAIN = (SMOKE - {"sam_r50_smca_e12"}) | {"deformable_base", "smca_ss_type3", "sam_ms_smca_e50"}
 
 

@@ -1,4 +1,4 @@
-"""The list of parts: complete, up to date, and taken from what the classes say."""
+"""The list of parts is complete, up to date, and read from the classes."""
 
 import ast
 import re
@@ -49,7 +49,7 @@ def test_api_reference_has_every_part():
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_docstring_names_paper_and_parameters(part):
-    if SLOTS[part.role].startswith("model"):  # hooks and the like need not say that they have none
+    if SLOTS[part.role].startswith("model"):  # hooks and so on need not say "none"
         assert re.match(r"none($|;)|[A-Z].* \d{4}, arXiv \d{4}\.\d{5}", part.paper), part.paper
         assert "Paper: " in part.cls.__doc__
     parameters = {parameter.name: parameter.text for parameter in part.parameters}

@@ -1,7 +1,6 @@
-"""Every part with every part: a model that trains, or one sentence when it is built.
+"""Every combination of parts trains, or is refused with a clear error.
 
-The images go through patches that do not overlap, so that nothing but the transformer could let an
-image see the padding of its batch.
+The backbone has patches without overlap, so that only the transformer could read padding.
 """
 
 import itertools
@@ -23,13 +22,13 @@ ATTENTIONS = ("plain", "conditional", "smca", "deformable", "sam")
 QUERIES = ("learned", "learned_boxes", "two_stage", "denoising", "groups", "hybrid")
 SWITCH = (False, True)
 
-# The only combinations that do not work: (aligner, prior, attention, queries) -> the sentence.
+# Refused combinations: (aligner, prior, attention, queries) -> error.
 NO_MATRIX = r"^GaussianPrior .*DeformableAttention .*transformer\.decoder\.spatial_prior"
 NO_BOXES = r"^SAMSemanticAligner .*LearnedQueries .*LearnedBoxQueries .*transformer\.queries"
 
 
 class Patches(nn.Module):
-    """Backbone without overlap: one convolution per level whose kernel is its stride."""
+    """Backbone without overlap: one convolution per level with kernel = stride."""
 
     def __init__(self, strides):
         super().__init__()
@@ -87,7 +86,7 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
         "groups": dict(type="GroupQueries", queries=two_stage, num_groups=3),
         "hybrid": dict(type="HybridQueries", queries=two_stage, num_extra=8, repeats=2),
     }[queries]
-    # where boxes differ from layer to layer and from image to image
+    # boxes differ between layers and images
     relation = dict(type="RelationSelfAttention") if refine and queries == "two_stage" else None
     strides = LEVELS[num_levels]
     return dict(
@@ -129,7 +128,7 @@ def check_trains(model):
     loss = total(model.train().loss(inputs, samples))
     assert torch.isfinite(loss)
     loss.backward()
-    # what DistributedDataParallel calls an unused parameter
+    # DistributedDataParallel's unused parameters
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -157,12 +156,12 @@ def refusal(encoder, attention, num_levels, aligner, prior, queries, refine, sha
 
 
 def pairs(cell):
-    """Every two choices of a combination, with the axes that they are on."""
+    """All pairs of choices of a combination, with their axes."""
     return set(itertools.combinations(enumerate(cell), 2))
 
 
 def covering_set():
-    """Combinations that train: with every encoder, attention and level, every pair of choices."""
+    """Valid combinations that cover all pairs of choices for every encoder, attention and level."""
     cells = [cell for cell in itertools.product(*AXES) if refusal(*cell) is None]
     missing = set().union(*map(pairs, cells))
     chosen = []
@@ -177,7 +176,7 @@ def covering_set():
 
 
 def check_builds_or_refuses(cell):
-    """Whether the model is refused, as it must be, or trains."""
+    """Check that the model trains, or is refused if expected."""
     torch.manual_seed(0)
     config = model_config(*cell)
     sentence = refusal(*cell)

@@ -1,4 +1,4 @@
-"""What the README says is so: its code runs, its links and commands lead somewhere."""
+"""The README's code runs, and its links and commands exist."""
 
 import importlib
 import re
@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 
-from fastdetr_mmdet.__main__ import COMMANDS  # and registers the parts
+from fastdetr_mmdet.__main__ import COMMANDS  # registers the parts, too
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -79,7 +79,7 @@ def shown_commands() -> list[tuple[str, str]]:
 
 
 def test_options_of_commands_exist(capsys):
-    """Of our commands by their help, of scripts by their source; make targets by the Makefile."""
+    """Checked by commands' --help, scripts' source, and the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     passed_on = {"--cfg-options", "--work-dir", "--resume", "--amp", "--launcher", "--seeds"}
     helps: dict[str, str] = {}
@@ -129,7 +129,7 @@ def test_readme_is_short_and_names_every_command():
     assert missing == ["shapes", "demo"]  # `make demo` calls them
 
 
-# STYLE: words that nobody searches for, and turns that have to be read twice.
+# Words that nobody searches for, and phrases that have to be read twice.
 BANNED = re.compile(
     r"\b(mend(s|ed|ing)?|surest|anew|spoil(s|t|ed|ing)?|learnt|heed(s|ed)?|untold|absurd"
     r"|in the place of|files of strangers|put through|goes bad)\b"

@@ -1,4 +1,4 @@
-"""scripts/setup.sh says what it does with an environment that another Python made."""
+"""scripts/setup.sh reports what it does with an environment of another Python."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ VERSION = sys.version.split(" (")[0]
 
 @pytest.fixture
 def set_up(tmp_path):
-    """Run the script in a folder whose .venv is of the given Python; it ends at `-m venv`."""
+    """Run the script in a folder with a .venv of the given Python, up to `-m venv`."""
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("pyproject.toml", "model-index.yml"):
@@ -54,6 +54,6 @@ def test_of_a_python_that_is_gone(set_up):
 
 
 def test_of_this_python_but_unfinished(set_up):
-    """It runs, but has no pip."""
+    """The environment has no pip."""
     _, said = set_up(f'case $1 in -c) exec {sys.executable} "$@";; esac; exit 1')
     assert ".venv is unfinished: making it again" in said

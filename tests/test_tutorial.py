@@ -49,5 +49,5 @@ if __name__ == "__main__":
             if "text" in output:
                 output.text = output.text.replace(folder, "~").replace(str(ROOT), "fastdetr_mmdet")
                 output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)  # colours
-            output.get("data", {}).pop("image/png", None)  # the JPEG is a fifth of it
+            output.get("data", {}).pop("image/png", None)  # JPEG is smaller
     nbformat.write(notebook, NOTEBOOK)

@@ -1,4 +1,4 @@
-"""Record what mmdet's DINO computes: ``python tests/data/make_dino.py`` writes dino.npz beside it.
+"""Record outputs of mmdet's DINO: ``python tests/data/make_dino.py`` writes dino.npz beside it.
 
 A model 32 wide with two padded images of three and one object: weights and images by numpy from
 names (tests/support/dino.py), so that only names and shapes are stored; the noise of the denoising

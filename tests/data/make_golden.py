@@ -1,4 +1,4 @@
-"""Reduce the golden vectors of the official codes to what the tests read.
+"""Reduce the golden vectors of the official codes to the arrays that tests read.
 
     python tests/data/make_golden.py GOLDEN CASE [CASE ...]
 
@@ -46,7 +46,7 @@ CHANNEL_STRIDE = 9  # of memory, where a case holds all channels
 
 
 def reduce_case(source: Path, target: Path) -> None:
-    """Copy the arrays that a test reads."""
+    """Copy the arrays that tests read."""
     target.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((source / "manifest.json").read_text())
     embed_dims = 256
@@ -63,10 +63,10 @@ def reduce_case(source: Path, target: Path) -> None:
 
 
 def reduce_init_stats(source: Path, target: Path) -> None:
-    """Keep per tensor its shape and the distribution it was drawn from.
+    """Keep each tensor's shape and distribution.
 
-    The source calls the biases that keep torch's default 'other'; their bound follows from the
-    weight that they belong to, and the recorded extremes and spread have to agree with it.
+    In the source, biases with torch's default are 'other'; their bound follows from their weight,
+    and the recorded extremes and spread must agree with it.
     """
     stats = json.loads(source.read_text())
     reduced: dict[str, list] = {}
@@ -77,7 +77,7 @@ def reduce_init_stats(source: Path, target: Path) -> None:
         if kind.startswith("normal"):
             reduced[name] = [shape, "normal", 1.0]
             continue
-        if name.endswith("sampling_offsets.bias"):  # points on rays, the last ones this far away
+        if name.endswith("sampling_offsets.bias"):  # points on rays; distance of the last
             assert (low, high) == (-4.0, 4.0)
             reduced[name] = [shape, "rays", high]
             continue
@@ -99,7 +99,7 @@ def reduce_init_stats(source: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """One entry per line, so that a difference can be read."""
+    """Write one entry per line, for readable diffs."""
     lines = [f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -1,12 +1,12 @@
-"""Record what transformers' models compute: ``python tests/data/make_hf.py`` writes hf.npz.
+"""Record outputs of transformers' models: ``python tests/data/make_hf.py`` writes hf.npz.
 
-Models 32 wide with transformers' own ResNet and two padded images (tests/support/hf.py), weights by
-numpy from their names, so that only the names and shapes in the file that save_pretrained writes
-are stored, and the logits and boxes of every layer; of DETR the output of the encoder. Needs
-transformers, neither timm nor torchvision. Recorded with transformers 5.24, torch 2.13.
+Models are 32 wide, with transformers' own ResNet and two padded images (tests/support/hf.py). Numpy
+draws weights from their names, so only names and shapes in save_pretrained's file are stored, and
+logits and boxes of every layer (for DETR the encoder's output). Needs transformers, but not timm or
+torchvision. Recorded with transformers 5.24, torch 2.13.
 
-With --errors nothing is recorded, and transformers not needed: it prints the largest difference
-between what is recorded and what the converted weights compute here.
+With --errors, print the largest difference between the recordings and this package's outputs with
+converted weights, without transformers.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Synthetic checkpoints: official names and shapes, one number per tensor, files of some kB."""
+"""Synthetic checkpoints with official names and shapes and one number per tensor: a few kB."""
 
 import argparse
 import functools
@@ -30,20 +30,20 @@ def _hollow(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def hollow():
-    """Makes the state dict of a golden case, as the official code's model has it."""
+    """Makes the official model's state dict of a golden case."""
     return lambda name: dict(_hollow(name))
 
 
 @pytest.fixture(scope="session")
 def hollow_mmdet():
-    """Makes the state dict of one of mmdet's own shipped configs."""
+    """Makes the state dict of a config that mmdet ships."""
 
     def make(name: str) -> dict[str, torch.Tensor]:
         config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / name).model
         config.backbone.init_cfg = None
         with torch.device("meta"), HostLinspace():
             weights = MODELS.build(config).state_dict(keep_vars=True)
-        first: dict[int, str] = {}  # of the names of one tensor
+        first: dict[int, str] = {}  # first name of each tensor
         return {
             key: _number(first.setdefault(id(value), key), value.shape)
             for key, value in weights.items()
@@ -54,7 +54,7 @@ def hollow_mmdet():
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes a state dict as the official codes write theirs."""
+    """Writes a state dict in the form of the official codes."""
 
     def write(state_dict: dict, args: dict | None = None, **options) -> Path:
         path = tmp_path / "official.pth"
@@ -73,7 +73,7 @@ def save(tmp_path):
 
 @pytest.fixture
 def only(monkeypatch):
-    """Makes the small config of a case of Hugging Face's the only shipped one."""
+    """Makes the small config of a Hugging Face case the only shipped one."""
 
     def change(name: str, **changes) -> Config:
         config, path = small(name), f"configs/{CASES[name][0]}.py"

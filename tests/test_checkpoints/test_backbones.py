@@ -1,4 +1,4 @@
-"""ImageNet weights in local files, by the names of those who publish them."""
+"""Local files of ImageNet weights load with their publishers' names."""
 
 import re
 
@@ -17,7 +17,7 @@ from fastdetr_mmdet.checkpoints import CheckpointError
 from fastdetr_mmdet.checkpoints.backbones import load_backbone, load_local_weights
 from fastdetr_mmdet.models.backbones import FoldedResNet
 
-# Microsoft's names -> Hugging Face's, of transformers 4 and 5, as the models' state_dict() has them
+# Microsoft's names -> Hugging Face's state_dict() names in transformers 4 and 5.
 HF_SWIN = {
     "patch_embed.proj.": "swin.embeddings.patch_embeddings.projection.",
     "patch_embed.norm.": "swin.embeddings.norm.",
@@ -48,7 +48,7 @@ def swin(**options):
 
 
 def hugging_face_resnet(key):
-    """Stages from 0, convolutions and norms of a block from 0 in lists of their own."""
+    """Numbers stages from 0, and convolutions and norms of a block in lists from 0."""
     key = re.sub(r"^conv1", "embedder.embedder.convolution", key)
     key = re.sub(r"^bn1", "embedder.embedder.normalization", key)
     key = re.sub(r"^layer(\d)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers", key)
@@ -69,7 +69,7 @@ RESNETS = {
 
 @pytest.mark.parametrize("source", RESNETS)
 def test_resnets(source, tmp_path):
-    """By init_cfg, as a config has it."""
+    """Through init_cfg, as in a config."""
     given, (name, head) = randomise(resnet()).state_dict(), RESNETS[source]
     file = tmp_path / "weights.pth"
     torch.save({name(key): value for key, value in given.items()} | {head: torch.ones(3)}, file)
@@ -77,13 +77,13 @@ def test_resnets(source, tmp_path):
     backbone = resnet(num_stages=3, out_indices=(2,), strides=(1, 2, 2), dilations=(1,) * 3,
                       init_cfg=init_cfg)  # fmt: skip
     load_local_weights(backbone)
-    backbone.init_weights()  # leaves it alone
+    backbone.init_weights()  # does not change it
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, given[key]), key
 
 
 def microsoft():
-    """The state dict of a Swin in the form of the official code, random."""
+    """Random state dict of a Swin in the official code's form."""
     names = [
         ("stages", "layers"),
         ("attn.w_msa", "attn"),
@@ -101,7 +101,7 @@ def microsoft():
 
 
 def timm(weights):
-    """From 0.9 on the merging before a stage belongs to it."""
+    """Since 0.9 a stage includes the merging before it."""
     moved = {key.replace("layers.0.down", "layers.1.down"): key for key in weights}
     return {name: weights[key] for name, key in moved.items()}
 
@@ -141,7 +141,7 @@ def hugging_face_5(weights):
 
 @pytest.mark.parametrize("source", [dict, timm, torchvision, hugging_face, hugging_face_5])
 def test_swins(source, tmp_path):
-    """As mmdet itself reads the official code's, which it does with convert_weights only."""
+    """The result equals mmdet's own convert_weights of the official file."""
     weights = microsoft()
     expected = swin_converter(dict(weights))
     file = tmp_path / "weights.safetensors"
@@ -160,7 +160,7 @@ def test_swins(source, tmp_path):
 
 
 class Block(nn.Module):
-    """The weights of a block of mmpretrain's ConvNeXt, of V1 and V2 at once."""
+    """Weights of a block of mmpretrain's ConvNeXt, V1 and V2 together."""
 
     def __init__(self, use_grn):
         super().__init__()
@@ -173,7 +173,7 @@ class Block(nn.Module):
 
 
 class ConvNeXt(BaseModule):
-    """The names of mmpretrain's, which may be missing here."""
+    """mmpretrain's names; mmpretrain may not be installed."""
 
     __module__ = "mmpretrain.models.backbones"
 
@@ -186,7 +186,7 @@ class ConvNeXt(BaseModule):
 
 
 _BLOCK = r"stages\.(\d)\.(\d)\."
-# Source -> what becomes of mmpretrain's names
+# Source -> renaming of mmpretrain's names.
 CONVNEXTS = {
     "mmpretrain": [(r"(.*)", r"backbone.\1")],
     "Facebook": [("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")],
@@ -260,7 +260,7 @@ def test_what_is_left_to_mmengine(init_cfg):
 
 
 def test_a_detector_fills_its_backbone(tmp_path):
-    """And nothing of mmengine or mmdet is replaced for it."""
+    """Without patching mmengine or mmdet."""
     name = "conditional_detr/conditional-detr_r50_8xb2-50e_coco"
     given = {
         hugging_face_resnet(k): v for k, v in small_detector(name).backbone.state_dict().items()
@@ -277,7 +277,7 @@ def test_a_detector_fills_its_backbone(tmp_path):
 
 
 def test_a_swin_of_another_window(tmp_path):
-    """Interpolated, as mmdet does it with its own files."""
+    """Tables are interpolated, as in mmdet."""
     weights = swin().state_dict()
     key = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
     weights[key] = torch.linspace(0, 1, 7)[:, None, None].expand(7, 7, 1).reshape(49, 1)
@@ -318,7 +318,7 @@ def test_a_broken_file(tmp_path):
 @pytest.mark.parametrize("source", ["timm", "transformers"])
 @torch.no_grad()
 def test_maps_of_the_other_code(source, tmp_path):
-    """Random weights; maps larger than the window, below which mmdet alone shifts it."""
+    """With random weights and maps larger than the window; on smaller maps only mmdet shifts it."""
     module = pytest.importorskip(source, reason=f"{source} is not installed", exc_type=ImportError)
     sizes = dict(embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4), window_size=4)
     if source == "timm":
@@ -341,7 +341,7 @@ def test_maps_of_the_other_code(source, tmp_path):
         torch.save(randomise(model.eval()).state_dict(), tmp_path / "weights.pth")
         ours.eval()
         load_backbone(ours, tmp_path / "weights.pth")
-        if ours is own:  # the last norm is a classifier's in files, and mmdet's own here
+        if ours is own:  # the last norm is the classifier's in files, the output's in mmdet
             final = [value for key, value in model.state_dict().items()
                      if re.fullmatch(r"(norm|layernorm)\.(weight|bias)", key)]  # fmt: skip
             ours.norm3.load_state_dict(dict(zip(("weight", "bias"), final, strict=True)))
@@ -357,7 +357,7 @@ def test_maps_of_the_other_code(source, tmp_path):
 @pytest.mark.parametrize("source", ["timm", "torchvision"])
 @torch.no_grad()
 def test_maps_of_the_other_convnext(source, tmp_path):
-    """mmpretrain cannot be imported beside transformers 5."""
+    """mmpretrain cannot be imported together with transformers 5."""
     mmpretrain = pytest.importorskip("mmpretrain.models", reason="mmpretrain is not installed")
     pytest.importorskip(source, reason=f"{source} is not installed")
     depths, channels = (1, 2, 1, 1), (8, 16, 24, 32)

@@ -1,4 +1,4 @@
-"""What cannot be converted is refused, and nothing is written."""
+"""Files that cannot be converted are refused, and nothing is written."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ from fastdetr_mmdet.utils.cli import UserError
 
 @pytest.fixture
 def refused(tmp_path, dst):
-    """Checks that a file is refused and nothing is written; gives the message."""
+    """Checks that a file is refused and nothing is written; returns the message."""
 
     def check(src, kind=CheckpointError, **options) -> str:
         dst.write_bytes(b"what was there before")
@@ -83,7 +83,7 @@ def test_missing_file_folder_and_places(hollow, save, refused, tmp_path):
 
 
 def test_disk_full(hollow, save, tmp_path, dst, monkeypatch):
-    """What was written so far is removed, and what was there before stays."""
+    """The unfinished file is removed, and the former file stays."""
 
     def fail(descriptor):
         raise OSError(28, "No space left on device")
@@ -103,7 +103,7 @@ def test_disk_full(hollow, save, tmp_path, dst, monkeypatch):
 
 
 class Payload:
-    """Its unpickling calls a function, as any object's may."""
+    """Calls a function when unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -118,13 +118,13 @@ class Payload:
         (lambda trace: Payload(os.mkdir, str(trace)), f"{os.name}.mkdir"),
         # the array is refused before the code in it
         (lambda trace: np.array([Payload(os.mkdir, str(trace))], dtype=object), ""),
-        # a harmless stand-in for getattr hands out no attributes
+        # the stand-in for getattr returns no attributes
         (lambda trace: Payload(getattr, torch.nn.Parameter, "__init__"), "'__init__'"),
     ],
     ids=["mkdir", "array", "getattr"],
 )
 def test_code_is_not_run(entry, asked, hollow, save, refused, tmp_path):
-    """In other formats and places of the file: tests/test_faults/test_hostile_files.py."""
+    """Other formats and places: tests/test_faults/test_hostile_files.py."""
     trace = tmp_path / "trace"
     src = save(hollow("conditional_r50") | {"payload": entry(trace)})
     message = refused(src, CheckpointRefusedError)
@@ -134,7 +134,7 @@ def test_code_is_not_run(entry, asked, hollow, save, refused, tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------
-# Checkpoints of something else
+# Checkpoints of other models
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_long_lists_are_counted(hollow, save, refused):
 
 
 def test_numbers_that_no_model_can_have(hollow, save, refused):
-    """Neither heads that do not divide the width, nor a name that asks for a million layers."""
+    """Refuses heads that do not divide the width, and a name for a million layers."""
     official = hollow("conditional_r50")
     assert "'transformer.encoder.num_heads': 7" in refused(save(official, dict(nheads=7)))
     official["transformer.encoder.layers.1000000.norm1.weight"] = torch.zeros(256)
@@ -191,7 +191,7 @@ def test_numbers_that_no_model_can_have(hollow, save, refused):
 
 
 def test_configs_are_missing(hollow, save, refused, monkeypatch, tmp_path):
-    """As in an installation by other means than pip."""
+    """For example if not installed by pip."""
     place = tmp_path / "package" / "checkpoints" / "module.py"
     monkeypatch.setattr(shipped_configs, "__file__", str(place))
     shipped_configs.shipped_configs.cache_clear()
@@ -224,7 +224,7 @@ def test_wrong_method(name, given, hollow, save, refused):
 
 @pytest.mark.parametrize("name", CASES)
 def test_keys_are_of_one_method_only(name, hollow):
-    """So that the hint is unambiguous."""
+    """This makes the hint unambiguous."""
     official = hollow(name)
     knows = [method for method in METHODS if not translate(official, method).unknown]
     assert knows == [GoldenCase(name).method]

@@ -12,7 +12,7 @@ from fastdetr_mmdet.checkpoints.safe_loading import CheckpointError
 
 
 def other_config(run) -> Config:
-    """As many classes as the checkpoint, but half of its weights have no place."""
+    """A config with the checkpoint's classes, but without half of its weights."""
     config = Config.fromfile(run.work_dir / run.config.name)
     config.model.transformer.decoder.feedforward_channels = 32
     return config
@@ -32,7 +32,7 @@ def test_inferencers(tiny_run):
 
 @pytest.mark.parametrize("test", [True, False])
 def test_runner(test, tiny_run, tmp_path):
-    """A test is refused; a training may start from whatever fits."""
+    """Tests are refused; training may start from weights that fit."""
     options = {"model__transformer__decoder__feedforward_channels": 32,
                "load_from": str(tiny_run.checkpoint)}  # fmt: skip
     runner = make_runner(tiny_run.config, tmp_path, tiny_run.data_root, **options)
@@ -46,7 +46,7 @@ def test_runner(test, tiny_run, tmp_path):
 
 @pytest.mark.parametrize("use", ["test", "DetInferencer", "init_detector"])
 def test_weights_without_a_place_are_named_in_one_line(use, tiny_run, tmp_path, capsys):
-    """Neither mmengine nor the hook lists each of them."""
+    """Neither mmengine nor the hook lists each weight."""
     content = torch.load(tiny_run.checkpoint, weights_only=True)
     content["state_dict"] |= {f"relic.a.{number}": torch.zeros(1) for number in range(500)}
     file = str(tmp_path / "it.pth")

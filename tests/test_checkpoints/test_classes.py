@@ -1,4 +1,4 @@
-"""COCO's category ids -> mmdet's labels, in the branches and in the detections."""
+"""COCO's category ids become mmdet's labels, in branches and detections."""
 
 import json
 
@@ -15,7 +15,7 @@ from fastdetr_mmdet.checkpoints.classes import (
 )
 
 TWO_STAGE = "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco"
-# As instances_val2017.json numbers its categories
+# Ids of instances_val2017.json.
 COCO_NUMBERS = [
     *(*range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70),
     *(*range(72, 83), *range(84, 91)),
@@ -24,7 +24,7 @@ PAIRS = list(zip(COCO_NUMBERS, CocoDataset.METAINFO["classes"], strict=True))
 
 
 def test_ids_are_those_of_mmdet_s_labels(tmp_path):
-    """The data set itself says which id each label stands for."""
+    """The data set maps labels to ids."""
     annotations = tmp_path / "instances.json"
     categories = [dict(id=number, name=name) for number, name in PAIRS]
     image = dict(id=1, file_name="a.jpg", height=8, width=8)
@@ -38,7 +38,7 @@ def test_ids_are_those_of_mmdet_s_labels(tmp_path):
 
 
 def branches(rows: int, count: int = 1, two_stage: bool = False) -> dict:
-    """Class branches whose rows say where they came from: branch, and row."""
+    """Class branches whose values are the number of branch and row."""
     weights = {"bbox_head.reg_branches.0.0.weight": torch.ones(4, 4)}
     for index in range(count):
         number = torch.arange(rows) + 1000 * index
@@ -62,7 +62,7 @@ def test_category_ids_become_labels(rows, classes):
 
 
 def test_the_proposals_keep_their_first_logit():
-    """It ranks them; the row of 'person' would rank them by something else."""
+    """The first logit ranks proposals, so it must not become the row of 'person'."""
     mapped = map_classes(branches(91, count=3, two_stage=True), 80)
     assert mapped["bbox_head.cls_branches.1.bias"][0] == 1001
     assert mapped["bbox_head.cls_branches.2.bias"].tolist() == list(range(2000, 2080))
@@ -73,7 +73,7 @@ def test_the_proposals_keep_their_first_logit():
     [
         *((91, 91, True, 91), (92, 92, True, 92), (92, 91, True, 91), (80, 80, True, 80)),
         *((80, None, True, 80), (7, None, True, 7)),
-        # as many classes of one's own
+        # own classes of the same number
         *((91, None, False, 91), (92, None, False, 92)),
     ],
 )
@@ -98,7 +98,7 @@ def test_other_numbers(rows, classes, choices):
 
 
 def test_two_stage_detections_stay():
-    """80 classes find what 91 find, but for the ids without a category."""
+    """80 classes give the detections of 91, except ids without a category."""
     inputs, samples = make_batch()
     weights, outputs, found = {}, {}, {}
     for classes, limit in ((91, 10**6), (80, 100)):

@@ -52,7 +52,7 @@ def test_what_is_missing_on_the_command_line(words, capsys):
 
 @pytest.fixture
 def published(hollow, hollow_mmdet):
-    """A state dict with the numbers of a published model."""
+    """State dict with a published model's sizes."""
 
     def make(method: str) -> dict:
         if method == "mmdet":
@@ -110,7 +110,7 @@ def test_all_methods_are_on_the_page():
 
 
 def test_training_command_of_the_page(published):
-    """Its config takes the weights of the file that the page makes for it."""
+    """The page's config loads the page's converted file."""
     (words,) = [words for words in COMMANDS if words[0] == "mim"]
     config = Config.fromfile(ROOT / words[3])
     options = dict(word.split("=") for word in words[words.index("--cfg-options") + 1 :])

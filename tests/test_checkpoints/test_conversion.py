@@ -1,4 +1,4 @@
-"""Files: what is read, what is written, and what mmengine does with it."""
+"""Conversion of files: reading, writing, and loading by mmengine."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_arguments_tell_dc5(name, dilation, dc5, hollow, save, dst):
 @pytest.mark.parametrize(
     ("name", "arguments", "options"),
     [
-        # numbers that the configs have too are not options, and what is not a number is ignored
+        # numbers equal to the configs' are not options; other values are ignored
         (
             "deformable_two_stage",
             dict(num_queries=900, nheads=8, smooth="8"),
@@ -156,7 +156,7 @@ def test_arguments_tell_what_weights_do_not(name, arguments, options, hollow, sa
 
 
 def test_counters_of_a_profiler_are_passed_over(hollow, save, dst):
-    """As the official Deformable DETR code does."""
+    """As in the official Deformable DETR code."""
     official = hollow("conditional_r50")
     expected = list(convert_state_dict(official, "conditional_detr"))
     for name in ("total_ops", "total_params"):
@@ -166,7 +166,7 @@ def test_counters_of_a_profiler_are_passed_over(hollow, save, dst):
 
 
 def test_own_classes_are_kept(hollow, save, dst):
-    """An official code trained on a data set of one's own."""
+    """A checkpoint of an official code with own classes."""
     official = hollow("conditional_r50")
     for key in ("class_embed.weight", "class_embed.bias"):
         official[key] = official[key][:7]
@@ -182,7 +182,7 @@ def test_command_is_quoted_for_the_shell(tmp_path):
 
 
 def test_fine_tuning_on_other_classes(hollow, save, dst):
-    """The command's `load_from` takes all but the class branches, and says so."""
+    """The printed `load_from` loads all but the class branches, with a note."""
     official = hollow("deformable_two_stage")
     report = convert_checkpoint(save(official), dst, "deformable_detr", drop_class_head=True)
     assert report.num_classes is None
@@ -224,8 +224,8 @@ def coco(tmp_path) -> Path:
 
 
 def test_runner_tests_it(hollow, save, dst, coco, tmp_path, monkeypatch):
-    """The shipped config, its data set, its check of classes and its metric take the file."""
-    monkeypatch.setattr(Config, "pretty_text", "")  # takes mmengine seconds, for the log
+    """Config, data set, check of classes and metric accept the file."""
+    monkeypatch.setattr(Config, "pretty_text", "")  # takes seconds
     report = convert_checkpoint(save(hollow("conditional_r50")), dst, "conditional_detr")
     assert report.configs[0] == CONFIG
     pipeline = Config.fromfile(ROOT / CONFIG).test_pipeline

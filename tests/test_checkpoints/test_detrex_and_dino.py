@@ -1,4 +1,4 @@
-"""detrex and the official DINO, whose codes cannot be installed: their names, by the sources."""
+"""Names of detrex and the official DINO, which cannot be installed, from their source code."""
 
 import re
 
@@ -22,7 +22,7 @@ def same(found, expected):
 
 
 def converted(weights, official):
-    """mmdet's weights by our names, with the biases that the official code has."""
+    """mmdet's weights with this package's names, and the official code's biases."""
     expected = convert_state_dict(weights, "mmdet")
     projections = [key for key in expected if re.match(r"neck\..*conv\.bias", key)]
     for level, key in enumerate(projections):
@@ -32,7 +32,7 @@ def converted(weights, official):
 
 @pytest.mark.parametrize("method", ["dino", "detrex"])
 def test_small_dino(method):
-    """The same weights as of mmdet's model, which computes what ours does (test_dino.py)."""
+    """Converted weights equal mmdet's, whose results test_dino.py compares."""
     model = theirs()
     weights = {k: torch.randn(v.shape) for k, v in model.state_dict().items() if v.dim()}
     official = official_dino(weights)
@@ -51,7 +51,7 @@ def test_dino_with_swin(hollow_mmdet):
 
 
 def test_merged_patches_of_swin():
-    """Its own code takes the upper left, lower left, upper right, lower right pixel of a patch."""
+    """Swin's code orders pixels of a patch: upper left, lower left, upper right, lower right."""
     key, place = "layers.0.downsample.reduction.weight", torch.tensor([0, 2, 1, 3])
     theirs = (place[:, None] + 10 * torch.arange(3)).flatten().float()[None]
     swin = {f"backbone.0.{key}": theirs, "backbone.0.patch_embed.proj.weight": torch.zeros(1)}
@@ -74,7 +74,7 @@ def test_detrex(case, method, hollow):
     renamed = detrex(official)
     same(convert_state_dict(renamed, "detrex"), convert_state_dict(official, method))
     torchvision = {k: v for k, v in renamed.items() if not k.startswith("backbone.")}
-    torchvision |= {  # of its DC5 configs
+    torchvision |= {  # for its DC5 configs
         k.replace("backbone.0.body.", "backbone.body."): v
         for k, v in official.items()
         if k.startswith("backbone.")
@@ -89,7 +89,7 @@ def test_detrex(case, method, hollow):
     [("dino", "4scale_r50"), ("detrex", "4scale_r50_improved")],
 )
 def test_published_dino(method, config, hollow_mmdet, dst):
-    """In full size, with category ids as the official code has them."""
+    """In full size, with category ids as in the official code."""
     weights = official_dino(hollow_mmdet(DINO.format("4scale_r50")))
     if method == "detrex":
         weights = detrex(weights)

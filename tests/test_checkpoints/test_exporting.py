@@ -1,4 +1,4 @@
-"""Our weights in the files of other codes: what they read there, and back, to the bit."""
+"""Exported weights are read by other codes, and convert back bit-identically."""
 
 import json
 
@@ -33,7 +33,7 @@ def same(first, second):
 
 @pytest.mark.parametrize("name", CASES)
 def test_names_there_and_back(name, hollow):
-    """All names of the official model, its repeated ones too; Hugging Face's lead back to ours."""
+    """Official names, including copies, and Hugging Face's names convert in both directions."""
     official, method = hollow(name), GoldenCase(name).method
     ours = convert_state_dict(official, method)
     assert same(restore_state_dict(ours, method), official)
@@ -43,7 +43,7 @@ def test_names_there_and_back(name, hollow):
 
 @pytest.fixture
 def trained(only, tmp_path):
-    """Writes a checkpoint of a small model as a training does."""
+    """Writes a small model's checkpoint like a training."""
 
     def write(name, num_classes=5, meta=None, **changes):
         config = only(name, bbox_head__num_classes=num_classes, **changes)
@@ -68,7 +68,7 @@ def trained(only, tmp_path):
     ],
 )
 def test_files_there_and_back(to, classes, name, trained, tmp_path, dst):
-    """COCO's 80 labels become category ids, whose gaps are never detected."""
+    """COCO's 80 labels become category ids; gaps are never detected."""
     src, weights = trained(name, classes)
     written = tmp_path / "written"
     assert main([str(src), str(written), "--to", to]) == 0

@@ -1,4 +1,4 @@
-"""Training of own classes starts from a detector of others, class by class."""
+"""Training on own classes starts from another detector, class by class."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_names_of_the_checkpoint(meta, count, expected):
 
 
 def test_all_class_rows_of_a_dino():
-    """Of layers, proposals, denoising and a dense head with two anchors."""
+    """Rows of layers, proposals, denoising and a dense head with two anchors are selected."""
     source = small_detector(DINO, bbox_head__num_classes=3, aux_heads=[ATSS])
     model = small_detector(DINO, 1, bbox_head__num_classes=4, aux_heads=[ATSS])
     content = dict(state_dict=source.state_dict(), meta=named(*THEIRS))
@@ -104,7 +104,7 @@ def test_all_class_rows_of_a_dino():
 
 
 def test_ids_of_coco_and_proposals_without_classes():
-    """The mean leaves out the gaps in the ids; the first logit of proposals means "object"."""
+    """The mean ignores gaps in the ids; the first logit of proposals means "object"."""
     source = small_detector(TWO_STAGE, bbox_head__num_classes=91).state_dict()
     model = small_detector(TWO_STAGE, 1, bbox_head__num_classes=2)
     (said,) = start_from(model, dict(state_dict=source), ["tooth-brush", "relic"], {}, "file.pth")
@@ -124,7 +124,7 @@ def test_ids_of_coco_and_proposals_without_classes():
     [({}, "abc", True), (named(*"abc"), "abc", True), (named(*"bca"), "abc", False)],
 )
 def test_as_many_classes(meta, own, kept):
-    """They stay where the names are unknown or the same, and move where they are others."""
+    """Rows stay if names are unknown or equal, and move otherwise."""
     source = small_detector(TWO_STAGE, bbox_head__num_classes=3).state_dict()
     model = small_detector(TWO_STAGE, 1, bbox_head__num_classes=3)
     said = start_from(model, dict(state_dict=source, meta=meta), own, {}, "file.pth")
@@ -150,7 +150,7 @@ def test_another_number_of_queries_and_what_does_not_fit(before, after):
 
 
 def test_another_size_of_learned_positions():
-    """Rows stay rows, columns stay columns; said in one line with what is not interpolated."""
+    """Interpolation keeps rows and columns; one line in the log names all learned tables."""
     learned = dict(_delete_=True, type="LearnedPositionalEncoding", num_feats=16)
     row, col = "positional_encoding.row_embed.weight", "positional_encoding.col_embed.weight"
     queries = "transformer.queries.pos.weight"
@@ -183,7 +183,7 @@ def test_weights_of_other_models(weights, named_in):
 
 
 def test_load_from_in_a_config(tiny_config_file, shapes, tmp_path, capsys):
-    """Training starts from rows by name; a test of the same file is refused as before."""
+    """Training starts from rows by name; a test of the same file is refused."""
     given = dict(Config.fromfile(tiny_config_file).model)
     source = randomise(MODELS.build(given)).state_dict()
     save_checkpoint(dict(state_dict=source, meta=named(*CLASSES)), str(tmp_path / "a.pth"))

@@ -1,4 +1,4 @@
-"""Models of Hugging Face's transformers: converted, ours compute the same."""
+"""Converted Hugging Face models give transformers' results."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_equals_installed_transformers(name, tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, only):
-    """Writes the folder of a small model, as the hub has it, and makes its config a shipped one."""
+    """Writes a small model's folder in the hub's form, and makes its config a shipped one."""
 
     def write(name, form="model.safetensors", **config):
         weights, _ = read(name)
@@ -75,7 +75,7 @@ FORMS += [f"{name}.index.json" for name in FORMS]
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms(form, hub, dst):
-    """The folder is the same as the file in it, which config.json lies beside."""
+    """A folder, and the file in it next to config.json, give the same."""
     names = [f"thing {n}" for n in range(5)]
     folder = hub("refine", form, id2label=dict(enumerate(names)))
     expected = convert_state_dict(read("refine")[0], "hf")
@@ -157,7 +157,7 @@ def test_bad_files(files, named, tmp_path, dst):
 
 
 class Payload:
-    """Its unpickling makes a folder."""
+    """Makes a folder when unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -194,7 +194,7 @@ def test_models_that_compute_otherwise(config, named, hub, dst):
 
 
 def in_memory(key):
-    """Names of transformers 5's state_dict(), of which save_pretrained makes those of files."""
+    """Names of transformers 5's state_dict(), which save_pretrained renames."""
     for old, new in (
         (r"backbone\.conv_encoder\.", "backbone."),
         (r"(self_attn|encoder_attn)\.out_proj", r"\1.o_proj"),
@@ -210,7 +210,7 @@ def in_memory(key):
 
 
 def of_timm(key):
-    """timm's ResNet has torchvision's names, as ours."""
+    """timm's ResNet has torchvision's names."""
     ours = next(iter(convert_state_dict({key: torch.zeros(1)}, "hf"))) if ".conv_enc" in key else ""
     return f"model.backbone.conv_encoder.model.{ours.removeprefix('backbone.')}" if ours else key
 

@@ -1,4 +1,4 @@
-"""A detector gets all of its weights, or is refused in one sentence."""
+"""A detector gets all of its weights, or an error."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ def save(tmp_path):
 
 
 def test_a_checkpoint_of_the_model(tiny_config_file, weights, save):
-    """Of DistributedDataParallel, without the counters of batch norm, and beside an EMA's."""
+    """From DistributedDataParallel, without batch-norm counters, and with EMA weights."""
     kept = {f"module.{k}": v for k, v in weights.items() if "num_batches_tracked" not in k}
     path = save(kept, ema_state_dict={k: v * 0 for k, v in kept.items()}, optimizer={})
     model = load_detector(tiny_config_file, path)
@@ -46,7 +46,7 @@ def test_a_checkpoint_of_the_model(tiny_config_file, weights, save):
 
 
 def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, monkeypatch):
-    """Names and colours of the classes too, of old and new files and of those without any."""
+    """With class names and colours, from old and new files and from files without them."""
     read = []
     load = CheckpointLoader.load_checkpoint
     monkeypatch.setattr(
@@ -57,7 +57,7 @@ def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, mon
     new = dict(dataset_meta=dict(CLASSES=("a", "b"), palette=[(1, 2, 3)] * 2))
     for palette in (True, False):
         config = Config.fromfile(tiny_config_file)
-        if not palette:  # of a data set that has none
+        if not palette:  # the data set has none
             config.test_dataloader.dataset.metainfo = dict(classes=("x", "y"), palette=None)
         for meta in (new, dict(dataset_meta=dict(classes=("c",))), dict(CLASSES=("d", "e"))):
             path = save(weights, meta=meta)
@@ -111,7 +111,7 @@ def test_weights_that_are_missing_or_of_another_shape(tiny_config_file, weights,
 
 
 def test_weights_without_a_place():
-    """Passed over, as by mmengine, unless they are asked for."""
+    """Surplus weights are ignored, as in mmengine, unless they count as errors."""
     model = torch.nn.Linear(2, 3)
     content = dict(state_dict=model.state_dict() | dict(more=torch.zeros(1)))
     assert fill(model, content) == ""

@@ -1,4 +1,4 @@
-"""mmdet's own DETRs, from its shipped configs: converted, ours compute the same."""
+"""Converted DETRs of mmdet's shipped configs give mmdet's results."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ META = dict(CLASSES=tuple(f"class {number}" for number in range(80)), PALETTE=[(
 
 
 def narrow(name: str, root: Path):
-    """Model config of mmdet or of ours with a narrow ResNet-18, both the same."""
+    """Model config of mmdet or this package with the same narrow ResNet-18."""
     config = Config.fromfile(root / name).model
     config.num_queries = NUM_QUERIES
     config.backbone.update(depth=18, base_channels=8, init_cfg=None)
@@ -63,13 +63,13 @@ def test_equals_mmdet(name):
     [*NAMES[2:], DINO[0], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[:2] + DINO[1:])],
 )
 def test_shipped_models(name, hollow_mmdet, dst):
-    """In full size: the file names its config, and loads into it strictly."""
+    """In full size; the report names the config, which loads the file strictly."""
     src = dst.with_name("theirs.pth")
     torch.save(dict(state_dict=hollow_mmdet(name), meta=dict(dataset_meta=META)), src)
     report = convert_checkpoint(src, dst, "mmdet")
     assert report.configs[0] == f"configs/{name}"
     options = {}
-    if "dino" in name and mmdet.__version__ >= "3.4":  # which embeds references in more features
+    if "dino" in name and mmdet.__version__ >= "3.4":  # embeds references in more features
         options = {"model.transformer.decoder.reference_feats": 256}
     assert report.options == options and report.num_classes == 80
     config = Config.fromfile(ROOT / report.configs[0])
@@ -82,12 +82,12 @@ def test_shipped_models(name, hollow_mmdet, dst):
     biases = [v for k, v in ours.state_dict().items() if re.match(r"neck\..*conv\.bias$", k)]
     if "conditional" in name:
         assert [bool(bias.all()) for bias in biases] == [True]
-    else:  # mmdet leaves biases out before a norm
+    else:  # mmdet has no biases before a norm
         assert not any(bias.any() for bias in biases) and len(biases) in (4, 5)
 
 
 def test_own_classes_and_their_names(hollow_mmdet, tmp_path, dst):
-    """Names are taken over if there are as many as logits."""
+    """Class names are kept if their number equals the logits'."""
     weights = hollow_mmdet(NAMES[3])
     for key in ("bbox_head.fc_cls.weight", "bbox_head.fc_cls.bias"):
         weights[key] = weights[key][:2]
@@ -103,7 +103,7 @@ def test_own_classes_and_their_names(hollow_mmdet, tmp_path, dst):
 
 
 def test_other_models_of_mmdet(hollow_mmdet, tmp_path, dst):
-    """DAB-DETR has most of Conditional DETR's names, and some of its own."""
+    """DAB-DETR has most of Conditional DETR's names and some other names."""
     src = tmp_path / "theirs.pth"
     torch.save(dict(state_dict=hollow_mmdet("dab_detr/dab-detr_r50_8xb2-50e_coco.py")), src)
     with pytest.raises(ValueError, match="mmdet's own Deformable"):

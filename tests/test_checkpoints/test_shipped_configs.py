@@ -1,4 +1,4 @@
-"""Names and shapes tell which shipped config weights belong to."""
+"""The shipped config of weights is found by names and shapes."""
 
 import functools
 
@@ -16,7 +16,7 @@ DEFORMABLE = "deformable_detr/deformable-detr"
 CONDITIONAL = "conditional_detr/conditional-detr"
 SMCA, SAM = "smca_detr/smca-detr", "sam_detr/sam-detr"
 SMCA_SINGLE = (f"{SMCA}_r50_8xb2-50e", f"{SMCA}_r50_8xb2-108e")
-# Every config that fits, without the ending that all have
+# Every config that fits, without the common suffix.
 CONFIGS = {
     "deformable_base": (f"{DEFORMABLE}_r50_16xb2-50e",),
     "deformable_refine": (f"{DEFORMABLE}-refine_r50_16xb2-50e",),
@@ -57,7 +57,7 @@ def empty_model(path: str, options: tuple):
         return MODELS.build(config.model)
 
 
-# One case of each method and of what its tables tell apart; the others differ in depth or dilation
+# One case per method and rename rule; other cases differ in depth or dilation only.
 QUICK = ("conditional_r50", "deformable_base", "deformable_two_stage", "smca_ms_conv",
          "smca_ss_type3", "sam_r50_smca_e12", "sam_ms_smca_e50")  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_every_official_case(name, hollow, save, dst):
     report = convert_checkpoint(save(hollow(name)), dst, case.method)
     assert report.configs == tuple(f"configs/{config}_coco.py" for config in CONFIGS[name])
     options = {f"model.{key}": value for key, value in CASES[name].overrides.items()}
-    if name != "deformable_two_stage":  # which has no weights of queries
+    if name != "deformable_two_stage":  # it has no weights of queries
         options["model.num_queries"] = 16
     assert report.options == options
     assert (report.found_classes, report.num_classes) == (case.num_classes, 80)
@@ -93,7 +93,7 @@ def test_published_numbers_need_no_options(hollow):
 
 
 def test_backbone_that_no_config_has(hollow):
-    """Its ImageNet weights would be the wrong ones, and are not needed."""
+    """ImageNet weights would be another depth's, and are not needed."""
     official = {k: v for k, v in hollow("sam_ms_e50").items() if "backbone" not in k}
     other = hollow("conditional_r101").items()
     official |= {k: v for k, v in other if "backbone" in k}

@@ -1,4 +1,4 @@
-"""Official names -> ours, or a sentence that says what does not fit."""
+"""Official names are renamed, or an error names keys that do not fit."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_foreign_keys_are_named(keys, count, named):
 
 
 def test_two_names_for_one_parameter():
-    """Neither may win silently."""
+    """A collision is an error."""
     both = {
         f"transformer.encoder.layers.0.{name}.bias": torch.zeros(1)
         for name in ("high_to_low", "high_to_low_1")

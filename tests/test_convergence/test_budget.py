@@ -1,4 +1,4 @@
-"""Configs on a common budget, and wrong data found before a run is started."""
+"""Configs get a common budget, and wrong data is found before a run starts."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ CONFIGS = ROOT / "configs"
 
 
 def test_epochs_stretch_the_schedule():
-    """Milestones keep their share of training, a warm-up in iterations its length."""
+    """Milestones keep their share of training; a warm-up in iterations keeps its length."""
     path = CONFIGS / "sam_detr/sam-detr_r50_4xb4-12e_coco.py"
     assert apply_budget(path, 12, 0).param_scheduler == Config.fromfile(path).param_scheduler
     cfg = apply_budget(path, epochs=6, seed=3, val_interval=2)
@@ -39,7 +39,7 @@ def test_data_root_goes_everywhere():
 
 
 def test_what_a_run_needs_is_there():
-    """Also in a config that has other hooks of its own."""
+    """Also in a config with other hooks."""
     cfg = apply_budget(CONFIGS / "demo/fast-detr_r18_shapes.py", epochs=2, seed=0)
     assert cfg.default_hooks.checkpoint.type == "fastdetr_mmdet.AtomicCheckpointHook"
     assert cfg.default_hooks.checkpoint.interval == 1
@@ -50,7 +50,7 @@ def test_what_a_run_needs_is_there():
 
 
 def test_a_config_of_mmdet_alone(tmp_path):
-    """Without our package in its imports and without hooks."""
+    """Without this package's import and hooks."""
     path = tmp_path / "plain.py"
     path.write_text("train_cfg = dict(max_epochs=3)\nval_evaluator = dict(type='CocoMetric')\n")
     cfg = apply_budget(path, epochs=2, seed=0)
@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, text, key):
 
 
 def with_data(root, classes=("cat",), wrapped=False, **more):
-    """A config whose validation's data are the training's."""
+    """A config that validates on the training data."""
     dataset = dict(type="CocoDataset", data_root=str(root), ann_file="train.json")
     dataset |= dict(metainfo=dict(classes=classes), pipeline=[], **more)
     if wrapped:
@@ -121,7 +121,7 @@ def test_data_sets_that_cannot_be_built():
 
 
 def test_one_class_takes_a_comma(tmp_path):
-    """--cfg-options makes a string of it otherwise."""
+    """Without it --cfg-options makes a string."""
     assert "classes=ten, " in refusal(with_data(annotations(tmp_path, "ten")))
     assert refusal(Config(dict(classes="nine"))).endswith("classes=nine,")
 

@@ -1,4 +1,4 @@
-"""The command itself, with real trainings that are killed, fail, and are continued."""
+"""The command with real trainings that are killed, fail, and continue."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def wait_for_epoch(work_dir, process):
 
 @pytest.fixture
 def trained_here(monkeypatch):
-    """Trainings are real, but in this process, which spares the imports of another."""
+    """Runs trainings in this process, to avoid imports."""
 
     def start(run, gpu=None):
         run.work_dir.mkdir(parents=True)
@@ -50,14 +50,14 @@ def trained_here(monkeypatch):
 
 @pytest.mark.slow
 def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys, trained_here):
-    """One that can be trained, beside one that cannot."""
+    """One config trains, the other fails."""
     broken, out = tmp_path / "broken.py", tmp_path / "out"
     broken.write_text(BROKEN.format(base=tiny_config_file.as_posix()))
     arguments = [str(tiny_config_file), "--data-root", f"{shapes}/", "--epochs", "2", "--seeds"]
     arguments += ["5", "--out", str(out)]
     assert main([str(broken), *arguments, "--jobs", "2", "--target", "0.999"]) == 1
     captured = capsys.readouterr()
-    # the broken one is named with the end of its log, and the other one is there
+    # the failed config is named with the end of its log; the other has results
     assert "broken, seed 5" in captured.out
     assert "nowhere/" in captured.out
     assert "1 of 2" in captured.err and "broken, seed 5" in captured.err
@@ -78,7 +78,7 @@ def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys, traine
     assert "| tiny |" in table and "not reached" in table
     assert "- broken: seed 5 has 0 of 2 epochs and failed; no figures yet" in table
 
-    # and once more: what is finished is kept
+    # again: finished runs are kept
     modified = (work_dir / "epoch_2.pth").stat().st_mtime
     assert main(arguments) == 0
     assert "tiny, seed 5: finished before, AP 0." in capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_results_of_real_runs(tiny_config_file, shapes, tmp_path, capsys, traine
 
 @pytest.mark.slow
 def test_killed_and_continued(tiny_config_file, shapes, tmp_path, capsys):
-    """The training ends with the command, and the next call goes on where it was."""
+    """The training ends with the command; the next call continues it."""
     arguments = [str(tiny_config_file), "--data-root", f"{shapes}/", "--epochs", "4"]
     arguments += ["--seeds", "5", "--out", str(tmp_path)]
     process = subprocess.Popen(
@@ -110,7 +110,7 @@ def test_killed_and_continued(tiny_config_file, shapes, tmp_path, capsys):
 
     assert main(arguments) == 0
     assert "tiny, seed 5: finished, AP 0." in capsys.readouterr().out
-    # nothing was trained twice: the epochs before the kill are as they were
+    # the epochs before the kill are unchanged
     epochs = read_progress(work_dir)["epochs"]
     assert [entry["epoch"] for entry in epochs] == [1, 2, 3, 4]
     saved = [entry for entry in before if "metrics" in entry]
@@ -136,7 +136,7 @@ def test_wrong_usage(tiny_config_file, tmp_path, capsys):
 
 
 def test_results_need_no_more_than_the_folder(tmp_path, capsys):
-    """Seeds, configs and epochs are found there, or chosen from what is there."""
+    """Seeds, configs and epochs are found or selected in the folder."""
     metrics = {"coco/bbox_mAP": 0.0, "coco/bbox_mAP_50": 0.0}
     (tmp_path / "configs").mkdir()
     arguments = ["--results-only", "--out", str(tmp_path)]
@@ -170,7 +170,7 @@ def test_results_need_no_more_than_the_folder(tmp_path, capsys):
     assert data["summary"][0]["epochs"] == [1, 2] and data["summary"][0]["seeds"] == [0]
     (note,) = data["notes"]
     assert note.startswith("slow, seed 0") and "2 of 4" in note
-    # one seed has no spread
+    # one seed has no range
     assert "| 0.000 | 0.000 (epoch 1) | not reached |" in (tmp_path / "convergence.md").read_text()
 
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Configs of convergence differ in the method, or in the detector, and in nothing else."""
+"""Configs of convergence differ only in the method or the detector."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from support.golden import ROOT
 
 METHODS = ("detr", "deformable-detr", "conditional-detr", "smca-detr", "sam-detr", "sam-detr-smca")
 FOLDER = ROOT / "configs/convergence"
-# Parameters of all but SAM-DETR stay within this share of DETR's; SAM-DETR's keys have the full
-# width in each head, which is the method's and about doubles a small model.
+# Numbers of parameters are within this share of DETR's, except SAM-DETR, whose keys have the full
+# width in each head, which doubles a small model.
 BAND, SAM_BAND = (0.9, 1.2), (1.5, 2.2)
 
 
@@ -67,7 +67,7 @@ def test_peers_differ_from_the_recipe_in_the_detector_alone(name):
 
 
 def test_rates_of_the_recipe_are_those_of_its_proposals():
-    """Branches are counted: those of proposals come after the decoder layers'."""
+    """Branches of proposals come after the decoder layers'."""
     recipe = Config.fromfile(FOLDER / "fast-detr_lite0_convergence.py")
     rates = {*recipe.optim_wrapper.paramwise_cfg.custom_keys} - {"backbone"}
     layers = recipe.model.transformer.decoder.num_layers
@@ -76,7 +76,7 @@ def test_rates_of_the_recipe_are_those_of_its_proposals():
 
 @pytest.mark.parametrize("name", METHODS[1:])
 def test_transformers_have_the_same_size(configs, name):
-    """mmdet names the sizes otherwise."""
+    """mmdet has other names of sizes."""
     ours, detr = configs[name].model.transformer, configs["detr"].model
     for part in ("encoder", "decoder"):
         layer = detr[part].layer_cfg

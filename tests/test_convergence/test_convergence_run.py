@@ -1,4 +1,4 @@
-"""A run's folder: what is continued and what is not, and how trainings start and end."""
+"""A run's folder: continuing or refusing, and start and end of trainings."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ STEPS = "dict(type='MultiStepLR', milestones=[2])"
 
 @pytest.fixture
 def constant(tmp_path):
-    """A learning rate without an end."""
+    """A constant learning rate."""
     (tmp_path / "constant.py").write_text(TEXT.format(steps=""))
     return tmp_path / "constant.py"
 
@@ -54,7 +54,7 @@ def test_another_run_is_refused(constant, tmp_path):
         prepared(constant, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
     with pytest.raises(UsageError, match="max_epochs"):
         prepared(constant, tmp_path, 1)
-    with pytest.raises(UsageError, match="note"):  # which has no values of its own
+    with pytest.raises(UsageError, match="note"):  # the config has no values of its own
         prepared(constant, tmp_path, 2, note={})
     prepared(constant, tmp_path, 2)
 
@@ -69,7 +69,7 @@ def test_a_run_is_made_longer_if_the_schedule_does_not_depend_on_it(constant, st
 
 @pytest.fixture
 def fake_mim(tmp_path, monkeypatch):
-    """Give mim another program to run, which has the arguments of ``mim train``."""
+    """Replace mim by a program with the arguments of ``mim train``."""
     monkeypatch.setattr(runs_module, "_POLL_SECONDS", 0.02)
 
     def make(code):
@@ -82,12 +82,12 @@ def fake_mim(tmp_path, monkeypatch):
 
 
 def test_a_run_is_not_trained_twice_at_once(tmp_path, fake_mim):
-    """Also if the command that started it has been killed, and mim with it."""
+    """Also if the command that started it, and mim, were killed."""
     sleep = "[sys.executable, '-c', 'import time; time.sleep(60)']"
     fake_mim(f"subprocess.Popen({sleep})")
     run, told = Run("sleeper", 0, 1, tmp_path), []
     process = run.start()
-    assert process.wait() == 0  # what it started goes on
+    assert process.wait() == 0  # its child process goes on
     with pytest.raises(UserError, match=str(process.pid)):
         run.start()
     assert str(process.pid) in train_all([run], tell=told.append)[run] and len(told) == 1
@@ -97,7 +97,7 @@ def test_a_run_is_not_trained_twice_at_once(tmp_path, fake_mim):
 
 
 def test_failed_runs_are_named_and_the_others_go_on(tmp_path, fake_mim):
-    """Two at a time; the reason is the end of what it printed."""
+    """Two at a time; the reason is the end of the output."""
     fake_mim("sys.exit('no ' + sys.argv[3][-9:])")
     runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
     failed = train_all(runs, jobs=2, tell=lambda line: None)
@@ -126,7 +126,7 @@ def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkey
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    # each waits until all three run side by side
+    # each waits until all three run
     wait = f"while len(glob.glob({str(tmp_path)!r} + '/*/*/train.log')) < 3: time.sleep(0.01)"
     fake_mim(f"import glob; print(os.environ.get('CUDA_VISIBLE_DEVICES'))\n{wait}\ntime.sleep(0.1)")
     runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
@@ -136,7 +136,7 @@ def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkey
 
 @pytest.mark.slow
 def test_trainings_end_with_the_command(tmp_path, fake_mim, monkeypatch):
-    """What interrupts the command between two looks at the processes ends them."""
+    """An interrupt of the command ends the trainings."""
     fake_mim("subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])")
     started: list[subprocess.Popen] = []
     start = Run.start

@@ -1,4 +1,4 @@
-"""Curves, targets, table, picture and JSON of runs that never were."""
+"""Curves, targets, table, picture and JSON of made-up runs."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ from fastdetr_mmdet.utils.cli import UsageError
 
 
 def curve(name, seed, *aps, minutes=2.0, cpu=1.0, failed=None):
-    """Validated every second epoch; an epoch takes so many minutes."""
+    """A curve with a validation every second epoch, and minutes per epoch."""
     points = [
         Point(2 * i, ap, 2 * ap, 2 * i * minutes, 2 * i * cpu) for i, ap in enumerate(aps, start=1)
     ]
@@ -69,7 +69,7 @@ def test_table_says_what_is_not_reached():
 
 
 def test_a_run_that_ended_early_does_not_shorten_the_others():
-    """Epochs that not all seeds have are left out of the mean, and nothing else is."""
+    """The mean leaves out only epochs that not all seeds have."""
     half = Curve("fast", 1, 1000, FAST[1].points[:2], "gone")
     (fast,) = summarise([FAST[0], half], targets=[0.4])
     assert fast.epochs == (2, 4)
@@ -107,11 +107,11 @@ def test_curve_of_a_run(tmp_path):
     (run.work_dir / "progress.json").write_text(json.dumps(progress))
     assert run.final_ap == 0.3
     (run.work_dir / "progress.json").write_text("{")
-    assert read_curve(run).points == ()  # the hook says why when the run is continued
+    assert read_curve(run).points == ()  # the hook reports it when the run continues
 
 
 def test_files(tmp_path):
-    """The picture has a panel more with references, and all files hold the same figures."""
+    """References add a panel to the picture, and all files hold the same figures."""
     gone = Curve("fast", 1, 1000, FAST[1].points[:2], "gone", trained=4, epochs=6)
     curves = [*SLOW, FAST[0], gone]
     reference = Reference("COCO", "somewhere", {"theirs": ((12.0, 0.33), (50.0, 0.4))})
@@ -144,7 +144,7 @@ def test_files(tmp_path):
 
 
 def test_seeds_of_different_length():
-    """What has no epoch in common has no mean, and a seed without figures is named."""
+    """Without common epochs there is no mean; seeds without figures are named."""
     early = Curve("a", 0, 7, (Point(1, 0.1, 0.2, 1.0, 1.0),), trained=1, epochs=4)
     late = Curve("a", 1, 7, (Point(2, 0.1, 0.2, 1.0, 1.0),), trained=2, epochs=4)
     none = Curve("a", 1, 7, (), epochs=4)
@@ -161,7 +161,7 @@ def test_seeds_of_different_length():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_charts(device):
-    """Against time: of the CPU, or on another device of the clock."""
+    """Over CPU time, or wall-clock time on other devices."""
     curves = [replace(each, device=device) for each in (*SLOW, *FAST)]
     reference = Reference("COCO", "somewhere", {"theirs": ((12.0, 0.33), (50.0, 0.4))})
     by_epoch, by_time, other = charts(summarise(curves, [0.2, 0.9]), curves, [reference])

@@ -1,4 +1,4 @@
-"""Each kind of problem in annotations is found, named by id, and gone from a cleaned copy."""
+"""Each kind of problem in annotations is found, named by id, and fixed in a cleaned copy."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "data_check.md"
 
 
 def sound():
-    """Two images of 100 x 80 with two boxes each, and nothing wrong."""
+    """Two valid images of 100 x 80 with two boxes each."""
     return {
         "info": {"year": 2024},
         "images": [
@@ -77,7 +77,7 @@ def letters(coco):
 
 
 def many_boxes(make):
-    """Ten boxes, which is enough for a guess at their format."""
+    """Ten boxes, enough to guess their format."""
 
     def apply(coco):
         coco["annotations"] = [
@@ -102,7 +102,7 @@ def crowd_image(coco):
         annotation |= {"iscrowd": 1, "segmentation": {"size": [80, 100], "counts": [10, 20, 30]}}
 
 
-# Which kind must be found, what is done to sound annotations, and what its line must name.
+# Expected kind, change of valid annotations, and words that the line must have.
 CASES = [
     # the lists
     ("no-images", lambda c: c["images"].clear(), "'images'"),
@@ -220,7 +220,7 @@ def test_found_named_and_cleaned(kind, apply, named):
     cleaned, counts = clean(report, CLASSES)
     assert repr(coco) == before
     again = check_annotations(cleaned, "cleaned.json", CLASSES)
-    # a class that the file lost with its category is to be fixed in the config
+    # a class without category must be fixed in the config
     assert {f.kind.name for f in again.errors()} <= {"class-without-category"}
     if KINDS[kind].cleaned.startswith("kept"):
         assert kind in again.findings
@@ -262,13 +262,13 @@ def test_nothing_wrong():
         (box(iscrowd=2), 3),
         (drop("bbox"), 3),
         (add("annotations", id=20), 4),
-        # of both images, because nobody knows whose the boxes are
+        # of both images, because the boxes' image is unknown
         (add("images", id=7, file_name="c.jpg"), 2),
         (add("categories", name="fox"), 2),
         (image(file_name=""), 2),
         (lambda c: c["images"].append(c["images"][0]), 4),
         (lambda c: c["categories"].append(c["categories"][0]), 4),
-        # what can be fixed stays
+        # fixable entries stay
         (drop("area"), 4),
         (drop("iscrowd"), 4),
         (box(id=None), 4),
@@ -334,7 +334,7 @@ def test_order_of_the_categories_follows_the_classes():
 
 @pytest.mark.parametrize("wrong", [1, 2.5, True, None])
 def test_classes_that_cfg_options_took_for_no_strings(wrong):
-    """`--cfg-options classes=1,2` makes numbers, which no category is named by."""
+    """`--cfg-options classes=1,2` makes numbers, which are not names of categories."""
     report = check_annotations(changed(category(name=str(wrong))), classes=("cat", wrong))
     line = report.sentence(report.findings["class-without-category"])
     assert f"{wrong!r}; the file has '{wrong}'" in line
@@ -342,7 +342,7 @@ def test_classes_that_cfg_options_took_for_no_strings(wrong):
 
 
 def test_training_alone_asks_for_less():
-    """What only evaluation needs is not an error of a training set; a cleaned copy has it."""
+    """Requirements of evaluation are not errors in a training set; a cleaned copy meets them."""
     coco = changed(drop("iscrowd"))
     coco["annotations"][1]["id"] = 0
     report = check_annotations(coco, evaluated=False)
@@ -392,7 +392,7 @@ def test_no_more_than_five_examples():
         (b'{"images": 1, "annotations": {}, "categories": []}', "images, annotations"),
         (b"", "Expecting value"),
         (b'{"images": [', "column 13"),
-        (b"\xef\xbb\xbf{}", "BOM"),  # mmdet fails at one, too
+        (b"\xef\xbb\xbf{}", "BOM"),  # mmdet fails, too
         (b'{"images": "\xff"}', "utf-8"),
         ('{"images": []}'.encode("utf-16"), "utf-8"),
         (b"9" * 5000, "limit"),

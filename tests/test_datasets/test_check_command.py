@@ -1,4 +1,4 @@
-"""`python -m fastdetr_mmdet check`: exit status, what it prints and what it writes."""
+"""`python -m fastdetr_mmdet check`: exit status, output and files."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def run(capsys):
 
 @pytest.fixture
 def wrong(shapes, tmp_path):
-    """The embedded data set's annotations with four problems."""
+    """Annotations of the embedded data set with four problems."""
 
     def change(coco):
         coco["annotations"][0]["bbox"][2] = float("nan")
@@ -92,7 +92,7 @@ def test_annotations_alone(run, shapes, wrong, images):
     status, out, _ = run(wrong, *(word.format(shapes=shapes) for word in images))
     assert status == 1
     assert "images not checked" in out and ("--images DIR" in out) == (not images)
-    assert "../../../etc/passwd" in out  # whatever folder that is relative to
+    assert "../../../etc/passwd" in out  # the escaping path
 
 
 def test_a_folder_that_is_not_there(run, shapes, tmp_path):
@@ -237,9 +237,9 @@ PROGRAMS = """if True:
 
 @pytest.mark.slow
 def test_as_programs(shapes, wrong, tmp_path):
-    """The commands on data and parts, one after the other to spare the imports.
+    """Run the commands on data and parts in one process, to avoid imports.
 
-    Also where the terminal has no letters for a file name.
+    Also on a terminal without the characters of a file name.
     """
     change_annotations(
         wrong, wrong, lambda coco: coco["images"][6].update(file_name="犬\x1b[2J.jpg")

@@ -1,4 +1,4 @@
-"""Image files that are missing, broken, turned, of another size, or not where they may be."""
+"""Image files that are missing, damaged, rotated, of another size, or outside of the data set."""
 
 import io
 import os
@@ -90,13 +90,13 @@ def test_damage_in_the_middle_takes_decoding(tmp_path):
 @pytest.mark.parametrize("color_type", ["color", "color_ignore_orientation", "unchanged"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_size_is_what_training_sees(kind, color_type, tmp_path):
-    """OpenCV turns some formats by EXIF and others not, and only if the loader lets it."""
+    """OpenCV applies EXIF orientation in some formats only, and only with some loaders."""
     path = tmp_path / "image"
     for orientation in range(1, 9):
         path.write_bytes(encode(kind, orientation))
         try:
             loaded = LoadImageFromFile(color_type=color_type)({"img_path": str(path)})["img_shape"]
-        except AssertionError:  # some versions of OpenCV cannot turn TIFF
+        except AssertionError:  # some versions of OpenCV do not rotate TIFF
             loaded = None
         for decode in (False, True):
             found = look(path, decode, color_type=color_type)
@@ -117,7 +117,7 @@ def test_any_damage_is_a_look_and_no_exception(tmp_path):
         (tmp_path / "image").write_bytes(content)
         found = look(tmp_path / "image", decode=bool(n % 4 < 2))
         assert found.problem or found.size
-    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe")  # opening it would block
     assert look(tmp_path / "pipe").problem == look(tmp_path).problem == "file-missing"
 
 
@@ -204,7 +204,7 @@ DEEP = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
      ("b.tiff", np.dstack([DEEP] * 3), True), ("c.png", DEEP.astype(np.uint8), False)],
 )  # fmt: skip
 def test_sixteen_bits_are_told(name, pixels, deep, tmp_path):
-    """OpenCV keeps the upper 8, which were black here, without a word."""
+    """OpenCV silently keeps the upper 8 bits, which are black here."""
     cv2.imwrite(str(tmp_path / name), pixels)
     assert check(annotate(name), tmp_path)[2] == ({"file-depth": [name]} if deep else {})
     assert look(tmp_path / name, color_type="unchanged").problem == ""
@@ -219,7 +219,7 @@ def test_a_wrong_folder_is_named_and_nothing_else(folder, tmp_path):
 
 
 def test_orientations(tmp_path):
-    """Annotations are right in the size as loaded; whether flips were seen, nobody can tell."""
+    """Annotations must have the loaded size; flips cannot be checked."""
     names = [f"{orientation}.jpg" for orientation in range(1, 9)]
     for orientation, name in enumerate(names, start=1):
         (tmp_path / name).write_bytes(encode("JPEG", orientation))
@@ -251,11 +251,11 @@ def test_the_pipeline_reads_the_images(tmp_path):
     assert found == {"file-size": ["1.npy"], "file-unreadable": ["broken.npy"]}
     assert sizes == dict.fromkeys(range(4), (WIDTH, HEIGHT))
     assert check(coco, tmp_path, pipeline=pipeline, most=3)[1].keys() == {0, 2}
-    assert len(check(coco, tmp_path)[2]["file-unreadable"]) == 5  # by OpenCV, as without a pipeline
+    assert len(check(coco, tmp_path)[2]["file-unreadable"]) == 5  # by OpenCV, without a pipeline
 
 
 def test_images_that_resize_to_nothing(tmp_path):
-    """OpenCV's assertion on an image of no pixels comes in the middle of an epoch."""
+    """Without the check OpenCV's assertion fails in the middle of an epoch."""
     for name, width, height in (("line", 3000, 1), ("thread", 2, 2000), ("bar", 200, 2)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
     coco = annotate("line.png", "thread.png", "bar.png")
@@ -289,7 +289,7 @@ def test_sizes_that_are_missing_are_read_from_the_files(tmp_path):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A data set with its images in a folder, and a secret beside it."""
+    """A data set with a folder of images, and a secret outside of it."""
     for name in ("data/train/a.jpg", "data/train/sub/b.jpg", "data/val/c.jpg", "secret/s.jpg"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,7 +316,7 @@ PATHS = [
         for name in ("../../secret/s.jpg", "{tree}/secret/s.jpg", "../../data-other/o.jpg")
     ),
     ("../../../../../../../../../../../etc/passwd", "path-outside", "path-outside"),
-    # by its letters the last stays inside; the system follows the link first
+    # the last path looks inside, but the system follows the link first
     *(
         (name, "path-symlink", "path-symlink")
         for name in ("link.jpg", "away/s.jpg", "away/../data-other/o.jpg")
@@ -340,7 +340,7 @@ def test_paths(tree, monkeypatch):
                 names, locate(names, images, root), PATHS, strict=True
             ):
                 assert (problem, bool(note)) == (case[column], bool(case[column])), name
-    # a data_root or an image folder that is a link itself was named by the config
+    # data_root and image folder may be links, because the config names them
     (tree / "linked").symlink_to("data")
     (tree / "data/images").symlink_to(tree / "secret")
     assert locate(["a.jpg", "sub/b.jpg"], "linked/train", "linked") == [("", "")] * 2

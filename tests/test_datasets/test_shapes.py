@@ -52,14 +52,14 @@ def written(tmp_path_factory) -> Path:
 
 
 def test_annotations_never_change(written):
-    """Figures of the docs are of this data set; annotations are the same on all machines."""
+    """The docs' figures use this data set; annotations are equal on all machines."""
     for split, digest in DIGESTS.items():
         content = (written / f"annotations/{split}.json").read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
 
 
 def test_pictures_never_change(written):
-    """On other processors by a few grey levels at most."""
+    """On other processors they differ by a few grey levels at most."""
     for name, expected in GREY_LEVELS.items():
         picture = cv2.imread(str(written / name), cv2.IMREAD_GRAYSCALE)
         thumbnail = cv2.resize(picture, (4, 3), interpolation=cv2.INTER_AREA).ravel()
@@ -83,7 +83,7 @@ def test_opencv_threads_are_left_as_they_were(tmp_path):
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
-        expected = cv2.getNumThreads()  # 1 where OpenCV is built without threads
+        expected = cv2.getNumThreads()  # 1 if OpenCV is built without threads
         write_shapes(tmp_path / "out", train=1, val=0)
         assert cv2.getNumThreads() == expected
     finally:
@@ -92,7 +92,7 @@ def test_opencv_threads_are_left_as_they_were(tmp_path):
 
 @pytest.mark.parametrize("change", [{"train": 3}, {"val": 2}, {"seed": 1}, {}])
 def test_a_different_data_set_is_not_overwritten(tmp_path, monkeypatch, change):
-    """Of other numbers, or of another version of the generator."""
+    """With other numbers, or from another version of the generator."""
     arguments = {"train": 2, "val": 1, "seed": 0}
     write_shapes(tmp_path, **arguments)
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -196,7 +196,7 @@ def test_polygons_keep_holes_and_parts():
     mask[50:58, 60:80] = True
     polygons = coco.mask_to_polygons(mask)
     assert len(polygons) == 2
-    # Corners of holes may be cut by the tolerance of the polygons; a lost hole has 80 pixels.
+    # The polygons' tolerance may cut corners of holes; a lost hole has 80 pixels.
     assert (decode(polygons, 60, 80) != mask).sum() <= 8
 
 

@@ -1,4 +1,4 @@
-"""Parameters with the same settings share a group; what the optimiser does is mmengine's."""
+"""Parameters with the same settings share a group, and updates equal mmengine's."""
 
 import copy
 
@@ -16,7 +16,7 @@ OURS = {**SETTINGS, "constructor": "GroupedOptimWrapperConstructor"}
 
 
 class Net(nn.Module):
-    """Settings that come and go in the order of parameters, and a parameter that is frozen."""
+    """A model with alternating settings and a frozen parameter."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ def test_goes_on_from_a_state_with_a_group_per_parameter(nets):
     after = build_optim_wrapper(ours, OURS)
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     assert 0.5 in [g["lr"] for g in after.optimizer.param_groups]
-    for group in before.optimizer.param_groups[4:6]:  # of the setting that has 0.5 now
+    for group in before.optimizer.param_groups[4:6]:  # the setting that has 0.5 now
         assert group["lr"] == 1e-2
         group["lr"] = 0.5
     step(theirs, before, 1)

@@ -1,4 +1,4 @@
-"""The warm-up is a share of the training, whatever its length."""
+"""The warm-up is a share of the training's length."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ WARM_UP = dict(type="mmdet.HorizonWarmUpLR", by_epoch=False)
 
 
 def rates(steps, **options):
-    """Learning rate of every step of a training of so many steps."""
+    """Learning rate of every step."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     schedule = PARAM_SCHEDULERS.build({**WARM_UP, **options, "optimizer": optimizer, "end": steps})
@@ -26,7 +26,7 @@ def rates(steps, **options):
     [
         (100, {}, 0.04, 4),  # 5 of 100 steps, the last of them at the full rate
         (20, dict(share=0.5, start_factor=0.1), 0.1, 9),
-        (4, {}, 0.04, 1),  # two steps at least
+        (4, {}, 0.04, 1),  # at least two steps
         (1000, dict(most=10), 0.04, 9),
     ],
 )

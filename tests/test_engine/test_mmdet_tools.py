@@ -1,4 +1,4 @@
-"""Our tools/ are mmdet's own scripts, with this package made known to them."""
+"""tools/ run mmdet's own scripts with this package imported."""
 
 import runpy
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def mmdet_at(monkeypatch, tmp_path):
-    """Makes believe that mmdet is installed in tmp_path, with the given files beside it."""
+    """Pretends that mmdet is installed in tmp_path with the given files."""
 
     def place(*files, text=""):
         for file in files:

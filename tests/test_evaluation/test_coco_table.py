@@ -1,4 +1,4 @@
-"""COCO's figures are mmdet's."""
+"""COCO metrics equal mmdet's."""
 
 import json
 
@@ -20,7 +20,7 @@ from fastdetr_mmdet.evaluation.results import ImageResult
 
 @pytest.fixture
 def images(shapes) -> list[ImageResult]:
-    """The validation set's objects with noise, some of them lost, as if a model had found them."""
+    """Simulated detections: the validation set's objects with noise, some missing."""
     coco = json.loads((shapes / "annotations/val.json").read_text())
     label_of = {c["id"]: CLASSES.index(c["name"]) for c in coco["categories"]}
     generator = np.random.default_rng(0)
@@ -66,8 +66,8 @@ def test_equal_to_mmdet(shapes, images, options):
     for name, value in ours.items():
         assert (-1 if value is None else round(value, 3)) == pytest.approx(theirs[name], abs=1e-9)
     for name in CLASSES:
-        # mmdet takes a class's AP at the largest limit, its overall one at 100 detections:
-        # with fewer boxes than that the two are the same
+        # mmdet's AP per class uses the largest limit, its overall AP 100 detections; equal with
+        # fewer boxes
         assert table.classes[name]["AP"] == pytest.approx(
             theirs[f"coco/{name}_precision"], abs=6e-4
         )
@@ -85,7 +85,7 @@ def test_objects_are_counted(shapes, images):
 
 
 def test_curves_give_ap_at_half_overlap(shapes, images):
-    """Interpolated at COCO's 101 recalls, a class's curve has the area that is its AP50."""
+    """The area of a class's curve, interpolated at COCO's 101 recalls, is its AP50."""
     table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
     assert set(table.curves) == set(CLASSES) and table.pooled is not None
     for name, curve in table.curves.items():
@@ -95,7 +95,7 @@ def test_curves_give_ap_at_half_overlap(shapes, images):
 
 
 def test_best_score():
-    """Two objects; boxes right, wrong, right, of which the last two have one score."""
+    """Two objects; boxes right, wrong, right, the last two with equal scores."""
     image = dict(gtIgnore=[0, 0, 1], dtScores=[0.9, 0.4, 0.4, 0.3],
                  dtIgnore=[[0, 0, 0, 1]], dtMatches=[[5, 0, 7, 9]])  # fmt: skip
     curve = _curve([None, image])
@@ -106,7 +106,7 @@ def test_best_score():
 
 
 def test_only_some_images(shapes, images):
-    """As with --max-images: the others' objects are not missed."""
+    """As with --max-images: objects of other images do not count."""
     some = [image for image in images if len(image.true_boxes)][:2]
     perfect = [
         ImageResult(i.image_id, "", i.true_boxes, i.true_labels, i.crowd, i.true_boxes,
@@ -120,7 +120,7 @@ def test_only_some_images(shapes, images):
 
 
 def test_classes_whose_ids_are_not_in_order(shapes, images, tmp_path):
-    """Labels follow the file's order of categories, pycocotools's arrays that of their ids."""
+    """Labels are in the file's order of categories, pycocotools' arrays in the order of ids."""
     table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
     coco = json.loads((shapes / "annotations/val.json").read_text())
     for entry, key in [(c, "id") for c in coco["categories"]] + [

@@ -1,4 +1,4 @@
-"""Each group of errors, by hand-made cases."""
+"""Each type of error, in hand-made cases."""
 
 from collections import Counter
 
@@ -13,12 +13,12 @@ OBJECT = (10, 10, 30, 30)  # 20 x 20
 
 
 def shifted(box, dx):
-    """The box further right: IoU (20 - dx) / (20 + dx) for a box 20 wide."""
+    """Shift a box to the right: IoU (20 - dx) / (20 + dx) for a width of 20."""
     return (box[0] + dx, box[1], box[2] + dx, box[3])
 
 
 def kinds(found, objects, crowd=None, **options):
-    """Groups of (box, label, score) beside (box, label), missed objects last."""
+    """Types of (box, label, score) with objects (box, label), missed objects last."""
     boxes, true_boxes = (
         np.array([box for box, *_ in entries], dtype=float).reshape(-1, 4)
         for entries in (found, objects)
@@ -66,7 +66,7 @@ def test_every_group_has_a_case_and_an_explanation():
 
 
 def test_groups_exclude_each_other():
-    """Whatever is found, every box that counts has one verdict, and so has every object."""
+    """Every counted box and every object has exactly one verdict."""
     generator = np.random.default_rng(0)
     for _ in range(60):
         n, m = generator.integers(0, 9, 2)

@@ -1,4 +1,4 @@
-"""The average precision is that of the images of the data set, or the run does not start."""
+"""The evaluator must describe the data set's images, or the run does not start."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ phases = pytest.mark.parametrize("phase", ["train", "val", "test"])
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes annotations of some images with an object each, but for the last one."""
+    """Writes annotations of images with one object each, except the last."""
 
     def write(name, ids=range(1, 7), x=5, names=CLASSES, reverse=False, empty=(), prefix=""):
         coco = dict(
@@ -73,14 +73,14 @@ def runner_of(dataset, config, phase="val"):
 
 
 def start(dataset, config, phase="val"):
-    """What the hook does before training, validation or test; returns the evaluator."""
+    """Run the hook's check; return the evaluator."""
     runner = runner_of(dataset, config, phase)
     getattr(HOOKS.build(dict(type="DatasetClassesCheckHook")), f"before_{phase}")(runner)
     return (runner.test_loop if phase == "test" else runner.val_loop).evaluator
 
 
 def average_precision(evaluator, dataset):
-    """Of perfect detections."""
+    """AP of perfect detections."""
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         boxes = torch.tensor([i["bbox"] for i in info["instances"]]).view(-1, 4)
@@ -104,7 +104,7 @@ def test_own_file(write, phase):
 
 
 def test_a_copy_and_more_objects(write):
-    """Boxes that mmdet's data set skips are in the evaluator's file alone."""
+    """Boxes that mmdet's data set skips are only in the evaluator's file."""
     evaluated = write("copy.json")
     dataset = load(write("val.json", empty=[2]))
     start(dataset, coco(evaluated))
@@ -122,7 +122,7 @@ OTHERS = {
 @phases
 @pytest.mark.parametrize("name", OTHERS)
 def test_file_of_other_images(write, phase, name):
-    """Perfect detections would have an average precision of 0, without a word."""
+    """Perfect detections would silently have an AP of 0."""
     own, other = write("val.json"), write("other.json", **OTHERS[name])
     with pytest.raises(UserError, match=rf"Image 1\b.*{own}.*_evaluator\.ann_file={other}"):
         start(load(own), coco(other), phase)
@@ -157,7 +157,7 @@ def test_two_data_sets_with_the_same_ids(write, phase):
 
 
 def test_two_data_sets_with_a_metric_each(write):
-    """Then the same ids may come twice."""
+    """Then ids may repeat."""
     first, second = write("a.json", range(1, 5)), write("b.json", range(3, 7), x=7)
     dataset = ConcatDataset([load(first), load(second)])
 
@@ -180,7 +180,7 @@ def test_repeated_data_set(write):
 
 @phases
 def test_some_of_the_images(write, phase, caplog):
-    """The objects of the others do not count as missed; 0.337 before."""
+    """Objects of other images do not count as missed; AP was 0.337 before."""
     path = write("val.json")
     dataset = load(path, indices=2)
     with caplog.at_level(logging.WARNING):
@@ -199,12 +199,12 @@ def test_filtered_images(write, test_mode):
 
 
 def test_ground_truth_of_the_data_set(write):
-    """A metric without a file takes it from the samples."""
+    """A metric without a file uses the samples' ground truth."""
     start(load(write("val.json")), dict(type="CocoMetric"))
 
 
 class Own(CocoDataset):
-    """Reads its file in its own way: boxes are clipped."""
+    """A custom data set that clips boxes."""
 
     def parse_data_info(self, raw_data_info):
         info = super().parse_data_info(raw_data_info)
@@ -214,7 +214,7 @@ class Own(CocoDataset):
 
 
 def test_data_set_with_its_own_reading(write):
-    """Of it only the ids can be compared."""
+    """Only ids can be compared."""
     path = write("val.json")
     dataset = load(path, Own)
     start(dataset, coco(path))
@@ -223,7 +223,7 @@ def test_data_set_with_its_own_reading(write):
 
 
 def test_is_checked_once(write, monkeypatch):
-    """Before training, and not again at every validation."""
+    """The check runs before training only."""
     path = write("val.json")
     dataset = load(path)
     runner = runner_of(dataset, coco(path), "train")

@@ -1,4 +1,4 @@
-"""AP of every stage, where it is known."""
+"""AP of every stage in known cases."""
 
 import json
 
@@ -21,7 +21,7 @@ QUERIES = "model.transformer.queries"
 
 @pytest.fixture
 def opened(tiny_config_file, shapes):
-    """Makes a model of the tiny config with changes, and its test set."""
+    """Makes a model of the changed tiny config, and its test set."""
 
     def make(**changes):
         config = Config.fromfile(tiny_config_file)
@@ -35,10 +35,10 @@ def opened(tiny_config_file, shapes):
 
 
 class Truth(TwoStageQueries):
-    """Its proposals are the objects, each twice; the second ones a little lower."""
+    """Proposals are the objects, each twice, the second a little lower."""
 
     samples = infos = None
-    confused = False  # whether the first object is first of all taken for one of another class
+    confused = False  # whether the first object's best class is wrong
 
     def forward(self, memory, proposal_branches=None, targets=None):
         queries, _ = super().forward(memory, proposal_branches)
@@ -89,7 +89,7 @@ def test_known_answers(opened, class_aware, confused):
     assert 0.2 < proposals["AP"] < 0.9  # duplicates
     assert 0.3 < proposals["nms"]["AP"] < 0.99 or not confused
     assert proposals["nms"]["AP"] == pytest.approx(1) or confused
-    # box branches start at zero: the layers' boxes are the references, 60 pairs are all there are
+    # box branches start at zero, so boxes are the references; 60 pairs are all
     for stage in ("layer 1", "layer 2", TRUE_BOXES):
         assert by_stage[stage]["AR100"] == pytest.approx(1) and by_stage[stage]["AP"] < 0.9
 
@@ -184,7 +184,7 @@ def test_auxiliary_heads_are_evaluated_as_mmdet_does(opened, where):
 
 
 def test_selection_is_what_is_measured(opened):
-    """The proposals of the queries, not of all tokens."""
+    """The row has the queries' proposals, not all tokens'."""
     model, data = opened(**{"model.num_queries": 1})
     with torch.no_grad():
         rows, _ = measure_stages(randomise(model), data)

@@ -1,4 +1,4 @@
-"""``python -m fastdetr_mmdet.export``, and the page that tells how to use its files."""
+"""``python -m fastdetr_mmdet.export``, and the page on its files."""
 
 import importlib.util
 import shutil
@@ -41,7 +41,7 @@ def test_file_is_fixed_to_the_test_scale(exported):
 
 @pytest.mark.parametrize("stretched", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_example_of_the_page(stretched, exported, tiny_run, tmp_path):
-    """Run as it stands; it finds what mmdet finds, of padded images and of stretched ones."""
+    """The page's code gives mmdet's detections, with padded and with stretched images."""
     config = Config.fromfile(tiny_run.config)
     if stretched:
         config.merge_from_dict({KEEP_RATIO: False})

@@ -25,7 +25,7 @@ PREPROCESSING = Preprocessing(
     keep_ratio=True,
     pad_to=(32, 32),
 )
-# One layer each: what repeats is not another operator.
+# One layer each, because more layers have the same operators.
 SMALL = dict(
     transformer__encoder__num_layers=1,
     transformer__decoder__num_layers=1,
@@ -44,7 +44,7 @@ DENSE = dict(
 
 @pytest.fixture(scope="module")
 def dynamic(tmp_path_factory):
-    """A detector with RoIAlign and Gaussian prior, and its file of padded images of any size."""
+    """A detector with RoIAlign and Gaussian prior, and its file for padded images of any size."""
     detector = small_detector(SAM, **SMALL)
     path = tmp_path_factory.mktemp("export") / "detector.onnx"
     comparisons = export_onnx(detector, path, PREPROCESSING, dynamic=True)
@@ -57,7 +57,7 @@ def about(path):
 
 @pytest.mark.slow
 def test_equals_pytorch_on_any_size(dynamic):
-    """With the masks of padded images, of the padding that PyTorch sees."""
+    """With masks of padded images and the same padding as PyTorch."""
     detector, path, comparisons = dynamic
     assert [c.image_size for c in comparisons] == [(1, 64, 96), (2, 65, 65)]
     for size in ((3, 75, 101), (1, 33, 224), (2, 128, 160)):
@@ -125,7 +125,7 @@ def test_says_how_it_is_used(dynamic):
 
 
 def test_free_axes_have_readable_names():
-    """Also the number of detections, for which torch writes a formula."""
+    """Also the number of detections, which torch names by a formula."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     formula = "Min(100, 6*Min(50, s1*s2))"
     images = helper.make_tensor_value_info("images", kind, ["s0", 3, "s1", "s2"])
@@ -151,13 +151,13 @@ def test_free_axes_have_readable_names():
 
 @pytest.mark.slow
 def test_the_comparison_notices(dynamic):
-    """It fails for other weights, so it can fail."""
+    """It fails with other weights."""
     path = dynamic[1]
     other = small_detector(SAM, seed=1, **SMALL)
     comparison = compare(path, other, (1, 96, 96))
     assert not comparison.agrees() and comparison.largest > 1e-3
     again = small_detector(SAM, **SMALL)
-    again.bbox_head.test_cfg["score_thr"] = 0.5  # an exported file knows none
+    again.bbox_head.test_cfg["score_thr"] = 0.5  # exported files have none
     assert compare(path, again, (1, 96, 96)).agrees()
     assert again.bbox_head.test_cfg["score_thr"] == 0.5
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_the_comparison_notices(dynamic):
 
 @pytest.mark.slow
 def test_a_disagreement_is_not_written(dynamic, tmp_path, monkeypatch):
-    """The file that was there stays, and nothing lies beside it."""
+    """The former file stays, without other files."""
     model = onnx.load(dynamic[1])
     detector = small_detector(SAM, seed=1, **SMALL)
     target = tmp_path / "detector.onnx"
@@ -186,7 +186,7 @@ class Counting(torch.nn.Module):
 
 
 def test_part_that_reads_a_size_is_refused():
-    """Not obeyed in silence, which would fix the size."""
+    """Otherwise the size would silently be fixed."""
     images = torch.zeros(2, 3, 40, 50)
     with pytest.raises(ExportError, match=r"with free image sizes.*leave --dynamic out"):
         onnx_file._trace(Counting(), [images], dynamic=True)
@@ -212,7 +212,7 @@ def test_destination(path, message, tmp_path):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 def test_every_shipped_model(name, dynamic, tmp_path, record_property):
-    """Fixed, and with free sizes on two sizes; of images that fill the batch."""
+    """Fixed, and with free sizes at two sizes, for images that fill the batch."""
     unpadded = replace(
         PREPROCESSING, channels="RGB", mean=(1.0,) * 3, std=(2.0,) * 3, pad_to=(1, 1)
     )

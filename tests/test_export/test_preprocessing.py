@@ -1,4 +1,4 @@
-"""What a file says of its images: whatever mmcv's Resize and mmdet's preprocessor accept."""
+"""A file's metadata covers all settings of mmcv's Resize and mmdet's preprocessor."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from fastdetr_mmdet.export import ExportError, Preprocessing
 
 
 def preprocessing(resize=None, more=(), load=None, backbone=None, test_cfg=None, **preprocessor):
-    """Of a config with these changes."""
+    """Preprocessing of a config with changes."""
     pipeline = [
         load or dict(type="LoadImageFromFile"),
         dict(type="Resize", **(resize or dict(scale=(128, 96)))),
@@ -41,7 +41,7 @@ def preprocessing(resize=None, more=(), load=None, backbone=None, test_cfg=None,
     ids=str,
 )
 def test_every_scale_of_mmcv(size, keep_ratio):
-    """What the page computes from the metadata is the size that mmcv resizes to."""
+    """The page's size from the metadata equals mmcv's."""
     found = preprocessing(dict(size, keep_ratio=keep_ratio))
     image = np.zeros((100, 201, 3), np.uint8)
     resized = Resize(**size, keep_ratio=keep_ratio)(dict(img=image))["img"]
@@ -92,7 +92,7 @@ def test_channels_follow_the_model():
 
 
 def test_transforms_given_as_classes():
-    """As pure Python configs have them."""
+    """As in pure Python configs."""
     pipeline = [dict(type=type("LoadImageFromFile", (), {})), dict(type=Resize, scale=64)]
     cfg = Config(dict(model=dict(backbone={}), test_dataloader=dict(dataset=dict(pipeline=[]))))
     cfg.test_dataloader.dataset.pipeline = pipeline
@@ -116,7 +116,7 @@ def test_transforms_given_as_classes():
     ],
 )
 def test_size_of_a_file(keep_ratio, divisor, dynamic, image_size, scale, pad_to, size):
-    """Padded as the model pads, or to a fixed size if images keep their aspect ratio."""
+    """Padded like the model's, or to a fixed size if images keep their aspect ratio."""
     of_model = preprocessing(
         dict(scale=(128, 96), keep_ratio=keep_ratio), pad_size_divisor=divisor, pad_value=1
     )

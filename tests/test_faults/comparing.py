@@ -1,4 +1,4 @@
-"""What a run left behind, against what another one did."""
+"""Compare the results of two runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastdetr_mmdet.utils.files import UNFINISHED
 
 
 def logged(work_dir: Path) -> dict[str, set]:
-    """The different values that the runs in a folder logged, by their name and step."""
+    """Distinct values that the runs in a folder logged, by name and step."""
     values = defaultdict(set)
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:  # a killed run's last
+            except json.JSONDecodeError:  # a killed run's last line
                 continue
             for name, value in row.items():
                 if name.startswith(("loss", "grad_norm", "lr", "d0.", "enc_", "coco/")):
@@ -29,7 +29,7 @@ def logged(work_dir: Path) -> dict[str, set]:
 
 
 def check_same(run: Path, expected: Path) -> None:
-    """Everything that was logged, and the last and the best checkpoint, are equal to the bit."""
+    """Check that logs and the last and best checkpoint are bit-identical."""
     values, expected_values = logged(run), logged(expected)
     assert len(expected_values) > 50
     different = {
@@ -47,7 +47,7 @@ def check_same(run: Path, expected: Path) -> None:
 
 
 def check_equal(actual: Any, expected: Any, where: str) -> None:
-    """Tensors to the bit, within dicts and lists."""
+    """Check that dicts, lists and tensors are bit-identical."""
     assert type(actual) is type(expected), where
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys(), where
@@ -64,23 +64,23 @@ def check_equal(actual: Any, expected: Any, where: str) -> None:
 
 
 def state(path: Path) -> dict:
-    """Everything of a checkpoint that training goes on from, but the log."""
+    """A checkpoint's content for resuming, without the log."""
     checkpoint = torch.load(path, weights_only=True)
     parts = ("state_dict", "optimizer", "param_schedulers", "exact_resume")
     return {key: checkpoint[key] for key in parts if key in checkpoint}
 
 
 def last_checkpoint(work_dir: Path) -> Path:
-    """The file that it names; by its name, because a run may see its folder at another place."""
+    """The file of last_checkpoint, by name, because the run may see another path."""
     return work_dir / Path((work_dir / "last_checkpoint").read_text()).name
 
 
 def check_last_checkpoint(work_dir: Path) -> None:
-    """It names a whole file; there is none only if there is no whole checkpoint either."""
+    """Check that it names an intact file, or that no intact checkpoint exists."""
     pointer = work_dir / "last_checkpoint"
     if pointer.exists():
         assert what_is_broken(last_checkpoint(work_dir)) is None
     whole = [path for path in work_dir.glob("epoch_*.pth") if what_is_broken(path) is None]
     assert list(work_dir.glob("epoch_*.pth")) == whole
-    if not pointer.exists():  # killed between the first checkpoint and this
+    if not pointer.exists():  # killed after the first checkpoint
         assert len(whole) <= 1

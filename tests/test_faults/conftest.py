@@ -1,4 +1,4 @@
-"""The run that the tests interrupt, and how it ends when nothing does."""
+"""The run that tests interrupt, and its uninterrupted result."""
 
 import subprocess
 import time
@@ -10,8 +10,8 @@ import pytest
 from support.forks import Outcome, Server
 from support.runs import once
 
-# The tiny run with random numbers everywhere: dropout, augmentation in workers, order of the
-# images. Only one checkpoint is kept, which leaves nothing to fall back on.
+# The tiny run with random dropout, augmentation in workers and order of images. It keeps one
+# checkpoint, so there is no fallback.
 CONFIG = """\
 _base_ = '{base}'
 
@@ -55,8 +55,8 @@ class Runs:
     """Trainings, one at a time.
 
     Args:
-        processes: By which they run.
-        folder: For what they print.
+        processes: Server of the processes.
+        folder: Folder of outputs.
     """
 
     processes: Server
@@ -74,12 +74,12 @@ class Runs:
         """Train.
 
         Args:
-            config: File of a config.
-            work_dir: Of the run.
-            kill_after: Seconds from the start to SIGKILL, unless the run has ended before.
-            faults: Arguments for `faults.install`, in the first process.
-            processes: That train together; they die with the first.
-            options: For --cfg-options; a double underscore stands for a dot. `resume` too.
+            config: Config file.
+            work_dir: Work directory of the run.
+            kill_after: Seconds until SIGKILL, if the run has not ended.
+            faults: Arguments of `faults.install` in the first process.
+            processes: Number of processes, which die with the first.
+            options: As for --cfg-options, with a double underscore for a dot; also `resume`.
         """
         return self.processes.attempt(
             "train_with_faults",
@@ -101,7 +101,7 @@ def server(tmp_path_factory, processes) -> Runs:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, server, config) -> Path:
-    """The work directory of a run that nothing interrupted."""
+    """Work directory of an uninterrupted run."""
 
     def make(folder: Path) -> None:
         start = time.monotonic()
@@ -114,7 +114,7 @@ def whole(tmp_path_factory, server, config) -> Path:
 
 @pytest.fixture
 def disk(tmp_path):
-    """Runs that see a disk of 6 MiB: room for one checkpoint of 3 MiB, not for two."""
+    """Runs on a disk of 6 MiB, with room for one checkpoint of 3 MiB."""
     allowed = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
     if allowed.returncode:
         pytest.skip("this machine lets nobody mount a disk of his own")

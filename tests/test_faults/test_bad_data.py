@@ -1,4 +1,4 @@
-"""Training on wrong data works, skipping with a count, or stops before the first step."""
+"""Training on wrong data skips it with a count, or stops before the first step."""
 
 import gc
 import json
@@ -24,13 +24,13 @@ from fastdetr_mmdet.engine.hooks import dataset_check
 
 @pytest.fixture(autouse=True)
 def loading_as_before(monkeypatch):
-    """A hook that no run follows leaves its watch on the loading of data sets."""
+    """Undo the watch on data sets of hooks without a run."""
     monkeypatch.setattr(BaseDetDataset, "full_init", BaseDetDataset.full_init)
 
 
 @pytest.fixture
 def change_set(shapes, tmp_path):
-    """Writes changed annotations and returns the options that let a run use them."""
+    """Writes changed annotations and returns the options to use them."""
 
     def write(change, split="train"):
         path = tmp_path / f"{split}.json"
@@ -54,7 +54,7 @@ def runner(tiny_config_file, shapes, tmp_path):
 
 @pytest.fixture
 def start(tiny_config_file, shapes):
-    """Does what a runner does with the data before the first step, without a model."""
+    """Prepares data like a runner before the first step, without a model."""
 
     def run(phase="train", hook=None, **options):
         config = Config.fromfile(tiny_config_file)
@@ -64,7 +64,7 @@ def start(tiny_config_file, shapes):
         hook = HOOKS.build(hook or shipped)
         loaders = {}
         for split in ("train", "val") if phase == "train" else (phase,):
-            # mmengine collects garbage when it serializes, which takes most of the time
+            # mmengine's slow garbage collection in serialization
             dataset = dict(config[f"{split}_dataloader"].dataset, serialize_data=False)
             loaders[f"{split}_dataloader"] = SimpleNamespace(dataset=DATASETS.build(dataset))
         loops = dict(val_loop=True, _train_loop=None, _val_loop=None, _test_loop=None)
@@ -103,7 +103,7 @@ def double_sizes(coco):
 
 
 STOPS = [
-    # what mmdet ends on before any hook is called
+    # mmdet fails before calling hooks
     ("bbox-malformed", drop("bbox"), "train"),
     ("bbox-malformed", box(bbox=["1", "2", "3", "4"]), "train"),
     ("bbox-malformed", drop("bbox"), "val"),
@@ -115,12 +115,12 @@ STOPS = [
     ("image-size", drop("width", "images"), "train"),
     ("category-malformed", drop("name", "categories"), "train"),
     ("no-images", lambda c: c["images"].clear(), "train"),
-    # what it drops or takes silently; all kinds: tests/test_datasets/test_check.py
+    # mmdet silently drops or uses it; all kinds: tests/test_datasets/test_check.py
     ("bbox-not-finite", box(bbox=[1, 2, math.nan, 4]), "train"),
     ("image-id-twice", image(id=2), "train"),
     ("file-shared", image(file_name="000002.jpg"), "train"),
     ("no-categories", lambda c: c["categories"].clear(), "train"),
-    # what fails later
+    # fails later
     ("iscrowd-missing", drop("iscrowd"), "val"),
     ("file-missing", image(file_name="none.jpg"), "train"),
     ("file-missing", image(file_name="none.jpg"), "val"),
@@ -132,7 +132,7 @@ STOPS = [
 
 @pytest.mark.parametrize("kind, change, split", STOPS)
 def test_stops(start, change_set, kind, change, split):
-    """The message is that of the command line, for the same file."""
+    """The message equals the command line's for the same file."""
     options = change_set(change, split)
     with pytest.raises(ValueError, match=rf"\[{kind}\]") as error:
         start(**options)
@@ -147,7 +147,7 @@ def test_stops(start, change_set, kind, change, split):
 @pytest.mark.smoke
 @pytest.mark.parametrize("kind, change", [("bbox-malformed", drop("bbox")), ("area", box(area=0))])
 def test_stops_a_run_before_the_first_step(runner, change_set, no_steps, kind, change):
-    """Where mmdet fails before it calls any hook, and where it goes on silently."""
+    """Both if mmdet would fail before calling hooks, and if it would continue silently."""
     options = change_set(change)
     full_init = BaseDetDataset.full_init
     with pytest.raises(ValueError, match=rf"{options['train_ann']}.*\n.*\[{kind}\]"):
@@ -225,12 +225,12 @@ def test_annotations_are_read_once(start, monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------------
-# Images that turn out unreadable in the middle of training
+# Images that cannot be read in the middle of training
 
 
 @pytest.fixture
 def with_image(shapes, tmp_path):
-    """Copies the training images, the third of other content."""
+    """Copies the training images, with another third one."""
 
     def copy(content):
         (tmp_path / "train").mkdir()
@@ -248,14 +248,14 @@ NO_LOOK = dict(type="DatasetCheckHook", read_images=False)
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "half"])
 def test_unreadable_image(start, with_image, monkeypatch, content):
-    """Found before the first step; named when its turn comes, which OpenCV does not do."""
+    """Found before the first step, and named when loaded, which OpenCV does not do."""
     path, options = with_image(content)
     with pytest.raises(ValueError, match=r"image 3 \(000003.jpg, .*\[file-(unread|trunc)"):
         start(**options)
     dataset = start(hook=NO_LOOK, **options).train_dataloader.dataset
     with pytest.raises(OSError, match=rf"{path} \(image id 3\)"):
         [dataset[n] for n in range(len(dataset))]
-    # more processes would wait for the first one, and give up: it does not look by default
+    # not read by default with several processes, because the others would wait
     monkeypatch.setattr(dataset_check, "get_world_size", lambda: 2)
     start(**options)
 
@@ -267,7 +267,7 @@ def test_unreadable_image_is_named_by_a_worker(runner, with_image):
 
 
 def test_image_that_resize_reduces_to_nothing(start, with_image, change_set):
-    """Of 1 x 3000 pixels: found before the first step, and named when its turn comes."""
+    """An image of 1 x 3000 pixels is found before the first step, and named when loaded."""
     path, options = with_image(cv2.imencode(".png", np.zeros((1, 3000, 3), np.uint8))[1].tobytes())
     options |= change_set(lambda c: c["images"][2].update(width=3000, height=1))
     with pytest.raises(ValueError, match=r"image 3 \(000003.jpg, Resize: .*\[image-too-thin\]"):
@@ -283,7 +283,7 @@ def test_image_that_resize_reduces_to_nothing(start, with_image, change_set):
 
 @pytest.fixture
 def coco_dataset(shapes):
-    """Makes data sets of the embedded annotations, or others."""
+    """Makes data sets of the embedded or other annotations."""
 
     def make(ann_file="annotations/val.json", cls=CocoDataset, **options):
         defaults = dict(pipeline=[dict(type="LoadImageFromFile")], test_mode=True)
@@ -307,7 +307,7 @@ def before(hook, phase="test", dataset=None):
 
 def test_other_data_sets_are_left_alone(coco_dataset, caplog):
     class Own(CocoDataset):
-        """Reads its file in its own way."""
+        """A custom data set."""
 
         def parse_data_info(self, raw_data_info):
             return super().parse_data_info(raw_data_info)
@@ -379,7 +379,7 @@ def test_errors_of_loading_that_the_check_knows_nothing_of_stay(tmp_path, coco_d
 
 @pytest.fixture
 def voc_dataset(tmp_path):
-    """Makes a VOC data set of one image for each list of object names."""
+    """Makes a VOC data set with one image per list of object names."""
 
     def make(objects, classes, **options):
         for folder in ("Annotations", "JPEGImages"):
@@ -416,8 +416,8 @@ def voc_dataset(tmp_path):
 )
 @pytest.mark.parametrize("filter_cfg", [None, dict(filter_empty_gt=True)], ids=["all", "filter"])
 def test_voc_names_that_are_spelt_otherwise(voc_dataset, objects, classes, named, filter_cfg):
-    """Mmdet leaves their objects out silently, and fails at nothing left if it is to filter."""
-    hook = DatasetCheckHook()  # a runner has its hooks before it builds data sets
+    """mmdet silently drops their objects, and fails on an empty data set if it filters."""
+    hook = DatasetCheckHook()  # a runner builds hooks before data sets
     with pytest.raises(ValueError, match=named) as error:
         before(hook, "train", voc_dataset(objects, classes, filter_cfg=filter_cfg))
     assert "list.txt" in str(error.value) and "[class-without-category]" in str(error.value)

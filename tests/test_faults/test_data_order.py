@@ -1,4 +1,4 @@
-"""A data loader that was taken over gives the same data however it came to where it is."""
+"""A data loader after take_over gives the same data at a position, however it got there."""
 
 import pickle
 import random
@@ -33,7 +33,7 @@ SEED = (0, 0, 0)
 
 
 class Images:
-    """Ten images, and the random numbers that three transforms would draw for each."""
+    """Ten images, each with the random numbers of three transforms."""
 
     pipeline = "first"
 
@@ -52,7 +52,7 @@ class Images:
 
 
 def make_loader(sampler="DefaultSampler", dataset=None, **config) -> tuple[DataLoader, dict]:
-    """As a runner makes it, and its config."""
+    """A data loader as a runner builds it, and its config."""
     config = dict(batch_size=4) | config
     config["sampler"] = dict(type=sampler, shuffle=True)
     config["collate_fn"] = pseudo_collate
@@ -66,7 +66,7 @@ def batches_of(loader) -> list:
 
 
 def passes(count: int, skip: int = 0, **options) -> list:
-    """What a new loader gives, as the hooks would have it."""
+    """The data of a new loader after take_over."""
     loader, config = make_loader(**options)
     batches = take_over(loader, config, SEED, 3)
     batches.passes, batches.skip = divmod(skip, len(loader))
@@ -145,7 +145,7 @@ def test_images_that_are_left_out_are_not_loaded():
 
 
 def test_seed_of_the_sampler():
-    """mmengine builds it before it reads the checkpoint's seed."""
+    """mmengine builds the sampler before it reads the checkpoint's seed."""
     loader, config = make_loader()
     other = take_over(loader, config, SEED, 4)
     assert other.sampler.seed == loader.sampler.seed == 4
@@ -157,7 +157,7 @@ def test_seed_of_the_sampler():
 
 
 class Listed(BaseDataset):
-    """The same images as mmengine's wrappers want them."""
+    """The same images for mmengine's wrappers."""
 
     def __init__(self) -> None:
         draw = Images().__getitem__
@@ -169,7 +169,7 @@ class Listed(BaseDataset):
 
 @pytest.mark.parametrize("wrapper", ["repeated", "concatenated"])
 def test_wrapped_data_sets(wrapper):
-    """They compute another index from the one that the sampler gives."""
+    """Wrappers compute another index from the sampler's."""
 
     def make():
         return (
@@ -189,7 +189,7 @@ def test_the_data_set_seems_to_be_the_one_it_wraps():
     seeded = loader.dataset
     assert isinstance(seeded, SeededDataset)
     assert seeded.metainfo == inner.metainfo and len(seeded) == 10
-    seeded.pipeline = "second"  # as PipelineSwitchHook does
+    seeded.pipeline = "second"  # as in PipelineSwitchHook
     assert inner.pipeline == "second"
     with pytest.raises(AttributeError, match="nothing"):
         _ = seeded.nothing
@@ -206,14 +206,14 @@ def test_the_loader_seems_to_be_the_same():
         assert len(loader) == len(batches_of(loader)) == length == 3 - drop_last
         assert loader.batch_sampler.batch_size == 4
         assert loader.batch_sampler.drop_last is drop_last
-        # where DistSamplerSeedHook looks for the sampler
+        # DistSamplerSeedHook reads the sampler there
         place = loader.batch_sampler if similar else loader
         assert place.sampler is batches.sampler
         assert hasattr(place.sampler, "set_epoch")
 
 
 def test_processes_draw_different_numbers(monkeypatch):
-    """Of the same seed, each its own part of the data, as often as there are processes."""
+    """With the same seed, each process draws its own part of the data and other numbers."""
     found = []
     for rank in (0, 1):
         monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
@@ -269,7 +269,7 @@ def test_endless_batches_continue(sampler, done):
 
 
 def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
-    """What the hook reads of a runner."""
+    """A minimal runner for the hook."""
     warnings: list[str] = []
     loader, config = make_loader(**config)
     kind = EpochBasedTrainLoop if loop == "EpochBasedTrainLoop" else SimpleNamespace
@@ -310,7 +310,7 @@ INFINITE = dict(loop="IterBasedTrainLoop", sampler="InfiniteSampler")
 POSITIONS = {
     "stored": (dict(iter=5), stored(), (1, 2)),
     "load_from": (dict(iter=0), stored(), (0, 0)),
-    # without a position in the checkpoint the iterations tell it
+    # without a position in the checkpoint, from the iterations
     "full epochs": (dict(iter=6), None, (2, 0)),
     "in an epoch": (dict(iter=7), None, (2, 1)),
     "by iterations": (dict(loop="IterBasedTrainLoop", iter=7), None, (2, 1)),
@@ -327,7 +327,7 @@ def test_position_after_a_resume(name):
 
 
 def test_every_epoch_and_iteration_draws_its_own_numbers():
-    """And the same ones when it comes again."""
+    """And the same numbers when repeated."""
     runner, hook = make_runner(), ExactResumeHook()
     hook.before_train(runner)
 
@@ -341,9 +341,9 @@ def test_every_epoch_and_iteration_draws_its_own_numbers():
 
 
 def test_another_set_up():
-    """The share of images counts, and it is told; iterations are those of the present batches.
+    """A change of settings is logged; training resumes at the same share of images.
 
-    mmengine went on from those of the former ones: a wrong ETA, or "nothing is left to train".
+    mmengine would resume at the former iteration: a wrong ETA, or "nothing is left to train".
     """
     runner = make_runner(iter=9)
     checkpoint = dict(exact_resume=stored(batch_size=1, world_size=2, batches=4))

@@ -1,4 +1,4 @@
-"""Whatever a training is made of, resumed it goes on as it would have."""
+"""A resumed training equals an uninterrupted one, in all kinds of training."""
 
 import shutil
 
@@ -22,7 +22,7 @@ AMP = {"optim_wrapper__type": "AmpOptimWrapper", "optim_wrapper__dtype": "bfloat
 
 
 def check_resumes(server, config, tmp_path, after, faults=None, **options):
-    """Killed when last_checkpoint has come to name a file, and resumed, it is the same run."""
+    """Kill a run when last_checkpoint names a file, resume it, and compare."""
     faults, whole, run = faults or {}, tmp_path / "whole", tmp_path / "run"
     steps = whole / "steps.txt"
     result = server.train(config, whole, faults=dict(faults, steps_to=str(steps)), **options)
@@ -54,43 +54,43 @@ def sampler(name):
     return {"train_dataloader__sampler__type": f"{name}Sampler"}
 
 
-# each process has its own statistics of BatchNorm, and only the first one's are stored
+# without BatchNorm, whose statistics differ per process and are stored for rank 0 only
 TWO = {
     "processes": 2,
     "model__backbone__norm_eval": True,
     "train_dataloader__batch_size": 2,
 }
 STEPS = {"param_scheduler": [dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True)]}
-# Where training is killed, and the options
+# Place of the kill, and options.
 RESUMES = {
-    # the log too, which has every third iteration of an epoch, and its last
+    # including the log of every third and the last iteration
     "in an epoch": (
         "iter_6.pth",
         by_iteration(3)
         | NO_WORKERS
         | {"log_processor__window_size": 50, "default_hooks__logger__interval": 3},
     ),
-    # batches of images of similar shape, whose sampler gathers them over the epoch
+    # batches by aspect ratio, collected over the epoch
     "in an epoch, 2 workers": (
         "iter_6.pth",
         by_iteration(3) | WORKERS | SIMILAR_SHAPES,
     ),
-    # the checkpoint comes before what ends the epoch: schedulers, validation
+    # the checkpoint comes before schedulers and validation
     "at an epoch's end": ("iter_8.pth", by_iteration(4) | STEPS | NO_WORKERS),
     "similar shapes": ("iter_10.pth", sampler("Default") | ITERATIONS | SIMILAR_SHAPES),
     "similar shapes, endless": (
         "iter_10.pth",
         sampler("Infinite") | ITERATIONS | SIMILAR_SHAPES,
     ),
-    # the optimizer steps every third iteration, and the checkpoint is in between
+    # the optimizer steps every third iteration; the checkpoint is in between
     "accumulated gradients": (
         "iter_8.pth",
         by_iteration(4) | {"optim_wrapper__accumulative_counts": 3},
     ),
-    # each has its own images and random numbers; the first writes the checkpoints
+    # each process has its own images and random numbers; rank 0 writes checkpoints
     "two processes": ("epoch_2.pth", TWO),
     "two processes by iterations": ("iter_10.pth", TWO | ITERATIONS | sampler("Infinite")),
-    # mmengine's runner for FSDP; here it trains as one process
+    # mmengine's runner for FSDP, here with one process
     "flexible runner": ("epoch_2.pth", {"runner_type": "FlexibleRunner"}),
 }
 
@@ -130,7 +130,7 @@ def test_loss_scaler(server, config, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_without_a_seed(server, config, tmp_path):
-    """It draws one, and the resumed run another: that of the checkpoint counts."""
+    """Both runs draw a seed; the checkpoint's is used."""
     first, second = (tmp_path / name for name in ("first", "second"))
     for work_dir in (first, second):
         options = dict(randomness__seed=None)
@@ -148,7 +148,7 @@ def test_a_run_without_a_seed(server, config, tmp_path):
 
 @pytest.mark.slow
 def test_killed_while_it_validates(server, config, whole, tmp_path):
-    """The validation is made up for, the last one too, though no training follows it."""
+    """The validation is repeated, even the last one."""
     steps = (whole / "steps.txt").read_text().splitlines()
     for name in ("epoch_2.pth", "epoch_3.pth"):
         run = tmp_path / name
@@ -164,7 +164,7 @@ def test_killed_while_it_validates(server, config, whole, tmp_path):
 
 
 def test_a_finished_run_has_nothing_to_do(server, config, whole, tmp_path):
-    """And does not validate again what was validated."""
+    """And does not repeat the validation."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     result = server.train(config, run, resume=True)

@@ -1,4 +1,4 @@
-"""A full disk ends training in a sentence, and leaves what is needed to go on."""
+"""A full disk ends training with a clear error, and training can resume."""
 
 import pytest
 from comparing import check_last_checkpoint, check_same, last_checkpoint
@@ -10,7 +10,7 @@ SECOND_EPOCH = 2
 
 
 def check_ended(result, work_dir, sentence: str) -> None:
-    """In one sentence, which comes last; the checkpoints are whole and nothing else is there."""
+    """Check the error at the end of the output; checkpoints are intact, without other files."""
     assert result.code == 1
     last = result.output.strip().splitlines()[-1]
     assert last.startswith("RuntimeError: ")
@@ -34,7 +34,7 @@ def test_full_while_a_checkpoint_is_written(server, config, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", range(4))
 def test_full_at_any_checkpoint(server, config, whole, tmp_path, file):
-    """The first, and the best, too."""
+    """Including the first and the best."""
     result = server.train(config, tmp_path, faults=dict(full_at=file))
     good = "no checkpoint was saved before" if file == 0 else "is intact. Training has ended"
     check_ended(result, tmp_path, good)
@@ -44,7 +44,7 @@ def test_full_at_any_checkpoint(server, config, whole, tmp_path, file):
 
 @pytest.mark.slow
 def test_a_limit_of_the_kernel(server, config, whole, tmp_path):
-    """Of the size of a file, as `ulimit -f` sets it."""
+    """A limit of file sizes, as by `ulimit -f`."""
     result = server.train(config, tmp_path, faults=dict(limit_at=SECOND_EPOCH))
     check_ended(result, tmp_path, "epoch_2.pth could not be written (File too large; ")
     assert last_checkpoint(tmp_path).name == "epoch_1.pth"
@@ -54,13 +54,13 @@ def test_a_limit_of_the_kernel(server, config, whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_disk_that_is_too_small(disk, config, whole):
-    """After room was made, training goes on as if nothing had been."""
+    """With more room, training resumes as if nothing had happened."""
     result = disk.train(config, disk.folder)
     work_dir = disk.seen(disk.folder)
     check_ended(result, work_dir, "could not be written (No space left on device; ")
     assert last_checkpoint(work_dir).name == "epoch_1.pth"
     again = disk.train(config, disk.folder, resume=True)
-    assert again.code == 1  # it trains, and ends at the same place
+    assert again.code == 1  # trains, and ends at the same place
     check_ended(again, work_dir, "could not be written (No space left on device; ")
     disk.shell(f"mount -o remount,size=20m {disk.folder}")
     assert disk.train(config, disk.folder, resume=True).code == 0
@@ -69,7 +69,7 @@ def test_a_disk_that_is_too_small(disk, config, whole):
 
 @pytest.mark.slow
 def test_a_disk_that_others_fill(disk, config, whole):
-    """Then the log is what fits no longer."""
+    """Then writing the log fails."""
     disk.shell(f"mount -o remount,size=20m {disk.folder}")
     steps = (whole / "steps.txt").read_text().splitlines()
     fill_at = steps.index(f"open epoch_2.pth{UNFINISHED}") - 1

@@ -1,4 +1,4 @@
-"""Whatever an annotation file holds: the check reports it, and its cleaned copy trains."""
+"""For any annotation file, the check reports problems, and the cleaned copy loads."""
 
 import contextlib
 import copy
@@ -22,7 +22,7 @@ NASTY = [
     *("\x1b[2J", 0, -1, 1, 2, 3, 1.0, 0.5, 1e-320, 1e308, 10**400, 2**63, math.nan, math.inf),
     *(-math.inf, [], {}, [1], {"id": 1}, [[[[]]]]),
 ]
-# What goes wrong with one key in particular.
+# Wrong values of particular keys.
 LIKELY = {
     "bbox": [
         *([1, 2, 3, 4], [1, 2, 3], [5, 5, 9, "4"]),
@@ -49,7 +49,7 @@ SETTINGS = settings(
 
 
 def sound(images=4, boxes=12):
-    """Annotations with nothing wrong."""
+    """Valid annotations."""
     return {
         "images": [
             {"id": n + 1, "file_name": f"{n}.jpg", "width": 40 + n, "height": 30}
@@ -72,9 +72,9 @@ def sound(images=4, boxes=12):
 
 @st.composite
 def changed(draw):
-    """Sound annotations after a few accidents."""
+    """Valid annotations after a few random changes."""
     coco = sound(draw(st.integers(1, 4)), draw(st.integers(0, 12)))
-    # oftener where there is more to go wrong
+    # weighted by the number of possible changes
     lists = ["annotations"] * 4 + ["images"] * 2 + ["categories"]
     accidents = ["set"] * 5 + ["drop", "twice", "replace", "remove", "all"]
     for _ in range(draw(st.integers(0, 5))):
@@ -106,7 +106,7 @@ def changed(draw):
 
 
 def load(path, classes, coco):
-    """The images and boxes that mmdet makes of annotations."""
+    """Images and boxes that mmdet loads from annotations."""
     path.write_text(json.dumps(coco))
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = CocoDataset(
@@ -121,7 +121,7 @@ def load(path, classes, coco):
 
 
 def check_words(report):
-    """Everything that a report can be asked for."""
+    """Call all outputs of a report."""
     for text in (report.text(), report.refusal(), report.paragraph()):
         assert all(line.isprintable() for line in text.splitlines())
         text.encode()
@@ -142,7 +142,7 @@ def boxes_of_known_images(coco):
 @given(coco=changed())
 @example(coco=sound())
 def test_changed_annotations(coco, tmp_path):
-    """What passes the check loads in mmdet, with the boxes that it says; so does what it cleans."""
+    """Accepted and cleaned annotations load in mmdet, with the reported number of boxes."""
     before = json.dumps(coco)
     report = check_annotations(coco)
     check_words(report)
@@ -161,7 +161,7 @@ def test_changed_annotations(coco, tmp_path):
     assert bool(counts) == (json.dumps(cleaned) != before)  # True == 1 in Python
     expected = len(cleaned["images"]), len(cleaned["annotations"]) - again.skipped
     assert load(path, names(cleaned), cleaned) == expected
-    # what is left to be skipped is what its owner marked so
+    # only boxes marked 'ignore' are skipped
     assert again.skipped == len(getattr(again.findings.get("marked-ignore"), "positions", ()))
 
 

@@ -1,4 +1,4 @@
-"""Whatever the network puts out and the objects are: scipy's matching, or the documented error."""
+"""For any outputs and objects: scipy's matching, or the documented error."""
 
 import math
 import re
@@ -42,7 +42,7 @@ SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 @st.composite
 def cases(draw, wild, fewest_queries=1):
-    """Predictions, objects and costs; `wild` adds numbers that have no place there."""
+    """Predictions, objects and costs; `wild` adds invalid numbers."""
     counts = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3))
     num_layers, num_queries = draw(st.integers(1, 2)), draw(st.integers(fewest_queries, 4))
     num_classes, total = draw(st.integers(1, 3)), sum(counts)
@@ -50,7 +50,7 @@ def cases(draw, wild, fewest_queries=1):
 
     def tensor(tame, *shape):
         values = tame + (WILD if wild and draw(st.booleans()) else [])
-        # most entries alike, as in a network that has broken down
+        # most entries equal, as in a diverged network
         flat = draw(st.lists(st.sampled_from(values), min_size=1, max_size=12))
         return torch.tensor(flat, dtype=torch.float32)[
             torch.arange(math.prod(shape)) % len(flat)
@@ -75,7 +75,7 @@ def pairs_of(matches):
 
 
 def costs_of(matcher, logits, boxes, targets):
-    """Every term's and the sum's columns of real objects, image by image."""
+    """Columns of real objects of every term and of the sum, per image."""
     if targets.num_objects == 0:
         return [[torch.zeros(*logits.shape[:1], logits.shape[2], 0)] * len(targets.counts)]
     terms = cost_terms(matcher.match_costs, logits, boxes, targets)
@@ -84,7 +84,7 @@ def costs_of(matcher, logits, boxes, targets):
 
 
 def scipys(matcher, logits, boxes, targets):
-    """Every layer and image solved by itself, on the matcher's own costs."""
+    """Solve every layer and image separately with scipy, on the matcher's costs."""
     blocks = costs_of(matcher, logits, boxes, targets)[-1]
     num_queries, starts = logits.shape[2], np.cumsum([0, *targets.counts])
     pairs = []
@@ -170,7 +170,7 @@ def test_one_image_in_mmdets_form(case):
 
 @pytest.mark.parametrize("size", [0.0, -0.5, 1e-12])
 def test_objects_without_area_match_without_a_warning(size):
-    """Augmentation makes such boxes after loading."""
+    """Augmentation can make such boxes after loading."""
     boxes = torch.tensor([[[[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]]]])
     targets = Targets(
         labels=torch.zeros(2, dtype=torch.long),

@@ -1,4 +1,4 @@
-"""No file that is given as a checkpoint gets to run code, whichever way it comes in."""
+"""No checkpoint file can run code, on any way of loading."""
 
 import io
 import os
@@ -38,7 +38,7 @@ class Call:
 
 @pytest.fixture
 def trace(tmp_path):
-    """What the payloads make; when a test is over it must not be there."""
+    """The payloads' file, which must not exist after a test."""
     path = tmp_path / "executed"
     yield path
     assert not path.exists(), "the payload was run"
@@ -79,7 +79,7 @@ PAYLOADS = {
 
 
 def hostile(path, payload=PAYLOADS["os.system"], write=saved, where="state_dict", trace=None):
-    """Write a file that calls something when it is unpickled."""
+    """Write a file that calls a function when unpickled."""
     content = {"meta": {"epoch": 1, "iter": 1}, "state_dict": {"w": torch.ones(2)}}
     content[where] = payload(trace)
     path.write_bytes(write(content))
@@ -115,16 +115,16 @@ def test_anywhere_in_the_file(tmp_path, trace, where):
     [(HistoryBuffer, "__init__"), (HistoryBuffer, "_statistics_methods"), (torch.Tensor, "cpu")],
 )
 def test_attributes_of_allowed_classes(tmp_path, owner, name):
-    """mmengine's own files call getattr; ours instead hands out what they need alone."""
+    """mmengine's files call getattr; the stand-in returns only what they need."""
     path = tmp_path / "weights.pth"
     path.write_bytes(saved({"state_dict": Call(getattr, owner, name)}))
-    for _ in range(3):  # onedl-mmengine allows the real one, and a set has no order
+    for _ in range(3):  # onedl-mmengine allows the real one, in random order
         with pytest.raises(CheckpointRefusedError, match=f"'{name}'"):
             load_checkpoint(torch.nn.Linear(2, 2), str(path))
 
 
 # --------------------------------------------------------------------------------------------------
-# Every way in
+# Every way of loading
 
 
 def pretrained(config, path, **more):
@@ -163,7 +163,7 @@ def test_load_from_and_resume(tiny_config_file, shapes, tmp_path, trace, resume)
 
 @pytest.mark.slow
 def test_automatic_resume(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
-    """A work directory to which others can write."""
+    """From a work directory that others can write to."""
     work_dir = tmp_path / "work"
     work_dir.mkdir()
     path = hostile(work_dir / "epoch_1.pth", trace=trace)
@@ -190,9 +190,9 @@ def test_flexible_runner(tiny_config_file, shapes, tmp_path, trace):
 
 @pytest.mark.parametrize("scheme", ["torchvision://", "mmcls://", "openmmlab://", ""])
 def test_weights_from_an_address(scheme, tmp_path, trace, monkeypatch):
-    """torch's loader of addresses is unguarded unless asked, and neither mmengine asks.
+    """torch's URL loader needs weights_only=True, which neither mmengine passes.
 
-    mmengine finds the addresses of named models in tables of its own.
+    mmengine has tables with URLs of named models.
     """
     cache = tmp_path / "hub/checkpoints"
     cache.mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_weights_from_an_address(scheme, tmp_path, trace, monkeypatch):
 
 
 def test_another_scheme(tmp_path):
-    """Loaders that a user registers are the user's business."""
+    """Loaders that users register are not changed."""
     path = tmp_path / "own.pth"
     path.write_bytes(saved({"state_dict": subprocess.Popen}))
 
@@ -222,7 +222,7 @@ def test_another_scheme(tmp_path):
 
 
 def test_many_threads(tmp_path):
-    """None is unguarded for as long as others load, and loads of a user's own go on meanwhile."""
+    """The guard holds while other threads load; users' own loads work meanwhile."""
     path = tmp_path / "weights.pth"
     path.write_bytes(saved({"state_dict": subprocess.Popen}))
     inside, may_go = threading.Barrier(2, timeout=60), threading.Event()
@@ -255,7 +255,7 @@ def test_mmdets_test(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
 
 @pytest.mark.slow
 def test_mim_test(tiny_config_file, shapes, tmp_path, trace):
-    """A process in which nothing but mim's copy of tools/test.py and the config import us."""
+    """In a process where only mim's copy of tools/test.py and the config import the package."""
     path = hostile(tmp_path / "weights.pth", trace=trace)
     options = ["-C", path, "--work-dir", tmp_path, "--cfg-options", f"data_root={shapes}/"]
     result = subprocess.run(
@@ -270,12 +270,12 @@ def test_mim_test(tiny_config_file, shapes, tmp_path, trace):
 
 
 # --------------------------------------------------------------------------------------------------
-# What stays as it is
+# Unchanged behaviour
 
 
 @pytest.mark.parametrize("write", list(FORMATS.values())[:2], ids=list(FORMATS)[:2])
 def test_good_files_load(write, tmp_path):
-    """With the curves and numbers of arrays that mmengine's runner writes."""
+    """With the history and numpy numbers of mmengine's runner."""
     model, other, hub = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), MessageHub("good files")
     for step in range(5):
         hub.update_scalar("train/loss", np.float32(step) / 2)
@@ -284,7 +284,7 @@ def test_good_files_load(write, tmp_path):
     content = dict(state_dict=model.state_dict(), meta=dict(epoch=3), message_hub=hub.state_dict())
     path = tmp_path / "weights.pth"
     path.write_bytes(write(content))
-    # onedl-mmengine's loader adds these for one load, and then removes them for the whole process
+    # onedl-mmengine's loader adds these for a load, then removes them for the process
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
         pass
     loaded = load_checkpoint(other, str(path), strict=True)
@@ -304,7 +304,7 @@ def test_own_loads_are_the_users_business(tmp_path, monkeypatch):
     path = tmp_path / "own.pth"
     path.write_bytes(saved({"state_dict": subprocess.Popen}))
     assert torch.load(path, weights_only=False)["state_dict"] is subprocess.Popen
-    # nor does the guard leave anything behind
+    # the guard leaves no state
     for value in (None, "0", "1"):
         name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
         monkeypatch.delenv(name, raising=False)
@@ -318,7 +318,7 @@ def test_own_loads_are_the_users_business(tmp_path, monkeypatch):
 
 @pytest.mark.smoke
 def test_import_and_its_switch():
-    """Importing the package changes nothing in mmengine; without the switch, it guards loading."""
+    """Importing guards loading; with the switch, mmengine is unchanged."""
     program = """if True:
         import os
         import torch
@@ -357,7 +357,7 @@ def test_import_and_its_switch():
 
 
 def test_old_torch_is_told_of(tmp_path, monkeypatch):
-    """Below 2.6 even torch's guarded way ran code (CVE-2025-32434)."""
+    """Before 2.6 even weights_only=True could run code (CVE-2025-32434)."""
     path = tmp_path / "weights.pth"
     path.write_bytes(saved({"state_dict": torch.nn.Linear(2, 2).state_dict()}))
     monkeypatch.setattr(torch, "__version__", "2.5.1")
@@ -366,7 +366,7 @@ def test_old_torch_is_told_of(tmp_path, monkeypatch):
 
 
 def test_no_door_of_mmengine_was_overlooked():
-    """Every torch.load of mmengine's is in the two files that the guard was made for."""
+    """mmengine calls torch.load only in the two files that the guard covers."""
     root = os.path.dirname(sys.modules["mmengine"].__file__)
     found = set()
     for folder, _, names in os.walk(root):
@@ -384,7 +384,7 @@ def test_no_door_of_mmengine_was_overlooked():
 
 
 def with_config(path, text, model=None):
-    """A checkpoint as the runner writes it, with a config of the caller's."""
+    """A checkpoint in the runner's form with a given config."""
     meta = dict(cfg=text, config=text, epoch=1, iter=1)
     state = {} if model is None else model.state_dict()
     torch.save({"meta": meta, "state_dict": state, "message_hub": {}}, path)
@@ -413,7 +413,7 @@ HOSTILE_CONFIGS = {
     "module": "model = dict(type='evil_module')\n",
     "no type": "model = dict(type=['os.system'])\n",
     "no Python": "model = (\n",
-    # what mmengine puts in before it runs the text
+    # mmengine inserts it before running the text
     "variable": "a = 1\n# {{{{$NOT_SET:A|\\nopen('{path}','w')#}}}}\n",
     "base variable": "a = ['''{{{{_base_.b}}}}''', ', open(\"{path}\", \"w\")#'\n]\n",
 }
@@ -421,7 +421,7 @@ HOSTILE_CONFIGS = {
 
 @pytest.fixture
 def lures(tmp_path, trace, monkeypatch):
-    """Files that a config could have run."""
+    """Files that a config could run."""
     code = f"open({str(trace)!r}, 'w')\n"
     (tmp_path / "evil_config.py").write_text(code)
     (tmp_path / "evil_module.py").write_text(code)
@@ -449,7 +449,7 @@ def test_config_that_resume_runs(tiny_config_file, shapes, tmp_path, lures):
 
 
 def test_config_that_is_not_run_is_no_obstacle(tmp_path, lures):
-    """Weights of projects that keep their whole config file in a checkpoint, for load_from."""
+    """load_from works for checkpoints that hold another project's config file."""
     text, model = HOSTILE_CONFIGS["import"].format(**lures), torch.nn.Linear(2, 2)
     load_checkpoint(model, str(with_config(tmp_path / "weights.pth", text, model)), strict=True)
 

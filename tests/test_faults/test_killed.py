@@ -1,4 +1,4 @@
-"""A run that is killed, wherever that is, and resumed ends as if it had not been killed."""
+"""A run that is killed anywhere and resumed equals an uninterrupted run."""
 
 import os
 import random
@@ -14,13 +14,13 @@ from support.runs import BIN, ROOT
 
 from fastdetr_mmdet.utils.files import UNFINISHED
 
-SLOW_POINTS = 24  # of which every second is a moment, and the others are in writing files
+SLOW_POINTS = 24  # half are at random times, half in file operations
 
 
 def kill_and_resume(server, config, whole, work_dir, moment=None, **how):
     killed = server.train(config, work_dir, kill_after=moment, **how)
     while moment is not None and killed.code == 0:
-        # The machine has become faster since `whole` was run.
+        # The machine was slower when `whole` ran.
         shutil.rmtree(work_dir)
         moment /= 2
         killed = server.train(config, work_dir, kill_after=moment)
@@ -36,16 +36,16 @@ def seconds(whole) -> float:
 
 
 def steps(whole) -> list[str]:
-    """What the whole run did to files."""
+    """File operations of the whole run."""
     return (whole / "steps.txt").read_text().splitlines()
 
 
 def test_nothing_is_removed_before_what_replaces_it_is_named(whole):
-    """The order of all that the uninterrupted run does to its files."""
+    """The order of the uninterrupted run's file operations."""
     renamed = [line.split()[1] for line in steps(whole) if line.startswith("rename")]
     renamed = [name.removesuffix(UNFINISHED) for name in renamed]
     for epoch in (1, 2, 3):
-        # after training; what validation adds is in a small file, written once for each
+        # after training; each validation writes a small file once
         assert renamed.count(f"epoch_{epoch}.pth") == 1
     assert renamed.count("last_validation") == 3
     for name, after in pairwise(renamed):
@@ -71,7 +71,7 @@ def test_killed_with_half_a_checkpoint_written(server, config, whole, tmp_path):
 
 
 def test_killed_before_the_checkpoint_is_named(server, config, whole, tmp_path):
-    """And before the one before it, the only one that is named, is removed."""
+    """Before the former, named checkpoint is removed."""
     point = steps(whole).index(f"rename epoch_2.pth{UNFINISHED}")
     assert steps(whole)[point + 2] == f"open last_checkpoint{UNFINISHED}"
     kill_and_resume(server, config, whole, tmp_path, faults=dict(kill_at=point + 2))
@@ -80,7 +80,7 @@ def test_killed_before_the_checkpoint_is_named(server, config, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("outdated", ["epoch", "best"])
 def test_killed_before_an_outdated_one_is_removed(server, config, whole, tmp_path, outdated):
-    """Resuming removes it, though it does not start from it."""
+    """Resuming removes the outdated file, without starting from it."""
     point = next(i for i, line in enumerate(steps(whole)) if line.startswith(f"remove {outdated}"))
     kill_and_resume(server, config, whole, tmp_path, faults=dict(kill_at=point))
 
@@ -106,7 +106,7 @@ def test_killed_at_random(server, config, whole, tmp_path, point):
 
 @pytest.mark.slow
 def test_as_a_user_would(config, whole, tmp_path):
-    """`mim train`, which starts another process; both die at once, and the same command resumes."""
+    """`mim train` and its child process die at once; the same command resumes."""
     command = [BIN / "mim", "train", "fastdetr_mmdet", config, "--work-dir", tmp_path, "--resume"]
     options = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT.parent)
     options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -123,7 +123,7 @@ def test_as_a_user_would(config, whole, tmp_path):
 
 @pytest.mark.slow
 def test_killed_again_and_again(server, config, whole, tmp_path):
-    """Until it comes through: mostly it is killed before it can save anything."""
+    """Until it finishes; mostly it is killed before it saves anything."""
     choice = random.Random(1)
     kills = 0
     while True:

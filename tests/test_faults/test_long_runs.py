@@ -1,4 +1,4 @@
-"""Nothing grows in a training that goes on: tests/long_run.py, and what can be seen at once."""
+"""Long trainings do not leak: tests/long_run.py, and quick checks."""
 
 import gc
 import math
@@ -28,7 +28,7 @@ class CountHook(Hook):
 
 
 class LeakHook(Hook):
-    """Keeps the batches, as a hook, a metric or a log easily does."""
+    """Leaks batches, as a hook, a metric or a log might."""
 
     def __init__(self) -> None:
         self.kept: list = []
@@ -40,17 +40,17 @@ class LeakHook(Hook):
 @pytest.mark.slow
 @pytest.mark.parametrize("leak", [False, True])
 def test_what_an_iteration_makes_is_gone_after_it(tmp_path, leak):
-    """Over passes with validations and checkpoints between them; a leak is seen."""
+    """Over passes with validations and checkpoints; a leak is detected."""
     count = CountHook()
     train(tmp_path, 5 * PASS + 1, 0, 8 * PASS, "few", count, *[LeakHook()] * leak, val=8)
-    # From the second validation on: what is made once is there by then.
+    # From the second validation on, after one-time allocations.
     assert len(count.tensors) == 6
     assert (count.tensors[-1] > count.tensors[4]) is leak, count.tensors
     assert count.files[-1] == count.files[4]
 
 
 def _rows(**slopes: float) -> list[Row]:
-    """Measurements of 1,500 iterations whose columns grow by so many KiB per iteration."""
+    """Measurements of 1,500 iterations with given growth in KiB per iteration."""
     start = dict(resident=600.0, in_use=170.0, workers=70.0, files=40)
     return [
         Row(done, **{k: v + slopes.get(k, 0.0) * done / 1024 for k, v in start.items()})
@@ -60,7 +60,7 @@ def _rows(**slopes: float) -> list[Row]:
 
 def test_verdict():
     assert judge(_rows()).startswith("flat")
-    assert judge(_rows(in_use=math.nan)).startswith("flat")  # not every C library tells
+    assert judge(_rows(in_use=math.nan)).startswith("flat")  # unknown for some C libraries
     for name in ("resident", "in_use", "workers"):
         assert judge(_rows(**{name: 0.9 * LIMIT})).startswith("flat")
         assert judge(_rows(**{name: 1.1 * LIMIT})).startswith("growing")
@@ -71,13 +71,13 @@ def test_verdict():
 
 @pytest.mark.slow
 def test_two_thousand_iterations(tmp_path):
-    """In worker processes' company, with a validation and a checkpoint after every second pass."""
+    """With worker processes, and a validation and a checkpoint after every second pass."""
     verdict = judge(train(tmp_path, 2000, 2, 1024, "few"))
     assert verdict.startswith("flat"), verdict
 
 
 @pytest.mark.slow
 def test_a_leak_is_found(tmp_path):
-    """One of 8 images of 160 x 160 in every iteration."""
+    """A leak of one of 8 images of 160 x 160 per iteration."""
     verdict = judge(train(tmp_path, 1000, 0, 256, "few", LeakHook()))
     assert verdict.startswith("growing"), verdict

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite stops the training, before any weight changes."""
+"""A non-finite loss or gradient stops training before any weight changes."""
 
 import errno
 import hashlib
@@ -50,11 +50,11 @@ def runner(tiny_config_file, shapes, tmp_path):
     return make
 
 
-# Faults; each is given the run and patches, and happens at the given steps, counted from 1.
+# Faults, functions of the run, monkeypatch and steps, counted from 1.
 
 
 def in_loss(name, factor=math.nan):
-    """Of a term; one that is not there is a constant without gradient."""
+    """Fault in a loss term; an unknown term becomes a constant without gradient."""
 
     def install(run, monkeypatch, *steps):
         def changed(*args):
@@ -70,7 +70,7 @@ def in_loss(name, factor=math.nan):
 
 
 def in_data(change):
-    """Of a batch, after the preprocessor: `change` is given its inputs and samples."""
+    """Fault in a batch after the preprocessor; `change` gets inputs and samples."""
 
     def install(run, monkeypatch, *steps):
         def changed(data, training=False):
@@ -86,7 +86,7 @@ def in_data(change):
 
 
 def in_pixels(run, monkeypatch, step):
-    """Of the last image, as it comes from the data loader."""
+    """Fault in the last image from the data loader."""
 
     def change(runner, batch_idx, data_batch):
         if batch_idx + 1 == step:
@@ -99,7 +99,7 @@ def in_pixels(run, monkeypatch, step):
 
 
 def in_gradient(prefix, factor=math.nan):
-    """Of all parameters whose names begin so."""
+    """Fault in gradients of parameters with this prefix."""
 
     def install(run, monkeypatch, *steps):
         for name, parameter in run.model.named_parameters():
@@ -135,7 +135,7 @@ EVERY_ITERATION = dict(
 
 
 class NoteWeights(Hook):
-    """Keeps the weights before every step, and the ids of its images."""
+    """Records the weights before every step, and the ids of its images."""
 
     def __init__(self):
         self.before, self.images = [], []
@@ -152,7 +152,7 @@ def note_weights(run):
 
 
 def stopped(run):
-    """Train to the error; its message, what was noted before each step, and the bundle."""
+    """Train to the error; return its message, the records of each step, and the bundle."""
     notes = note_weights(run)
     with pytest.raises(NotFiniteError) as error:
         run.train()
@@ -185,7 +185,7 @@ def is_finite(tensors):
 
 
 # --------------------------------------------------------------------------------------------------
-# Where it is seen
+# Detection
 
 EVAL = dict(model__backbone__norm_eval=True)
 STOPS = {
@@ -201,7 +201,7 @@ STOPS = {
         EVAL,
         ["Matching cost is not finite for image (id "],
     ),
-    # batch norms, in training, spread it over the batch, and their statistics change at once
+    # trained batch norms spread NaN over the batch and change their statistics at once
     "an image": (in_data(infinite_image), {}, []),
     "pixels": (in_pixels, {}, ["non-finite pixels: (id "]),
     "gradient": (in_gradient(PARAMETER), {}, [f"{PARAMETER} (32 NaN and 0 infinite of 32)"]),
@@ -216,7 +216,7 @@ STOPS = {
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", STOPS)
 def test_stops(runner, monkeypatch, name):
-    """Before the weights change; the message names the place and the images of the step."""
+    """Before the weights change; the message names the place and the step's images."""
     fault, options, words = STOPS[name]
     run = runner(**options)
     fault(run, monkeypatch, 2)
@@ -231,7 +231,7 @@ def test_stops(runner, monkeypatch, name):
 
 
 def test_loss_without_gradient(runner, monkeypatch):
-    """A constant that is not finite leaves the gradient alone; it shows after the step."""
+    """A non-finite constant does not change the gradient; it is found after the step."""
     run = runner()
     in_loss("loss_extra", math.inf)(run, monkeypatch, 2)
     message, _, bundle = stopped(run)
@@ -241,7 +241,7 @@ def test_loss_without_gradient(runner, monkeypatch):
 
 @pytest.mark.parametrize("step", [3, 4], ids=["first", "second"])
 def test_accumulated_gradients(runner, monkeypatch, step):
-    """Named are the images of all the batches that are in the gradient."""
+    """The message names images of all accumulated batches."""
     run = runner(optim_wrapper__accumulative_counts=2)
     in_loss("loss_cls")(run, monkeypatch, step)
     message, notes, bundle = stopped(run)
@@ -256,7 +256,7 @@ def test_accumulated_gradients(runner, monkeypatch, step):
 
 
 def test_checkpoints_between_updates(runner, monkeypatch):
-    """None is written after a batch whose update makes the next one's gradient NaN."""
+    """No checkpoint is written between a batch with NaN and its update."""
     run = runner(optim_wrapper__accumulative_counts=3, **EVERY_ITERATION)
     IMAGES(run, monkeypatch, 2)
     assert "iteration 2 (epoch 1)" in stopped(run)[0]
@@ -266,7 +266,7 @@ def test_checkpoints_between_updates(runner, monkeypatch):
 
 @pytest.mark.parametrize("steps", [(1,), (2,), (1, 2)], ids=["first", "second", "both"])
 def test_skipped_batches_of_an_update(runner, monkeypatch, steps):
-    """The update is skipped as one, and nothing of it stays, in no checkpoint either."""
+    """The update is skipped as a whole, also in checkpoints."""
     options = dict(optim_wrapper__accumulative_counts=2, **EVERY_ITERATION)
     run = runner(hook=dict(max_skips=1), **options)
     IMAGES(run, monkeypatch, *steps)
@@ -282,7 +282,7 @@ def test_skipped_batches_of_an_update(runner, monkeypatch, steps):
 
 
 def test_gradients_that_wait_are_finite_or_not_saved(runner, monkeypatch):
-    """Of a loss that is finite; without them training can be resumed."""
+    """With a finite loss; training can resume without them."""
     options = dict(optim_wrapper__accumulative_counts=2, **EVERY_ITERATION)
     run = runner(**options)
     warnings = []
@@ -312,7 +312,7 @@ def test_skips_before_a_checkpoint_count(runner, monkeypatch):
 
 
 def test_checkpoints_stay_as_they_are(runner, monkeypatch):
-    """Nothing is written by the run that stops; and what was changed in it is taken back."""
+    """The stopped run writes no checkpoint, and patches are reverted."""
     run = runner(epochs=2)
     in_loss("loss_bbox")(run, monkeypatch, ITERS + 2)
 
@@ -345,7 +345,7 @@ def check_nothing_is_left(run):
 
 
 def test_other_errors_come_through(runner, monkeypatch):
-    """The matcher also knows of wrong class indices."""
+    """For example the matcher's error for class indices."""
     run = runner()
     in_data(bad_labels)(run, monkeypatch, 1)
     with pytest.raises(ValueError, match="Class index 6 of image") as error:
@@ -359,7 +359,7 @@ def test_other_errors_come_through(runner, monkeypatch):
 
 @pytest.mark.parametrize("fault", [in_loss("loss_cls"), IMAGES], ids=["loss", "image"])
 def test_skips(runner, monkeypatch, fault):
-    """Two bad steps of two allowed: the weights stay for those, and change with the others."""
+    """With two allowed skips, weights do not change in the two bad steps, but in others."""
     run = runner(hook=dict(max_skips=2))
     fault(run, monkeypatch, 2, 3)
     warnings = []
@@ -379,7 +379,7 @@ def test_skips(runner, monkeypatch, fault):
     first, second = [text for text in warnings if "not finite" in text]
     assert str(paths[0]) in first and "1 of at most 2" in first
     assert str(paths[1]) in second and "2 of at most 2" in second
-    # without the weights; views of larger tensors are cut out: images of bytes, and the config
+    # without weights; views are copied without their storage
     assert "state_dict" not in torch.load(paths[0], weights_only=True)
     assert paths[0].stat().st_size < 4 * 3 * 64 * 64 + 60_000
     losses = [row["loss"] for row in log_rows(run_dir(run))]
@@ -428,7 +428,7 @@ clipping = pytest.mark.parametrize("clip", [True, False], ids=["clipped", "not c
 @clipping
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "not fused"])
 def test_overflow_is_the_scalers(runner, amp, clip, fused):
-    """It skips steps until the scale fits, and training goes on."""
+    """The scaler skips steps until the scale fits, and training continues."""
     first = 2.0**20
     run = runner(**amp(first, clip, fused=fused))
     parameter = dict(run.model.named_parameters())[PARAMETER]
@@ -472,7 +472,7 @@ def test_gradient_that_no_scale_helps(runner, monkeypatch, amp):
 
 
 def test_bundle_repeats_the_step(runner, monkeypatch):
-    """What it holds suffices to compute the same losses again."""
+    """The bundle is enough to recompute the losses."""
     run = runner()
     in_loss("loss_bbox")(run, monkeypatch, 2)
     _, _, bundle = stopped(run)
@@ -530,7 +530,7 @@ def test_plain_data(tmp_path):
 
 
 def test_full_disk(runner, monkeypatch):
-    """The reason for the stop is given all the same."""
+    """The error still names the reason of the stop."""
 
     def fail(path, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -543,13 +543,13 @@ def test_full_disk(runner, monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------------
-# What it costs, and that it goes
+# Costs and clean-up
 
 
 class CountWaits(TorchFunctionMode):
-    """Counts the calls for which Python would wait for a GPU, and those for norms.
+    """Counts calls that would wait for a GPU, and norms.
 
-    Values brought to the host, results whose size depends on values, copies of host data.
+    Waits are reads by the host, results of data-dependent size, and copies of host data.
     """
 
     NAMES = frozenset(
@@ -595,7 +595,7 @@ def test_each_kind_of_wait_is_counted(wait):
 
 @clipping
 def test_same_training_at_no_cost(runner, clip):
-    """Same weights and log; no wait more where gradients are clipped by norm, else one a step."""
+    """Same weights and log; no additional waits with clipping by norm, else one per step."""
     found = []
     for hook in (False, None):
         run = runner(hook, optim_wrapper__clip_grad=dict(max_norm=0.1) if clip else None)
@@ -605,7 +605,7 @@ def test_same_training_at_no_cost(runner, clip):
     (plain, without), (checked, waits) = found
     assert without.count > 0
     assert waits.count - without.count == (0 if clip else ITERS)
-    assert waits.norms == ITERS  # once a step, also where the clipping needs it
+    assert waits.norms == ITERS  # once per step, also if clipping needs it
     for name, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(
             checked.model.state_dict()[name], tensor, rtol=0, atol=0, msg=name

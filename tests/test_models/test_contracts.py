@@ -1,4 +1,4 @@
-"""What parts declare is true, and decides which models are refused when they are built."""
+"""Parts' declarations are true, and decide which models are refused."""
 
 from dataclasses import replace
 
@@ -18,11 +18,11 @@ TRANSFORMER = dict(transformer__type="DeformableDetrTransformer")
 
 
 def decoder(**layer):
-    """Overrides for tiny_config: a plain decoder with these parts."""
+    """Overrides of tiny_config: a plain decoder with these parts."""
     return dict(transformer__decoder=dict(PLAIN, **layer))
 
 
-# Overrides -> what the refusal names: the parts or keys that do not fit, and the key to change.
+# Overrides -> words of the error: parts or keys that do not fit, and the key to change.
 REFUSED = {
     "points from nobody": (
         dict(NO_POINTS),
@@ -174,7 +174,7 @@ def test_a_prior_of_one_head_serves_all():
     "cross_attn", ["MultiheadCrossAttention", "SMCAAttention", "SAMAttention", DEFORMABLE]
 )
 def test_positions_are_read_where_that_is_declared(cross_attn):
-    """Without encoder; the level embedding hangs on it, and would have no gradient."""
+    """Without encoder the level embedding depends on it, or would have no gradient."""
     cross_attn = cross_attn if isinstance(cross_attn, dict) else dict(type=cross_attn)
     model = randomise(
         MODELS.build(
@@ -205,7 +205,7 @@ def test_every_registered_part_has_the_base_class_of_its_role():
 
 
 class Plain(nn.Module):
-    """Somebody's own module, which declares nothing."""
+    """A user's module without declarations."""
 
     def __init__(self, embed_dims, num_heads=None, layer_index=None, **more):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every registered part has to do, whatever it computes: these facts have one test for all."""
+"""Common requirements of all registered parts."""
 
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ from fastdetr_mmdet.models.parts import Part, Transformer
 from fastdetr_mmdet.structures import SalientPoints
 
 STRIDES = {1: (8,), 3: (8, 16, 32)}
-SIZES = ((64, 128), (32, 96))  # of the images: whole cells on every level, exact ratios
+SIZES = ((64, 128), (32, 96))  # image sizes with whole cells on every level and exact ratios
 DENSE = dict(num_layers=2, feedforward_channels=48)
 IGNORE = dict(ignore_padding=True)
 DENSE_QUERIES = dict(num_queries=NUM_QUERIES, class_aware=True, residual_classes=True) | dict(
@@ -34,13 +34,13 @@ BOXES = dict(type="LearnedBoxQueries", num_queries=NUM_QUERIES)
 
 @dataclass(frozen=True)
 class Case:
-    """A part with its options, on a number of levels; with an aligner before it or not."""
+    """A part with options, on a number of levels, optionally after an aligner."""
 
     type: str
     options: dict
     levels: int = 1
     salient: bool = False
-    heads: bool = True  # and dropout: whether it has attention of its own
+    heads: bool = True  # whether it has heads and dropout
 
     def __str__(self):
         more = [f"{key}={value}" for key, value in self.options.items() if key not in DENSE]
@@ -52,11 +52,11 @@ class Case:
         if self.heads or "Prior" in self.type:
             width |= dict(num_heads=NUM_HEADS)
         part = MODELS.build(dict(type=self.type) | width | self.options | options)
-        # groups are there in training only; they draw nothing at random
+        # groups exist in training only and draw no random numbers
         return randomise(part).double().train(self.type in ("GroupQueries", "HybridQueries"))
 
     def call(self, part, queries, memory):
-        """All tensors that the part makes: per image first; of maps (bs, num_tokens, dims)."""
+        """All tensors of the part, batch first; maps as (bs, num_tokens, dims)."""
         if self.type.endswith("Encoder"):
             return dict(tokens=part(memory).tokens)
         if self.type.endswith("SelfAttention"):
@@ -79,7 +79,7 @@ class Case:
 
 
 def branches(*sizes):
-    """As of a head: ``(4, 2)`` box branches of two layers, ``(classes, 1, 4)`` two different."""
+    """A head's branches: ``(4, 2)`` for boxes of two layers, ``(classes, 1, 4)`` for proposals."""
     dims = [sizes[0]] * sizes[1] + list(sizes[2:])
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -125,14 +125,14 @@ CASES = [
 ]
 each = pytest.mark.parametrize("case", CASES, ids=str)
 WITH_HEADS = [case for case in CASES if case.heads]
-# Deformable cross-attention has no attention matrix; the aligner's are gates.
+# Without attention weights: deformable cross-attention; aligners have gates.
 WITH_DROPOUT = [
     c for c in WITH_HEADS if c.type not in ("DeformableAttention", "SAMSemanticAligner")
 ]
 
 
 def inputs(case, levels=None):
-    """Queries that carry everything that any part reads, and a memory with padding."""
+    """Queries with all fields that parts read, and a memory with padding."""
     queries = make_queries(reference_dims=4)
     queries = replace(
         queries,
@@ -173,14 +173,14 @@ def test_images_do_not_see_each_other(case):
 @each
 @torch.no_grad()
 def test_padding_is_invisible(case):
-    """What it holds reaches nothing that is not padding itself."""
+    """Content on padding changes only padding."""
     part, (queries, memory) = case.build(), inputs(case)
     found = case.call(part, queries, memory)
     other = case.call(part, queries, with_other_padding(memory))
     valid = ~memory.padding_mask
     for name, tensor in found.items():
-        if name in ("cls_scores", "boxes", "tokens", "scores"):  # of tokens, not of queries
-            if tensor.shape[1] != valid.shape[1]:  # the first level reduced to the second
+        if name in ("cls_scores", "boxes", "tokens", "scores"):  # per token, not per query
+            if tensor.shape[1] != valid.shape[1]:  # the first level is reduced
                 valid = torch.cat(
                     [~m.padding_mask for m in memory.levels[1:2] + memory.levels[1:]], 1
                 )
@@ -217,7 +217,7 @@ def test_dropout_in_training_only(case):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.type != "SalientGaussianPrior"], ids=str)
 def test_gradient_reaches_all_parameters(case):
-    """Denoising in training only; the prior at salient points has none."""
+    """For denoising in training only; the prior at salient points has no parameters."""
     part = case.build().train()
     made = case.call(part, *inputs(case)).values()
     sum(tensor.square().sum() for tensor in made).backward()

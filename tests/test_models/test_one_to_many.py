@@ -56,7 +56,7 @@ def costs(scores, boxes, labels, wanted, scale):
 
 
 def sums(scores, boxes, labels, wanted, scale, pairs):
-    """Focal, L1 and GIoU loss of the queries of an image, given who answers for what."""
+    """Focal, L1 and GIoU loss of an image's queries, given the pairs."""
     target = torch.zeros_like(scores)
     for query, column in pairs:
         target[query, labels[column]] = 1
@@ -72,7 +72,7 @@ def sums(scores, boxes, labels, wanted, scale, pairs):
 
 
 def one_layer(scores, boxes, targets, repeats):
-    """Matched and summed image by image, every object several times."""
+    """Match and sum image by image, with every object several times."""
     found = torch.zeros(3, dtype=scores.dtype)
     for image in range(len(targets.counts)):
         own, scale = objects_of(targets, image), targets.scales[image]
@@ -84,7 +84,7 @@ def one_layer(scores, boxes, targets, repeats):
 
 
 def expected_losses(kind, layer, targets):
-    """Of a layer's (logits, boxes), by name: for one group after the other."""
+    """Losses of a layer's (logits, boxes) by name, group by group."""
     if kind == "hybrid":
         sizes, divisor = [4, 6], targets.num_objects
         names, repeats, weight = ["", "hybrid_"], [1, 2], [1, 0.5]
@@ -124,7 +124,7 @@ def test_losses_are_the_papers(kind, inner):
 @pytest.mark.parametrize("kind", OUTER)
 class TestEveryKind:
     def test_matching_queries_are_those_without_groups(self, kind, inner):
-        """In training nothing reaches them from the others; in prediction there are no others."""
+        """In training other groups do not change them; in prediction there are none."""
         model = detector(dict(OUTER[kind], queries=INNER[inner]))
         output, _ = decoded(model)
         with_groups = output.hidden_states[:, :, :4]
@@ -157,7 +157,7 @@ def test_another_matcher_is_asked_for_each_part(kind):
 
 
 def test_qualities_are_relative_within_a_group():
-    """A loss that looks at all queries of an image sees one group's."""
+    """A loss over all queries of an image gets one group's."""
     cls = dict(type="PositionSupervisedLoss")
     model = detector(dict(OUTER["group"], queries=INNER["boxes"]), loss_cls=cls)
     output, targets = decoded(model)
@@ -173,7 +173,7 @@ def test_qualities_are_relative_within_a_group():
 @pytest.mark.filterwarnings("ignore:HybridQueries")
 @pytest.mark.parametrize("kind", OUTER)
 def test_denoising_around_groups(kind):
-    """It adds to them: the matching queries' and denoising's own losses are those without."""
+    """The losses of matching queries and of denoising are those without groups."""
     config = dict(OUTER[kind], queries=INNER["mixed"])
     model = detector(dict(type="DenoisingQueries", queries=config, num_dn_queries=6))
     batch = make_batch(objects=(2, 1))
@@ -231,7 +231,7 @@ def test_hybrid_beside_denoising_warns():
 
 
 def positives(scores, boxes, labels, wanted, scale):
-    """Of each object of an image the queries that MS-DETR makes positive, the best first."""
+    """Positive queries of MS-DETR for each object of an image, the best first."""
     corners, aim = cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale
     s = 0.7 * bbox_overlaps(corners, aim) + 0.3 * scores.sigmoid()[:, labels]
     best = [int(s[:, column].argmax()) for column in range(len(labels))]
@@ -263,14 +263,14 @@ def test_mixed_supervision_is_the_papers(groups):
                 expected = expected + sums(*given, pairs) / (groups * targets.num_objects)
         for name, value in zip(("cls", "bbox", "iou"), expected, strict=True):
             assert_near(losses[f"{prefix}o2m_loss_{name}"].double(), value, msg=name)
-    assert {0, 1, 2} <= seen  # without a query, with one, with more than are kept
+    assert {0, 1, 2} <= seen  # objects with no query, one, and more than are kept
 
 
 class TestMixedSupervision:
     @pytest.mark.parametrize("objects", [(0, 0), (0, 2)])
     @pytest.mark.parametrize("checkpointed", [False, True])
     def test_every_parameter_has_a_gradient(self, checkpointed, objects):
-        """Around it denoising, whose queries have no such loss."""
+        """With denoising around it, whose queries have no such loss."""
         queries = dict(type="DenoisingQueries", queries=INNER["mixed"])
         model = detector(queries, dict(mixed_supervision=True, with_cp=checkpointed))
         losses = model.loss(*make_batch(objects=objects))

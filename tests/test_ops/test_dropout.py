@@ -1,4 +1,4 @@
-"""Dropout acts where the official code has it, in training only: the golden vectors have none."""
+"""Dropout is where the official code has it, in training only; golden vectors have none."""
 
 import pytest
 import torch
@@ -9,8 +9,7 @@ from torch import nn
 from fastdetr_mmdet.models.layers import attention as layers
 from fastdetr_mmdet.ops.dropout import Dropout, ReLUDropout, drop_and_mix
 
-# Per encoder layer: two residual branches and the inside of the feed-forward block; per decoder
-# layer three and one.
+# Encoder layer: two residual branches and the feed-forward block; decoder layer: three and one.
 LAYERS = dict(encoder=(2, 3), decoder=(3, 4))
 
 
@@ -30,7 +29,7 @@ def test_attention_weights(model, monkeypatch, training):
 
     monkeypatch.setattr(layers, "drop_and_mix", spy)
     model.train(training)._forward(*make_batch())
-    # an encoder layer attends once, a decoder layer twice
+    # encoder layers have one attention, decoder layers two
     assert seen == [0.25] * (2 + 2 * 3 if training else 0)
 
 
@@ -49,7 +48,7 @@ def test_branches(model, part):
 @pytest.mark.parametrize("p", [0.1, 0.5])
 @pytest.mark.parametrize("shape", [(3, 1001, 331), (7,)], ids=str)
 def test_zeroes_and_scales(p, shape):
-    """Whatever the number of elements; the gradient has the same mask and scale."""
+    """For any number of elements; the gradient has the same mask and scale."""
     torch.manual_seed(0)
     x = torch.randn(shape, requires_grad=True)
     y = Dropout(p)(x)
@@ -62,7 +61,7 @@ def test_zeroes_and_scales(p, shape):
         assert kept.float().mean().sub(1 - p).abs() < 5 * (p * (1 - p) / x.numel()) ** 0.5
         assert y.mean().abs() < 5e-3
         neighbours = (kept.flatten()[1:] & kept.flatten()[:-1]).float().mean()
-        assert neighbours.sub((1 - p) ** 2).abs() < 2e-3  # one draw decides four, independently
+        assert neighbours.sub((1 - p) ** 2).abs() < 2e-3  # one draw covers four, independently
 
 
 def test_seed_decides_and_evaluation_keeps_all():
@@ -100,7 +99,7 @@ def test_rectifies_and_drops(training):
     ],
 )
 def test_attention_written_out_is_torchs(monkeypatch, bias, dropout, value_dims):
-    """But for what is dropped: values and gradients, also where a query may attend to nothing."""
+    """Equal values and gradients except for dropout, also for fully masked queries."""
     torch.manual_seed(0)
     sizes = [(5, 24), (7, 24), (7, value_dims)]
     inputs = [torch.randn(2, *size, requires_grad=True) for size in sizes]
@@ -124,7 +123,7 @@ def test_attention_written_out_is_torchs(monkeypatch, bias, dropout, value_dims)
 
 
 def test_dropped_weights():
-    """The gradient goes through what is left, scaled; a weight of exactly zero hands nothing on."""
+    """The gradient flows through kept weights, scaled, and not through zero weights."""
     torch.manual_seed(0)
     scores = torch.randn(3, 4, 200, 300)
     scores[..., :9] = float("-inf")

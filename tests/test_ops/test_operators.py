@@ -1,4 +1,4 @@
-"""Sampling and regions as operators of torch: what compilers and exporters are told of them."""
+"""Sampling and RoIAlign as torch operators, for compilers and exporters."""
 
 import importlib
 
@@ -17,7 +17,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 
 def sampled(dtype, points=torch.float32):
-    """Arguments of sampling, heads before tokens in memory: no result may inherit that."""
+    """Arguments of sampling; heads before tokens in memory, which results must not inherit."""
     value = torch.randn(2, 4, 41, 6).to(dtype).transpose(1, 2)
     locations = (torch.rand(2, 9, 4, 2, 3, 2) * 1.4 - 0.2).to(points)
     return value, locations, torch.rand(2, 9, 4, 2, 3).to(points), SIDES
@@ -31,7 +31,7 @@ def regions(dtype):
 
 
 def trained(args, count):
-    """Those of the first arguments that get a gradient."""
+    """The first arguments, which get a gradient."""
     return *(x.detach().requires_grad_() for x in args[:count]), *args[count:]
 
 
@@ -71,7 +71,7 @@ def test_opcheck(of, dtype):
 @pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
 @pytest.mark.parametrize("of", ["sampling", "regions"])
 def test_float32_inside(of, dtype):
-    """Results and gradients are float32's, rounded once to the type of what is given."""
+    """Results and gradients are computed in float32 and rounded once to the input's type."""
     op, args, count = (
         (deformable._sample, sampled(dtype, dtype), 3)
         if of == "sampling"
@@ -116,7 +116,7 @@ def test_what_torch_2_1_lacks_is_not_needed(monkeypatch):
 
 @needs_operators
 def test_cuda_goes_by_the_operators():
-    """Eager calls, too: tensors without data have their gradients' shapes and types."""
+    """Also eager calls: gradients of tensors without data have the right shapes and types."""
     with torch._subclasses.FakeTensorMode():
         value, *points = (
             torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in sampled(torch.half)[:3]

@@ -1,4 +1,4 @@
-"""What the CPU computes in its own way: sampling against grid_sample, regions against mmcv."""
+"""CPU implementations: sampling against grid_sample, RoIAlign against mmcv."""
 
 import threading
 import warnings
@@ -23,7 +23,7 @@ def make_inputs(bs=2, queries=23, heads=4, dims=5, points=3, dtype=torch.float64
     generator = torch.Generator().manual_seed(0)
     sampled = (bs, queries, heads, len(SHAPES), points)
     value = torch.randn(bs, TOKENS, heads, dims, generator=generator, dtype=dtype)
-    # a good part of them outside of the maps
+    # many of them outside of the maps
     locations = torch.rand(*sampled, 2, generator=generator, dtype=dtype) * 1.6 - 0.3
     weights = torch.randn(*sampled, generator=generator, dtype=dtype)
     return [x.requires_grad_() for x in (value, locations, weights)]
@@ -54,7 +54,7 @@ def test_keeps_nothing_of_the_size_of_the_samples():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_a_bad_location_shows_and_does_no_harm(bad):
-    """Its query's output is not finite, or zero where the location is merely far outside."""
+    """Its query's output is not finite, or zero for locations far outside."""
     value, locations, weights = (x.detach() for x in make_inputs(dtype=torch.float32))
     clean = sample_and_sum(value, SHAPES, locations, weights)
     locations[0, 3, 0, 0, 0, 0] = bad
@@ -76,7 +76,7 @@ def test_export_gets_operators_that_exporters_know(monkeypatch):
 
 @needs_operators
 def test_compiled_code_samples_by_the_same_op():
-    """Not by grid_sample, which keeps every sample."""
+    """Not grid_sample, which keeps every sample."""
     inputs = [x.detach().requires_grad_() for x in make_inputs(dtype=torch.float32)]
     operators = []
 
@@ -100,7 +100,7 @@ def test_compiled_code_samples_by_the_same_op():
 
 @needs_cuda_without_gpu
 def test_cuda_is_asked_as_mmcv_does(monkeypatch):
-    """The arguments of mmcv's kernels, forward and backward, on tensors without data."""
+    """Arguments of mmcv's kernels, forward and backward, on tensors without data."""
     calls = []
 
     def kernel(name):
@@ -128,7 +128,7 @@ def test_cuda_is_asked_as_mmcv_does(monkeypatch):
 
 
 def test_warnings_are_shown_once_all_the_same():
-    """``catch_warnings`` in every step would make Python forget which it has shown."""
+    """``catch_warnings`` in every step would reset the shown warnings."""
     value, locations, weights = make_inputs(dtype=torch.float32)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("default")
@@ -149,7 +149,7 @@ def test_level_shapes_are_made_once_and_fit_for_gradients():
 
 @pytest.mark.parametrize("shape", [(15, 20), (5, 3), (31, 64)], ids=str)
 def test_regions_are_mmcvs(shape):
-    """Values and gradients of RoIAlign, of boxes of all sizes, partly and wholly outside."""
+    """Values and gradients of RoIAlign, for boxes of all sizes, partly and fully outside."""
     generator = torch.Generator().manual_seed(0)
     h, w = shape
     maps = torch.randn(2, 6, h, w, generator=generator, requires_grad=True)
@@ -170,7 +170,7 @@ def test_regions_are_mmcvs(shape):
 
 
 def test_regions_of_broken_boxes():
-    """NaN shows in its own region only; no boxes, no regions."""
+    """NaN stays in its region; without boxes there are no regions."""
     maps, boxes = torch.ones(1, 2, 4, 4), torch.tensor([[[0.0, 0, 4, 4], [0, 0, NAN, 4]]])
     good, bad = align_regions(maps, boxes, 3)
     torch.testing.assert_close(good, torch.ones(2, 3, 3))

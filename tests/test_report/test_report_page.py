@@ -1,4 +1,4 @@
-"""The report as a whole, of runs that are hostile, killed, empty or fine."""
+"""The whole report, with hostile, killed, empty and normal runs."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Bomb:
 
 
 def hostile_names(source: Path, tiny_run, folder: Path) -> Path:
-    """The run with markup in names of a class, of an image, in the config and of itself."""
+    """A run with markup in its name, names of a class and an image, and the config."""
     data = shutil.copytree(tiny_run.data_root, folder / "data")
     file = data / "annotations" / "val.json"
     coco = json.loads(file.read_text())
@@ -158,7 +158,7 @@ def test_names_are_text(page):
 
 @pytest.mark.smoke
 def test_figures_are_those_of_mim_test(page, tiny_run):
-    """The same weights on the same images, though they are named otherwise here."""
+    """Same weights and images, with other names."""
     row = re.search(r"<tbody>(.*?)</tbody>", section(page, "coco"), re.DOTALL)[1]
     cells = re.findall(r"<td>([^<]*)</td>", row)
     tested = newest_metrics(tiny_run.work_dir)
@@ -174,7 +174,7 @@ def test_what_is_missing_is_said(page):
     assert "no AP curve" in killed and "no checkpoint" in killed
     assert "no training log" in empty and "no config" in empty and "--work-dir" in empty
     assert "no checkpoint" in empty and "cannot be run" not in empty
-    for word in ("log", "config", "There is no"):  # the first run is whole
+    for word in ("log", "config", "There is no"):  # the first run is complete
         assert word not in first.replace("Best AP in the log", "")
 
 
@@ -219,7 +219,7 @@ def test_command(folder, capsys):
     assert page.count("--no-predictions") == 1
     ids = re.findall(r'<section id="(\w+)"', page)
     assert ids == re.findall(r'<a href="#(\w+)"', page) == ["runs", "curves", "coco"]
-    assert "There is no checkpoint" not in page  # it was not looked for
+    assert "There is no checkpoint" not in page  # not searched
     assert "[1/1] killed" in capsys.readouterr().out
 
 
@@ -270,7 +270,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, mo
 
 @pytest.fixture
 def moved_run(tiny_run, tmp_path):
-    """A copy of the run whose configs are changed, and of its data; gives the notes of a report."""
+    """Copies the run with changed configs, and its data; returns a report's notes."""
     work = Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
     data = Path(shutil.copytree(tiny_run.data_root, tmp_path / "data"))
 
@@ -308,18 +308,18 @@ def test_a_config_with_code_is_not_run(moved_run, tmp_path):
     run, notes = moved_run(lambda text: f"{text}open({str(tmp_path / 'executed')!r}, 'w')\n")
     assert not (tmp_path / "executed").exists()
     assert run.evaluation is None and "was not run: line" in notes
-    assert run.history.progress == 2  # the curves are there all the same
+    assert run.history.progress == 2  # the curves are still shown
 
 
 def test_weights_that_do_not_fit_the_config(moved_run):
-    """Part of a model would give figures, and wrong ones."""
+    """A partly loaded model would give wrong metrics."""
     size = "feedforward_channels="
     run, notes = moved_run(lambda text: text.replace(f"{size}48", f"{size}40"))
     assert run.evaluation is None and "epoch_2.pth" in notes
 
 
 def test_data_that_is_elsewhere_now(moved_run, tmp_path, monkeypatch):
-    """COCOeval runs once: the evaluator does not have to compute the figures too."""
+    """COCOeval runs once, not in the evaluator, too."""
     calls, evaluate = [], COCOeval.evaluate
     monkeypatch.setattr(COCOeval, "evaluate", lambda self: calls.append(self) or evaluate(self))
     here, there = moved_run.data, tmp_path / "moved"

@@ -1,4 +1,4 @@
-"""Pictures of a report, and what it says if no box reaches the score that counts."""
+"""Pictures of a report, and its hint if no box reaches the minimum score."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def make_run(*scores, box=(0, 0, 9, 9), path="none.jpg", name="a"):
     ("scores", "highest", "advice"),
     [
         ([0.259, 0.1], "0.25", "0.2"),
-        ([0.2999], "0.29", "0.2"),  # not 0.3, which it does not reach
+        ([0.2999], "0.29", "0.2"),  # not 0.3, which is higher
         ([0.012], "0.012", "0.009"),
         ([3.2e-5], "3.2e-05", "2e-05"),
     ],
@@ -43,7 +43,7 @@ def test_score_to_give(scores, highest, advice):
     text, option = score_hint(make_run(*scores, name="b"), 0.3)
     assert text.startswith("No box of b ") and text.endswith(f" {highest}.")
     assert option == f"--min-score {advice}"
-    assert score_hint(make_run(*scores), float(advice)) is None  # and then there are some
+    assert score_hint(make_run(*scores), float(advice)) is None  # then there are boxes
 
 
 @pytest.mark.parametrize("scores", [(), (0.0,)])

@@ -1,4 +1,4 @@
-"""Which folders are runs, what they are called, and which checkpoint stands for each."""
+"""Folders that are runs, their names, and their checkpoints."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_broken_checkpoints_are_skipped(tmp_path):
 
 
 def test_work_dirs_below_a_folder(tmp_path):
-    """As fastdetr_mmdet.convergence lays them out, or a sweep of one's own."""
+    """As from fastdetr_mmdet.convergence, or from a user's sweep."""
     for name in ("smca/seed0", "smca/seed1", "detr/seed0"):
         (tmp_path / name / "20260501_120000" / "vis_data").mkdir(parents=True)
     (tmp_path / "convergence.json").write_text("{}")
@@ -78,7 +78,7 @@ def test_folders_without_a_run(tmp_path):
         read_runs([empty, other])
     first, second = read_runs([begun, empty])
     assert not first.is_empty and second.is_empty and "--work-dir" in second.notes[0]
-    save(empty / "epoch_1.pth")  # a checkpoint is something
+    save(empty / "epoch_1.pth")  # a checkpoint makes it a run
     assert not read_runs([empty])[0].is_empty
     for path in (tmp_path / "none", other / "notes.txt"):
         with pytest.raises(UsageError, match=path.name):
@@ -102,5 +102,5 @@ def test_config_differences():
 def test_keys_that_differ_alike_share_a_row():
     a, b = (dict(max_epochs=n, train_cfg=dict(max_epochs=n), lr=n / 10) for n in (1, 2))
     assert config_differences([a, b])[0] == (["max_epochs", "train_cfg.max_epochs"], ["1", "2"])
-    a, b = (dict(num_outs=n, interval=n) for n in (1, 2))  # alike by chance
+    a, b = (dict(num_outs=n, interval=n) for n in (1, 2))  # equal by chance
     assert config_differences([a, b]) == [(["num_outs"], ["1", "2"]), (["interval"], ["1", "2"])]

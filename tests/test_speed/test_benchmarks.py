@@ -1,4 +1,4 @@
-"""``make bench`` measures what it says, of models that are equal."""
+"""``make bench`` compares equal models."""
 
 import copy
 import gc
@@ -42,7 +42,7 @@ def test_rows_and_table(pair, tmp_path, capsys, monkeypatch):
 
 
 def test_criterion_computes_all_layers_together(pair):
-    """mmdet's goes over the six layers one by one."""
+    """mmdet's loops over the six layers."""
     batch = make_batch(1, (64, 96), 7)
     calls = [work.criterion(side, batch, *work.predictions(pair[0], batch)) for side in pair]
     ours, theirs = (launches.count(call, "cpu")["operators"] for call in calls)
@@ -85,7 +85,7 @@ def test_rounds_alternate():
         return lambda: calls.append(name)
 
     timing = alternate(note("a"), note("b"), rounds=3, least_seconds=0.0)
-    assert "".join(calls).endswith("abbaab")  # after the calls that are not counted
+    assert "".join(calls).endswith("abbaab")  # after warm-up calls
     assert len(timing.ratios) == 3
 
 
@@ -96,7 +96,7 @@ def test_ratio_is_of_neighbours():
 
 
 def test_counts_launches_and_waits_of_a_cuda_step():
-    """On the events that torch's profiler gives on a CUDA device."""
+    """With events of torch's profiler on a CUDA device."""
 
     def event(name, parent=None):
         return SimpleNamespace(name=name, cpu_parent=parent)
@@ -139,7 +139,7 @@ def test_growth_lets_go_of_what_it_counted(pair):
 
 
 def test_parts_are_measured(capsys):
-    """A relation costs more than none, memory fusion more than none."""
+    """Relation and memory fusion add costs."""
     parts.main(["--queries", "60", "--image-size", "64", "96", "--rounds", "1"])
     _, _, *lines = capsys.readouterr().out.splitlines()
     flops, *_, kept = zip(

@@ -1,4 +1,4 @@
-"""``with_cp``: what is computed again for the gradient gives the same, from less memory."""
+"""``with_cp`` gives the same gradients with less memory."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def step(name, with_cp):
         ("transformer__encoder__with_cp", "transformer__decoder__with_cp"), with_cp
     )
     model = small_detector(name, **both).train()
-    torch.manual_seed(1)  # dropout draws the same
+    torch.manual_seed(1)  # the same dropout
     sizes, held = {}, []
 
     def note(x):
@@ -35,7 +35,7 @@ def test_gradients_are_equal(name):
     for key, grad in grads.items():
         assert grad is not None, key
         torch.testing.assert_close(cp_grads[key], grad, rtol=1e-5, atol=1e-7, msg=key)
-    assert cp_size < 0.8 * size  # the backbone's part stays
+    assert cp_size < 0.8 * size  # the backbone's share does not shrink
 
 
 def test_evaluation_keeps_nothing(monkeypatch):

@@ -1,4 +1,4 @@
-"""``torch.compile``: what is one graph, where the whole detector breaks, and equal results."""
+"""``torch.compile``: graphs, graph breaks of the whole detector, and equal results."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ MODELS = [
 
 
 def parts(model):
-    """What transformer and head are given, from images of two sizes: with padding masks."""
+    """Inputs of transformer and head for images of two sizes, with padding masks."""
     batch = make_batch()
     with torch.no_grad():
         features = model.extract_feat(batch[0])
@@ -32,7 +32,7 @@ def parts(model):
     return transformer_and_head, memory
 
 
-# Tracing takes seconds: one model in every run of the suite, all and their gradients when slow.
+# Tracing takes seconds, so only one model is not slow.
 QUICK = MODELS[1:2]
 
 
@@ -73,7 +73,7 @@ def test_backbone_and_neck_are_one_graph(training):
 
 @pytest.mark.slow
 def test_the_detector_breaks_only_where_padding_is_read():
-    """On the host, between neck and transformer."""
+    """Padding is computed on the host, between neck and transformer."""
     model = small_detector(MODELS[0])
     torch._dynamo.reset()
     explained = torch._dynamo.explain(model._forward)(*make_batch())
@@ -83,7 +83,7 @@ def test_the_detector_breaks_only_where_padding_is_read():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_equals_eager(name):
-    """Traced and run operator by operator: what a backend then makes of it is the backend's."""
+    """Traced and run operator by operator, without a backend's optimisations."""
     model = small_detector(name)
     function, memory = parts(model)
     torch._dynamo.reset()

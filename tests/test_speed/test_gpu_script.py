@@ -1,4 +1,4 @@
-"""benchmarks/gpu.sh, the prepared run on a GPU: every part of it on the CPU."""
+"""benchmarks/gpu.sh, the prepared GPU run, tested on the CPU."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from benchmarks.mmcv_ops import bindings, names
 
 @pytest.mark.parametrize("on_cuda", [True, False])
 def test_ops_are_cut_out_of_mmcvs_sources(on_cuda):
-    """Each is declared and given to Python, and registered for CUDA if that is wanted; no other."""
+    """Only these ops are declared, bound to Python, and optionally registered for CUDA."""
     sources = bindings(Path(mmcv.__file__).parent / "ops" / "csrc" / "pytorch", on_cuda)
     wanted = names(on_cuda)
     text = sources.pop("bind.cpp")

@@ -7,8 +7,8 @@ from support.precision import DEPTH, assert_same, run, well_conditioned
 from support.small import small_detector
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# With the coordinate operators (see below) that the model also uses, in low precision, for others:
-# the gates and the attention weights of SAM-DETR, the scale selection of SMCA.
+# With coordinate operators (see below) that the model also uses in low precision for other values:
+# gates and attention weights of SAM-DETR, scale selection of SMCA.
 MODELS = {
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco": set(),
     "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco": set(),
@@ -24,8 +24,7 @@ dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=s
 def test_near_float32(name, dtype):
     """Outputs, loss and gradient.
 
-    Each operator rounds by up to half an eps, up or down by chance: after DEPTH of them numbers are
-    off by sqrt(DEPTH) as much.
+    Each operator rounds by up to half an eps, randomly up or down, so errors grow by sqrt(DEPTH).
     """
     model, batch = well_conditioned(name), make_batch()
     expected, found = (run(model, batch, autocast) for autocast in (None, dtype))
@@ -34,10 +33,10 @@ def test_near_float32(name, dtype):
 
 
 class Watch(TorchDispatchMode):
-    """Notes the coordinate operators that are given numbers of a type.
+    """Records coordinate operators with inputs of a type.
 
-    Features go through products, sums, norms and softmaxes of attention. Coordinates, costs and
-    losses also go through these, on which float32 depends.
+    Features use products, sums, norms and softmaxes of attention. Only coordinates, costs and
+    losses use these operators, which need float32.
     """
 
     COORDINATE = frozenset(

@@ -1,4 +1,4 @@
-"""Memory, Queries: views, shapes and what they refuse."""
+"""Memory and Queries: views, shapes and errors."""
 
 import pytest
 import torch

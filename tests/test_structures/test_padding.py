@@ -1,4 +1,4 @@
-"""Masks per level equal nearest interpolation of the full mask, which every official code does."""
+"""Masks per level equal nearest interpolation of the full mask, as in the official codes."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ level_sizes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_si
     mask_from=st.tuples(*[st.sampled_from([None, *range(level)]) for level in range(4)]),
 )
 def test_equals_interpolation_of_the_mask(image_sizes, level_sizes, extra, mask_from):
-    """The full one, or that of a level where ``mask_from`` says so."""
+    """Of the full mask, or of a level's with ``mask_from``."""
     height, width = (
         max(side) + more for side, more in zip(zip(*image_sizes, strict=True), extra, strict=True)
     )
@@ -54,7 +54,7 @@ def test_equals_interpolation_of_the_mask(image_sizes, level_sizes, extra, mask_
 
 
 def test_padding_of_the_whole_batch_is_padding_too():
-    """DetDataPreprocessor pads to pad_size_divisor, which even a batch of one has."""
+    """DetDataPreprocessor pads to pad_size_divisor, even a batch of one."""
     masks, valid_ratios = level_masks([(60, 90)], (64, 96), [(16, 24)])
     assert masks[0].any()
     assert_near(valid_ratios, torch.tensor([[[23 / 24, 15 / 16]]]))
@@ -67,7 +67,7 @@ def test_refuses_an_image_larger_than_its_batch(size):
 
 
 def test_mask_from_changes_masks():
-    """A detour over a coarser grid shows, so that the test above could fail."""
+    """Interpolation over a coarser grid gives another mask."""
     sizes = [(60, 100), (100, 60)], (100, 100), [(2, 2), (10, 10)]
     direct, _ = level_masks(*sizes)
     detour, ratios = level_masks(*sizes, mask_from=(None, 0))
@@ -75,7 +75,7 @@ def test_mask_from_changes_masks():
     assert direct is not None and detour is not None and same is not None
     assert torch.equal(direct[0], detour[0])
     assert direct[1][0].sum() == 40
-    assert not detour[1].any()  # both cells of the coarser grid begin on the image
+    assert not detour[1].any()  # both coarse cells start within the image
     assert_near(ratios, torch.ones(2, 2, 2))
     assert all(torch.equal(*pair) for pair in zip(direct, same, strict=True))
 

@@ -1,4 +1,4 @@
-"""What all command lines share: quick help, exit statuses, ``--cfg-options``."""
+"""Shared parts of command lines: fast help, exit statuses, ``--cfg-options``."""
 
 import argparse
 import subprocess

@@ -1,4 +1,4 @@
-"""A config variable that an option or an inheriting config sets changes what derives from it."""
+"""Derived keys follow variables that an option or an inheriting config sets."""
 
 import re
 
@@ -46,20 +46,20 @@ def merged(config: Config, **options) -> Config:
 @pytest.mark.parametrize(
     ("key", "template", "option", "value"),
     [
-        # one class needs no comma, and may be called by a number
+        # one class needs no comma, and may be a number
         ("loader.names", "{classes}", dict(classes=3), ("3",)),
         ("loader.names", "{classes}", dict(classes="x y"), ("x y",)),
         ("loader.names", "{classes}", dict(classes=[1, "2"]), ("1", "2")),
-        # several sizes to choose from are a list, as mmcv's RandomChoiceResize wants
+        # several sizes stay a list, for mmcv's RandomChoiceResize
         ("loader.root", "{root}", dict(root=[(1, 2), (3, 4)]), [(1, 2), (3, 4)]),
         ("head.num_classes", "{#classes}", dict(classes=["x", "y", "z"]), 3),
-        # --cfg-options makes lists of 320,240, and mmdet's Resize takes only tuples
+        # --cfg-options makes a list of 320,240, but mmdet's Resize needs a tuple
         ("loader.names", "{classes}", dict(classes=["x", "y"]), ("x", "y")),
         ("loader.names", "{classes}", dict(classes=None), None),
         ("loader.path", "{root}/{file}", dict(file=None), None),
         ("loader.path", "{root}{file}", dict(root="/new/"), "/new/train.json"),
         ("loader.note", "{#classes} classes", dict(classes=["x"]), "1 classes"),
-        # paths are joined with one slash, and not at all if the second is absolute
+        # paths are joined with one slash, unless the second is absolute
         ("loader.path", "{root}/{file}", dict(root="/new"), "/new/train.json"),
         ("loader.path", "{root}/{file}", dict(root="/new/"), "/new/train.json"),
         ("loader.path", "{root}/{file}", dict(file="/elsewhere/x.json"), "/elsewhere/x.json"),
@@ -67,7 +67,7 @@ def merged(config: Config, **options) -> Config:
     ],
 )
 def test_what_follows(key, template, option, value):
-    """From an option, and from a config that inherits the template."""
+    """With an option, and with a config that inherits the template."""
     assert lookup(merged(example(**{key: template}), **option), key) == value
     inherits = example(**{key: template}).to_dict() | option
     assert lookup(Config(inherits), key) == value
@@ -75,7 +75,7 @@ def test_what_follows(key, template, option, value):
 
 def test_only_what_changed_follows():
     config = example(**{"loader.path": "{root}{file}", "head.num_classes": "{#classes}"})
-    config.head.num_classes = 7  # as a config that inherits ours may say
+    config.head.num_classes = 7  # as in an inheriting config
     assert merged(config, root="/new/", classes=["x"]).head.num_classes == 7
     assert config.loader.path == "/new/train.json"
 
@@ -91,7 +91,7 @@ def test_what_an_inheriting_config_sets_itself_stays():
     "option",
     [
         {"loader.path": "mine"},
-        {"loader.path": "data/train.json"},  # as it was
+        {"loader.path": "data/train.json"},  # unchanged
         {"loader": {"path": "mine"}},
         {"loader": {"_delete_": True, "path": "mine", "root": "data/"}},
     ],
@@ -105,7 +105,7 @@ def test_what_an_option_says_itself_wins(option):
 
 
 def test_below_a_list_that_an_option_replaces_nothing_is_set():
-    """An index of the old pipeline means another transform in the new one."""
+    """An index means another transform in the new pipeline."""
     config = example(**{"loader.pipeline.0.scale": "{root}"})
     for pipeline in ([dict(type="B")], [dict(type="B", scale="data/")], []):
         merged(config, root="/new/", loader__pipeline=pipeline)
@@ -119,13 +119,13 @@ def test_a_share():
 
 
 def test_a_variable_that_another_file_brings():
-    """A part of a config has keys that follow from a variable of another part."""
+    """A file's derived keys may depend on another file's variables."""
     config = example(**{"loader.path": "{root}{elsewhere}"})
     assert merged(config, root="/new/").loader.path == "data/train.json"
 
 
 def test_templates_without_derived_from():
-    """A copy of a former version's template: its variables are those before the merge."""
+    """In an old template, the variables before the merge are used."""
     config = example(**{"loader.path": "{root}{file}"})
     config.pop("derived_from")
     assert merged(config, root="/new/").loader.path == "/new/train.json"
@@ -161,7 +161,7 @@ def test_an_option_that_changes_nothing_is_refused(option, right):
 def test_options_that_the_runner_reads_are_accepted():
     config = Config.fromfile(ROOT / "configs/dino/dino-4scale_r50_8xb2-12e_coco.py")
     config.merge_from_dict({"randomness.seed": 1, "work_dir": "x", "compile": False})
-    Config(dict(a=1)).merge_from_dict(dict(epochs=1))  # no config of ours
+    Config(dict(a=1)).merge_from_dict(dict(epochs=1))  # not a config of this package
 
 
 # --------------------------------------------------------------------------------------------------
@@ -177,10 +177,10 @@ def lookup(config: Config, key: str):
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_shipped_templates_say_what_the_config_says(path):
-    """Every key has the value that its template gives; so all of them follow the variables."""
+    """Every key equals its template's value, so it follows the variables."""
     config = Config.fromfile(path)
     keys = set(config.derived_keys)
-    if "model" not in config:  # a part: the model comes from elsewhere
+    if "model" not in config:  # a base without model
         keys.discard("model.bbox_head.num_classes")
     names = set(re.findall(r"\{[#~]?(\w+)", " ".join(config.derived_keys.values())))
     if "model" not in config:  # and the schedule
@@ -195,7 +195,7 @@ def test_shipped_templates_say_what_the_config_says(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_schedules_follow_max_epochs(path):
-    """A milestone of 40 stayed for 20 epochs, and in the COCO configs so did their number."""
+    """Before, a milestone of 40 stayed with 20 epochs."""
     config = Config.fromfile(path, import_custom_modules=False)
     before = [dict(scheduler) for scheduler in config.param_scheduler]
     former = config.max_epochs
@@ -209,7 +209,7 @@ def test_schedules_follow_max_epochs(path):
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_no_old_value_remains_in_a_shipped_config(path):
-    """Of data_root, the files and the classes, after options have set all of them."""
+    """After options have set data_root, files and classes."""
     names = ("train_ann", "train_images", "val_ann", "val_images")
     config = Config.fromfile(path)
     old = {name: config[name] for name in ("data_root", "classes", *names) if name in config}
@@ -236,7 +236,7 @@ def test_no_old_value_remains_in_a_shipped_config(path):
 
 
 def test_options_as_the_command_line_gives_them():
-    """mmengine's own parser makes lists, of one entry too when written with brackets."""
+    """mmengine's parser makes lists, also of one entry in brackets."""
     parse = DictAction._parse_iterable
     config = Config.fromfile(ROOT / "configs/custom/fast-detr_r18_custom.py")
     for text, names in (("['cat','dog']", ["cat", "dog"]), ("cat,dog", ["cat", "dog"])):

@@ -1,4 +1,4 @@
-"""Each way an environment can be wrong is told in one sentence that names the command to run."""
+"""Errors on wrong environments name the command to run."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from fastdetr_mmdet.utils.environment import check_environment
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Replaces modules by fakes of a version, or by None for one that is missing."""
+    """Replaces modules by fakes with a version, or None if missing."""
 
     def replace(**modules):
         for name, version in modules.items():
@@ -67,15 +67,15 @@ ONEDL, OPENMMLAB = ("onedl-mmcv",), ("mmcv",)
         (ONEDL, "mmdet", "`pip install -U 'onedl-mmdetection>=3.5,<4'`"),
         (OPENMMLAB, "mmengine", "`pip install -U 'mmengine>=0.10.0,<1'`"),
         (OPENMMLAB, "mmdet", "`pip install -U 'mmdet>=3.3,<4'`"),
-        # mmcv is compiled, from the family that is there
+        # mmcv is compiled for the installed stack
         ((), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
         (("onedl-mmengine",), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
         (("mmengine", "mmdet"), "mmcv", f"{COMPILE} 'mmcv>=2.0.0,<2.2'`"),
         (("mmengine", "onedl-mmdetection"), "mmcv", f"{COMPILE} 'onedl-mmcv>=2.3,<3'`"),
-        # which CUDA torch has to be built for, only the user knows
+        # only the user knows torch's CUDA version
         ((), "torch", "--index-url"),
         ((), "torch", "`pip install torch`"),
-        # without ops; mmcv-lite is removed first
+        # without ops; mmcv-lite is uninstalled first
         (ONEDL, "mmcv._ext", f"{AGAIN} onedl-mmcv=="),
         (OPENMMLAB, "mmcv._ext", f"{AGAIN} mmcv=="),
         (("mmcv-lite", "mmdet"), "mmcv._ext", "`pip uninstall -y mmcv-lite && pip install"),

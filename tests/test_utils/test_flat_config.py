@@ -1,4 +1,4 @@
-"""Settings of a config by dotted keys, none lost and none cut."""
+"""Flattened configs keep all settings."""
 
 from mmengine.config import Config
 

@@ -1,4 +1,4 @@
-"""Charts show their data, as pictures and as SVG that a page may hold."""
+"""Charts show their data, as pictures and as SVG for pages."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -14,7 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def lines_of(svg):
-    """Per line its points as drawn, (n, 2) with y downwards, and its style."""
+    """Drawn points of each line, (n, 2) with y downwards, and its style."""
     found = []
     for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
         if re.fullmatch(r"c-line\d+", group.get("id") or ""):
@@ -35,14 +35,14 @@ def test_svg_shows_what_it_is_given():
     svg = chart_svg(Chart([rising, flat, Line("none", 2, [], [])], "epoch"), "c")
     (first, _), (second, _) = lines_of(svg)
     assert np.diff(first, axis=0)[0] == pytest.approx(np.diff(first, axis=0)[1], abs=0.1)
-    assert first[0, 1] > first[2, 1]  # up is more
+    assert first[0, 1] > first[2, 1]  # larger values are higher
     assert second[:, 1] == pytest.approx(first[0, 1] + (first[2, 1] - first[0, 1]) / 4, abs=0.1)
     assert {"rising", "flat", "epoch"} <= set(texts_of(svg))
-    assert "rising" not in texts_of(chart_svg(Chart([rising], "epoch"), "c"))  # one needs no name
+    assert "rising" not in texts_of(chart_svg(Chart([rising], "epoch"), "c"))  # one: no name
 
 
 def test_svg_is_made_for_a_page():
-    """Deterministic; colours and letters are the page's; nothing is loaded; no id comes twice."""
+    """Deterministic; uses the page's colours and fonts, loads nothing, has unique ids."""
     chart = Chart([Line(f"run {n}", n, [0, 1], [1, n]) for n in range(16)], "epoch")
     svg = chart_svg(chart, "c")
     assert svg == chart_svg(chart, "c") and re.search("20[0-9]{2}-", svg) is None
@@ -92,11 +92,11 @@ def test_long_lines_are_thinned():
     y = [float(n % 2) for n in range(9_999)] + [1.0]
     ((points, _),) = lines_of(chart_svg(Chart([Line("loss", 0, range(10_000), y)], "x"), "c"))
     assert 300 < len(points) <= 402
-    assert points[-1, 1] < points[:-2, 1].min()  # means, and the last value as it was logged
+    assert points[-1, 1] < points[:-2, 1].min()  # means, and the logged last value
 
 
 def test_legend_and_levels(monkeypatch, tmp_path):
-    """A level out of reach does not flatten the curves, and is named all the same."""
+    """A level far above does not flatten the curves, and is still named."""
     saved = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: saved.append(figure))
     line = Line("_a", 0, [1, 2], [0.1, 0.5], ([0, 0.1], [0.2, 0.6]))

@@ -1,4 +1,4 @@
-"""The history of a training, from logs of one or several sessions that are whole or cut off."""
+"""Histories of trainings, from complete and damaged logs of one or several sessions."""
 
 import json
 from datetime import datetime, timedelta
@@ -23,9 +23,9 @@ def session(
     length: int = LENGTH,
     done: int = 0,
 ) -> Path:
-    """Write what mmengine writes: two rows per epoch, then a validation of half a minute.
+    """Write logs like mmengine: two rows per epoch, then a validation of half a minute.
 
-    mmengine counts iterations on after those that are `done`, whatever the length of epochs is.
+    mmengine counts iterations from `done`, for any length of epochs.
     """
     folder = work_dir / name / "vis_data"
     folder.mkdir(parents=True)
@@ -67,13 +67,13 @@ def test_one_session(tmp_path):
     ]
     assert points(history.metrics["coco/bbox_mAP"]) == [(1.0, 1.5, 0.01), (2.0, 3.0, 0.02)]
     assert set(history.losses) == {"loss", "loss_cls"}
-    assert set(history.metrics) == {"coco/bbox_mAP"}  # -1: there are no small objects
+    assert set(history.metrics) == {"coco/bbox_mAP"}  # -1: no small objects
     assert (history.unit, history.sessions, history.notes) == ("epoch", 1, [])
     assert (history.progress, history.minutes) == (2.0, 3.0)
 
 
 def test_without_the_text_log(tmp_path):
-    """The mean time of an iteration, which knows nothing of validations."""
+    """From the mean time of iterations, without validations."""
     session(tmp_path, "20260501_120000", range(1, 3), text_log=False)
     history = RunHistory.read(tmp_path)
     assert points(history.losses["loss"]) == [
@@ -86,7 +86,7 @@ def test_without_the_text_log(tmp_path):
 
 
 def test_resumed(tmp_path):
-    """The pause of a day does not count, nor what the kill destroyed."""
+    """The pause of a day and lost iterations do not count."""
     session(tmp_path, "20260501_120000", range(1, 4))
     later = START + timedelta(days=1)
     session(tmp_path, "20260502_120000", range(3, 5), later, loss=0.5)
@@ -103,7 +103,7 @@ def test_resumed(tmp_path):
 
 @pytest.mark.parametrize("length", [4, 20])
 def test_resumed_with_another_batch_size(length, tmp_path):
-    """Epochs are joined, not iterations divided by the present number of batches."""
+    """Positions are joined by epochs, not by iterations."""
     session(tmp_path, "20260501_120000", range(1, 3))
     session(tmp_path, "20260502_120000", range(3, 5), length=length, done=2 * LENGTH)
     history = RunHistory.read(tmp_path)
@@ -114,7 +114,7 @@ def test_resumed_with_another_batch_size(length, tmp_path):
 
 
 def test_started_again(tmp_path):
-    """A second training in the same folder, not resumed, is the run."""
+    """A second training in the same folder, not resumed, replaces the first."""
     session(tmp_path, "20260501_120000", range(1, 4))
     session(tmp_path, "20260502_120000", range(1, 2), loss=0.25)
     history = RunHistory.read(tmp_path)
@@ -176,7 +176,7 @@ def test_nothing_logged(tmp_path):
 
 
 def test_a_real_log(tiny_run):
-    """The same losses and metrics as the log's own rows."""
+    """Losses and metrics equal the log's rows."""
     rows = [
         json.loads(line)
         for path in sorted(tiny_run.work_dir.glob("*/vis_data/scalars.json"))

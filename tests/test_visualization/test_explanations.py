@@ -1,4 +1,4 @@
-"""What each cross-attention says that it looked at is what it looked at."""
+"""Explanations of cross-attentions reproduce their outputs."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from fastdetr_mmdet.visualization import record
 
 
 def calls_with_outputs(model):
-    """Of a padded batch: per layer the recorded call, and what the part returned."""
+    """Recorded call and output of each layer, for a padded batch."""
     outputs = []
     handles = [
         layer.cross_attn.register_forward_hook(lambda part, args, output: outputs.append(output))
@@ -26,7 +26,7 @@ def calls_with_outputs(model):
 
 
 def values(part, memory):
-    """(bs, num_heads, num_tokens, dims per head), projected as the part's weights say."""
+    """Values projected by the part, (bs, num_heads, num_tokens, dims per head)."""
     dims = memory.tokens.shape[-1]
     if hasattr(part, "in_proj"):  # query, key and value in one matrix
         projection = part.in_proj.proj
@@ -81,7 +81,7 @@ def test_scale_selection_is_the_share_of_each_level():
         shares = [w.sum(-1) for w in shown.weights.split(call.memory.level_sizes, dim=-1)]
         expected = shown.level_weights.unsqueeze(1).expand(-1, NUM_HEADS, -1, -1)
         assert_near(torch.stack(shares, -1), expected)
-        assert shown.level_weights.std(-1).min() > 1e-4  # or it would say nothing
+        assert shown.level_weights.std(-1).min() > 1e-4  # not uniform
 
 
 @pytest.mark.parametrize("bias", ["none", "mask", "prior"])

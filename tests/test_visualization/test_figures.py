@@ -1,4 +1,4 @@
-"""Pictures show something, and what they show comes from the image, the model and the layer."""
+"""Pictures depend on the image, the model and the layer."""
 
 import re
 from dataclasses import replace
@@ -45,7 +45,7 @@ def is_picture(pixels):
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
-    """Fewer pixels: these tests ask what is drawn, not how sharp it is."""
+    """Use fewer pixels, to save time."""
     monkeypatch.setattr(canvas, "DPI", 50)
 
 
@@ -77,7 +77,7 @@ def test_pages_are_the_image_s_and_the_query_s():
     ],
 )
 def test_every_panel_is_drawn_from_its_array(name):
-    """A change of one array, and of nothing else, is seen."""
+    """A change of a single array changes the picture."""
     found = inspected(name, top_k=1)
     query = found.queries[0]
     last = query.layers[-1]
@@ -137,7 +137,7 @@ def test_hottest_place_of_the_picture_is_the_cell(size, cell):
 
 
 def test_density_does_not_depend_on_the_grid():
-    """The same attention on a coarse and on a fine level is as bright."""
+    """Equal attention on coarse and fine levels is equally bright."""
     coarse, fine = np.full((2, 3), 1 / 6), np.full((20, 30), 1 / 600)
     assert density([coarse]) == pytest.approx(1.0)
     assert density([fine]) == pytest.approx(1.0)
@@ -172,7 +172,7 @@ def test_title_says_which_queries(numbers, title):
 
 @pytest.mark.parametrize("width", [3.0, 9.0])
 def test_titles_fit_the_page(width, monkeypatch):
-    """With all of the file's name where there is room."""
+    """With the full file name if there is room."""
     monkeypatch.setattr(canvas, "DPI", 100)
     lines = []
     write = canvas.Canvas.text
@@ -210,7 +210,7 @@ def test_name_of_the_image_comes_from_the_batch():
 
 
 def test_predictions_beside_ground_truth(tmp_path):
-    """Only boxes that reach the score are drawn, on the right."""
+    """Only boxes with enough score are drawn, on the right."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((60, 80, 3), 128, np.uint8))
     one, label = np.array([[10.0, 20, 50, 40]]), np.array([0])
     image = ImageResult(

@@ -1,4 +1,4 @@
-"""Maps, points and boxes land where they belong in the original image, padded or resized."""
+"""Maps, points and boxes have the right place in the original image, padded or resized."""
 
 import cv2
 import numpy as np
@@ -14,14 +14,14 @@ from torch import nn
 from fastdetr_mmdet.models.cross_attention import Explanation
 from fastdetr_mmdet.visualization import inspect_batch, inspect_image
 
-SIZES = ((64, 96), (48, 64))  # what the network sees of the two images; the second is padded
-SCALE = (0.5, 0.25)  # (w, h) of that over the original
+SIZES = ((64, 96), (48, 64))  # sizes of the network's input; the second image is padded
+SCALE = (0.5, 0.25)  # (w, h) of the input over the original
 ORIGINALS = [np.zeros((256, 192, 3), np.uint8), np.zeros((192, 128, 3), np.uint8)]
 CELL, QUERY = (1, 0), 3  # row and column of the second image's 2 x 2 cells at stride 32
 
 
 class Spotlight(nn.Module):
-    """Looks at one cell of each image, and has points in the corners of the un-padded image."""
+    """Attends to one cell of each image, with points in the corners of the un-padded image."""
 
     def __init__(self, embed_dims, num_heads, dropout, layer_index):
         super().__init__()
@@ -73,13 +73,13 @@ def test_hand_made_attention_lands_on_its_pixels():
             (maps,) = layer.weights
             assert maps.shape == (NUM_HEADS, h, w)  # of 2 x 3 cells with padding
             assert (maps[:, CELL[0], CELL[1]] == 1).all() and maps.sum() == NUM_HEADS
-            # the corners of the original image, though the second image is a part of the batch
+            # corners of the original image, also for the padded second image
             expected = np.array([[0, 0], [width, height], [width / 2, height / 4]])
             assert np.abs(layer.points[:, 0] - expected).max() < 1e-3
 
 
 def test_points_are_where_the_reference_is():
-    """Deformable attention without offsets reads at the reference, in pixels of the original."""
+    """Deformable attention without offsets samples at the reference."""
     model = mix("deformable")
     for layer in model.transformer.decoder.layers:
         nn.init.zeros_(layer.cross_attn.sampling_offsets.weight)
@@ -145,7 +145,7 @@ def test_last_box_and_score_are_the_detection(name):
         boxes, scores = result.pred_instances.bboxes, result.pred_instances.scores
         assert len(image.queries) == 4
         for query in image.queries:
-            # rounding may exchange detections of nearly the same score
+            # rounding may swap detections with nearly equal scores
             near = ((scores - query.score).abs() < 1e-5) & (
                 result.pred_instances.labels == query.label
             )
@@ -161,7 +161,7 @@ def test_last_box_and_score_are_the_detection(name):
 
 @pytest.mark.parametrize("name", MIXES)
 def test_attention_of_the_image_is_all_there_is(name):
-    """Nothing was lost with the padding: the maps of each head add up to 1."""
+    """Maps of each head add up to 1 without padding."""
     for image in inspected(name, top_k=2):
         for query in image.queries:
             for layer in query.layers:
@@ -204,7 +204,7 @@ def test_other_images_of_the_batch_do_not_matter():
 
 @pytest.fixture(scope="module")
 def shipped(tiny_config_file):
-    """A detector as people make it."""
+    """A detector from init_detector."""
     with pytest.warns(UserWarning, match="use COCO classes by default"):
         return init_detector(str(tiny_config_file), device="cpu")
 
@@ -220,7 +220,7 @@ def test_file_and_array_are_alike(shipped, tmp_path):
         assert (a.query, a.label) == (b.query, b.label)
         np.testing.assert_allclose(a.box, b.box, atol=1e-3)
         np.testing.assert_allclose(a.layers[0].points, b.layers[0].points, atol=1e-3)
-    again = inspect_image(shipped, tmp_path / "a.png")  # the config was not changed by the array
+    again = inspect_image(shipped, tmp_path / "a.png")  # the array did not change the config
     assert len(again.queries) == 5
 
 

@@ -1,4 +1,4 @@
-"""What docs/visualization.md says is so."""
+"""The code of docs/visualization.md works."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_hook_of_the_page_is_built():
     names: dict = {}
     exec(block, names)
     runtime = Config.fromfile(ROOT / "configs/_base_/default_runtime.py")
-    assert names["custom_hooks"][:-1] == runtime.custom_hooks  # which the page repeats
+    assert names["custom_hooks"][:-1] == runtime.custom_hooks  # repeated on the page
     hook = HOOKS.build(names["custom_hooks"][-1])
     assert hook.interval == 2 and hook.num_images == 4
 

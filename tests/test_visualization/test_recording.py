@@ -1,4 +1,4 @@
-"""Recording changes nothing, costs nothing outside of its block, and leaves nothing behind."""
+"""Recording does not change the model, and leaves no hooks."""
 
 import pytest
 import torch

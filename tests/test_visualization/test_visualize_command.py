@@ -1,4 +1,4 @@
-"""``python -m fastdetr_mmdet.visualize``: what it writes, and what it refuses."""
+"""``python -m fastdetr_mmdet.visualize``: files and errors."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from fastdetr_mmdet.visualize import _parser, main
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_config_file, tmp_path_factory):
-    """Random weights: what they see is of no matter here."""
+    """A checkpoint with random weights."""
     model = randomise(MODELS.build(Config.fromfile(tiny_config_file).model))
     path = tmp_path_factory.mktemp("weights") / "random.pth"
     meta = dict(dataset_meta=dict(classes=CLASSES))
@@ -28,7 +28,7 @@ def checkpoint(tiny_config_file, tmp_path_factory):
 
 @pytest.fixture
 def run(tiny_config_file, checkpoint, tmp_path, capsys):
-    """Call it with the rest of the command line; status, names of the pictures, and stderr."""
+    """Runs the command; returns status, names of the pictures, and stderr."""
 
     def call(*arguments, config=tiny_config_file, weights=checkpoint):
         out = tmp_path / "out"
@@ -112,7 +112,7 @@ def test_refusals(run, shapes, tmp_path, arguments, named):
 def test_sources_are_not_overwritten(
     which, shapes, tiny_config_file, checkpoint, tmp_path, monkeypatch, capsys
 ):
-    """Not even read: what takes long does not start."""
+    """The check comes before slow steps."""
     monkeypatch.setattr("fastdetr_mmdet.visualize._load", None)
     picture = tmp_path / "out" / "a.png"
     picture.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Numbers that go bad in one of two processes: both stop at the same step, or leave it out."""
+"""With NaN in one of two processes both stop at the same step, or skip it."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ FSDP = {"runner_type": "FlexibleRunner", "strategy": dict(type="FullFSDPStrategy
 
 
 def cases(*fast, faults=("image", "loss", "label")):
-    """Faults by kinds of training; those that are only wider are slow."""
+    """Combinations of faults and kinds of training; all but `fast` are slow."""
     kinds = {"ddp": DDP, "fsdp": FSDP}
     every = [(what, name) for what in faults for name in kinds]
     return pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def cases(*fast, faults=("image", "loss", "label")):
 
 @pytest.fixture
 def run(processes, tiny_config_file, shapes, tmp_path):
-    """Trains one epoch of four steps; at the second, process 1 has a fault."""
+    """Trains one epoch of four steps with a fault in process 1 at the second."""
 
     def train(what, options, start=processes.run, **hook):
         options = {
@@ -54,7 +54,7 @@ def bundles(folder):
 
 @cases("label-ddp")
 def test_both_stop(run, tmp_path, what, kind):
-    """The process at fault names its images, the other one says that they are not its own."""
+    """The process with the fault names its images; the other one says that its images are fine."""
     other, guilty = run(what, kind)
     assert other["iterations"] == guilty["iterations"] == 1  # steps done
     words = {
@@ -81,7 +81,7 @@ def test_both_stop(run, tmp_path, what, kind):
 
 
 def check_skipped(results, folder, kind):
-    """Both processes came to the end, with sound weights; in DDP the same ones."""
+    """Check that both processes finished with finite weights, in DDP equal ones."""
     assert [result["message"] for result in results] == [None, None]
     assert len(log_rows(folder)) == ITERS
     for name, tensor in results[0]["weights"].items():
@@ -101,7 +101,7 @@ def test_both_skip_the_step(run, tmp_path, what, kind):
 @pytest.mark.parametrize("kind", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("max_skips", [0, 1])
 def test_between_updates(run, tmp_path, kind, max_skips):
-    """Gradients are exchanged with the update; only then the other process can know."""
+    """Gradients are exchanged at the update, so the other process learns of it only then."""
     accumulating = kind | {"optim_wrapper.accumulative_counts": 3}
     results = run("loss", accumulating, max_skips=max_skips)
     if max_skips:
@@ -115,6 +115,6 @@ def test_between_updates(run, tmp_path, kind, max_skips):
 
 
 def test_a_mistake_that_is_not_to_be_skipped(run, processes):
-    """A wrong label stops the process that has it, whatever max_skips says."""
+    """A wrong label stops its process, with any max_skips."""
     outcome = run("label", DDP, start=processes.attempt, max_skips=1)
     assert "Class index 6 of image (id " in outcome.results[1]["message"]

@@ -1,4 +1,4 @@
-"""Two processes with one image each learn what one process with both images learns."""
+"""Two processes with one image each get the gradient of one process with both images."""
 
 import pytest
 from support.runs import ROOT
@@ -9,7 +9,7 @@ CONFIGS = sorted(
     if path.parent.name not in ("convergence", "dino", "fast_detr")
 )
 DINO = "dino/dino-4scale_r50_8xb2-12e_coco.py"
-# The rest in the slow test
+# Others are in the slow test.
 FEW = [
     "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
     "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
@@ -38,17 +38,17 @@ def check(results, configs):
 
 
 def test_gradient_of_two_times_one_is_that_of_one_times_two(processes, tmp_path):
-    """Losses are divided by the mean of the numbers of objects, and DDP takes the mean of them.
+    """Losses are divided by the mean number of objects, and DDP averages them.
 
-    No parameter goes unused, or DistributedDataParallel would stop the next step.
+    All parameters are used; otherwise DistributedDataParallel would stop the next step.
     """
     check(processes.run("gradients", tmp_path, configs=FEW, cases=list(CASES.values())), FEW)
 
 
 def test_no_objects_anywhere(processes, tmp_path):
-    """Every parameter has a gradient still, of half the size.
+    """Every parameter still has a gradient, of half the size.
 
-    The divisor is at least 1 in every process, as in the official codes, and so 2 in two of them.
+    As in the official codes, the divisor is at least 1 in every process, so 2 in two.
     """
     (config, *_) = FEW
     for errors in processes.run("gradients", tmp_path, configs=[config], cases=[[0, 0]]):
@@ -57,10 +57,10 @@ def test_no_objects_anywhere(processes, tmp_path):
 
 
 def test_denoising(processes, tmp_path):
-    """Nothing goes unused, nobody waits, also where a process has no object and so no group.
+    """No parameter is unused and no process hangs, even if one has no object and so no group.
 
-    Gradients are the same where images have equally many objects; else those with fewer have empty
-    queries as background beside the others, as in DINO.
+    Gradients are equal for equal numbers of objects; otherwise images with fewer objects have empty
+    background queries, as in DINO.
     """
     cases = [[2, 2], [0, 2], [2, 0], [0, 0]]
     for errors in processes.run("gradients", tmp_path, configs=[DINO], cases=cases):

@@ -1,4 +1,4 @@
-"""mmengine's ways to start several processes, on CPUs."""
+"""mmengine's launchers work on CPUs."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def test_launchers(processes, tmp_path, launcher):
 
 @pytest.mark.smoke
 def test_mim_starts_slurm_jobs(tmp_path):
-    """To the point where srun takes over: the command of docs/scaling.md."""
+    """Up to the call of srun, with the command of docs/scaling.md."""
     srun = tmp_path / "srun"
     srun.write_text('#!/bin/sh\necho "srun $@"\n')
     srun.chmod(0o755)
@@ -45,7 +45,7 @@ def test_mim_starts_slurm_jobs(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with GPUs NCCL works")
 def test_nccl_without_gpus(monkeypatch):
-    """Gloo is not taken in silence: this may be the one node whose driver has failed."""
+    """There is no silent fallback to gloo: this may be a node whose driver failed."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")
     with cpu_processes(), pytest.raises(RuntimeError, match=r"'nccl'.*dist_cfg\.backend=gloo"):
@@ -60,7 +60,7 @@ def replaced() -> list:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_what_is_replaced_is_taken_back(device, monkeypatch):
-    """And with GPUs nothing is."""
+    """With GPUs nothing is replaced."""
     monkeypatch.setattr(distributed, "get_device", lambda: device)
     before = replaced()
     with pytest.raises(KeyError), cpu_processes():

@@ -1,4 +1,4 @@
-"""Training, resuming and testing in two processes give what one process gives."""
+"""Training, resuming and testing in two processes equal one process."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from support.runs import ITERS, VAL_IMAGES, change_annotations, log_rows, once
 
-# What depends on which images are in a batch together: its statistics, and its size with padding
+# Turns off what depends on a batch's images: batch-norm statistics and padding.
 ALIKE = {"model.backbone.norm_eval": True, "model.data_preprocessor.pad_size_divisor": 64}
 FSDP = {"runner_type": "FlexibleRunner", "strategy": dict(type="FullFSDPStrategy")}
 IN_ONE = dict(world_size=1, launcher="none")
@@ -19,7 +19,7 @@ IN_ONE = dict(world_size=1, launcher="none")
 
 @pytest.fixture(scope="session")
 def train(processes, tmp_path_factory, tiny_config_file, shapes):
-    """Trains once for all tests: by default in two processes with two images each."""
+    """Trains once for all tests, by default in two processes with two images each."""
 
     def run(name, world_size=2, launcher="pytorch", **options) -> Path:
         settings = {"data_root": f"{shapes}/", **ALIKE, **options}
@@ -68,15 +68,15 @@ def check_log(actual, expected):
 
 
 def test_two_processes_train_as_one(one, two):
-    """The same images make up every step, so the same weights come out."""
+    """Every step has the same images, so the weights are equal."""
     check_log(two, one)
-    # AdamW moves every weight by up to 4e-5 a step, whatever the gradient's size
+    # AdamW moves every weight by up to 4e-5 per step, for any gradient
     check_weights(state(two), state(one), atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*FSDP:FutureWarning")
 def test_fsdp_trains_as_ddp(two, sharded):
-    """Clipping too is by the norm over all processes; mmengine alone clips each one's share."""
+    """Clipping uses the norm over all processes; mmengine would clip each shard."""
     check_log(sharded, two)
     check_weights(state(sharded), state(two), atol=2e-5)
     for name, tensor in state(two)["optimizer"]["state"].items():
@@ -85,7 +85,7 @@ def test_fsdp_trains_as_ddp(two, sharded):
 
 @pytest.mark.parametrize("kind", ["two", "sharded"])
 def test_resume(kind, train, request):
-    """Interrupted after the first epoch, and resumed by other processes."""
+    """Other processes resume a run that was interrupted after the first epoch."""
     whole = request.getfixturevalue(kind)
     options = FSDP if kind == "sharded" else {}
     source = str(whole / "epoch_1.pth")
@@ -109,7 +109,7 @@ def test_fsdp_checkpoint_is_a_common_one(sharded, tiny_config_file):
 
 @pytest.mark.parametrize("options", [{}, FSDP], ids=["ddp", "fsdp"])
 def test_results_are_gathered_in_order(processes, one, shapes, tiny_config_file, tmp_path, options):
-    """Of seven images, which two processes cannot share evenly."""
+    """With seven images, an odd number for two processes."""
 
     def drop_one(coco):
         image = coco["images"].pop()

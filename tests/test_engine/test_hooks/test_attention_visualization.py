@@ -1,4 +1,4 @@
-"""AttentionVisualizationHook in a run: what reaches the backends, and when."""
+"""AttentionVisualizationHook sends pictures to the backends at the right time."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ ADDED = []
 
 
 class Collecting(LocalVisBackend):
-    """A backend as W&B's or TensorBoard's: it is handed pictures."""
+    """A backend that collects pictures, like W&B's or TensorBoard's."""
 
     def add_image(self, name, image, step=0, **kwargs):
         ADDED.append((name, step, image))
@@ -49,7 +49,7 @@ def hook(**kwargs):
 
 
 def test_pictures_reach_the_backend(tiny_config_file, tmp_path, shapes):
-    """Of every second validation epoch and of two images, and of none but those."""
+    """Only of every second validation and of two images."""
     own = hook(num_images=2, top_k=1, interval=2)
     runner = runner_with(tiny_config_file, tmp_path, shapes, own, train_cfg__max_epochs=2)
     runner.train()
@@ -73,7 +73,7 @@ def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, mo
 
     monkeypatch.setattr("fastdetr_mmdet.visualization.draw_contact_sheet", draw)
     runner = runner_with(tiny_config_file, tmp_path, shapes, hook(num_images=1, top_k=3))
-    assert runner.val_loop is not None  # which builds the data loader
+    assert runner.val_loop is not None  # builds the data loader
     runner.call_hook("after_val_epoch", metrics={})
     names = set(runner.val_dataloader.dataset.metainfo["classes"])
     assert len(seen) == 1 and len(seen[0]) == 3 and set(seen[0]) <= names
@@ -82,7 +82,7 @@ def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, mo
 @pytest.mark.parametrize("start", [0, 4])
 @pytest.mark.parametrize("interval, drawn", [(1, [2, 4, 6, 8, 10]), (2, [2, 6, 10]), (9, [2])])
 def test_interval(interval, drawn, start, monkeypatch):
-    """Of validations after every second epoch; resumed after the fourth it is the same ones."""
+    """With validations after every second epoch; resuming after the fourth draws the same ones."""
     times = []
     own = AttentionVisualizationHook(interval=interval)
     monkeypatch.setattr(own, "_draw", lambda runner: times.append(runner._train_loop.epoch))
@@ -94,7 +94,7 @@ def test_interval(interval, drawn, start, monkeypatch):
 
 
 def test_sharded_model_is_refused(monkeypatch):
-    """One process alone cannot gather the weights; the others would wait for it."""
+    """A single process cannot gather the weights without the others."""
     monkeypatch.setattr(attention_visualization, "FullyShardedDataParallel", torch.nn.Linear)
     runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match="FullyShardedDataParallel"):
@@ -103,7 +103,7 @@ def test_sharded_model_is_refused(monkeypatch):
 
 @pytest.mark.slow
 def test_run_is_the_same_with_it(tiny_config_file, tmp_path, shapes):
-    """Weights after training do not depend on whether it drew."""
+    """Drawing does not change the trained weights."""
     states = []
     for name, hooks in (("with", [hook(num_images=1, top_k=1)]), ("without", [])):
         options = dict(train_cfg__max_epochs=2, randomness=dict(seed=1))

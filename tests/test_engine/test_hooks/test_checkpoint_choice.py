@@ -1,4 +1,4 @@
-"""Resuming starts from the newest whole checkpoint, and says so when that is not the named one."""
+"""Resuming uses the newest intact checkpoint, with a warning if it is not the named one."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ TEMPLATE = "epoch_{}.pth"
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Of a run that saved three checkpoints, a minute apart."""
+    """Folder of a run with three checkpoints, a minute apart."""
     for epoch in (1, 2, 3):
         save(tmp_path, epoch)
     point(tmp_path, tmp_path / "epoch_3.pth")
@@ -24,7 +24,7 @@ def folder(tmp_path) -> Path:
 
 
 def save(folder: Path, epoch: int, time: str = "20260101_1200", wrote: int | None = None) -> Path:
-    """A checkpoint; times also of the file, in minutes."""
+    """Write a checkpoint, with its time, and the file's time in minutes."""
     path = folder / f"epoch_{epoch}.pth"
     meta = dict(epoch=epoch, iter=100 * epoch, time=f"{time}{epoch:02}")
     torch.save(dict(meta=meta, state_dict=dict(weight=torch.rand(50))), path)
@@ -45,7 +45,7 @@ def cut(path: Path) -> None:
 
 
 def choose(folder: Path, caplog, own_log: Path | None = None) -> tuple[str | None, list[str]]:
-    """The name in last_checkpoint afterwards, and the warnings."""
+    """Return the resulting name in last_checkpoint, and the warnings."""
     pointer, logger = folder / "last_checkpoint", logging.getLogger("test")
     with caplog.at_level(logging.INFO):
         choose_checkpoint(pointer, folder, TEMPLATE, logger, own_log)
@@ -73,24 +73,24 @@ def break_two(folder):
 
 
 def cut_beside_a_former_run(folder):
-    """Which lay in the folder before and was trained for longer."""
+    """The former run in the folder was trained for longer."""
     save(folder, 50, time="20251231_1200", wrote=0)
     cut_third(folder)
 
 
 def leave_best_alone(folder):
-    """It has no optimizer."""
+    """The best checkpoint has no optimizer."""
     for epoch in (1, 2, 3):
         (folder / f"epoch_{epoch}.pth").unlink()
     save(folder, 1).rename(folder / "best_coco_epoch_1.pth")
 
 
 def copy_former_run(folder):
-    """Copying gave it a new time; the one within tells."""
+    """Copying changed the file's time, but not the time in it."""
     save(folder, 50, time="20251231_1200", wrote=9)
 
 
-# What is done to the folder, the checkpoint that is then chosen, and for each warning its words
+# Change of the folder, expected checkpoint, and words of each warning.
 NO_POINTER = ["last_checkpoint is empty or missing", "epoch_3.pth instead"]
 CHOICES = {
     "whole": (lambda folder: None, "epoch_3.pth", []),
@@ -107,7 +107,7 @@ CHOICES = {
         "epoch_2.pth",
         [["epoch_3.pth, which does not exist", "epoch_2.pth instead"]],
     ),
-    # killed before the first last_checkpoint, or by a power cut in mmengine's own
+    # killed before the first last_checkpoint, or a power cut while mmengine wrote it
     "no pointer": (
         lambda folder: (folder / "last_checkpoint").unlink(),
         "epoch_3.pth",
@@ -121,7 +121,7 @@ CHOICES = {
         "epoch_2.pth",
         [["named /former/place/epoch_2.pth", "epoch_2.pth instead"]],
     ),
-    # whose run was killed before it was named
+    # the run was killed before naming it
     "newer": (
         lambda folder: save(folder, 4, wrote=4),
         "epoch_4.pth",
@@ -142,12 +142,12 @@ def test_choice(folder, caplog, case):
     for warning, needed in zip(warnings, words, strict=True):
         assert [word in warning for word in needed] == [True] * len(needed), warning
     caplog.clear()
-    if expected is not None:  # it is settled
+    if expected is not None:  # a second call changes nothing
         assert choose(folder, caplog) == (expected, [])
 
 
 def test_logs_of_an_earlier_training(tmp_path, caplog):
-    """The last one that took a step is named, and what to do."""
+    """The warning names the last training that took a step, and the fix."""
     for name, line in (
         ("20260101_120000", "Epoch(train)   [1][10/20]  lr: 0.1\nEpoch(train)  [12][20/20]"),
         ("20260102_120000", "Iter(train) [  50/9000]  lr: 0.1\nIter(val) [10/10]"),
@@ -173,7 +173,7 @@ def test_logs_of_an_earlier_training(tmp_path, caplog):
 
 
 def test_a_copied_folder(folder, tmp_path_factory, caplog):
-    """Its own file is used: the other one may be removed any time."""
+    """The copy's file is used, since the original may be removed."""
     copy = tmp_path_factory.mktemp("copies") / "copy"
     shutil.copytree(folder, copy)
     name, (warning,) = choose(copy, caplog)
@@ -189,7 +189,7 @@ def test_another_way_to_write_the_path(folder, tmp_path_factory, caplog):
 
 
 def test_a_checkpoint_elsewhere(folder, tmp_path_factory, caplog):
-    """As when out_dir was another one."""
+    """For example because out_dir has changed."""
     empty = tmp_path_factory.mktemp("empty")
     point(empty, folder / "epoch_3.pth")
     assert choose(empty, caplog) == ("epoch_3.pth", [])

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a broken checkpoint is recognised."""
+"""Files are written atomically, and damaged checkpoints are recognised."""
 
 import errno
 import os
@@ -57,7 +57,7 @@ def test_backend(tmp_path):
 
 
 def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
-    """And the name, which is in the folder, before anything else is done."""
+    """And the rename is synced before anything else."""
     done = []
     fsync, replace = os.fsync, os.replace
 
@@ -110,7 +110,7 @@ def test_an_interrupt_leaves_the_old_content(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch):
-    """Some network file systems refuse; the file is there all the same."""
+    """Some network file systems cannot sync folders; the file is still written."""
 
     def refuse(*_):
         raise OSError(errno.EINVAL, "Invalid argument")
@@ -153,7 +153,7 @@ def test_every_truncation_is_recognised(checkpoint, tmp_path):
 
 
 def test_zeros_as_after_a_power_cut_are_recognised(checkpoint, tmp_path):
-    """A file system may keep the length of a file and lose its last blocks, or any other."""
+    """A file system may keep the length of a file but lose blocks."""
     content = checkpoint.read_bytes()
     for start in range(0, len(content) - 4096, 4096):
         corrupted = tmp_path / "damaged.pth"
@@ -172,7 +172,7 @@ def test_a_changed_byte_is_recognised(checkpoint):
 
 
 def test_checksums_turned_off(checkpoint, monkeypatch):
-    """Torch can leave them out; then a file is taken for whole that has all of its parts."""
+    """Without checksums, a file with all entries counts as intact."""
     if not hasattr(torch.serialization, "set_crc32_options"):
         pytest.skip("this torch always writes checksums")
     torch.serialization.set_crc32_options(False)
@@ -195,7 +195,7 @@ def test_no_file(tmp_path):
 
 
 def test_torch_s_older_format(tmp_path):
-    """In which torchvision's weights come."""
+    """torchvision's weights have it."""
     path = tmp_path / "old.pth"
     torch.save(dict(weight=torch.rand(100)), path, _use_new_zipfile_serialization=False)
     assert what_is_broken(path) is None
@@ -204,7 +204,7 @@ def test_torch_s_older_format(tmp_path):
 
 
 def test_a_checkpoint_of_classes_that_torch_does_not_know(tmp_path):
-    """Is not broken: whether to load it is for mmengine to decide."""
+    """It is not damaged; mmengine decides whether to load it."""
     path = tmp_path / "odd.pth"
     torch.save(dict(path=Path("x")), path, _use_new_zipfile_serialization=False)
     assert what_is_broken(path) is None

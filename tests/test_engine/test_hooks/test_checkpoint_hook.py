@@ -1,4 +1,4 @@
-"""AtomicCheckpointHook's decisions; the killing of runs that use it is in tests/test_faults."""
+"""AtomicCheckpointHook's decisions; tests/test_faults kills runs with it."""
 
 import errno
 import logging
@@ -23,7 +23,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.pare
 
 
 class Saver(SimpleNamespace):
-    """As much of a runner as the hook needs, whose checkpoints hold nothing but themselves."""
+    """A minimal runner for the hook, with minimal checkpoints."""
 
     def save_checkpoint(self, out_dir, filename, file_client_args, meta, backend_args, **kwargs):
         hub = self.message_hub.state_dict()
@@ -59,7 +59,7 @@ def make_hook(**options) -> AtomicCheckpointHook:
 
 
 def train(hook, runner, epochs: int, scores=()) -> None:
-    """Epochs of ten iterations; with scores they are validated."""
+    """Train epochs of ten iterations, with validations if there are scores."""
     hook.before_train(runner)
     for index in range(epochs):
         runner.iter += 10
@@ -70,12 +70,12 @@ def train(hook, runner, epochs: int, scores=()) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """Of all files but that of the last validation."""
+    """Names of all files except last_validation."""
     return {path.name for path in folder.iterdir()} - {VALIDATED}
 
 
 def test_same_files_as_mmengine_s(make_runner, tmp_path):
-    """In every folder that both write, for the options that have a say."""
+    """In all folders, for the options that matter."""
     scores = [
         dict(mAP=0.1, loss=3),
         dict(mAP=0.3, loss=4),
@@ -109,7 +109,7 @@ def test_options_reach_the_runner(make_runner, tmp_path):
 
 
 def test_meta_is_the_hook_s(make_runner, tmp_path, monkeypatch):
-    """mmengine's FlexibleRunner writes an epoch too much after a validation."""
+    """mmengine's FlexibleRunner stores one epoch too many after a validation."""
 
     def save(self, out_dir, filename, file_client_args, meta, **kwargs):
         meta.update(epoch=self.epoch + 1, iter=self.iter + 1)
@@ -123,11 +123,11 @@ def test_meta_is_the_hook_s(make_runner, tmp_path, monkeypatch):
     for epoch in (1, 2):
         meta = torch.load(tmp_path / f"epoch_{epoch}.pth")["meta"]
         assert (meta["epoch"], meta["iter"]) == (epoch, 10 * epoch)
-        assert meta["validation_due"] == "epoch"  # it is written before
+        assert meta["validation_due"] == "epoch"  # written before the validation
 
 
 def test_what_a_validation_found_comes_back(make_runner, tmp_path):
-    """In a small file; the checkpoint was written a second time before."""
+    """From a small file, without writing the checkpoint again."""
     runner = make_runner()
     train(make_hook(save_best="mAP"), runner, epochs=2, scores=[dict(mAP=0.4), dict(mAP=0.3)])
     for epoch, due in ((1, "epoch"), (2, None)):
@@ -139,11 +139,11 @@ def test_what_a_validation_found_comes_back(make_runner, tmp_path):
         assert found == (None if epoch == 1 else 0.4)
     other = make_hook()
     other.after_load_checkpoint(runner, dict(meta=dict(iter=20, time="x", validation_due="epoch")))
-    assert other._last_meta["validation_due"] == "epoch"  # a checkpoint of another run
+    assert other._last_meta["validation_due"] == "epoch"  # the checkpoint is another run's
 
 
 def test_schedules_that_go_by_metrics_need_the_checkpoint_again(make_runner, tmp_path):
-    """A validation changes them, and with them the rate."""
+    """A validation changes the schedulers and the learning rate."""
     plateau = SimpleNamespace(need_val_args=True)
     runner = make_runner(param_schedulers=[SimpleNamespace(), plateau])
     train(make_hook(), runner, epochs=1, scores=[dict(mAP=0.4)])
@@ -155,13 +155,13 @@ def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path
     (tmp_path / f"epoch_9.pth{UNFINISHED}").touch()
     hook = make_hook()
     hook.before_run(make_runner(_load_from=None, _resume=False))
-    assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run beside a training
+    assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run during training
     hook.before_train(make_runner())
     assert names(tmp_path) == set()
 
 
 def test_another_folder_s_best_is_left_alone(make_runner, tmp_path):
-    """A copied work directory names the original's files."""
+    """The copied work directory names the original's files."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     for folder in (original, copy):
         folder.mkdir()
@@ -214,7 +214,7 @@ def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
 
 
 def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
-    """The log that the runner itself has opened is none of an earlier one."""
+    """The runner's own log does not count as an earlier training's."""
     logger = logging.getLogger("test")
     runner = make_runner(_load_from=None, _resume=True, logger=logger)
     for timestamp in ("20260101_120000", runner.timestamp):
@@ -235,7 +235,7 @@ def test_without_resume_nothing_is_looked_at(make_runner, tmp_path):
 
 
 def make_loop(kind, done: int, **options):
-    """A loop that stands there."""
+    """A loop at a position."""
     values = dict(val_begin=1, val_interval=2, dynamic_milestones=[0], dynamic_intervals=[2])
     loop = kind.__new__(kind)
     vars(loop).update(values, _max_epochs=5, _max_iters=5, _iter=done, _epoch=done, **options)
@@ -294,7 +294,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_has_the_hooks(path):
-    """The demo's epochs take seconds, so it saves fewer."""
+    """The demo saves less often, because its epochs take seconds."""
     config = Config.fromfile(path, import_custom_modules=False)
     hooks = config.default_hooks
     assert hooks.exact_resume.type == "ExactResumeHook"
@@ -306,6 +306,6 @@ def test_every_config_has_the_hooks(path):
 
 
 def test_runs_before_mmengine_loads():
-    """In both mmengines: what before_run chooses is what is loaded."""
+    """In both mmengines, before_run comes before loading."""
     names = Runner.train.__code__.co_names
     assert names.index("load_or_resume") > names.index("call_hook")

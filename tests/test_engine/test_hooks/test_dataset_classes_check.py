@@ -1,4 +1,4 @@
-"""A model and a data set that do not speak of the same classes never start."""
+"""A run does not start if model and data set have different classes."""
 
 import json
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ CATEGORIES = ("cat", "dog", "fox")
 
 @pytest.fixture
 def make_dataset(tmp_path):
-    """A COCO data set of one image, of the annotation file's categories but the given classes."""
+    """A COCO data set of one image with the given classes."""
     annotations = tmp_path / "instances.json"
     annotations.write_text(
         json.dumps(
@@ -45,7 +45,7 @@ def make_dataset(tmp_path):
 
 
 def make_runner(dataset, num_classes, phase="train", evaluator=None):
-    """As much of a runner as the hook reads."""
+    """A minimal runner for the hook."""
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=evaluator)
     return SimpleNamespace(
         model=SimpleNamespace(bbox_head=SimpleNamespace(num_classes=num_classes)),
@@ -80,7 +80,7 @@ def test_number_of_classes(make_dataset, phase, num_classes):
 
 
 def test_one_class_without_its_comma():
-    """('cat') is a string; mmdet would take it for three classes c, a, t."""
+    """('cat') is a string, which mmdet would read as classes c, a, t."""
     dataset = SimpleNamespace(metainfo=dict(classes="cat"))
     with pytest.raises(UserError, match=r"'cat'.*\('cat',\)"):
         check(dataset, 3)
@@ -120,7 +120,7 @@ def test_wrapped_data_sets(make_dataset, name):
 @phases
 @pytest.mark.parametrize("name", HAS_SEVERAL)
 def test_members_with_other_palettes(make_dataset, phase, name):
-    """Mmdet's ConcatDataset makes a list of their meta information, which nothing else reads."""
+    """mmdet's ConcatDataset makes a list of meta information, which nothing can read."""
     first, second = make_dataset(CATEGORIES, palette=[(1, 2, 3)] * 3), make_dataset(CATEGORIES)
     dataset = wrap(name, first, second)
     assert isinstance(dataset.metainfo, list)
@@ -138,14 +138,14 @@ def test_members_with_other_palettes(make_dataset, phase, name):
 @pytest.mark.parametrize("name", HAS_SEVERAL)
 @pytest.mark.parametrize("classes", [("dog", "cat", "fox"), ("cat", "dog")])
 def test_members_with_other_classes(make_dataset, phase, name, classes):
-    """Label 0 would be a cat in one and a dog in the other."""
+    """Label 0 would mean cat in one and dog in the other."""
     dataset = wrap(name, make_dataset(CATEGORIES), make_dataset(classes))
     with pytest.raises(UserError, match=r"\.1(\.dataset)?\.metainfo\.classes.* dog|num_classes=3"):
         check(dataset, 3, phase)
 
 
 def test_checkpoint_of_members_with_other_palettes(make_dataset):
-    """A former version stored a list."""
+    """Older versions stored a list."""
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     meta = dict(classes=CATEGORIES)
     hook.after_load_checkpoint(None, dict(meta=dict(dataset_meta=[meta, meta])))
@@ -155,7 +155,7 @@ def test_checkpoint_of_members_with_other_palettes(make_dataset):
 
 
 def test_a_test_after_training_goes_by_the_training_s_classes(make_dataset):
-    """load_from of a detector of other classes comes before it."""
+    """Even if load_from had other classes."""
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     hook.after_load_checkpoint(None, dict(meta=dict(dataset_meta=dict(classes=("lorry",)))))
     hook.before_train(make_runner(make_dataset(CATEGORIES), 3))
@@ -182,14 +182,14 @@ def test_other_models_are_left_alone(make_dataset, model):
     runner = make_runner(make_dataset(CATEGORIES), 80)
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     runner.model, own = model, runner.model
-    hook.before_train(runner)  # raises nothing, though this data set would
+    hook.before_train(runner)  # does not raise, though this data set would
     runner.model = own
     with pytest.raises(UserError, match="num_classes=80"):
         HOOKS.build(dict(type="DatasetClassesCheckHook")).before_train(runner)
 
 
 def test_checkpoint_of_other_classes_is_not_tested(make_dataset):
-    """Mmengine would load what fits, log the rest and report an AP near zero."""
+    """mmengine would load what fits, log the rest, and report an AP near zero."""
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     runner = make_runner(make_dataset(CATEGORIES), 3, "test")
     for meta in ({}, dict(dataset_meta=None), dict(dataset_meta=dict(classes=CATEGORIES))):
@@ -202,7 +202,7 @@ def test_checkpoint_of_other_classes_is_not_tested(make_dataset):
 
 
 def test_run_on_members_with_other_palettes_and_without_resize(tiny_config_file, shapes, tmp_path):
-    """From training to DetInferencer; each step failed before, validation after a whole epoch."""
+    """From training to DetInferencer; every step failed before."""
     pipeline = [
         dict(type="LoadImageFromFile"),
         dict(type="LoadAnnotations", with_bbox=True),
@@ -216,7 +216,7 @@ def test_run_on_members_with_other_palettes_and_without_resize(tiny_config_file,
     options = dict(
         train_dataloader__dataset=dict(concat(member, other), _delete_=True),
         val_dataloader__dataset=dict(concat(evaluated), _delete_=True),
-        test_dataloader__dataset=dict(evaluated, _delete_=True),  # DetInferencer asks its pipeline
+        test_dataloader__dataset=dict(evaluated, _delete_=True),  # DetInferencer reads its pipeline
         val_evaluator__ann_file=f"{shapes}/annotations/train.json",
         test_evaluator__ann_file=f"{shapes}/annotations/train.json",
         train_cfg__max_epochs=1,

@@ -1,4 +1,4 @@
-"""A resumed training follows its config, and schedules that do not fit are named."""
+"""A resumed training uses its config, and schedules that do not fit are named."""
 
 import copy
 import logging
@@ -31,9 +31,9 @@ SCHEDULES = {
 
 
 class Run:
-    """As much of a runner as the hook and mmengine's ParamSchedulerHook need.
+    """A minimal runner for the hook and mmengine's ParamSchedulerHook.
 
-    Its model has two parameters in groups of their own, with learning rates of their own.
+    Its model has two parameters in separate groups with different learning rates.
     """
 
     def __init__(self, epochs, schedulers, optimizer=ADAMW, size=3, kind=EpochBasedTrainLoop):
@@ -61,7 +61,7 @@ class Run:
         return OptimWrapper(getattr(torch.optim, config.pop("type"))(groups, **config))
 
     def build(self, config):
-        """As Runner does it: schedules end with the training unless they say otherwise."""
+        """Build as in Runner: schedules end with training by default."""
         loop = self.train_loop
         end = loop._max_epochs if config.get("by_epoch", True) else loop._max_iters
         config.setdefault("end", end)
@@ -72,7 +72,7 @@ class Run:
         return [group["lr"] for group in self.optim_wrapper.optimizer.param_groups]
 
     def train(self, iterations):
-        """Returns the learning rates of each iteration."""
+        """Return the learning rates of each iteration."""
         rates, hook = [], ParamSchedulerHook()
         for _ in range(iterations):
             rates.append(self.rates())
@@ -97,7 +97,7 @@ class Run:
         )
 
     def resume(self, checkpoint, iterations):
-        """What Runner does, with the hook's calls where it makes them."""
+        """Resume like Runner, with the same calls of the hook."""
         hook = HOOKS.build(dict(type="ResumeCheckHook"))
         hook.after_load_checkpoint(self, checkpoint)
         self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
@@ -114,7 +114,7 @@ def warnings_of(caplog):
 
 
 def trained(epochs, schedulers, **options):
-    """A checkpoint of a training that came to its end."""
+    """A checkpoint of a finished training."""
     run = Run(epochs, schedulers, **options)
     run.train(epochs * LENGTH)
     return run.save()
@@ -123,7 +123,7 @@ def trained(epochs, schedulers, **options):
 @pytest.mark.parametrize("done", [1, 7, 10, 13])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_same_config(name, done, caplog):
-    """Rates are to the bit those of an uninterrupted training, and nothing is said."""
+    """Learning rates equal an uninterrupted training's, without warnings."""
     run = Run(4, SCHEDULES[name])
     run.train(done)
     checkpoint = run.save()
@@ -134,7 +134,7 @@ def test_same_config(name, done, caplog):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_more_epochs(name, caplog):
-    """2 of 2, then 6: as if it had been 6 from the beginning. It stayed at its last rate before."""
+    """Resuming 2 epochs with 6 equals 6 from the start. Before, the last rate was kept."""
     expected = Run(6, SCHEDULES[name]).train(6 * LENGTH)[2 * LENGTH :]
     resumed = Run(6, SCHEDULES[name]).resume(trained(2, SCHEDULES[name]), 2 * LENGTH)
     assert resumed.train(4 * LENGTH) == expected
@@ -145,7 +145,7 @@ def test_more_epochs(name, caplog):
 
 
 def test_other_milestones_rate_and_weight_decay(caplog):
-    """mmengine resumes with the former ones in silence."""
+    """mmengine silently resumes with the former settings."""
     before = [dict(type="MultiStepLR", milestones=[1])]
     after = [dict(type="MultiStepLR", milestones=[3])]
     run = Run(4, after, optimizer=dict(ADAMW, lr=2e-3, weight_decay=0.1))
@@ -167,7 +167,7 @@ def test_schedulers_added_and_removed(caplog):
 
 
 def test_another_number_of_iterations_in_an_epoch(caplog):
-    """Half the batch size: the schedule goes on at the same epoch."""
+    """With half the batch size the schedule continues at the same epoch."""
     expected = Run(4, [cosine()]).train(2 * LENGTH + 1)[-1]
     checkpoint = trained(2, [cosine(end=4 * 2)])
     run = Run(4, [cosine()]).resume(checkpoint, 2 * LENGTH)
@@ -176,13 +176,13 @@ def test_another_number_of_iterations_in_an_epoch(caplog):
     run.train_loop._epoch = 2
     hook = HOOKS.build(dict(type="ResumeCheckHook"))
     hook.after_load_checkpoint(run, checkpoint)
-    run.train_loop._iter = 4 * LENGTH  # of epochs of twice as many
+    run.train_loop._iter = 4 * LENGTH  # position in epochs of twice the length
     hook.before_train(run)
     assert run.rates() == expected
 
 
 def test_schedulers_that_go_by_metrics(caplog):
-    """They resume as mmengine has it: their former values cannot be computed again."""
+    """They resume as in mmengine, because their values cannot be recomputed."""
     plateau = [dict(type="ReduceOnPlateauLR", monitor="loss")]
     checkpoint = trained(1, plateau)
     checkpoint["optimizer"]["param_groups"][0]["lr"] = 5e-5
@@ -191,7 +191,7 @@ def test_schedulers_that_go_by_metrics(caplog):
 
 
 def test_load_from_follows_the_config_alone(caplog):
-    """Nothing of the optimizer is loaded, so there is nothing to compare."""
+    """No optimizer state is loaded, so nothing is compared."""
     run = Run(4, [cosine()])
     hook = HOOKS.build(dict(type="ResumeCheckHook"))
     run._resume = False
@@ -202,7 +202,7 @@ def test_load_from_follows_the_config_alone(caplog):
 
 
 def test_several_optimizers():
-    """Each has schedulers of its own, or a copy of the same."""
+    """Each has its own schedulers, or a copy."""
 
     def build(epochs):
         run = Run(epochs, [])
@@ -250,7 +250,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("present", OPTIMIZERS)
 @pytest.mark.parametrize("saved", OPTIMIZERS)
 def test_another_optimizer(saved, present):
-    """A KeyError: 'momentum' at the first step before, or a wrong state in silence."""
+    """Before, KeyError: 'momentum' at the first step, or a silently wrong state."""
     checkpoint = trained(1, [], optimizer=OPTIMIZERS[saved])
     run = Run(2, [], optimizer=OPTIMIZERS[present])
     if saved == present or {saved, present} == {"Adam", "AdamW"}:
@@ -276,7 +276,7 @@ def test_parameters_of_another_shape(kind):
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_weights_that_do_not_fit_are_in_the_log(resume, caplog):
-    """mmengine prints them."""
+    """mmengine only prints them."""
     run = Run(2, [], size=4)
     run._resume = resume
     checkpoint = trained(1, [])

@@ -1,4 +1,4 @@
-"""What epochs cost and reached, also across an interruption."""
+"""Time and metrics of epochs are recorded, also across an interruption."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ VAL_KEYS = KEYS | {"val_seconds", "val_cpu_seconds", "metrics"}
 
 @pytest.mark.slow
 def test_epochs_add_up_over_a_resumed_run(tiny_config_file, shapes, tmp_path):
-    """The epoch that was cut short is trained again and counted once."""
+    """The interrupted epoch is trained again and counted once."""
     common = dict(custom_hooks=HOOK, train_cfg__val_interval=2)
     runner = make_runner(tiny_config_file, tmp_path, shapes, **common)
     runner.train()
@@ -29,7 +29,7 @@ def test_epochs_add_up_over_a_resumed_run(tiny_config_file, shapes, tmp_path):
     assert all(0 < entry["train_cpu_seconds"] for entry in first["epochs"])
     assert all(0 < entry["train_seconds"] < 60 for entry in first["epochs"])
 
-    # as if it had been killed in epoch 3, of which nothing is to be kept
+    # as if killed in epoch 3, which must not be kept
     cut = {**first, "epochs": [*first["epochs"], {"epoch": 3, "train_seconds": 1e6}]}
     (tmp_path / "progress.json").write_text(json.dumps(cut))
     make_runner(

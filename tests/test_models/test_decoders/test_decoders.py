@@ -86,14 +86,14 @@ def test_layers_know_the_reference_of_the_layer_before():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_refinement_is_detached(kind):
-    """Later layers do not teach the earlier ones' box branches; the first reference is learned."""
+    """Later layers do not train earlier layers' box branches; the first reference is learned."""
     branches, queries = box_branches(), make_queries()
     leaf = queries.reference_logits.clone().requires_grad_()
     output = build(kind, refine=True)(queries.with_reference(leaf), make_memory(), branches)
     assert not any(logits.requires_grad for logits in output.reference_logits[1:])
     output.hidden_states[-1].sum().backward()
     assert all(parameter.grad is None for parameter in branches.parameters())
-    # the first layer's spatial query is made of the reference where the decoder makes one
+    # with a conditional decoder the first layer's spatial query depends on the reference
     assert (leaf.grad is not None) == (kind == "ConditionalDecoder")
     assert output.reference_logits[0] is not None
     assert output.reference_logits[0].requires_grad
@@ -103,7 +103,7 @@ def test_refinement_is_detached(kind):
 def test_spatial_query_is_scaled_by_the_content_before_the_norm(refine):
     """Conditional DETR, Eq. 3: p_q = T p_s, T = FFN(content of the previous layer).
 
-    Each layer's is made of the reference that enters this layer.
+    Each layer embeds the reference that enters it.
     """
     spatials, contents = [], []
     decoder = build(refine=refine)
@@ -148,7 +148,7 @@ def test_level_schedule_shows_one_level_to_each_layer():
     decoder = build(level_schedule=(2, 1, 0))
     output = decoder(make_queries(), memory)
     for level in (0, 1):
-        # a change reaches the layer that looks at the level, and none before it
+        # a change reaches the layer of this level, but no earlier layer
         maps = memory.maps()
         maps[level] = maps[level] + 1
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
@@ -198,7 +198,7 @@ def test_refuses_at_build_time(kwargs, named):
 
 
 def test_positions_made_from_boxes_have_no_gradient():
-    """SAM-DETR embeds the centres of its boxes, learned ones too, without gradient."""
+    """SAM-DETR embeds box centres, also learned ones, without gradient."""
     logits = torch.randn(2, NUM_QUERIES, 4, requires_grad=True)
     queries = replace(make_queries(), pos=None).with_reference(logits)
     states = build("DetrDecoder", num_layers=1)(queries, make_memory()).hidden_states

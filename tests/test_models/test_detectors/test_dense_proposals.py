@@ -1,4 +1,4 @@
-"""Detectors whose proposals learn as a dense head, and with auxiliary dense heads."""
+"""Detectors with dense losses of proposals, and with auxiliary dense heads."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_an_untrained_decoder_gives_the_proposals_back(share):
     torch.manual_seed(0)
     options = dict(DENSE, bbox_head__share_pred_layer=share)
     model = MODELS.build(tiny_config(**options)).eval()
-    # what was learned of proposals, so that they differ; the decoder is as it starts
+    # proposals as after training, so that they differ; an initial decoder
     for branch in (model.bbox_head.cls_branches[-1], model.bbox_head.reg_branches[-1][-1]):
         torch.nn.init.normal_(branch.weight, std=0.3)
     inputs, samples = batch()
@@ -116,7 +116,7 @@ def test_every_parameter_has_a_finite_gradient(options, on, objects):
 
 @pytest.mark.parametrize("on", ["neck", "encoder"])
 def test_auxiliary_heads_are_there_in_training_only(on):
-    """Their losses are those of the head alone, the others as without it; files fit both ways."""
+    """Their losses equal the head's alone, others do not change; checkpoints load both ways."""
     options = dict(DENSE, transformer__encoder=dict(type="DetrEncoder", num_layers=1))
     options["transformer__encoder"] |= dict(num_heads=4, feedforward_channels=48, dropout=0.0)
     plain, model = (

@@ -1,4 +1,4 @@
-"""DINO of our parts against mmdet's: the same function of the same weights and the same noise."""
+"""DINO equals mmdet's with the same weights and noise."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ SETTINGS = (
 
 @pytest.mark.parametrize("path", sorted(THEIRS.parent.glob("*.py")), ids=lambda path: path.stem)
 def test_settings_are_mmdets(path):
-    """Each of their configs is one of ours."""
+    """mmdet's configs have a shipped counterpart."""
     both = Config.fromfile(path), Config.fromfile(ROOT / "configs/dino" / path.name)
     expected, found = ([flatten(c).get(key) for key in SETTINGS] for c in both)
     assert found == expected
@@ -93,7 +93,7 @@ def test_losses_and_gradients_equal_mmdets(pair, objects):
     assert len(own) > 100
     for name, gradient in own.items():
         if name.startswith("neck.") and name.endswith("conv.bias"):
-            continue  # mmdet has none before a norm
+            continue  # mmdet has no bias before a norm
         scale = renamed[name].abs().max().clamp(min=1e-3)
         assert_near(gradient / scale, renamed[name] / scale, rtol=1e-3, atol=1e-3, msg=name)
 
@@ -141,7 +141,7 @@ def test_noise_of_classes_and_boxes():
     assert share == pytest.approx(0.25 * (CLASSES - 1) / CLASSES, abs=0.02)
     corners, exact = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets.boxes)
     moved = (corners - exact).abs() / targets.boxes[:, 2:].repeat(1, 2)
-    inside = (corners > 0) & (corners < 1)  # where the image's border did not stop it
+    inside = (corners > 0) & (corners < 1)  # not clipped by the image's border
     assert moved[::2].max() <= 0.5 + 1e-5
     assert moved[1::2][inside[1::2]].min() >= 0.5 - 1e-5
     assert moved.max() <= 1 + 1e-5

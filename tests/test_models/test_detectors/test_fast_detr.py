@@ -1,4 +1,4 @@
-"""The detector: shapes, losses, gradients, predictions, and what it refuses to be built from."""
+"""The detector: shapes, losses, gradients, predictions, and refused configs."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def loss_names(two_stage):
 @pytest.mark.parametrize("objects", [(2, 1), (3, 0), (0, 0)], ids=["both", "one empty", "none"])
 @variants
 def test_every_parameter_learns(overrides, objects):
-    """mmdet's loss names; a finite gradient everywhere (DDP needs one), whatever is there."""
+    """mmdet's loss names, and a finite gradient for every parameter, for any objects."""
     model = tiny_model(**overrides)
     losses = model.loss(*make_batch(objects=objects))
     assert set(losses) == loss_names("TwoStage" in str(overrides))
@@ -62,7 +62,7 @@ def test_every_parameter_learns(overrides, objects):
 
 
 def test_positions_are_shared_when_nothing_is_padded():
-    """An unpadded batch encodes one image's positions; they equal those of an all-valid mask."""
+    """An unpadded batch encodes positions once; they equal an all-valid mask's."""
     model = tiny_model()
     inputs, samples = make_batch(((64, 96), (64, 96)))
     memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
@@ -101,7 +101,7 @@ def test_outputs_and_predictions(overrides):
 
 
 def test_few_queries_and_classes_give_few_detections():
-    """Mmdet's own head crashes here: its top-k asks for more than there is."""
+    """mmdet's own head fails here, because its top-k is too large."""
     model = tiny_model(num_queries=2, bbox_head__num_classes=1).eval()
     with torch.no_grad():
         results = model.predict(*make_batch(num_classes=1))
@@ -122,7 +122,7 @@ def test_rescaled_boxes_are_in_pixels_of_the_original_image():
 
 @pytest.mark.parametrize("rescale", [True, False])
 def test_images_without_resize_keep_their_pixels(rescale):
-    """A test pipeline without Resize gives no scale factor; samples made by hand give nothing."""
+    """Pipelines without Resize give no scale factor; samples made by hand give nothing."""
     model = tiny_model().eval()
     inputs, samples = make_batch(sizes=[(64, 96)] * 2)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_images_without_resize_keep_their_pixels(rescale):
 
 
 def test_widths_follow_embed_dims():
-    """No literal 256, 8 or 128 anywhere: 64 wide with 2 heads, and 12 wide with 3."""
+    """Widths are not hard-coded: 64 with 2 heads, and 12 with 3."""
     for embed_dims, num_heads in ((64, 2), (12, 3)):
         model = tiny_model(
             transformer__embed_dims=embed_dims,
@@ -151,7 +151,7 @@ def test_widths_follow_embed_dims():
 
 @pytest.mark.smoke
 def test_trains_through_the_runner_interface():
-    """As mmengine calls it: data preprocessor, loss mode, parsed losses; then predict mode."""
+    """mmengine's calls: data preprocessor, loss mode, parsed losses; then predict mode."""
     model = tiny_model(data_preprocessor__pad_size_divisor=32)
     inputs, samples = make_batch()
     images = [
@@ -171,7 +171,7 @@ def test_trains_through_the_runner_interface():
 
 @pytest.mark.parametrize("share", [True, False])
 def test_box_branches_run_once_per_layer(share):
-    """Also where the decoder refines with them; their gradients come from the losses."""
+    """Also if the decoder refines with them; gradients come from the losses."""
     model = tiny_model(transformer__decoder__refine=True, bbox_head__share_pred_layer=share)
     calls = []
     for branch in set(model.bbox_head.box_branches):

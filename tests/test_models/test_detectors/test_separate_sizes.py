@@ -21,7 +21,7 @@ def results(detector, inputs, samples):
 
 
 def alone(detector, inputs, samples):
-    """Every image without padding, as batch size 1 has it."""
+    """Predict every image alone, without padding."""
     for image, (h, w) in enumerate(SIZES):
         yield results(detector, inputs[image : image + 1, :, :h, :w], samples[image : image + 1])[0]
 
@@ -40,7 +40,7 @@ def test_batch_gives_what_single_images_give(name):
 
 @torch.no_grad()
 def test_without_it_padding_is_seen():
-    """The default, which is the official codes': so the test above can fail."""
+    """With the default, as in the official codes, results depend on padding."""
     detector = small_detector(DETECTORS[0])
     inputs, samples = make_batch(SIZES, objects=0)
     together = results(detector, inputs, samples)

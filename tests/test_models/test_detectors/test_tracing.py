@@ -1,4 +1,4 @@
-"""``torch.jit.trace`` of every shipped model computes what it does, also when loaded again."""
+"""``torch.jit.trace`` of every shipped model gives its results, also after loading."""
 
 import io
 
@@ -15,7 +15,7 @@ from support.versions import needs_operators
         pytest.param(
             name,
             marks=[pytest.mark.slow] * (name not in EVERY_PART[1::3])
-            # whose regions are cut out by an operator
+            # its RoIAlign is an operator
             + [needs_operators] * ("sam" in name),
         )
         for name in CONFIGS

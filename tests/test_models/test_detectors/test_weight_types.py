@@ -1,4 +1,4 @@
-"""``model.double()``, ``.half()`` and ``.bfloat16()`` predict what the float32 model does."""
+"""``model.double()``, ``.half()`` and ``.bfloat16()`` predict like the float32 model."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ ROUNDINGS = 16
 
 
 def outputs(name, dtype):
-    """Last layer's logits and boxes, of images that a preprocessor made: float32."""
+    """Logits and boxes of the last layer, for float32 images."""
     model = small_detector(name).to(dtype)
     two_stage = model.bbox_head.as_two_stage
-    if two_stage:  # with every proposal a query, rounding changes their order only
+    if two_stage:  # every proposal is a query, so rounding changes only their order
         model.transformer.queries.num_queries = 10_000
     images, samples = make_batch(sizes=((64, 96), (48, 64)))
     logits, boxes = model._forward(images, samples)

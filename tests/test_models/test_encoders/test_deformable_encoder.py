@@ -30,7 +30,7 @@ def build(num_levels, **kwargs):
 
 
 def with_weights_of(ours, num_levels):
-    """mmdet's encoder with our parameters under its names."""
+    """mmdet's encoder with this package's parameters."""
     attention = dict(
         embed_dims=EMBED_DIMS,
         num_heads=NUM_HEADS,

@@ -22,7 +22,7 @@ def build(**kwargs):
 
 
 def test_equals_torch():
-    """Positions are added to queries and keys and not to values; norms come after residuals."""
+    """Positions are added to queries and keys, not to values; norms come after residuals."""
     encoder, memory = build(), make_memory(strides=(8, 16))
     tokens = memory.tokens
     for layer in encoder.layers:

@@ -1,4 +1,4 @@
-"""RT-DETR's encoder against the same thing written with functions, in float64."""
+"""RT-DETR's encoder against a functional implementation in float64."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def build(num_levels, **kwargs):
 
 
 def encode_by_hand(encoder, memory):
-    """From its state dict, image by image: each map ends where its image ends."""
+    """Encode image by image, without padding, from the state dict."""
     weights = encoder.state_dict()
 
     def norm(x, name):
@@ -95,7 +95,7 @@ def test_equals_functions_on_each_image_alone(expansion, num_levels, image_sizes
 
 
 def test_levels_that_are_not_halves_are_resized():
-    """As of a backbone whose strided convolutions round down, or of a dilated one."""
+    """As from a backbone whose strides round down, or a dilated one."""
     maps = [torch.randn(1, DIMS, h, w).double() for h, w in ((9, 13), (4, 6), (4, 6))]
     encoder = build(3)
     encoded = encoder(Memory.from_maps(maps, maps, torch.ones(1, 3, 2)))

@@ -1,4 +1,4 @@
-"""Fusion of all encoder layers against the sum of one product per layer."""
+"""Memory fusion against the sum of one product per layer."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def build(kind, **kwargs):
 )
 @torch.no_grad()
 def test_every_state_counts(kind, options):
-    """The input and each layer's output, the first layers from an encoder with fewer layers."""
+    """The input and each layer's output; earlier outputs come from encoders with fewer layers."""
     fused = randomise(build(kind, memory_fusion=True, **options))
     memory, states = in_double(make_memory(strides=(8, 16))), []
     for num_layers in range(3):
@@ -37,7 +37,7 @@ def test_every_state_counts(kind, options):
 
 @pytest.mark.parametrize("kind", ["DetrEncoder", "DeformableDetrEncoder"])
 def test_without_it_an_encoder_is_what_it_was(kind):
-    """The same names, and the same random numbers for the layers."""
+    """Names and random numbers of the layers stay the same."""
     plain, fused = build(kind).state_dict(), build(kind, memory_fusion=True).state_dict()
     assert {name.split(".")[0] for name in plain} == {"layers"}
     for name, weight in plain.items():

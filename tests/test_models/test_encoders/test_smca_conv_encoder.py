@@ -36,7 +36,7 @@ def memory_of(num_levels, image_sizes=ODD):
 
 
 def layer_by_hand(weights, memory, kernel_size, share):
-    """One layer from its state dict: what every level gets from itself and its two neighbours."""
+    """One layer from its state dict: each level gets messages from itself and its neighbours."""
 
     def convolve(x, name, stride=1):
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -122,7 +122,7 @@ def test_reduce_first_puts_the_first_level_on_the_grid_of_the_second(num_levels,
 @pytest.mark.parametrize("reduce_first", [False, True])
 @pytest.mark.parametrize("image_sizes", [((64, 96), (32, 64)), ODD], ids=["even", "odd"])
 def test_padding_can_be_ignored(image_sizes, reduce_first):
-    """By default it is read, as in the official code; with ignore_padding what it holds is not."""
+    """By default padding is read, as in the official code; with ignore_padding it is not."""
     memory = memory_of(4, image_sizes)
     other = with_other_padding(memory)
     for ignored in (False, True):

@@ -1,4 +1,4 @@
-"""The head: set loss against a loop over layers and images, and what it does at the edges."""
+"""The head: set loss against a loop over layers and images, and edge cases."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def loss(head, output, samples):
 
 
 def loss_by_loop(head, output, samples):
-    """Sec. 3.1 of DETR with the focal loss: one layer and one image at a time."""
+    """DETR's Sec. 3.1 with the focal loss, layer by layer and image by image."""
     logits, boxes = head(output)
     targets = Targets.from_data_samples(samples, "cpu")
     num_boxes = max(targets.num_objects, 1)
@@ -109,7 +109,7 @@ def test_boxes_are_relative_to_the_reference_of_their_layer(share, reference_dim
 
 @pytest.mark.parametrize("share", [True, False])
 def test_boxes_that_the_decoder_made_are_reported_as_they_are(share):
-    """Its box branches are not applied again."""
+    """Box branches are not applied again."""
     head, output = build(share_pred_layer=share), decoded()
     expected = head(output)[1]
     known = tuple(torch.randn(2, NUM_QUERIES, 4) for _ in range(NUM_LAYERS - 1))
@@ -139,7 +139,7 @@ def test_predict_equals_the_last_layer_of_forward():
 
 
 def test_iou_loss_sees_pixels_of_each_image():
-    """GIoU would not notice, but losses of aspect ratio (CIoU) or distance (DIoU) do."""
+    """GIoU does not depend on it, but losses with aspect ratio (CIoU) or distance (DIoU) do."""
     head = build()
     output = decoded()
     _, samples = make_batch(((64, 96), (48, 64)), objects=(1, 1))
@@ -165,7 +165,7 @@ def test_detections_are_clamped_to_what_exists(max_per_img, expected):
     ids=["point", "line", "whole image", "beyond the image"],
 )
 def test_degenerate_boxes_are_finite(box):
-    """Also where prediction and object are one point: GIoU is 0 / 0 without care."""
+    """Also if prediction and object are the same point, where GIoU is 0 / 0."""
     head, (_, samples) = build(), make_batch(objects=2)
     samples[0].gt_instances.bboxes[0] = torch.tensor(box)
     targets = Targets.from_data_samples(samples, "cpu")
@@ -180,7 +180,7 @@ def test_degenerate_boxes_are_finite(box):
 
 
 def test_objects_as_mmdets_box_type():
-    """Pipelines may leave HorizontalBoxes where others leave tensors."""
+    """Pipelines may give HorizontalBoxes instead of tensors."""
     head = build()
     output = decoded()
     _, samples = make_batch()
@@ -211,7 +211,7 @@ def test_refuses_class_losses_that_cannot_be_trained_with(loss_cls, num_classes)
 
 
 def test_options_of_another_loss_are_explained():
-    """As where a config names a loss instead of the FocalLoss of its base."""
+    """For example if a config replaces its base's FocalLoss."""
     with pytest.raises(TypeError, match=r"loss_cls of type MALLoss.*use_sigmoid.*_delete_=True"):
         build(loss_cls=dict(type="MALLoss", use_sigmoid=True))
 
@@ -289,7 +289,7 @@ def test_image_names(meta, name):
 
 
 class _Counting(HungarianMatcher):
-    """Counts what goes to the host."""
+    """Counts copies to the host."""
 
     copies = 0
 
@@ -299,7 +299,7 @@ class _Counting(HungarianMatcher):
 
 
 class _Own(_Counting):
-    """A user's own way to match."""
+    """A user's matcher."""
 
     own = 0
 
@@ -319,14 +319,14 @@ def test_one_copy_to_the_host_for_proposals_and_decoder_layers():
     counting, own = _Counting(), _Own()
     together, apart = two_stage_losses(counting), two_stage_losses(own)
     assert counting.copies == 1
-    assert (own.own, own.copies) == (2, 2)  # a match of one's own is not passed over
+    assert (own.own, own.copies) == (2, 2)  # its match is called
     assert together.keys() == apart.keys() and len(together) == 3 * (NUM_LAYERS + 1)
     for name, value in together.items():
         assert torch.equal(value, apart[name]), name
 
 
 class _Uneven(HungarianMatcher):
-    """Leaves the pairs of the first layer out, and turns the others around."""
+    """Drops the first layer's pairs, and reverses the others."""
 
     def match(self, cls_scores, *call):
         found = super().match(cls_scores, *call)

@@ -1,7 +1,7 @@
-"""FastDETRHead and HungarianMatcher inside mmdet's own detectors, instead of mmdet's own.
+"""FastDETRHead and HungarianMatcher in mmdet's own detectors.
 
-The detectors come from the configs that mmdet ships, narrowed: a small backbone, two layers, few
-queries and classes. With equal weights, ours must give mmdet's losses, gradients and detections.
+The detectors are mmdet's shipped configs, reduced: a small backbone, two layers, few queries and
+classes. With equal weights, losses, gradients and detections must equal mmdet's.
 """
 
 import copy
@@ -40,8 +40,8 @@ SHIPPED = {
     "DeformableDETR, two stage": "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
     "DINO": "dino/dino-4scale_r50_8xb2-12e_coco.py",
 }
-BETWEEN = ("DeformableDETR, refine", "DeformableDETR, two stage")  # what others have together
-# Where FastDETRHead can be trained; DINO needs losses that it has not.
+BETWEEN = ("DeformableDETR, refine", "DeformableDETR, two stage")  # combinations of others
+# Detectors that FastDETRHead can train; DINO needs other losses.
 TRAINABLE = [
     pytest.param(name, marks=pytest.mark.slow if name in BETWEEN else ())
     for name in SHIPPED
@@ -57,7 +57,7 @@ each_batch = pytest.mark.parametrize("objects", BATCHES.values(), ids=BATCHES)
 
 
 def shipped(name, assigner="HungarianAssigner", sigmoid=False, **head):
-    """A shipped model config, narrowed; with options of bbox_head, among them its type.
+    """A reduced shipped model config with options of bbox_head, such as its type.
 
     mmdet's DETR has a softmax loss; with ``sigmoid`` it gets the loss and the costs of the others.
     """
@@ -89,7 +89,7 @@ def build(config, seed=0):
 
 
 def copy_weights(source, target):
-    """From a detector with mmdet's head to the same detector with ours."""
+    """Copy weights to the same detector with this package's head."""
     names = {
         r"fc_cls\.": "cls_branches.0.",
         r"reg_ffn\.layers\.0\.0\.": "reg_branches.0.0.",
@@ -108,7 +108,7 @@ def copy_weights(source, target):
 
 
 def losses_of(model, batch):
-    """Always with the same dropout and denoising noise."""
+    """Losses with fixed dropout and denoising noise."""
     torch.manual_seed(0)
     return model.loss(*batch)
 
@@ -129,7 +129,7 @@ def detections(model, **batch):
 
 @pytest.fixture(scope="module", params=TRAINABLE)
 def pair(request):
-    """The detector with mmdet's head and assigner, and with ours, of equal weights."""
+    """The detector with mmdet's head and assigner and with this package's, with equal weights."""
     theirs = build(shipped(request.param, sigmoid=True))
     config = shipped(request.param, "HungarianMatcher", sigmoid=True, type="FastDETRHead")
     ours = build(config, seed=1)
@@ -175,7 +175,7 @@ ALL = sorted(path for folder in FOLDERS for path in (CONFIGS / folder).glob("*.p
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_every_shipped_config_takes_the_head(path):
-    """Options without meaning here are ignored; DETR's softmax loss is refused by name."""
+    """Options without meaning are ignored; DETR's softmax loss is refused."""
     model = Config.fromfile(path).model
     model.bbox_head.update(type="FastDETRHead", train_cfg=model.train_cfg, test_cfg=model.test_cfg)
     if path.parent.name == "detr":

@@ -1,4 +1,4 @@
-"""The attention core against attention written out, and the shared blocks."""
+"""Attention against a step-by-step implementation, and shared blocks."""
 
 import pytest
 import torch
@@ -82,20 +82,20 @@ def test_mlp_has_relu_between_its_layers_only():
 
 @needs_half_on_cpu
 def test_a_far_prior_does_not_underflow_in_half_precision():
-    """The softmax goes by differences, but float16 ends at -65504."""
+    """The softmax depends on differences only, but float16 ends at -65504."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(BS, n, 16) for n in (NUM_QUERIES, NUM_KEYS, NUM_KEYS))
     near = torch.randn(BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS)
     exact = attend(query, key, value, NUM_HEADS, near)
     halved = (x.half() for x in (query, key, value))
     found = attend(*halved, NUM_HEADS, near - 1e5)
-    # moved that far away, the prior itself keeps no more than seven bits after the point
+    # shifted so far, the prior keeps at most seven fractional bits
     assert_near(found.float(), exact, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("encoder", ["DetrEncoder", "DeformableDetrEncoder"])
 def test_tokens_apart_are_tokens_together(monkeypatch, encoder):
-    """Without gradient an encoder goes through some tokens at a time, with the same result."""
+    """Without gradient an encoder works in chunks of tokens, with the same result."""
     torch.manual_seed(0)
     levels = dict(num_levels=1) if encoder.startswith("Deformable") else {}
     module = MODELS.build(

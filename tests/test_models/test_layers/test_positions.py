@@ -38,7 +38,7 @@ def test_equals_the_formula(coordinates, order, temperature):
 
 
 def test_equals_the_encoding_of_the_image():
-    """The dot product of the two measures distance only if their frequencies are the same."""
+    """The dot product of both measures distance only with equal frequencies."""
     h, w = 4, 6
     encoding = SinePositionalEncoding(num_feats=16, normalize=True)(torch.zeros(1, h, w))
     y, x = torch.meshgrid(torch.arange(1, h + 1) / h, torch.arange(1, w + 1) / w, indexing="ij")
@@ -62,7 +62,7 @@ def test_is_computed_in_float32_and_differentiable():
     ids=["sine", "sam"],
 )
 def test_halves_that_are_kept_are_the_encoding(encoding, size):
-    """To the last bit, in the same layout, again from what was kept, and where gradients flow."""
+    """Bit-identical, in the same layout, also from the cache and with gradients."""
     whole = encoding(torch.zeros(1, *size, dtype=torch.bool))
     with torch.inference_mode():
         assert torch.equal(encode_whole(encoding, size, whole.device), whole)

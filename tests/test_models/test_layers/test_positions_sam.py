@@ -1,4 +1,4 @@
-"""SAM-DETR's positional encoding: cell centres on the image, the official numbers on padding."""
+"""SAM-DETR's positional encoding: cell centres on the image, official values on padding."""
 
 import math
 
@@ -28,7 +28,7 @@ def build(**kwargs):
 def angle(
     inside: np.ndarray, cell: int, eps: float = 1e-6, scale: float = 2 * math.pi
 ) -> np.float32:
-    """Of one cell of a row or column, step by step in float32, as the official code."""
+    """Angle of one cell of a row or column, step by step in float32, like the official code."""
     count, all_ = (np.float32(inside[:end].sum()) for end in (cell + 1, len(inside)))
     half = np.float32(0.5)
     return (count - half) / ((all_ - half) + np.float32(eps) + half) * np.float32(scale)
@@ -36,7 +36,7 @@ def angle(
 
 @pytest.mark.parametrize("options", [dict(), dict(eps=2e-6, scale=3.3)], ids=str)
 def test_everywhere_it_is_the_official_formula(mask, options, temperature=20):
-    """On wholly padded rows and columns it divides by about 1e-6, which rounding decides."""
+    """On fully padded rows and columns it divides by about 1e-6, which depends on rounding."""
     encoded = build(temperature=temperature, **options)(mask)
     exponents = 2 * torch.div(torch.arange(FEATS), 2, rounding_mode="floor") / FEATS
     wave_lengths = (temperature**exponents).numpy()

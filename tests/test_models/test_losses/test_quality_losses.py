@@ -1,4 +1,4 @@
-"""Class losses that see quality, against the papers' equations, entry by entry in float64."""
+"""Quality losses against the papers' equations, entry by entry in float64."""
 
 import math
 
@@ -16,7 +16,7 @@ from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 from fastdetr_mmdet.structures.targets import Targets
 
 LAYERS, BS, QUERIES, CLASSES = 2, 3, 4, 5
-# Two objects in an image, one, and none, whose queries differ between the layers.
+# Images with two objects, one and none; matched queries differ between layers.
 PAIRS = [(0, 0, 1), (0, 0, 3), (0, 1, 2), (1, 0, 0), (1, 0, 1), (1, 1, 3)]
 LABELS = [4, 0, 2, 4, 0, 2]
 QUALITY = [0.8, 0.3, 0.5, 0.0, 1.0, 0.1]
@@ -43,7 +43,7 @@ def position_supervised(p, q, best):
 
 
 def varifocal(p, q, best):
-    if not q:  # mmdet takes an object of quality 0 for background
+    if not q:  # mmdet treats quality 0 as background
         return -0.75 * p**2 * math.log(1 - p)
     return -q * (q * math.log(p) + (1 - q) * math.log(1 - p))
 
@@ -115,7 +115,7 @@ def test_ia_bce_of_perfect_boxes_without_weights_is_the_plain_cross_entropy():
 
 @pytest.mark.parametrize("name", ["MALLoss", "IABCELoss", "PositionSupervisedLoss"])
 def test_gradient(name):
-    """Of an object's entry: towards its target; of others: down. None goes through targets."""
+    """An object's entry moves towards its target, others down; targets are detached."""
     logits, *pairs = arguments()
     loss = MODELS.build(dict(type=name))
     logits.requires_grad_()
@@ -158,7 +158,7 @@ def test_the_head_hands_over_the_iou_of_matched_boxes(name, objects):
     divisor = max(sum(objects), 1)
     assert_near(losses["d0.loss_cls"], expected[0] / divisor)
     assert_near(losses["loss_cls"], expected[1] / divisor)
-    # The class loss moves no box.
+    # Boxes get no gradient from the class loss.
     (losses["loss_cls"] + losses["d0.loss_cls"]).backward()
     assert all(p.grad is None or not p.grad.any() for p in head.reg_branches.parameters())
     assert hidden.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""The batched matcher finds what solving each layer and image apart finds, with one copy."""
+"""The batched matcher equals solving each layer and image separately, with one copy."""
 
 import itertools
 from dataclasses import replace
@@ -45,7 +45,7 @@ def assigned_pairs(result):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("counts", [(3, 1, 2), (5, 0, 0), (0, 0), (9, 20), (1,)])
 def test_equals_mmdets_assigner(counts, seed):
-    """Also where an image has more objects than there are queries (9)."""
+    """Also with more objects in an image than queries (9)."""
     costs = [dict(cost) for cost in DETR_COSTS]
     assigner = TASK_UTILS.build(dict(type="HungarianAssigner", match_costs=costs))
     targets = make_targets(counts, seed=seed)
@@ -63,7 +63,7 @@ def test_equals_mmdets_assigner(counts, seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cost_is_the_least_of_all_matchings(seed):
-    """Brute force over the official codes' cost."""
+    """Compared with brute force over the official codes' cost."""
     targets = make_targets((3, 2), seed=seed)
     logits, boxes = make_predictions(2, 2, 5, seed=seed)
     matches = HungarianMatcher().match(logits, boxes, targets)
@@ -82,7 +82,7 @@ def test_cost_is_the_least_of_all_matchings(seed):
 
 @pytest.mark.parametrize("size", [0.3, 0.01, 1e-4])
 def test_costs_are_the_official_ones_for_objects_of_any_size(size):
-    """mmdet adds 1e-6 to areas, which in normalised units is more than a pixel's."""
+    """mmdet adds 1e-6 to areas, more than a pixel in normalised units."""
     targets = make_targets((4,))
     targets.boxes[:, 2:] = size
     logits, boxes = make_predictions(1, 1, 8)
@@ -90,7 +90,7 @@ def test_costs_are_the_official_ones_for_objects_of_any_size(size):
     boxes[0, 0, :4, :2] = targets.boxes[:, :2] + size * 0.3
     ours = sum(cost_terms(HungarianMatcher().match_costs, logits, boxes, targets))[0, 0]
     expected = official_cost(logits[0, 0], boxes[0, 0], targets.labels, targets.boxes)
-    # the corners of a small box are differences of large numbers: rounding grows
+    # corners of small boxes have larger rounding errors
     assert_near(ours, expected, rtol=0, atol=1e-4 + 2e-6 / size)
 
 
@@ -116,7 +116,7 @@ def test_every_match_is_one_to_one(num_layers, num_queries, counts, num_classes,
 
 
 def test_one_copy_to_the_host(monkeypatch):
-    """Whatever the number of layers and images; no other way of reading a device value either."""
+    """For any number of layers and images, and no other read of a device value."""
     copies = []
     to_host = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda x, *args: copies.append(x) or to_host(x, *args))
@@ -152,7 +152,7 @@ def test_one_copy_from_the_gpu():
     "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=needs_half_on_cpu)]
 )
 def test_costs_are_in_float32(dtype):
-    """Half-precision predictions are matched as the float32 numbers that they are."""
+    """Half-precision predictions are matched in float32."""
     targets = make_targets((4, 6))
     logits, boxes = (x.to(dtype) for x in make_predictions(3, 2, 9))
     expected = HungarianMatcher().match(logits.float(), boxes.float(), targets)
@@ -195,7 +195,7 @@ COSTS = [
 @pytest.mark.parametrize("cost", COSTS, ids=str)
 @pytest.mark.parametrize("counts", [(3, 3), (4, 0, 1)], ids=str)
 def test_batched_costs_are_mmdets(cost, counts):
-    """Each image's own columns; the others are fill."""
+    """In each image's own columns; others are padding."""
     targets = make_targets(counts)
     logits, boxes = make_predictions(2, len(counts), 6)
     cost = TASK_UTILS.build(cost)

@@ -1,4 +1,4 @@
-"""Bad numbers are named: which image, which layer, which cost."""
+"""Errors on invalid numbers name image, layer and cost."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def with_bad(what, value, layer, image):
-    """Predictions and objects with one bad value in them."""
+    """Predictions and objects with one invalid value."""
     targets = make_targets((3, 2, 1))
     logits, boxes = make_predictions(4, 3, 6)
     if what == "logits":
@@ -35,7 +35,7 @@ CASES = [
 
 @pytest.mark.parametrize("what, value, layer, image, terms", CASES)
 def test_names_image_layer_and_cost(what, value, layer, image, terms):
-    """Also as an assigner, which knows neither file nor layer."""
+    """Also as an assigner, without file and layer."""
     given = with_bad(what, value, layer, image)
     with pytest.raises(ValueError) as error:
         HungarianMatcher().match(*given)

@@ -60,7 +60,7 @@ def tood(cells, assigner):
 
 
 def atss(cells, assigner):
-    """Its loss of boxes has a weight of its own, the centerness."""
+    """mmdet's box loss is weighted by centerness."""
     anchors = dict(ANCHORS, octave_base_scale=8, scales_per_octave=1)
     head = MODELS.build(
         dict(type="ATSSHead", **NARROW, anchor_generator=anchors, loss_cls=FOCAL, loss_bbox=GIOU)
@@ -76,7 +76,7 @@ def atss(cells, assigner):
 
 
 def yolox(cells, assigner):
-    """Its loss of classes sees chosen proposals only; that of boxes is ours with equal weights."""
+    """mmdet's class loss uses assigned proposals only; its box loss has equal weights."""
     head = MODELS.build(
         dict(type="YOLOXHead", **NARROW, strides=STRIDES, loss_bbox=IOU)
         | dict(train_cfg=dict(assigner=assigner))
@@ -87,7 +87,7 @@ def yolox(cells, assigner):
         boxes = xyxy_to_cxcywh(corners)
         deltas = [(boxes[..., :2] - cells[..., :2]) / stride + 0.5, (boxes[..., 2:] / stride).log()]
         sure = maps(torch.full_like(logits[..., :1], 30.0))
-        squared = torch.logit(logits.sigmoid() ** 2)  # its assigner sees the root
+        squared = torch.logit(logits.sigmoid() ** 2)  # its assigner uses the root
         losses = head.loss_by_feat(maps(squared), maps(torch.cat(deltas, dim=-1)), sure, *batch)
         return dict(loss_iou=losses["loss_bbox"])
 
@@ -109,7 +109,7 @@ def maps(tokens):
 
 
 def predictions(seed=0):
-    """Of a padded batch: logits, corners, cells and image sizes in pixels, what is not padding."""
+    """Logits, corners, cells and image sizes in pixels of a padded batch, and its valid cells."""
     memory = make_memory(SIZES, STRIDES)
     sides = torch.tensor([[96.0, 64.0], [64.0, 48.0]]).repeat(1, 2).unsqueeze(1)
     cells = memory.cells() * sides
@@ -129,7 +129,7 @@ def predictions(seed=0):
     [(name, n) for name in CASES for n in [(5, 3), (4, 0), (0, 0)][: 1 if "ATSS" in name else 3]],
 )
 def test_losses_equal_those_of_mmdets_head(name, objects):
-    """And their gradients; of the second image the head is told that it ends at its padding."""
+    """And their gradients; mmdet's head gets the second image without its padding."""
     make_head, options, losses_of = CASES[name]
     assigner = dict(type=name, **options)
     part = MODELS.build(dict(type="DenseProposalLoss", assigner=assigner, **losses_of))
@@ -137,7 +137,7 @@ def test_losses_equal_those_of_mmdets_head(name, objects):
     _, samples = make_batch(SIZES, objects)
     metas = [dict(s.metainfo, pad_shape=s.img_shape) for s in samples]
     torch.manual_seed(0)
-    if name == "SimOTAAssigner":  # mmdet's head knows no padding
+    if name == "SimOTAAssigner":  # mmdet's head ignores padding
         samples, metas = samples[:1], metas[:1]
         logits, corners, cells, sides, valid = (x[:1] for x in given)
     expected = make_head(cells, assigner)(logits, corners, [s.gt_instances for s in samples], metas)

@@ -1,4 +1,4 @@
-"""Denoising around every query initialiser that makes boxes; DN-DETR's noise; what is refused."""
+"""Denoising with every query initialiser that makes boxes; DN-DETR's noise; errors."""
 
 import re
 
@@ -39,7 +39,7 @@ def detector(inner, kind="ConditionalDecoder", **kwargs):
 @pytest.mark.parametrize("kind", ["DetrDecoder", "ConditionalDecoder", "SAM"])
 @pytest.mark.parametrize("inner", INNER, ids=lambda cfg: "-".join(map(str, cfg.values())))
 def test_matching_losses_are_those_without_groups(inner, kind):
-    """In any mix groups change nothing else; every parameter learns, with and without objects."""
+    """Groups change no other loss; all parameters have gradients, with and without objects."""
     model = detector(inner, kind)
     plain = model.transformer.queries.queries
     inputs, samples = make_batch(objects=(2, 1))
@@ -72,7 +72,7 @@ def test_sam_detr_learns_two_images_by_heart():
 
 
 def test_processes_agree_on_the_number_of_boxes_in_one_step(monkeypatch):
-    """One without objects in its batch must not leave the others waiting."""
+    """A process without objects must not hang the others."""
     asked = []
     name = "fastdetr_mmdet.models.heads.fast_detr_head.reduce_mean"
     monkeypatch.setattr(name, lambda x: asked.append(x.tolist()) or x)
@@ -135,7 +135,7 @@ def test_classes_are_those_of_the_head():
 
 @pytest.mark.parametrize("inner", INNER[1:], ids=lambda cfg: cfg["type"])
 def test_weights_of_a_model_without_denoising_load(inner):
-    """All but the embedding of classes, which they do not have."""
+    """All weights load, except the missing class embedding."""
     part = detector(inner).transformer.queries
     plain = {f"q.{key}": value + 1 for key, value in part.queries.state_dict().items()}
     holder = torch.nn.ModuleDict(dict(q=part))

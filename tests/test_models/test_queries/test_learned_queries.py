@@ -1,4 +1,4 @@
-"""Learned queries and learned boxes: their variants, and what they refuse."""
+"""Learned queries and learned boxes: variants and errors."""
 
 import pytest
 import torch

@@ -100,7 +100,7 @@ def test_content_can_be_the_token_itself(branches):
 
 @pytest.mark.parametrize("content", ["box", "memory"])
 def test_what_becomes_queries_is_detached_and_proposals_are_not(branches, content):
-    """But for the projections of the boxes."""
+    """Except projections of the boxes."""
     part, memory = build(content=content), make_memory(SIZES)
     queries, proposals = part(memory.with_tokens(memory.tokens.requires_grad_()), branches)
     assert not queries.reference_logits.requires_grad
@@ -111,7 +111,7 @@ def test_what_becomes_queries_is_detached_and_proposals_are_not(branches, conten
 
 
 def test_more_queries_than_tokens(branches):
-    """All tokens become queries, also invalid proposals; everything stays finite."""
+    """All tokens become queries, also invalid proposals; results are finite."""
     part, memory = build(num_queries=1000), make_memory(SIZES)
     queries, proposals = part(memory, branches)
     assert queries.content.shape == (2, memory.tokens.shape[1], EMBED_DIMS)
@@ -156,7 +156,7 @@ def test_learned_content_and_losses_on_the_selected_proposals(branches):
 
 
 def convolved(part, name, image):
-    """One image's tokens through convolutions of its own size, norm and SiLU, cell by cell."""
+    """One image's tokens after convolutions without padding, norm and SiLU."""
     h, w, dims = image.shape
     for layer in getattr(part, name):
         weight = layer.conv.weight
@@ -210,11 +210,11 @@ def test_distinct_ones_come_first_as_after_nms(threshold):
 
 
 def test_distinct_proposals_become_queries_and_fill_up(branches):
-    """Of boxes that overlap one comes first, and the best of the others fill up, never padding."""
+    """One of overlapping boxes comes first; the best others follow, never padding."""
     options = dict(distinct=0.1, ignore_padding=True, residual_classes=True)
     part, memory = build(**options), make_memory(SIZES)
     nn.init.zeros_(branches[1].weight)
-    branches[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 9.0])  # all of the image's size
+    branches[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 9.0])  # all boxes have the image's size
     queries, proposals = part(memory, branches)
     for image in range(2):
         scores = proposals.cls_scores[image].amax(-1)
@@ -226,6 +226,6 @@ def test_distinct_proposals_become_queries_and_fill_up(branches):
         assert_near(queries.reference[image], proposals.boxes[image, chosen])
         assert not memory.padding_mask[image, chosen].any()
         start = proposals.cls_scores[image, chosen]
-        start[len(kept) :] = start[len(kept) :].clamp(max=PRIOR_LOGIT)  # they repeat a better one
+        start[len(kept) :] = start[len(kept) :].clamp(max=PRIOR_LOGIT)  # suppressed proposals
         assert 0 < len(kept) < NUM_QUERIES
         assert_near(queries.class_logits[image], start)

@@ -57,7 +57,7 @@ def test_conditional_sums_content_and_position():
 
 
 def relation_by_hand(attention, before, now):
-    """Relation-DETR, Sec. 4: what each pair of boxes adds to the scores of each head."""
+    """Relation-DETR, Sec. 4: bias of each head for each pair of boxes."""
     weights, biases = attention.relation_proj.weight.tolist(), attention.relation_proj.bias.tolist()
     bias = torch.empty(len(before), NUM_HEADS, before.shape[1], now.shape[1], dtype=torch.float64)
     for image, (first, second) in enumerate(zip(before.tolist(), now.tolist(), strict=True)):
@@ -85,7 +85,7 @@ def relation_by_hand(attention, before, now):
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_relation_equals_loops(masked):
-    """With groups that do not see each other, and a box that has shrunk to nothing."""
+    """With groups, and a box without area."""
     attention = build("RelationSelfAttention", layer_index=1).double()
     queries = in_double(make_queries(reference_dims=4))
     before = torch.rand_like(queries.reference)
@@ -106,7 +106,7 @@ def test_relation_equals_loops(masked):
 @pytest.mark.parametrize("limit", ["no weights", "equal boxes", "first layer"])
 @torch.no_grad()
 def test_relation_has_plain_attention_as_limit(limit):
-    """Where all pairs are alike, and in the first layer; that one has no parameter for it."""
+    """If all pairs are equal, and in the first layer, which has no parameters for it."""
     relation = build("RelationSelfAttention", layer_index=int(limit != "first layer")).double()
     plain = build("MultiheadSelfAttention").double()
     plain.load_state_dict(relation.state_dict(), strict=limit == "first layer")
@@ -122,7 +122,7 @@ def test_relation_has_plain_attention_as_limit(limit):
 
 
 def test_relation_teaches_no_box_and_is_finite_at_half_precision():
-    """Coordinates are embedded in float32: at half precision their sines would be noise."""
+    """Coordinates are embedded in float32; half-precision sines would be noise."""
     attention = build("RelationSelfAttention", layer_index=1)
     queries = make_queries(reference_dims=4)
     logits = (10 * queries.reference_logits).requires_grad_()

@@ -40,7 +40,7 @@ def make_inputs(num_levels=1, reference_dims=2, image_sizes=PADDED):
 
 
 def predict(linear, embedded, num_levels, values):
-    """What a branch says, as [image][query][level][head][value]."""
+    """Output of a branch as [image][query][level][head][value]."""
     predicted = F.linear(embedded, linear.weight, linear.bias)
     return predicted.view(2, QUERIES, num_levels, HEADS, values).tolist()
 
@@ -91,7 +91,7 @@ def by_hand(
 @pytest.mark.parametrize("scale_type", VALUES)
 def test_equals_loops(scale_type, num_levels, options):
     prior = build(num_levels, scale_type=scale_type, **options)
-    queries, memory = make_inputs(num_levels, 2 if num_levels == 1 else 4)  # of boxes the centre
+    queries, memory = make_inputs(num_levels, 2 if num_levels == 1 else 4)  # box: centre
     assert memory.padding_mask.any()
     scores = prior(queries, memory)
     assert scores.shape == (2, HEADS, QUERIES, memory.tokens.shape[1])
@@ -101,7 +101,7 @@ def test_equals_loops(scale_type, num_levels, options):
 
 @pytest.mark.parametrize("scale_type", VALUES)
 def test_all_scales_start_at_one(scale_type):
-    """Whatever the query is."""
+    """For any query."""
     prior, (queries, _) = build(noise=0.0, scale_type=scale_type), make_inputs()
     if scale_type == "fixed":
         assert prior.scale_branch is None
@@ -112,7 +112,7 @@ def test_all_scales_start_at_one(scale_type):
 
 
 def test_first_layer_can_predict_the_references():
-    """By an MLP of three layers from the embedded queries; later layers take them over."""
+    """By a three-layer MLP of the embedded queries; later layers use them."""
     first, later = (build(predict_reference=True, layer_index=index) for index in (0, 1))
     assert Field.POINT in first.makes
     assert Field.POINT not in later.makes

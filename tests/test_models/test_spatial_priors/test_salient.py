@@ -19,7 +19,7 @@ def build(**kwargs):
 
 
 def make_inputs(num_levels=1, image_sizes=PADDED):
-    """Points also outside of the image, scales of both signs."""
+    """Inputs with points outside of the image and scales of both signs."""
     salient = SalientPoints(
         content=torch.randn(2, QUERIES, HEADS, DIMS),
         pos=torch.randn(2, QUERIES, HEADS, DIMS),

@@ -1,4 +1,4 @@
-"""The composition: any encoder or none, any queries, any decoder; levels embedded or not."""
+"""Transformers with any encoder or none, queries and decoder; with and without level embedding."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ LEVELS = {1: (8,), 3: (8, 16, 32)}  # strides
 
 
 def embedding_levels(num_levels):
-    """A transformer that does, and a memory."""
+    """A transformer with level embedding, and a memory."""
     options = dict(type="DeformableDetrTransformer", num_levels=num_levels)
     transformer = build(QUERIES["mlp"], dict(type="ConditionalDecoder"), **options)
     return transformer, make_memory(strides=LEVELS[num_levels])
@@ -74,11 +74,11 @@ def embedding_levels(num_levels):
 
 @pytest.mark.parametrize("num_levels", LEVELS)
 def test_each_level_gets_its_own_vector(num_levels):
-    """Also where there is only one; on the positions, not on the tokens."""
+    """Also for a single level; added to positions, not to tokens."""
     transformer, memory = embedding_levels(num_levels)
     assert transformer.level_embed.shape == (num_levels, EMBED_DIMS)
     embedded = transformer.embed_levels(memory)
-    assert replace(embedded, pos=memory.pos) == memory  # all else as it was
+    assert replace(embedded, pos=memory.pos) == memory  # all else unchanged
     for level in range(num_levels):
         expected = memory.level(level).pos + transformer.level_embed[level]
         assert_near(embedded.level(level).pos, expected)
