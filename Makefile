@@ -1,11 +1,11 @@
-# Every target does the set-up that it needs. STACK=onedl (default) or STACK=openmmlab.
+# Every target runs the set-up that it needs. STACK=onedl (default) or STACK=openmmlab.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 STACK ?= onedl
 PYTHON ?= python3
-# Processes of the test suite, and further arguments for it: make test PYTEST_ARGS='-k matcher'
+# Processes and further arguments of the test suite: make test PYTEST_ARGS='-k matcher'
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
@@ -18,7 +18,7 @@ DEMO_DIR := work_dirs/demo
 
 # Two processes with one thread each: more threads than cores make a small model slower.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-# Tests marked gpu are left out where there is no CUDA device, and run where there is one.
+# Tests marked gpu run only with a CUDA device.
 GPU = $$($(BIN)/python -c 'import torch; print("(gpu or not gpu)" if torch.cuda.is_available() else "not gpu")')
 
 # Instruction sets that `make test-isa` restricts torch, oneDNN and MKL to; one that the CPU lacks
@@ -49,7 +49,7 @@ test-slow: setup ## the whole test suite
 smoke: setup ## the small subset that CI runs on the second stack
 	$(PYTEST) -m "smoke and $(GPU)" $(PYTEST_ARGS)
 
-bench: setup ## speed and memory beside mmdet; BENCH_ARGS='--device cuda --json rows.json'
+bench: setup ## speed and memory compared with mmdet; BENCH_ARGS='--device cuda --json rows.json'
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
 lint: setup ## ruff, mypy, codespell
@@ -59,7 +59,7 @@ lint: setup ## ruff, mypy, codespell
 	done; \
 	exit $$status
 
-format: setup ## let ruff put the code in order
+format: setup ## fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

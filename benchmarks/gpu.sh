@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Tests, speed and a training on a GPU: 9 minutes on a fresh machine, which needs no network.
+# Run tests, benchmarks and a training on a GPU: 9 minutes on a fresh machine without network.
 #
-#     benchmarks/gpu.sh --pack       where there is a network: what that machine lacks, into .gpu/
-#     benchmarks/gpu.sh              there, in this checkout with its .gpu/: writes $OUT/gpu.md
+#     benchmarks/gpu.sh --pack       with a network: download what that machine lacks into .gpu/
+#     benchmarks/gpu.sh              on the machine, in this checkout with .gpu/: writes $OUT/gpu.md
 #     benchmarks/gpu.sh --dry-run    every part on the CPU, in tiny form
 #
-# OUT: where the results go (work_dirs/gpu). PYTHON: one that has torch and pytest (python3); to
-# pack, one that has this project's environment. TARGET: the Python that is packed for (3.12).
-# The machine needs a CUDA compiler (nvcc) and ninja: mmcv's ops are built there, for its torch.
+# OUT: folder of the results (work_dirs/gpu). PYTHON: a Python with torch and pytest (python3); for
+# --pack, this project's environment. TARGET: the machine's Python version (3.12).
+# The machine needs a CUDA compiler (nvcc) and ninja, to build mmcv's ops for its torch.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +18,7 @@ if [ "$mode" = --pack ]; then
     set -e
     rm -rf .gpu && mkdir .gpu
     "$python" -m pip wheel -q --no-deps --no-build-isolation --wheel-dir .gpu .
-    # what an image with torch, numpy, scipy, matplotlib, OpenCV and pytest in it does not have
+    # not in an image with torch, numpy, scipy, matplotlib, OpenCV and pytest
     "$python" -m pip wheel -q --no-deps --wheel-dir .gpu \
         -r <(grep -E '^onedl-mm(engine|detection)' requirements/onedl.txt) terminaltables==3.1.10
     "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${TARGET:-3.12}" \
@@ -47,7 +47,7 @@ mkdir "$site"
 export PYTHONPATH=$site:$PWD PYTHONUNBUFFERED=1
 : >"$work/parts"
 
-# part NAME SECONDS COMMAND...: run it for at most so long, and note how it ended
+# part NAME SECONDS COMMAND...: run a command with a time limit, and record its result
 part() {
     local name=$1 limit=$2 start=$SECONDS status=0
     shift 2
@@ -67,7 +67,7 @@ ls .gpu/*.whl >/dev/null 2>&1 && [ $device = cuda ] &&
     part setup 60 "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" .gpu/*.whl
 part "setup of mmcv's ops" 150 "$python" -m benchmarks.mmcv_ops "$mmcv" "$site" "${cpu[@]}"
 
-# The training beside the tests, neither of which is timed; then what is.
+# First training and tests in parallel, which are not timed; then benchmarks.
 train() {
     local size=() options=(train_dataloader.num_workers=4 train_dataloader.persistent_workers=True)
     [ $device = cuda ] || size=(--train 16 --val 4) options=(max_epochs=1)

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--sheets", type=natural_int, default=default.sheets, metavar="N",
         help="attention contact sheets per run (%(default)s)")  # fmt: skip
     add("--examples", type=natural_int, default=default.examples, metavar="N",
-        help="pictures per group of errors and run (%(default)s)")  # fmt: skip
+        help="pictures per type of error and run (%(default)s)")  # fmt: skip
     add("--device", help="default: cuda if available")
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
         help="changes to every run's config, such as data_root=...")  # fmt: skip

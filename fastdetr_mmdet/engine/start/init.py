@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write RUN/config.py, and annotation files where labels had to be converted.
+    """Write RUN/config.py, and annotation files if labels were converted.
 
     Returns 1 if the data check found errors.
     """
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = (args.out or Path("work_dirs") / args.data.absolute().name).absolute()
     if (run / "config.py").exists():
         raise UsageError(
-            f"{run / 'config.py'} exists already. Name another run (--out RUN), or remove that one."
+            f"{run / 'config.py'} exists already. Give another run (--out RUN), or remove that "
+            "file."
         )
     found = _read(args)
     for note in found.notes:
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read(args: argparse.Namespace) -> Found:
-    """Training and validation set, with the same classes."""
+    """Read training and validation set."""
     from ...datasets.formats import read_dataset, shared_images, split_off
 
     found = read_dataset(args.data)
@@ -125,17 +126,19 @@ def _read(args: argparse.Namespace) -> Found:
         found.notes += shared_images(found)
     missing = {c["name"] for c in found.splits["val"].coco["categories"]} - set(found.classes)
     if missing:
-        found.notes.append(f"Only the validation set has {', '.join(map(str, sorted(missing)))}.")
+        found.notes.append(
+            f"Classes only in the validation set: {', '.join(map(str, sorted(missing)))}."
+        )
     if not found.classes:
-        raise UserError(f"{args.data} names no classes: it holds no labelled object.")
+        raise UserError(f"{args.data} has no classes, because no object is labelled.")
     for role in ("train", "val"):
         if not any(item.get("bbox") for item in found.splits[role].coco["annotations"]):
-            raise UserError(f"{args.data}: the {role} set has no box.")
+            raise UserError(f"{args.data}: the {role} set has no boxes.")
     return found
 
 
 def _write_annotations(found: Found, run: Path) -> dict[str, Any]:
-    """The config's variables of the data; files are written where there are none."""
+    """The config's variables of the data; write missing annotation files."""
     root = found.root
     values: dict[str, Any] = {"data_root": str(root)}
     for role in ("train", "val"):
@@ -168,7 +171,7 @@ def _config(
     detector: dict | None,
     why_epochs: str = "as you asked",
 ) -> str:
-    """The text of the config: at most 30 lines, with the reason for each choice."""
+    """Text of the config: at most 30 lines, with the reason for each choice."""
     import torch
     from mmengine.config import Config
 
@@ -194,7 +197,7 @@ def _config(
         why_epochs = f"{epochs * len(train):,} images in all"
     workers = min(4, os.cpu_count() or 1) if gpu else 0
     parts = ""
-    if detector is not None:  # D-FINE's, for own data; from ImageNet alone it is a tenth
+    if detector is not None:  # as in D-FINE for own data; a tenth from ImageNet weights
         parts = ", paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5)))"
     lines = [
         "# An ordinary mmengine config, written by python -m fastdetr_mmdet init; change any key.",
@@ -212,7 +215,7 @@ def _config(
         f"persistent_workers={workers > 0})",
         f"optim_wrapper = dict(optimizer=dict(lr={lr:g}){parts})  # {why_lr}",
         "val_evaluator = test_evaluator = dict(classwise=True)  # AP of each class in the log",
-        # 'auto' would take the AP of the first class for the best checkpoint
+        # 'auto' would choose the best checkpoint by the first class's AP
         f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}),"
         " checkpoint=dict(save_best='coco/bbox_mAP'))",
         *_weights(args, config, detector),
@@ -224,7 +227,7 @@ def _config(
 def _image_size(
     args: argparse.Namespace, config: Any, images: list[dict]
 ) -> tuple[tuple[int, int], str]:
-    """Width and height that images are stretched to, or the longest and shortest side at most."""
+    """Size that images are stretched to, or maximum longest and shortest side, and the reason."""
     long, short = config.image_scale
     if long == short:
         side = args.image_size or long
@@ -238,7 +241,7 @@ def _image_size(
 
 
 def _schedule(config: Any, epochs: int) -> list[str]:
-    """The base's schedule, fitted to the horizon."""
+    """The base's schedule for the number of epochs."""
     first = config.param_scheduler[0]
     if first.type == "MultiStepLR":
         share = first.milestones[0] / config.max_epochs
@@ -248,11 +251,11 @@ def _schedule(config: Any, epochs: int) -> list[str]:
             "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
             f"milestones=[{drop}], gamma={first.gamma})]",
         ]
-    return []  # a schedule that fits any horizon
+    return []  # the schedule fits any number of epochs
 
 
 def _detector(args: argparse.Namespace) -> dict | None:
-    """The notes in a detector's weights; None where training does not start from a detector."""
+    """Meta information of a detector's weights; None if --weights is not a detector."""
     from ...checkpoints.files import read_content, weights_of
 
     if args.weights is None:
@@ -264,7 +267,7 @@ def _detector(args: argparse.Namespace) -> dict | None:
 
 
 def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> list[str]:
-    """Where training starts from."""
+    """Config lines on the initial weights."""
     pretrained = config.model.backbone.get("init_cfg") or {}
     if args.weights is not None:
         file = str(args.weights.absolute())
@@ -289,7 +292,7 @@ def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> li
 
 
 def _cached(name: str) -> Path | None:
-    """The file of weights that torchvision names, if it was fetched before."""
+    """The local file of torchvision's weights, if it was downloaded before."""
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -297,7 +300,7 @@ def _cached(name: str) -> Path | None:
 
 
 def _epochs_in(config_file: Path, minutes: float) -> int:
-    """How many epochs fit, after a few measured steps; a sixth is left for validation."""
+    """Number of epochs that fit, by a few measured steps; a sixth is for validation."""
     import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config
@@ -325,7 +328,7 @@ def _epochs_in(config_file: Path, minutes: float) -> int:
 
 
 def _check(run: Path, where: str, written: bool) -> bool:
-    """Print the data check, and how to fix what it found; return whether training can start."""
+    """Print the data check and fixes; return whether training can start."""
     from ...datasets.check.__main__ import main as check
 
     print("Data check:")
