@@ -229,10 +229,7 @@ def _backbone_once(model: nn.Module) -> Iterator[None]:
 
     def once(inputs: Tensor) -> tuple[Tensor, ...]:
         if id(inputs) not in found:
-            found[id(inputs)] = (
-                inputs,
-                extract(inputs),
-            )  # keeps the id in use
+            found[id(inputs)] = (inputs, extract(inputs))  # inputs: keeps the id in use
         return found[id(inputs)][1]
 
     model.extract_feat = once

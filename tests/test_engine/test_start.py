@@ -386,9 +386,8 @@ def test_train_continues(trained, tmp_path, monkeypatch, capsys):
     longer = ["--cfg-options", "train_cfg.max_epochs=3"]
     assert main(["train", str(trained), *longer]) == 0
     assert "after epoch 2 of 3" in capsys.readouterr().out
-    assert (
-        main(["train", str(trained), "--cfg-options", "work_dir=x"]) == 1
-    )  # no longer than before
+    # Not longer than before.
+    assert main(["train", str(trained), "--cfg-options", "work_dir=x"]) == 1
     elsewhere = ["--work-dir", str(tmp_path)]
     assert main(["train", str(trained), "--amp", *elsewhere]) == 0
     config = str(trained / "config.py")

@@ -169,10 +169,8 @@ class ExactResumeHook(Hook):
         if not loaded:  # a new training, or a checkpoint without this hook
             if isinstance(loop, EpochBasedTrainLoop):
                 done = loop.iter - loop.epoch * length
-                return (
-                    loop.epoch,
-                    done if 0 <= done < length else 0,
-                )  # other batch size: 0
+                # outside the epoch: the batch size has changed
+                return loop.epoch, done if 0 <= done < length else 0
             sampler = inner_sampler(runner.train_dataloader.batch_sampler)
             infinite = isinstance(sampler, InfiniteSampler)
             return (0, loop.iter) if infinite else divmod(loop.iter, length)

@@ -49,9 +49,7 @@ class _Update:
     fatal: bool = False  # the error is not about NaN, so skipping does not help
     bad_loss: bool = False  # in an earlier batch of the update
     bad_gradient: bool = False
-    parameters: list[str] = field(
-        default_factory=list
-    )  # first parameters with non-finite gradients
+    parameters: list[str] = field(default_factory=list)  # first ones with such gradients
     loss_scale: float | None = None  # loss scale of the overflow
     settled: bool = False  # the update was skipped
 

@@ -42,10 +42,7 @@ class TrainingProgressHook(Hook):
     def __init__(self) -> None:
         self._path = Path()
         self._progress: dict[str, Any] = {}
-        self._started = (
-            0.0,
-            0.0,
-        )  # wall and CPU seconds at the start of an epoch or validation
+        self._started = (0.0, 0.0)  # wall and CPU seconds at the start of the epoch
 
     def before_train(self, runner: Runner) -> None:
         """Read an interrupted run's record up to its checkpoint's epoch."""

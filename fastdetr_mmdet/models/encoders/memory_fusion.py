@@ -11,7 +11,7 @@ from ..layers import by_tokens, init_xavier
 
 
 class MemoryFusion(nn.Module):
-    """Project each token's input and its outputs of all encoder layers to one vector, with a norm.
+    """Project each token's input and outputs of all encoder layers to one vector, with a norm.
 
     Paper: Stable-DINO, Liu et al. 2023, arXiv 2304.04742, "memory fusion".
 

@@ -36,7 +36,7 @@ def class_branch(embed_dims: int, num_classes: int) -> nn.Linear:
 
 
 def box_branch(embed_dims: int, num_hidden: int, zero_init: bool) -> MLP:
-    """Box branch; with zero_init boxes start at their reference, of points with w = h = 0.5."""
+    """Box branch; with zero_init boxes start at their reference (a point: w = h = 0.5)."""
     branch = MLP(embed_dims, embed_dims, 4, num_hidden + 1)
     if zero_init:
         last = branch[-1]

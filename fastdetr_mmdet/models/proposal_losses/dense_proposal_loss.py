@@ -22,10 +22,8 @@ from ...structures.boxes import at_least_float32, cxcywh_to_xyxy
 from ..heads.class_loss import check_class_loss, sees_quality, sum_class_loss
 from ..matchers import DENSE_ASSIGNERS
 
-_READ_ANCHORS = (
-    ATSSAssigner,
-    TaskAlignedAssigner,
-)  # corners; the others: centres and strides
+# These take priors as corners, the other assigners as centres and strides.
+_READ_ANCHORS = (ATSSAssigner, TaskAlignedAssigner)
 _READ_PROBABILITIES = (SimOTAAssigner, TaskAlignedAssigner)  # DynamicSoftLabelAssigner reads logits
 _NO_OBJECT = -1e4  # logit whose loss as background, and its gradient, is 0
 

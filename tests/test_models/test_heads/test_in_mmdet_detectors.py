@@ -47,11 +47,8 @@ TRAINABLE = [
     for name in SHIPPED
     if name != "DINO"
 ]
-BATCHES = {
-    "both": (3, 1),
-    "one empty": (4, 0),
-    "all empty": (0, 0),
-}  # objects in two images of different sizes
+# Number of objects in two images of different sizes.
+BATCHES = {"both": (3, 1), "one empty": (4, 0), "all empty": (0, 0)}
 
 each_batch = pytest.mark.parametrize("objects", BATCHES.values(), ids=BATCHES)
 
