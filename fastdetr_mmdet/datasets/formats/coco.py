@@ -6,7 +6,6 @@ another machine; the former loses boxes whose image ids are text.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.cli import UsageError
-from .found import Found, Split, files_below, is_image, role_of
+from .found import Found, Split, files_below, is_image, json_in, role_of
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -51,10 +50,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
+    content = json_in(path)
     known = isinstance(content, dict) and all(isinstance(content.get(k), list) for k in _LISTS)
     return content if known else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,6 +113,14 @@ def files_below(folder: Path) -> list[Path]:
 def is_image(path: Path) -> bool:
     """Whether a file name is an image's."""
     return path.suffix.lower() in _SUFFIXES
+
+
+def json_in(path: Path) -> Any:
+    """Content of a JSON file; None if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def left_out(what: str, paths: Sequence[object]) -> list[str]:

@@ -6,14 +6,13 @@ an image that was renamed with its file; the latter also skips polygons.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ...utils.cli import UsageError
-from .found import Found, Labelled, image_size, images_of, role_of
+from .found import Found, Labelled, image_size, images_of, json_in, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
@@ -44,10 +43,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
+    content = json_in(path)
     known = isinstance(content, dict) and isinstance(content.get("imagePath"), str)
     return content if known and isinstance(content.get("shapes"), list) else None
 
