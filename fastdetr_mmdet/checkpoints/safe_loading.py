@@ -90,7 +90,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Replace mmengine's file loader."""
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{filename} cannot be found.")
+        raise FileNotFoundError(f"{filename} can not be found.")
     return read_data(path, map_location)
 
 
