@@ -45,11 +45,8 @@ class Curve(Hook):
 
 
 def train(args: argparse.Namespace, images: Path, load_from: str | None, work_dir: str) -> Any:
-Trains the recipe (configs/custom/fast-detr_lite0_custom.py) on half of the images of a COCO-format
-data set (train.json, val.json, images/) and the first two thirds of the classes. Then trains on the
-other half with all classes, four times per seed: from that detector with class rows by name and the
-others from their mean, with the others from initial values, without its class branches, and from
-ImageNet features alone. Prints AP on val.json after every epoch; one thread.
+    """Return the trained runner and AP after every epoch."""
+    config = run_config(args, {}, args.seed, work_dir)
     config.merge_from_dict(
         {
             "train_dataloader.dataset.ann_file": str(images),
