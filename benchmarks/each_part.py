@@ -5,11 +5,11 @@
         --data-root data/cards --classes nine,ten,jack,queen,king,ace
 
 Trains a template on a data set in COCO format (train.json, val.json, images/), unchanged and once
-per row, with one thread. Rows are PARTS, each alone in the small template without its own
-parts, or with ``--recipe`` CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter of the
-iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row only,
-because parts add loss terms. ``--frozen`` freezes the backbone: a third of the time, but other
-results than a real training.
+per row, with one thread. Rows are PARTS, each alone in the small template without its own parts, or
+with ``--recipe`` CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter
+of the iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row
+only, because parts add loss terms. ``--frozen`` freezes the backbone: a third of the time, but
+other results than a real training.
 """
 
 from __future__ import annotations

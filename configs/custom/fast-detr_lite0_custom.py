@@ -20,7 +20,7 @@ model = dict(
     num_queries=100,
     transformer=dict(queries=dict(num_convs=2)))
 
-# ImageNet features are known by heart less soon: flips only
+# flips only: with ImageNet features, more augmentation was not measured
 train_dataloader = dict(
     dataset=dict(
         pipeline=[

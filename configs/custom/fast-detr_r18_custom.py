@@ -24,7 +24,7 @@ train_dataset = dict(
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True),
         dict(type='Resize', scale=image_scale, keep_ratio=False),
-        # few images are soon known by heart: other scales, places and colours each time
+        # a few hundred images are soon memorised: vary scale, place and colour
         dict(
             type='RandomAffine',
             max_rotate_degree=0.0,
