@@ -50,11 +50,6 @@ val_dataset = dict(
             meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
     ])
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
-param_scheduler = [
-    dict(type='HorizonWarmUpLR', by_epoch=False),
-    dict(
-        type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, convert_to_iter_based=True),
-]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='auto'))
 
 train_dataloader = dict(dataset=train_dataset)

@@ -7,8 +7,8 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 26
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
+max_epochs = 18
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -24,7 +24,7 @@ optim_wrapper = dict(
             'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
         }))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=384),
+    dict(type='HorizonWarmUpLR', by_epoch=False),
     dict(
         type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, convert_to_iter_based=True),
 ]
@@ -35,7 +35,7 @@ default_hooks = dict(
     # validation and checkpoints use weights averaged over the last twentieth of all steps
     ema=dict(type='HorizonEMAHook'),
     # at validations, and after the last epoch, for test and pictures
-    checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
+    checkpoint=dict(interval=3, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
 derived_from = dict(max_epochs=max_epochs)
