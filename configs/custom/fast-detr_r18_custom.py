@@ -50,7 +50,10 @@ val_dataset = dict(
             meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
     ])
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='auto'))
+default_hooks = dict(
+    checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='auto'),
+    # validation and checkpoints use weights averaged over the last twentieth of all steps
+    ema=dict(type='HorizonEMAHook'))
 
 train_dataloader = dict(dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)

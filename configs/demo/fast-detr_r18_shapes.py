@@ -7,7 +7,7 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 18
+max_epochs = 15
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -32,8 +32,6 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=32),
-    # validation and checkpoints use weights averaged over the last twentieth of all steps
-    ema=dict(type='HorizonEMAHook'),
     # at validations, and after the last epoch, for test and pictures
     checkpoint=dict(interval=3, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)

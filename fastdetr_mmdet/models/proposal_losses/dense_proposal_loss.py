@@ -91,6 +91,9 @@ class DenseProposalLoss(nn.Module):
             targets: Objects of the batch; all of class 0 if proposals have no classes.
         """
         assert proposals.candidates is not None
+        # The matching refuses wrong labels, in a way that no other process waits for.
+        labels = targets.labels.clamp(0, proposals.cls_scores.shape[-1] - 1)
+        targets = replace(targets, labels=labels)
         per_initialiser = [
             self._compare(replace(proposals, cls_scores=scores, boxes=boxes), targets)
             for scores, boxes in zip(
