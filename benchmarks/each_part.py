@@ -48,7 +48,6 @@ _PLAIN = {
     "model.bbox_head.loss_cls": None,
     "model.bbox_head.proposal_loss": None,
     "optim_wrapper.paramwise_cfg": None,
-    "default_hooks.ema": None,
 }
 
 

@@ -1,12 +1,15 @@
 """Compare fine-tuning with and without class rows from a detector of some of the classes.
 
     python -m benchmarks.fine_tuning --data-root data/bccd --classes RBC,WBC,Platelets
+    python -m benchmarks.fine_tuning --data-root data/bccd --classes RBC,WBC,Platelets
+        --source work_dirs/cards/fast-detr_lite0_convergence/seed_0/epoch_8.pth
 
 Trains the recipe (configs/custom/fast-detr_lite0_custom.py) on half of the images of a COCO-format
 data set (train.json, val.json, images/) and the first two thirds of the classes. Then trains on the
 other half with all classes, four times per seed: from that detector with class rows by name and the
 others from their mean, with the others from initial values, without its class branches, and from
-ImageNet features alone. Prints AP on val.json after every epoch; one thread.
+ImageNet features alone. ``--source`` is a detector trained elsewhere, of other classes. Prints AP
+on val.json after every epoch; one thread.
 """
 
 from __future__ import annotations
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--classes", type=lambda text: text.split(","), required=True)
     parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
+    parser.add_argument("--source", type=Path, help="checkpoint to start from")
     parser.add_argument("--source-epochs", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
@@ -83,22 +87,27 @@ def main() -> None:
     every, epochs = args.classes, args.epochs
     known = every[: 2 * len(every) // 3]
     work = tempfile.TemporaryDirectory()
-    args.seed, args.classes, args.epochs = 0, known, args.source_epochs
     halves = _halves(args, Path(work.name))
-    model, curve = train(args, halves[0], None, work.name)
-    print(f"Source, {', '.join(known)}: AP {curve[-1]:.3f} after {len(curve)} epochs\n")
+    if args.source:
+        source = torch.load(args.source, map_location="cpu", weights_only=False)
+        weights, known = source["state_dict"], source["meta"]["dataset_meta"]["classes"]
+    else:
+        args.seed, args.classes, args.epochs = 0, known, args.source_epochs
+        model, curve = train(args, halves[0], None, work.name)
+        print(f"Source, {', '.join(known)}: AP {curve[-1]:.3f} after {len(curve)} epochs\n")
+        weights = model.state_dict()
     print("| start | seed | " + " | ".join(f"epoch {n + 1}" for n in range(epochs)) + " |")
     print("|---" * (epochs + 2) + "|", flush=True)
     args.classes, args.epochs = every, epochs
-    weights = model.state_dict()
     headless = {key: value for key, value in weights.items() if ".cls_branches." not in key}
-    initial = weights | _initial_rows(args, weights, work.name)
     starts = {
-        "rows kept, others from their mean": (weights, known),
-        "rows kept, others initial": (initial, every),
+        "rows by name, others from their mean": (weights, known),
         "class branches dropped": (headless, known),
         "ImageNet features alone": (None, known),
     }
+    if not args.source:
+        initial = weights | _initial_rows(args, weights, work.name)
+        starts["rows by name, others initial"] = (initial, every)
     for seed in args.seeds:
         args.seed = seed
         for start, (state, names) in starts.items():
