@@ -258,7 +258,7 @@ def test_amp_without_gpu(tiny_run, tmp_path, monkeypatch, autocast_dtypes):
 SMALL_BACKBONE = ("model.backbone.base_channels=8", "model.backbone.stem_channels=8")
 SMALL = {
     "fast-detr_r18_custom": (
-        "model.neck.in_channels=[32,64]",
+        "model.neck.in_channels=[16,32,64]",
         "model.neck.out_channels=32",
         "model.transformer.embed_dims=32",
         "model.transformer.decoder.num_layers=2",

@@ -7,24 +7,17 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=6))
 
-max_epochs = 15
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
+max_epochs = 26
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1.0, norm_type=2),
-    paramwise_cfg=dict(
-        custom_keys={
-            # the proposals' last layers, after those of decoder layers 0 and 1: linear, where a
-            # dense head has 3x3 convolutions, which move up to nine times as far at one rate
-            'bbox_head.cls_branches.2': dict(lr_mult=8.0),
-            'bbox_head.reg_branches.2.4': dict(lr_mult=3.0),
-        }))
+    clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
-    dict(type='HorizonWarmUpLR', by_epoch=False),
+    dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=384),
     dict(
         type='CosineAnnealingLR', eta_min_ratio=0.001, by_epoch=True, convert_to_iter_based=True),
 ]
@@ -33,7 +26,7 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_hooks = dict(
     logger=dict(interval=32),
     # at validations, and after the last epoch, for test and pictures
-    checkpoint=dict(interval=3, max_keep_ckpts=1, save_best=None))
+    checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None))
 randomness = dict(seed=0)
 
 derived_from = dict(max_epochs=max_epochs)

@@ -39,7 +39,7 @@ _base_ = '{base}'
 model = dict(
     num_queries=10,
     backbone=dict(base_channels=8, stem_channels=8),
-    neck=dict(in_channels=[16, 32, 64], out_channels=32),
+    neck=dict(in_channels=[32, 64], out_channels=32),
     transformer=dict(
         embed_dims=32,
         decoder=dict(num_layers=2, num_heads=4, feedforward_channels=48)))

@@ -1,5 +1,7 @@
 """Dense losses of proposals against mmdet's dense heads on the same predictions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -179,6 +181,8 @@ def test_several_initialisers_have_the_mean_of_their_losses():
     found = part(first.with_group(second, QueryGroup("", 0)), targets)
     for name, value in part(first, targets).items():
         assert_near(found[name], (value + part(second, targets)[name]) / 2)
+    # the matching refuses a wrong label; an error here would leave other processes waiting
+    part(first, replace(targets, labels=targets.labels + NUM_CLASSES))
 
 
 def test_refuses_other_assigners_and_losses():
