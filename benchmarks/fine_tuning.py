@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 from .each_part import run_config
 
@@ -89,7 +89,7 @@ def main() -> None:
     work = tempfile.TemporaryDirectory()
     halves = _halves(args, Path(work.name))
     if args.source:
-        source = torch.load(args.source, map_location="cpu", weights_only=False)
+        source = CheckpointLoader.load_checkpoint(str(args.source), "cpu")
         weights, known = source["state_dict"], source["meta"]["dataset_meta"]["classes"]
     else:
         args.seed, args.classes, args.epochs = 0, known, args.source_epochs

@@ -30,8 +30,8 @@ class _NoBoxes(UsageError):
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     """Read tables with a line for each box, and images; None if there are none."""
     described = [path for path in files if "class-descriptions" in path.name]
-    tables = [path for path in ([only] if only else files)
-              if path.suffix.lower() == ".csv" and path not in described]  # fmt: skip
+    given = [only] if only else files
+    tables = [x for x in given if x.suffix.lower() == ".csv" and x not in described]
     present = {path for path in files if is_image(path)}
     by_name = {name: path for path in sorted(present) for name in (path.stem, path.name)}
     if not tables or not present:
