@@ -4,7 +4,7 @@
     python -m benchmarks.each_part --recipe --epochs 8 --seeds 0 1 2 --frozen --image-scale 224 224
         --data-root data/cards --classes nine,ten,jack,queen,king,ace
 
-Trains a template on a data set in COCO format (train.json, val.json, images/), unchanged and once
+Trains a template on a dataset in COCO format (train.json, val.json, images/), unchanged and once
 per row, with one thread. Rows are PARTS, each alone in the small template without its own parts, or
 with ``--recipe`` CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter
 of the iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row
@@ -220,7 +220,7 @@ class LossCurve(Hook):
 def run_config(
     args: argparse.Namespace, changes: dict[str, Any], seed: int, work_dir: str
 ) -> Config:
-    """Config of the template on the data set, with changes."""
+    """Config of the template on the dataset, with changes."""
     config = Config.fromfile(RECIPE if args.recipe else TEMPLATE)
     root, scale = str(args.data_root), tuple(args.image_scale)
     options: dict[str, Any] = {

@@ -5,7 +5,7 @@
         --source work_dirs/cards/fast-detr_lite0_convergence/seed_0/epoch_8.pth
 
 Trains the recipe (configs/custom/fast-detr_lite0_custom.py) on half of the images of a COCO-format
-data set (train.json, val.json, images/) and the first two thirds of the classes. Then trains on the
+dataset (train.json, val.json, images/) and the first two thirds of the classes. Then trains on the
 other half with all classes, four times per seed: from that detector with class rows by name and the
 others from their mean, with the others from initial values, without its class branches, and from
 ImageNet features alone. ``--source`` is a detector trained elsewhere, of other classes. Prints AP

@@ -14,15 +14,15 @@ COMMANDS = {
     "init": ("engine.start.init", "read a folder of images and labels; write a config"),
     "train": ("engine.start.train", "train the run that init made, or continue it"),
     "predict": ("engine.start.predict", "detect objects in images, folders and videos"),
-    "check": ("datasets.check.__main__", "find errors in a data set in COCO format"),
+    "check": ("datasets.check.__main__", "find errors in a dataset in COCO format"),
     "evaluation": ("evaluation.__main__", "show where a detector loses AP"),
     "report": ("report.__main__", "write one HTML page about training runs"),
     "visualize": ("visualize", "draw where a detector looks"),
     "export": ("export.__main__", "write an ONNX file and compare it with PyTorch"),
     "convert": ("checkpoints.convert", "convert checkpoints from and to other codes"),
     "convergence": ("convergence.__main__", "compare how fast several configs learn"),
-    "shapes": ("datasets.shapes.__main__", "render the embedded data set"),
-    "demo": ("demo", "train and test a small detector on the embedded data set"),
+    "shapes": ("datasets.shapes.__main__", "render the embedded dataset"),
+    "demo": ("demo", "train and test a small detector on the embedded dataset"),
     "parts": ("parts.__main__", "list all parts of detectors"),
 }
 

@@ -1,6 +1,6 @@
-"""Train and test a small detector on the embedded data set: ``python -m fastdetr_mmdet.demo``.
+"""Train and test a small detector on the embedded dataset: ``python -m fastdetr_mmdet.demo``.
 
-Renders the data set, trains and tests the demo config through mim, and writes ``summary.json``,
+Renders the dataset, trains and tests the demo config through mim, and writes ``summary.json``,
 ``predictions.png``, ``curves.png`` and ``report.html`` to the work directory.
 """
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--work-dir", type=Path, default=Path("work_dirs/demo"), metavar="DIR",
         help="folder for checkpoints, summary and pictures (%(default)s)")  # fmt: skip
     add("--data-root", type=Path, default=Path("data/shapes"), metavar="DIR",
-        help="folder of the data set; rendered if missing (%(default)s)")  # fmt: skip
+        help="folder of the dataset; rendered if missing (%(default)s)")  # fmt: skip
     add("--pictures-only", action="store_true", help="write the results of a finished run again")
     args = parser.parse_args(arguments)
 

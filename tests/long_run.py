@@ -1,6 +1,6 @@
 """Check memory and open files of a long training: ``python tests/long_run.py``.
 
-Trains a tiny detector on the embedded data set in one process, with worker processes, checkpoints
+Trains a tiny detector on the embedded dataset in one process, with worker processes, checkpoints
 and validation, and prints memory and open files of the process and its workers every 100
 iterations. Ends with exit status 1 if, after a warm-up, memory grows faster than LIMIT on average
 or files are left open.

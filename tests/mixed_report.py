@@ -43,7 +43,7 @@ def without_pretrained_weights(backbone: dict) -> None:
 
 
 def make_config(path: Path, data_root: Path, work_dir: Path) -> Config:
-    """The config with a small data set, without settings for long runs."""
+    """The config with a small dataset, without settings for long runs."""
     config = Config.fromfile(path)
     model = config.model
     without_pretrained_weights(model.backbone)

@@ -36,7 +36,7 @@ from fastdetr_mmdet import FastDETR
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 from fastdetr_mmdet.utils.run_history import RunHistory
 
-# A user's data set by options only: two of the six classes.
+# A user's dataset by options only: two of the six classes.
 OWN_CLASSES = ("disc", "star")
 DATA_OPTIONS = (
     "train_ann=annotations/train.json",

@@ -122,7 +122,7 @@ def test_batches_of_different_sizes_give_what_single_images_give(tiny_run, tmp_p
 
 
 def test_inferencer_as_sahi_reads_it(tiny_run):
-    """sahi's MmdetDetectionModel reads class names, the data set, and lists of numbers."""
+    """sahi's MmdetDetectionModel reads class names, the dataset, and lists of numbers."""
     infer = inferencer(model=str(tiny_run.config), weights=str(tiny_run.checkpoint))
     assert tuple(infer.model.dataset_meta["classes"]) == CLASSES
     dataset = infer.cfg["train_dataloader"]["dataset"]

@@ -99,7 +99,7 @@ def test_inherits_from_a_shipped_primitive(name):
         levels += 1
         assert MIXED not in path.parents
         assert (ROOT / "configs") in path.parents
-    assert len(bases(path)) == 4  # model, data set, schedule, runtime
+    assert len(bases(path)) == 4  # model, dataset, schedule, runtime
     assert 2 <= levels <= 3
 
 

@@ -19,7 +19,7 @@ default_hooks = dict(
     resume_check=dict(type='ResumeCheckHook'))
 # This package's checks. To remove some, set custom_hooks to a list of the others.
 custom_hooks = [
-    # Model, data sets and evaluators must match; reads every object once before the start.
+    # Model, datasets and evaluators must match; reads every object once before the start.
     dict(type='DatasetClassesCheckHook'),
     # Annotations and images must be valid (docs/data_check.md); reads the headers of all images.
     dict(type='DatasetCheckHook'),

@@ -1,4 +1,4 @@
-# Conditional DETR on your data set in COCO format. Copy this file in its folder and set the
+# Conditional DETR on your dataset in COCO format. Copy this file in its folder and set the
 # variables, or give them by --cfg-options (classes=cat,dog image_scale=640,480). For another
 # method, use the model line of its config.
 data_root = 'data/my_dataset'

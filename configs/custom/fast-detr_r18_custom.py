@@ -1,5 +1,5 @@
-# The demo's small model with parts that make it learn faster (docs/fast_learning.md), on your data
-# set in COCO format: learns from random weights, also on a CPU.
+# The demo's small model with parts that make it learn faster (docs/fast_learning.md), on your
+# dataset in COCO format: learns from random weights, also on a CPU.
 # Copy this file in its folder and set the variables, set them in a config with this one as _base_,
 # or give them by --cfg-options.
 data_root = 'data/my_dataset'

@@ -1,6 +1,6 @@
 _base_ = '../dino/dino-4scale_r50_improved_8xb2-12e_coco.py'
 
-# DINO with the parts that learned faster on small data sets (docs/fast_learning.md): proposals from
+# DINO with the parts that learned faster on small datasets (docs/fast_learning.md): proposals from
 # a dense head, trained one-to-many with the box's quality as target; distinct queries, a third as
 # many; class logits refined like boxes.
 model = dict(

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CONFIG",
         help="configs to compare, the baseline first",
     )
-    add("--data-root", help="folder of the data set")
+    add("--data-root", help="folder of the dataset")
     add("--epochs", type=positive_int, help="epochs of every run")
     add("--seeds", type=int, nargs="+", help="one run per seed (default: 0 1)")
     add("--target", type=float, nargs="+", metavar="AP", help="AP to reach, from 0 to 1 (default: "

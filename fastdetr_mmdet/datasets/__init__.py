@@ -1,1 +1,1 @@
-"""Data sets that come with the package."""
+"""Datasets that come with the package."""

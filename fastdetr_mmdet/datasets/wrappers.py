@@ -1,4 +1,4 @@
-"""Handle data sets that wrap others."""
+"""Handle datasets that wrap others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def leaf_datasets(dataset: Any, key: str = "dataset") -> Iterator[tuple[str, Any]]:
-    """Find the data sets within wrappers, which may be nested.
+    """Find the datasets within wrappers, which may be nested.
 
     Yields:
-        The config key of each data set that is not a wrapper, and the data set.
+        The config key of each dataset that is not a wrapper, and the dataset.
     """
     while "_wrapped" in getattr(
         dataset, "__dict__", ()

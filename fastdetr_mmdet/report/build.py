@@ -106,7 +106,7 @@ def _evaluate(run: Run, settings: Settings, options: Mapping[str, Any], progress
             f"Its checkpoint could not be run: {error.strerror or error}: {error.filename}. If the "
             "data was moved, set its folder: --cfg-options data_root=..."
         )
-    except Exception as error:  # users' data sets, models and files may raise anything
+    except Exception as error:  # users' datasets, models and files may raise anything
         run.notes.append(f"Its checkpoint could not be run: {_in_one_line(error)}")
     if run.evaluation is not None:
         _draw_attention(run, settings, progress)

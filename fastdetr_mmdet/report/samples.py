@@ -65,7 +65,7 @@ def spread(images: Sequence[ImageResult], number: int) -> list[ImageResult]:
 
 
 def make_samples(runs: Sequence[Run], number: int, min_score: float) -> Iterator[Sample]:
-    """Draw the same images for all runs of a data set."""
+    """Draw the same images for all runs of a dataset."""
     evaluation = runs[0].evaluated
     for image in spread(evaluation.images, number):
         pixels = read_image(image.path)

@@ -12,7 +12,7 @@ class Settings:
     Args:
         predictions: Whether checkpoints are evaluated.
         max_images: Number of images to evaluate; None: the whole validation set.
-        images: Sample images per data set.
+        images: Sample images per dataset.
         sheets: Attention contact sheets per run.
         examples: Pictures per type of error and run.
         queries: Detections per contact sheet.

@@ -85,7 +85,7 @@ def _evaluate(template: str, values: Mapping[str, Any]) -> Any:
         plain = isinstance(value, list) and not any(isinstance(x, (list, tuple)) for x in value)
         return tuple(value) if plain else value
     text = [_VARIABLE.sub(lambda m: str(value_of(m)), part) for part in template.split("/")]
-    # join like data sets join data_root and ann_file
+    # join like datasets join data_root and ann_file
     return os.path.join(*text)
 
 

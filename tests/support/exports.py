@@ -1,4 +1,4 @@
-"""Write a COCO data set as YOLO and Pascal VOC, to test readers."""
+"""Write a COCO dataset as YOLO and Pascal VOC, to test readers."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ default_hooks = dict(
 def make_runs_quick() -> None:
     """Skip slow parts of mmengine in small runs of this process.
 
-    It formats the config for every log and checkpoint, and collects garbage for every data set,
+    It formats the config for every log and checkpoint, and collects garbage for every dataset,
     which is slow with torch loaded.
     """
     config.FormatCode = yapf_api.FormatCode = lambda text, **_: (text, True)
@@ -108,7 +108,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> Path:
-    """The embedded data set, small."""
+    """The embedded dataset, small."""
     return once(tmp_path_factory, "shapes", lambda out: write_shapes(out, TRAIN_IMAGES, VAL_IMAGES))
 
 

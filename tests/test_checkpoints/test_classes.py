@@ -24,7 +24,7 @@ PAIRS = list(zip(COCO_NUMBERS, CocoDataset.METAINFO["classes"], strict=True))
 
 
 def test_ids_are_those_of_mmdet_s_labels(tmp_path):
-    """The data set maps labels to ids."""
+    """The dataset maps labels to ids."""
     annotations = tmp_path / "instances.json"
     categories = [dict(id=number, name=name) for number, name in PAIRS]
     image = dict(id=1, file_name="a.jpg", height=8, width=8)

@@ -224,7 +224,7 @@ def coco(tmp_path) -> Path:
 
 
 def test_runner_tests_it(hollow, save, dst, coco, tmp_path, monkeypatch):
-    """Config, data set, check of classes and metric accept the file."""
+    """Config, dataset, check of classes and metric accept the file."""
     monkeypatch.setattr(Config, "pretty_text", "")  # takes seconds
     report = convert_checkpoint(save(hollow("conditional_r50")), dst, "conditional_detr")
     assert report.configs[0] == CONFIG

@@ -57,7 +57,7 @@ def test_it_is_read_once_and_as_mmdet_would(tiny_config_file, weights, save, mon
     new = dict(dataset_meta=dict(CLASSES=("a", "b"), palette=[(1, 2, 3)] * 2))
     for palette in (True, False):
         config = Config.fromfile(tiny_config_file)
-        if not palette:  # the data set has none
+        if not palette:  # the dataset has none
             config.test_dataloader.dataset.metainfo = dict(classes=("x", "y"), palette=None)
         for meta in (new, dict(dataset_meta=dict(classes=("c",))), dict(CLASSES=("d", "e"))):
             path = save(weights, meta=meta)

@@ -32,7 +32,7 @@ def run(capsys):
 
 @pytest.fixture
 def wrong(shapes, tmp_path):
-    """Annotations of the embedded data set with four problems."""
+    """Annotations of the embedded dataset with four problems."""
 
     def change(coco):
         coco["annotations"][0]["bbox"][2] = float("nan")

@@ -1,4 +1,4 @@
-"""Image files that are missing, damaged, rotated, of another size, or outside of the data set."""
+"""Image files that are missing, damaged, rotated, of another size, or outside of the dataset."""
 
 import io
 import os
@@ -289,7 +289,7 @@ def test_sizes_that_are_missing_are_read_from_the_files(tmp_path):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A data set with a folder of images, and a secret outside of it."""
+    """A dataset with a folder of images, and a secret outside of it."""
     for name in ("data/train/a.jpg", "data/train/sub/b.jpg", "data/val/c.jpg", "secret/s.jpg"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

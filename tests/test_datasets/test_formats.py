@@ -49,7 +49,7 @@ def read(root: Path, role: str = "train") -> dict:
 
 
 # --------------------------------------------------------------------------------------------------
-# Whole data sets
+# Whole datasets
 
 
 def test_coco_is_used_as_it_is(shapes):

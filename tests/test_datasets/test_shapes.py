@@ -1,4 +1,4 @@
-"""The shapes data set: files, command line, annotations, scenes and placement rules."""
+"""The shapes dataset: files, command line, annotations, scenes and placement rules."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def written(tmp_path_factory) -> Path:
 
 
 def test_annotations_never_change(written):
-    """The docs' figures use this data set; annotations are equal on all machines."""
+    """The docs' figures use this dataset; annotations are equal on all machines."""
     for split, digest in DIGESTS.items():
         content = (written / f"annotations/{split}.json").read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest

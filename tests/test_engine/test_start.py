@@ -229,7 +229,7 @@ def test_list_measures_each_model(monkeypatch, capsys):
 
 
 def test_any_config_of_ours_takes_own_data(shapes, tmp_path):
-    """Without init: by a config's name or path, and by a _base_ of the data set alone."""
+    """Without init: by a config's name or path, and by a _base_ of the dataset alone."""
     name = "sam-detr_r50_4xb4-50e_coco"
     assert init(shapes, "--out", tmp_path / "run", "--model", name) == 0
     assert find(name) in (tmp_path / "run").parents or find(name).stem == name

@@ -1,4 +1,4 @@
-"""The evaluator must describe the data set's images, or the run does not start."""
+"""The evaluator must describe the dataset's images, or the run does not start."""
 
 import json
 import logging
@@ -104,7 +104,7 @@ def test_own_file(write, phase):
 
 
 def test_a_copy_and_more_objects(write):
-    """Boxes that mmdet's data set skips are only in the evaluator's file."""
+    """Boxes that mmdet's dataset skips are only in the evaluator's file."""
     evaluated = write("copy.json")
     dataset = load(write("val.json", empty=[2]))
     start(dataset, coco(evaluated))
@@ -191,7 +191,7 @@ def test_some_of_the_images(write, phase, caplog):
 
 @pytest.mark.parametrize("test_mode", [True, False])
 def test_filtered_images(write, test_mode):
-    """Only a data set that is not in test mode drops images without objects."""
+    """Only a dataset that is not in test mode drops images without objects."""
     path = write("val.json", empty=[2, 5])
     dataset = load(path, test_mode=test_mode, filter_cfg=dict(filter_empty_gt=True))
     evaluator = start(dataset, coco(path))
@@ -204,7 +204,7 @@ def test_ground_truth_of_the_data_set(write):
 
 
 class Own(CocoDataset):
-    """A custom data set that clips boxes."""
+    """A custom dataset that clips boxes."""
 
     def parse_data_info(self, raw_data_info):
         info = super().parse_data_info(raw_data_info)

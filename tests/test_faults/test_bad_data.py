@@ -24,7 +24,7 @@ from fastdetr_mmdet.engine.hooks import dataset_check
 
 @pytest.fixture(autouse=True)
 def loading_as_before(monkeypatch):
-    """Undo the watch on data sets of hooks without a run."""
+    """Undo the watch on datasets of hooks without a run."""
     monkeypatch.setattr(BaseDetDataset, "full_init", BaseDetDataset.full_init)
 
 
@@ -283,7 +283,7 @@ def test_image_that_resize_reduces_to_nothing(start, with_image, change_set):
 
 @pytest.fixture
 def coco_dataset(shapes):
-    """Makes data sets of the embedded or other annotations."""
+    """Makes datasets of the embedded or other annotations."""
 
     def make(ann_file="annotations/val.json", cls=CocoDataset, **options):
         defaults = dict(pipeline=[dict(type="LoadImageFromFile")], test_mode=True)
@@ -307,7 +307,7 @@ def before(hook, phase="test", dataset=None):
 
 def test_other_data_sets_are_left_alone(coco_dataset, caplog):
     class Own(CocoDataset):
-        """A custom data set."""
+        """A custom dataset."""
 
         def parse_data_info(self, raw_data_info):
             return super().parse_data_info(raw_data_info)
@@ -379,7 +379,7 @@ def test_errors_of_loading_that_the_check_knows_nothing_of_stay(tmp_path, coco_d
 
 @pytest.fixture
 def voc_dataset(tmp_path):
-    """Makes a VOC data set with one image per list of object names."""
+    """Makes a VOC dataset with one image per list of object names."""
 
     def make(objects, classes, **options):
         for folder in ("Annotations", "JPEGImages"):
@@ -416,8 +416,8 @@ def voc_dataset(tmp_path):
 )
 @pytest.mark.parametrize("filter_cfg", [None, dict(filter_empty_gt=True)], ids=["all", "filter"])
 def test_voc_names_that_are_spelt_otherwise(voc_dataset, objects, classes, named, filter_cfg):
-    """mmdet silently drops their objects, and fails on an empty data set if it filters."""
-    hook = DatasetCheckHook()  # a runner builds hooks before data sets
+    """mmdet silently drops their objects, and fails on an empty dataset if it filters."""
+    hook = DatasetCheckHook()  # a runner builds hooks before datasets
     with pytest.raises(ValueError, match=named) as error:
         before(hook, "train", voc_dataset(objects, classes, filter_cfg=filter_cfg))
     assert "list.txt" in str(error.value) and "[class-without-category]" in str(error.value)

@@ -1,4 +1,4 @@
-# Your data set in COCO format: use this file instead of coco_detection.py in the _base_ of a COCO
+# Your dataset in COCO format: use this file instead of coco_detection.py in the _base_ of a COCO
 # config. `python -m fastdetr_mmdet init DATA` sets these variables for you.
 _base_ = './coco_detection.py'
 

@@ -1,4 +1,4 @@
-"""Find errors in a data set in COCO format before training.
+"""Find errors in a dataset in COCO format before training.
 
 Usage:
     python -m fastdetr_mmdet check ANNOTATIONS --images DIR

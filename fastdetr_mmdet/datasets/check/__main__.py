@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet check",
-        description="Find errors in a data set in COCO format. Exit status: 0 none, 1 errors, "
+        description="Find errors in a dataset in COCO format. Exit status: 0 none, 1 errors, "
         "2 not a COCO file or wrong usage, 3 only warnings. All kinds: docs/data_check.md.",
     )
     add = parser.add_argument
     add("annotations", nargs="?", metavar="ANNOTATIONS", help="COCO annotation file")
     add("--images", metavar="DIR", help="folder that file names are relative to")
     add("--root", metavar="DIR", help="folder that all images must be in (default: --images)")
-    add("--config", help="check the data sets and classes of this config instead")
+    add("--config", help="check the datasets and classes of this config instead")
     add("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val"])
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="as for mmdet")
     add("--no-images", action="store_true", help="check annotations only")
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sets(args: argparse.Namespace) -> list[CheckedSet]:
-    """Data sets of the arguments."""
+    """Datasets of the arguments."""
     from .sets import CheckedSet, sets_of_config
 
     if bool(args.annotations) == bool(args.config):
@@ -127,7 +127,7 @@ def _check_outputs(args: argparse.Namespace, sets: list[CheckedSet]) -> None:
 
 
 def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
-    """Check one data set, print its problems, and write a cleaned copy if requested."""
+    """Check one dataset, print its problems, and write a cleaned copy if requested."""
     from .sets import check_set
 
     started = time.perf_counter()

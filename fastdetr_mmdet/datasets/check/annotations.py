@@ -175,7 +175,7 @@ def similar_name(name: Any, names: Sequence[str]) -> str | None:
 
 
 def missing_class(name: Any, names: Sequence[str]) -> str:
-    """Describe a missing class and its likely name in the data set."""
+    """Describe a missing class and its likely name in the dataset."""
     similar = similar_name(name, names)
     known = [similar] if similar else names[:8]
     text = f"{shown(name, 40, repr)}; the file has {', '.join(shown(n, 40, repr) for n in known)}"

@@ -44,13 +44,13 @@ def check_files(
     Args:
         report: Report of the annotations.
         images: The folder that file names are relative to.
-        root: The data set's folder, which may hold files, too.
-        find: Whether to look for files; otherwise only for folders outside of the data set.
+        root: The dataset's folder, which may hold files, too.
+        find: Whether to look for files; otherwise only for folders outside of the dataset.
         look: Whether to read files.
         decode: Whether to decode every image, which finds damage in the middle of a file.
         workers: Threads that read files; None: by the number of cores.
         progress: Called with the numbers of finished and of all images.
-        pipeline: The data set's transforms; None: OpenCV reads the images.
+        pipeline: The dataset's transforms; None: OpenCV reads the images.
         most: Maximum number of images to load with a custom loader; None: all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Kinds of problems of data sets, with their effect in training and their fix."""
+"""Kinds of problems of datasets, with their effect in training and their fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the data sets of a config or runner, and make mmdet's errors name the file."""
+"""Find the datasets of a config or runner, and make mmdet's errors name the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .report import Report
 
 @dataclass(frozen=True)
 class CheckedSet:
-    """One data set to check.
+    """One dataset to check.
 
     Args:
         annotations: The annotation file.
@@ -35,8 +35,8 @@ class CheckedSet:
         classes: ``metainfo.classes``; None: all.
         evaluated: Whether the set is for validation or test.
         needs_boxes: Whether the file must have annotations.
-        backend_args: The data set's, for reading the annotation file.
-        pipeline: The data set's transforms; None: OpenCV reads the images.
+        backend_args: The dataset's, for reading the annotation file.
+        pipeline: The dataset's transforms; None: OpenCV reads the images.
     """
 
     annotations: str
@@ -50,7 +50,7 @@ class CheckedSet:
 
     @classmethod
     def of(cls, leaf: CocoDataset, evaluated: bool, needs_boxes: bool = True) -> CheckedSet:
-        """Describe a COCO-style data set for the check."""
+        """Describe a COCO-style dataset for the check."""
         images, classes = (leaf.data_prefix or {}).get("img"), leaf.metainfo.get("classes")
         backend = (leaf.backend_args or {}).get("backend", "local")
         local = "://" not in (images or "") and backend == "local"
@@ -67,7 +67,7 @@ class CheckedSet:
 
 
 def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = None) -> Report:
-    """Check the annotations of one data set; without ``coco``, read its file.
+    """Check the annotations of one dataset; without ``coco``, read its file.
 
     Raises:
         NotCocoError: if there is no COCO annotation file.
@@ -81,7 +81,7 @@ def check_set(checked: CheckedSet, max_aspect: float = MAX_ASPECT, coco: Any = N
 
 
 def sets_of_config(config: Config, splits: Sequence[str] = ("train", "val")) -> list[CheckedSet]:
-    """COCO-style data sets of a config's dataloaders, without repetitions."""
+    """COCO-style datasets of a config's dataloaders, without repetitions."""
     init_default_scope(config.get("default_scope") or "mmdet")
     found = []
     for split in splits:
@@ -102,7 +102,7 @@ def _configs(dataset: Any) -> Iterator[dict]:
 
 
 def is_coco(cls: Any) -> bool:
-    """Whether a data set class reads its file like CocoDataset (LVIS's does not)."""
+    """Whether a dataset class reads its file like CocoDataset (LVIS's does not)."""
     return (
         isinstance(cls, type)
         and issubclass(cls, CocoDataset)
@@ -114,7 +114,7 @@ def is_coco(cls: Any) -> bool:
 
 
 def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> list[CheckedSet]:
-    """COCO-style data sets in a data set and its wrappers."""
+    """COCO-style datasets in a dataset and its wrappers."""
     return [
         CheckedSet.of(leaf, evaluated, needs_boxes)
         for _, leaf in leaf_datasets(dataset)
@@ -147,12 +147,12 @@ def check_voc(dataset: XMLDataset) -> Report:
 
 
 class NamedPipeline(Compose):
-    """A data set's pipeline whose errors name the image.
+    """A dataset's pipeline whose errors name the image.
 
     OpenCV's errors do not name it, nor does a traceback from worker processes.
 
     Args:
-        pipeline: The data set's pipeline.
+        pipeline: The dataset's pipeline.
 
     Raises:
         OSError: if the image cannot be loaded.
@@ -188,9 +188,9 @@ class NamedPipeline(Compose):
 
 
 def watch_loading(keep: bool) -> Callable[[], None]:
-    """Make mmdet's data sets report the problems of annotation files on which they fail.
+    """Make mmdet's datasets report the problems of annotation files on which they fail.
 
-    The runner builds data sets before it calls hooks, so a hook is too late for files on which
+    The runner builds datasets before it calls hooks, so a hook is too late for files on which
     mmdet raises ``KeyError: 'bbox'``.
 
     Returns:
@@ -226,7 +226,7 @@ def watch_loading(keep: bool) -> Callable[[], None]:
 
 
 def loaded(leaf: Any) -> Any:
-    """Return and forget the JSON that a watched data set parsed; None if there is none."""
+    """Return and forget the JSON that a watched dataset parsed; None if there is none."""
     return getattr(leaf, "__dict__", {}).pop("parsed_annotations", None)
 
 
@@ -240,7 +240,7 @@ def _remembering(api: type, parsed: list) -> type:
 
 
 def _explain(dataset: Any, coco: Any = None) -> str:
-    """Problems of the file of a data set that failed to load; '' without problems."""
+    """Problems of the file of a dataset that failed to load; '' without problems."""
     try:
         if isinstance(dataset, XMLDataset):
             return check_voc(dataset).refusal()

@@ -1,4 +1,4 @@
-"""Read data sets in the formats of labelling tools as COCO's lists.
+"""Read datasets in the formats of labelling tools as COCO's lists.
 
 Usage:
     found = read_dataset("data/my_dataset")

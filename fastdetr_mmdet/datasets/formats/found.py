@@ -22,7 +22,7 @@ _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF: the camera was held
 
 @dataclass
 class Split:
-    """One part of a data set.
+    """One part of a dataset.
 
     Args:
         coco: COCO's lists.
@@ -81,7 +81,7 @@ class Found:
         notes: list[str],
         names: Sequence[str] | None = None,
     ) -> Found:
-        """Make a data set from images by role; without "train", the first role becomes it."""
+        """Make a dataset from images by role; without "train", the first role becomes it."""
         if "train" not in sets:
             sets["train"] = sets.pop(min(sets))
         if names is None:

@@ -1,4 +1,4 @@
-"""Detect the format of a data set and read it."""
+"""Detect the format of a dataset and read it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .found import Found, files_below, is_image
 
 
 def read_dataset(data: str | Path) -> Found:
-    """Read a data set in COCO, YOLO, Pascal VOC or labelme format, or a table.
+    """Read a dataset in COCO, YOLO, Pascal VOC or labelme format, or a table.
 
     Args:
         data: Folder, COCO annotation file, YOLO data.yaml or .csv. It is not changed.

@@ -44,7 +44,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     notes: list[str] = []
     names = _class_names(files, described)
     above = None if names else _description(sorted(root.parent.glob("*.y*ml")), None)
-    if above:  # a single split of a data set
+    if above:  # a single split of a dataset
         names = _class_names(files, above)
         notes.append(f"Class names are from {above[0]}; init {root.parent} reads all its splits.")
     lines = {

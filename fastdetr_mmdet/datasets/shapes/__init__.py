@@ -1,4 +1,4 @@
-"""The shapes data set: a small COCO-style detection data set that is drawn, not downloaded.
+"""The shapes dataset: a small COCO-style detection dataset that is drawn, not downloaded.
 
 Six classes that differ only in shape, on cluttered backgrounds, with occlusion, crowds and empty
 images. Each image depends only on the seed, its split and its number. With the same numpy, OpenCV

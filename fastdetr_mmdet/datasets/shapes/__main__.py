@@ -8,13 +8,13 @@ from ...utils.cli import Parser, command, natural_int
 
 @command
 def main(arguments: Sequence[str] | None) -> None:
-    """Write the data set and describe it."""
+    """Write the dataset and describe it."""
     parser = Parser(
         prog="python -m fastdetr_mmdet.datasets.shapes",
-        description="Render the shapes data set in COCO format.",
+        description="Render the shapes dataset in COCO format.",
     )
     add = parser.add_argument
-    add("out", help="new or empty folder for the data set")
+    add("out", help="new or empty folder for the dataset")
     add("--train", type=natural_int, default=1024, help="training images (%(default)s)")
     add("--val", type=natural_int, default=128, help="validation images (%(default)s)")
     add("--seed", type=natural_int, default=0, help="seed, 0 or more (%(default)s)")

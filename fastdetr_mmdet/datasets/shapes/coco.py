@@ -1,4 +1,4 @@
-"""COCO annotations of the objects of the shapes data set."""
+"""COCO annotations of the objects of the shapes dataset."""
 
 import cv2
 import numpy as np

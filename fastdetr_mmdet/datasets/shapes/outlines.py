@@ -1,4 +1,4 @@
-"""Outlines of the shapes data set: the six classes, distractors, and their masks.
+"""Outlines of the shapes dataset: the six classes, distractors, and their masks.
 
 An outline is a list of closed contours, each (num_points, 2) float (x, y); the first is the outer
 border and any further one is a hole in it.

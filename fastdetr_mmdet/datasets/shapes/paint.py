@@ -1,4 +1,4 @@
-"""Paint of the shapes data set: backgrounds, fills, clutter and the camera.
+"""Paint of the shapes dataset: backgrounds, fills, clutter and the camera.
 
 Every image is (height, width, 3) BGR. Nothing here knows about classes, so colour, texture and
 clutter tell nothing about them.

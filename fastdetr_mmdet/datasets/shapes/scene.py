@@ -1,4 +1,4 @@
-"""Compose one image of the shapes data set: places and visibility of objects."""
+"""Compose one image of the shapes dataset: places and visibility of objects."""
 
 from dataclasses import dataclass
 

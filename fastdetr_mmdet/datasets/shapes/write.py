@@ -1,4 +1,4 @@
-"""Files of the shapes data set: images, annotations and the stamp of a complete data set."""
+"""Files of the shapes dataset: images, annotations and the stamp of a complete dataset."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def _to_json(value: dict) -> bytes:
 
 
 def _is_complete(out: Path, stamp: dict) -> bool:
-    """Whether `out` holds the complete data set, not only its stamp."""
+    """Whether `out` holds the complete dataset, not only its stamp."""
     return all(
         (out / "annotations" / f"{split}.json").is_file()
         and len(list((out / split).glob("*.jpg"))) == stamp[split]
@@ -36,14 +36,14 @@ def _is_complete(out: Path, stamp: dict) -> bool:
 
 
 def _may_write(out: Path, stamp: dict) -> bool:
-    """Check the output folder; False means that it already holds this data set.
+    """Check the output folder; False means that it already holds this dataset.
 
     Raises:
         NotADirectoryError: if `out` is a file.
-        FileExistsError: if `out` holds anything but this data set, complete or unfinished.
+        FileExistsError: if `out` holds anything but this dataset, complete or unfinished.
     """
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; give a folder for the data set.")
+        raise NotADirectoryError(f"{out} is a file; give a folder for the dataset.")
     if not out.exists() or not any(out.iterdir()):
         return True
     for name in (_STAMP, _UNFINISHED):
@@ -55,7 +55,7 @@ def _may_write(out: Path, stamp: dict) -> bool:
             found = None
         if found != stamp:
             raise FileExistsError(
-                f"{out} holds a different data set (found {found}, expected {stamp}); remove that "
+                f"{out} holds a different dataset (found {found}, expected {stamp}); remove that "
                 "folder or choose another one."
             )
         return name == _UNFINISHED or not _is_complete(out, stamp)
@@ -95,10 +95,10 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
 def write_shapes(
     out: str | Path, train: int = 1024, val: int = 128, seed: int = 0, quiet: bool = True
 ) -> None:
-    """Write the data set, unless it exists.
+    """Write the dataset, unless it exists.
 
     Args:
-        out: Folder for the data set: new, empty, or with the same data set. Other files are never
+        out: Folder for the dataset: new, empty, or with the same dataset. Other files are never
             changed.
         train: Number of training images, 0 or more.
         val: Number of validation images, 0 or more.

@@ -1,4 +1,4 @@
-"""``python -m fastdetr_mmdet init DATA``: read a data set, check it and write a config."""
+"""``python -m fastdetr_mmdet init DATA``: read a dataset, check it and write a config."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet init",
-        description="Read a data set (COCO, YOLO, VOC, labelme, CSV), split off a validation set "
+        description="Read a dataset (COCO, YOLO, VOC, labelme, CSV), split off a validation set "
         "if it has none, check it, and write RUN/config.py.",
     )
     add = parser.add_argument

@@ -207,7 +207,7 @@ class _Writer:
 
 
 def _category_ids(model: Any) -> list[int]:
-    """Category ids of the data set's file; 1, 2, ... if it is missing."""
+    """Category ids of the dataset's file; 1, 2, ... if it is missing."""
     classes = list(model.dataset_meta["classes"])
     try:
         dataset = model.cfg.test_dataloader.dataset

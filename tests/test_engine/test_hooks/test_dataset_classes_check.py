@@ -1,4 +1,4 @@
-"""A run does not start if model and data set have different classes."""
+"""A run does not start if model and dataset have different classes."""
 
 import json
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ CATEGORIES = ("cat", "dog", "fox")
 
 @pytest.fixture
 def make_dataset(tmp_path):
-    """A COCO data set of one image with the given classes."""
+    """A COCO dataset of one image with the given classes."""
     annotations = tmp_path / "instances.json"
     annotations.write_text(
         json.dumps(
@@ -182,7 +182,7 @@ def test_other_models_are_left_alone(make_dataset, model):
     runner = make_runner(make_dataset(CATEGORIES), 80)
     hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
     runner.model, own = model, runner.model
-    hook.before_train(runner)  # does not raise, though this data set would
+    hook.before_train(runner)  # does not raise, though this dataset would
     runner.model = own
     with pytest.raises(UserError, match="num_classes=80"):
         HOOKS.build(dict(type="DatasetClassesCheckHook")).before_train(runner)
