@@ -73,7 +73,7 @@ docs: .venv-docs/done ## the site of docs/, in build/site; fails on a broken lin
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 demo: setup ## render the dataset, train, test and picture a small detector
-	$(BIN)/python -m fastdetr_mmdet.demo --data-root $(DEMO_DATA) --work-dir $(DEMO_DIR)
+	$(BIN)/python -m fastdetr_mmdet demo --data-root $(DEMO_DATA) --work-dir $(DEMO_DIR)
 
 clean: ## remove what tools leave behind; keeps environments, data and trained models
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Train and test a small detector on the embedded dataset: ``python -m fastdetr_mmdet.demo``.
+"""Train and test a small detector on the embedded dataset: ``python -m fastdetr_mmdet demo``.
 
 Renders the dataset, trains and tests the demo config through mim, and writes ``summary.json``,
 ``predictions.png``, ``curves.png`` and ``report.html`` to the work directory.
@@ -34,7 +34,7 @@ PICTURES = 12  # images in predictions.png
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo; see ``--help``."""
-    parser = Parser(prog="python -m fastdetr_mmdet.demo", description=__doc__)
+    parser = Parser(prog="python -m fastdetr_mmdet demo", description=__doc__)
     add = parser.add_argument
     add("--work-dir", type=Path, default=Path("work_dirs/demo"), metavar="DIR",
         help="folder for checkpoints, summary and pictures (%(default)s)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Draw what a trained detector attends to: ``python -m fastdetr_mmdet.visualize``.
+"""Draw what a trained detector attends to: ``python -m fastdetr_mmdet visualize``.
 
 Writes a contact sheet per image and a page per detection; docs/visualization.md shows them.
 """
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m fastdetr_mmdet.visualize",
+        prog="python -m fastdetr_mmdet visualize",
         description="Draw the attention of the top-scoring queries of a FastDETR: one page per "
         "detection and one contact sheet per image.",
     )

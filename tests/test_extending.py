@@ -207,7 +207,7 @@ def test_commands_run(root, shapes):
     """As on the page, except for the size of the dataset and one epoch."""
     (block,) = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     render, train = block.strip().splitlines()
-    assert render == "python -m fastdetr_mmdet.datasets.shapes data/shapes"
+    assert render == "python -m fastdetr_mmdet shapes data/shapes"
     (root / "data").mkdir()
     (root / "data" / "shapes").symlink_to(shapes)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}

@@ -27,7 +27,7 @@ def decorated_classes():
 
 
 def test_page_is_up_to_date():
-    command = "python -m fastdetr_mmdet.parts --markdown -o docs/parts.md"
+    command = "python -m fastdetr_mmdet parts --markdown -o docs/parts.md"
     assert PAGE.read_text() == page(ROLES) + "\n", f"{PAGE.name} is old; run: {command}"
 
 

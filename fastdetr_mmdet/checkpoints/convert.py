@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.checkpoints.convert SRC DST --method METHOD``."""
+"""Command line: ``python -m fastdetr_mmdet convert SRC DST --method METHOD``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .rename_tables import METHODS
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert one file and print its config; exit status 1 on failure."""
     parser = Parser(
-        prog="python -m fastdetr_mmdet.checkpoints.convert",
+        prog="python -m fastdetr_mmdet convert",
         description="Convert a checkpoint of an official code, mmdet, detrex or Hugging Face, and "
         "name the shipped config that it belongs to.",
     )

@@ -1,1 +1,1 @@
-"""Compare how fast configs learn: ``python -m fastdetr_mmdet.convergence``."""
+"""Compare how fast configs learn: ``python -m fastdetr_mmdet convergence``."""

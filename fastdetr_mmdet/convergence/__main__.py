@@ -1,4 +1,4 @@
-"""Compare how fast configs learn: ``python -m fastdetr_mmdet.convergence CONFIG... --epochs N``.
+"""Compare how fast configs learn: ``python -m fastdetr_mmdet convergence CONFIG... --epochs N``.
 
 Trains the configs with the same budget and the same seeds, and writes curves, a table and JSON: AP
 at each epoch, and the epochs and minutes to a target AP. Started again, it keeps finished runs and
@@ -86,7 +86,7 @@ def prepare(args: argparse.Namespace) -> list[Run]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m fastdetr_mmdet.convergence",
+        prog="python -m fastdetr_mmdet convergence",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.evaluation CONFIG CHECKPOINT``."""
+"""Command line: ``python -m fastdetr_mmdet evaluation CONFIG CHECKPOINT``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _table(rows: Sequence[dict]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m fastdetr_mmdet.evaluation",
+        prog="python -m fastdetr_mmdet evaluation",
         description="Show where a detector loses AP on the config's test set: AP of its proposals, "
         "of the selected queries and of every decoder layer, with and without NMS, and with the "
         "true boxes as references. More: docs/convergence.md.",

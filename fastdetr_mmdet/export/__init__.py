@@ -1,4 +1,4 @@
-"""Export detectors to ONNX: ``python -m fastdetr_mmdet.export CONFIG CHECKPOINT OUT.onnx``."""
+"""Export detectors to ONNX: ``python -m fastdetr_mmdet export CONFIG CHECKPOINT OUT.onnx``."""
 
 from ..utils.cli import only_help
 

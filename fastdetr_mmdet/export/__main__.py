@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.export CONFIG CHECKPOINT OUT.onnx``."""
+"""Command line: ``python -m fastdetr_mmdet export CONFIG CHECKPOINT OUT.onnx``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m fastdetr_mmdet.export",
+        prog="python -m fastdetr_mmdet export",
         description="Export a detector to ONNX and compare onnxruntime with PyTorch. How to use "
         "the file: docs/inference.md.",
     )

@@ -445,7 +445,7 @@ def _check_role(one: Contract) -> None:
     if isinstance(one.part, Part) and not isinstance(one.part, base):
         raise ValueError(
             f"{one.slot} has type {one.name}, whose role is {one.part.role}, not {base.role}. "
-            "`python -m fastdetr_mmdet.parts` lists the parts of every role."
+            "`python -m fastdetr_mmdet parts` lists the parts of every role."
         )
 
 

@@ -1,4 +1,4 @@
-"""List registered parts and what fits together: ``python -m fastdetr_mmdet.parts``."""
+"""List registered parts and what fits together: ``python -m fastdetr_mmdet parts``."""
 
 from ..utils.cli import only_help
 

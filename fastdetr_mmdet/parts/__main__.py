@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.parts [NAME]``."""
+"""Command line: ``python -m fastdetr_mmdet parts [NAME]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: if no part has the given name; suggests the nearest.
     """
     parser = Parser(
-        prog="python -m fastdetr_mmdet.parts",
+        prog="python -m fastdetr_mmdet parts",
         description="List all registered parts by role, with their papers and parameters. NAME "
         "prints one part in full, with what it reads and makes.",
     )

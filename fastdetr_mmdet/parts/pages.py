@@ -35,7 +35,7 @@ def _render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= dict(command="python -m fastdetr_mmdet.parts", page="docs/parts.md")
+    environment.globals |= dict(command="python -m fastdetr_mmdet parts", page="docs/parts.md")
     environment.filters |= dict(
         cell=lambda text: text.replace("|", r"\|"), markdown=_markdown, wrap=_wrap
     )

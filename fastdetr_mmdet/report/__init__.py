@@ -1,4 +1,4 @@
-"""One HTML file about training runs: ``python -m fastdetr_mmdet.report``."""
+"""One HTML file about training runs: ``python -m fastdetr_mmdet report``."""
 
 from ..utils.cli import only_help
 

@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.report WORK_DIR [WORK_DIR ...] --out report.html``."""
+"""Command line: ``python -m fastdetr_mmdet report WORK_DIR [WORK_DIR ...] --out report.html``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report; see ``--help``."""
     default = Settings()
     parser = Parser(
-        prog="python -m fastdetr_mmdet.report",
+        prog="python -m fastdetr_mmdet report",
         description="Write one HTML file about training runs: curves, AP, differences of configs, "
         "predictions, attention and errors. More: docs/report.md.",
     )

@@ -47,7 +47,7 @@ def test_what_is_missing_on_the_command_line(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2
-    assert "python -m fastdetr_mmdet.checkpoints.convert" in capsys.readouterr().err
+    assert "python -m fastdetr_mmdet convert" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``python -m fastdetr_mmdet.export``, and the page on its files."""
+"""``python -m fastdetr_mmdet export``, and the page on its files."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-"""``python -m fastdetr_mmdet.visualize``: files and errors."""
+"""``python -m fastdetr_mmdet visualize``: files and errors."""
 
 import os
 import pickle

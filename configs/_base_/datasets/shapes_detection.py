@@ -1,4 +1,4 @@
-# The embedded dataset: python -m fastdetr_mmdet.datasets.shapes data/shapes
+# The embedded dataset: python -m fastdetr_mmdet shapes data/shapes
 data_root = 'data/shapes/'
 train_ann = 'annotations/train.json'
 train_images = 'train/'

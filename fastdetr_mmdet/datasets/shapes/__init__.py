@@ -6,7 +6,7 @@ and processor type, files are byte-identical. (On another type OpenCV may round 
 grey level; annotations stay the same.)
 
 Usage:
-    python -m fastdetr_mmdet.datasets.shapes data/shapes --train 1024 --val 128 --seed 0
+    python -m fastdetr_mmdet shapes data/shapes --train 1024 --val 128 --seed 0
 """
 
 from ...utils.cli import only_help

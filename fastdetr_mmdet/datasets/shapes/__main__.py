@@ -1,4 +1,4 @@
-"""Command line: ``python -m fastdetr_mmdet.datasets.shapes OUT``."""
+"""Command line: ``python -m fastdetr_mmdet shapes OUT``."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from ...utils.cli import Parser, command, natural_int
 def main(arguments: Sequence[str] | None) -> None:
     """Write the dataset and describe it."""
     parser = Parser(
-        prog="python -m fastdetr_mmdet.datasets.shapes",
+        prog="python -m fastdetr_mmdet shapes",
         description="Render the shapes dataset in COCO format.",
     )
     add = parser.add_argument

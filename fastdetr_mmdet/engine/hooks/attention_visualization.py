@@ -23,7 +23,7 @@ class AttentionVisualizationHook(Hook):
 
     Paper: none.
 
-    The pictures are those of ``python -m fastdetr_mmdet.visualize`` (docs/visualization.md) and go
+    The pictures are those of ``python -m fastdetr_mmdet visualize`` (docs/visualization.md) and go
     to all ``vis_backends`` as ``attention_0``, ``attention_1``, ... with the epoch as step. The
     model is the validated one (with ``EMAHook``, the averaged one) and does not change; the images
     are drawn as the validation pipeline makes them. With several processes, rank 0 draws.
