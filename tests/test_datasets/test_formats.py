@@ -423,3 +423,15 @@ def test_shared_images_are_told(tmp_path):
     assert "near.jpg" in near and "1 validation images look" in near
     found.splits["val"] = found_with([val[1]]).splits["train"]
     assert shared_images(found) == []
+
+
+def test_links_to_folders(tmp_path):
+    """The error names the link, its target and the folder that was searched."""
+    data, photos = tmp_path / "data", tmp_path / "photos"
+    picture(photos / "x.jpg")
+    labels = write(data / "labels/x.json", "{}")
+    (data / "images").symlink_to(photos)
+    with pytest.raises(UserError) as error:
+        read_dataset(labels)
+    for path in (labels, data, data / "images", photos):
+        assert re.search(rf"{path}(?![/\w])", str(error.value)), path

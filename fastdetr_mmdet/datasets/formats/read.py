@@ -42,7 +42,7 @@ def read_dataset(data: str | Path) -> Found:
     images = sum(map(is_image, files))
     raise UsageError(
         f"{data} holds no labels in a known format: no COCO .json, no YOLO .txt beside images, no "
-        f"Pascal VOC .xml, no labelme .json and no table of boxes (.csv). It holds {images} images "
+        f"Pascal VOC .xml, no labelme .json and no table of boxes (.csv). {root} holds {images} images "
         f"and files of types {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
     )
 
@@ -74,6 +74,6 @@ def _remedy(root: Path) -> str:
     if links:
         return (
             f" {links[0]} is a link to a folder, which is not followed. Give a folder that holds "
-            "the files themselves, or replace the link by the files."
+            f"the labels and {links[0].resolve()}, or replace the link by the files."
         )
     return " CVAT, Label Studio, labelme and Roboflow export these formats."
