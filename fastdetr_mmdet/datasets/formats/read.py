@@ -42,8 +42,8 @@ def read_dataset(data: str | Path) -> Found:
     images = sum(map(is_image, files))
     raise UsageError(
         f"{data} holds no labels in a known format: no COCO .json, no YOLO .txt beside images, no "
-        f"Pascal VOC .xml, no labelme .json and no table of boxes (.csv). {root} holds {images} images "
-        f"and files of types {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
+        f"Pascal VOC .xml, no labelme .json and no table of boxes (.csv). {root} holds "
+        f"{images} images and files of types {', '.join(kinds[:8]) or 'none'}.{_remedy(root)}"
     )
 
 
