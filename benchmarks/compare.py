@@ -47,7 +47,7 @@ def compare(args: argparse.Namespace, report: Callable[[str], object] = print) -
 
 def beside(name: str) -> str:
     """Name of a model's counterpart."""
-    return "mmdet" if CASES[name].mmdet else f"ours, {BESIDE}"
+    return "mmdet" if CASES[name].mmdet else BESIDE
 
 
 def _rows(

@@ -12,7 +12,7 @@ def markdown(rows: Sequence[dict], title: str) -> str:
     """Table with one line per measurement; ratios: median (minimum to maximum) over rounds."""
     lines = [f"{title}", ""]
     lines += [
-        "| model | what | type | batch | ours | beside | ratio |",
+        "| model | what | type | batch | this package | compared with | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
