@@ -1,4 +1,4 @@
-"""Compare speed with mmdet, with equal weights: ``python -m benchmarks.compare``.
+"""Compare speed with mmdet, with equal weights.
 
 Both run in one process, in turns, so that the machine's load affects both. Reported is the median
 of the ratios per round, with minimum and maximum. Every model has its own process, because earlier
@@ -125,7 +125,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare", description=__doc__.splitlines()[0]
     )
-    everything = "(default: all)"
+    everything = "default: all"
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
         "--models", nargs="+", choices=list(CASES), default=list(CASES), help=everything
@@ -133,20 +133,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--what", nargs="+", choices=MEASURES, default=list(MEASURES), help=everything
     )
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
     parser.add_argument(
-        "--mode", choices=["eager", "compiled"], default="eager", help="(default: eager)"
+        "--mode", choices=["eager", "compiled"], default="eager", help="default: eager"
     )
     parser.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("H", "W"), help="cpu: 480 640; cuda: 800 1333"
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="default: 480 640; cuda: 800 1333",
     )
-    parser.add_argument("--batches", type=int, nargs="+", help="cpu: 2; cuda: 1 4 8")
     parser.add_argument(
-        "--dtypes", nargs="+", choices=list(work.DTYPES), help="cpu: fp32; cuda: all"
+        "--batches", type=int, nargs="+", help="batch sizes (default: 2; cuda: 1 4 8)"
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=list(work.DTYPES), help="default: fp32; cuda: all"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the table to FILE"
+    )
     args = parser.parse_args(arguments)
     on_cuda = args.device.startswith("cuda")
     if on_cuda and not torch.cuda.is_available():

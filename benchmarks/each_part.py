@@ -277,17 +277,26 @@ def train(config: Config) -> dict[str, Any]:
 
 def main() -> None:
     """Train every row and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="only rows that contain one of these")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--classes", type=lambda text: text.split(","), required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.each_part", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", help="only rows whose name contains one of these")
+    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR",
+        help="folder with train.json, val.json and images/")  # fmt: skip
+    parser.add_argument(
+        "--classes", type=lambda text: text.split(","), required=True, metavar="A,B,..."
+    )
     parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--recipe", action="store_true", help="the rows of the recipe")
-    parser.add_argument("--frozen", action="store_true", help="freeze the backbone")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument(
+        "--recipe", action="store_true", help="changes of the recipe, not of the small template"
+    )
+    parser.add_argument(
+        "--frozen", action="store_true", help="freeze the backbone: faster, other results"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

@@ -68,13 +68,18 @@ def train(args: argparse.Namespace, images: Path, load_from: str | None, work_di
 
 def main() -> None:
     """Train and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--classes", type=lambda text: text.split(","), required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fine_tuning", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR",
+        help="folder with train.json, val.json and images/")  # fmt: skip
+    parser.add_argument(
+        "--classes", type=lambda text: text.split(","), required=True, metavar="A,B,..."
+    )
     parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
-    parser.add_argument("--source", type=Path, help="checkpoint to start from")
-    parser.add_argument("--source-epochs", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--source", type=Path, help="detector of other classes to start from")
+    parser.add_argument("--source-epochs", type=int, default=8, help="epochs of the detector (8)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of fine-tuning (3)")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))

@@ -1,4 +1,4 @@
-"""Estimate the minimum time for a model's matrix products: ``python -m benchmarks.floor``.
+"""Estimate the minimum time for a model's matrix products.
 
 FLOPs of matrix products and convolutions divided by this machine's rate for large matrices; page
 faults and kernel time; and operators by time, from a profile.
@@ -35,14 +35,16 @@ def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
 
 def main() -> None:
     """Print FLOPs, minimum time and profile of one model, this package's and mmdet's."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    shown = "(default: %(default)s)"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__)
+    shown = "default: %(default)s"
     parser.add_argument("model", choices=list(CASES))
     parser.add_argument("--what", choices=list(_WORK), default="inference", help=shown)
-    parser.add_argument("--batch", type=int, default=2, help=f"images {shown}")
-    parser.add_argument("--image-size", type=int, nargs=2, default=(480, 640), help=shown)
+    parser.add_argument("--batch", type=int, default=2, help=f"images; {shown}")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=shown
+    )
     parser.add_argument("--threads", type=int, default=2, help=shown)
-    parser.add_argument("--rows", type=int, default=12, help=f"of the profile {shown}")
+    parser.add_argument("--rows", type=int, default=12, help=f"rows of the profile; {shown}")
     args = parser.parse_args()
     quiet()
     torch.set_num_threads(args.threads)

@@ -1,4 +1,4 @@
-"""Measure how time and memory of a training step grow: ``python -m benchmarks.growth``.
+"""Measure how time and memory of a training step grow.
 
 By image side, and number of queries, objects and images; writes one plot and one JSON file.
 """
@@ -110,21 +110,32 @@ def main(arguments: list[str] | None = None) -> None:
     )
     models = ["conditional-detr", "deformable-detr", "smca-detr", "sam-detr"]
     parser.add_argument(
-        "--models", nargs="+", choices=list(CASES), default=models, help="(default: the four)"
+        "--models",
+        nargs="+",
+        choices=list(CASES),
+        default=models,
+        help=f"default: {' '.join(models)}",
     )
     parser.add_argument(
-        "--grows", nargs="+", choices=list(STEPS), default=list(STEPS), help="(default: all)"
+        "--grows",
+        nargs="+",
+        choices=list(STEPS),
+        default=list(STEPS),
+        help="what grows (default: all)",
     )
-    parser.add_argument("--steps", type=int, help="number of values of each")
+    parser.add_argument("--steps", type=int, help="how many values of each (default: all)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="the median is taken (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=3,
+        help="repetitions; the median counts (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("work_dirs/growth"),
-        help="folder of the plot and the figures (default: %(default)s)",
+        help="folder to write to (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     quiet()

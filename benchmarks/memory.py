@@ -1,4 +1,4 @@
-"""Measure peak memory of a training step in a new process: ``python -m benchmarks.memory``.
+"""Measure peak memory of a training step in a new process.
 
 On CUDA, torch's peak of allocated memory; on the CPU, the largest growth of resident memory since
 before the model was built: with weights and optimizer, without libraries.
@@ -39,7 +39,7 @@ def _resident(what: str) -> int:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("name")
     parser.add_argument("whose", choices=["ours", "mmdet"])
     parser.add_argument("--batch", type=int, required=True)

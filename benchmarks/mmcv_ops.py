@@ -98,9 +98,13 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mmcv", type=Path)
-    parser.add_argument("target", type=Path)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mmcv_ops", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "mmcv", type=Path, metavar="MMCV", help="folder of mmcv with sources, as in its wheels"
+    )
+    parser.add_argument("target", type=Path, metavar="TARGET", help="folder for sys.path")
     parser.add_argument("--cpu", action="store_true", help="without CUDA")
     args = parser.parse_args()
     build(args.mmcv.absolute(), args.target.absolute(), not args.cpu)

@@ -1,4 +1,4 @@
-"""Count a step's work on the device: ``python -m benchmarks.operators``.
+"""Count a step's work on the device.
 
 Operator calls, values that the host reads, bytes that operators read and write, and peak bytes:
 this package's model / mmdet's, on a simulated CUDA device (``fake_cuda``), without a GPU. A
@@ -52,15 +52,16 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m benchmarks.operators", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
-    add("--models", nargs="+", choices=COMPARED, default=COMPARED, help="(default: all)")
-    add("--batches", nargs="+", type=int, default=[2], help="(default: 2)")
-    add("--image-size", nargs=2, type=int, default=(800, 1333), help="(default: 800 1333)")
-    add("--dtype", choices=list(DTYPES), default="fp32", help="(default: fp32)")
+    add("--models", nargs="+", choices=COMPARED, default=COMPARED, help="default: all")
+    add("--batches", nargs="+", type=int, default=[2], help="batch sizes (default: 2)")
+    add("--image-size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"),
+        help="default: 800 1333")  # fmt: skip
+    add("--dtype", choices=list(DTYPES), default="fp32", help="default: fp32")
     add(
         "--top",
         type=int,
         default=0,
-        help=("list this number of operators of this package's model, most called first"),
+        help="also list the operators that this package's model calls most",
     )
     args = parser.parse_args(arguments)
     quiet()

@@ -1,4 +1,4 @@
-"""Measure single parts on one CPU thread: ``python -m benchmarks.parts``.
+"""Measure single parts on one CPU thread.
 
 FLOPs of products and convolutions, milliseconds of CPU time (minimum of the rounds) and memory that
 training keeps for gradients, for one image.
@@ -75,10 +75,12 @@ def measure(call: Callable[[], Tensor], rounds: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Print a table of self-attentions and one of encoders."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    shown = "(default: %(default)s)"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__)
+    shown = "default: %(default)s"
     parser.add_argument("--queries", type=int, nargs="+", default=[300, 900], help=shown)
-    parser.add_argument("--image-size", type=int, nargs=2, default=(480, 640), help=shown)
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=shown
+    )
     parser.add_argument("--rounds", type=int, default=5, help=shown)
     args = parser.parse_args(argv)
     quiet()

@@ -1,4 +1,4 @@
-"""Measure costs per process of distributed training: ``python -m benchmarks.scaling``.
+"""Measure costs per process of distributed training.
 
 Bytes of gradients and of a checkpoint, the matcher's time on the host, and images per second of a
 data loading process, for the estimates of docs/scaling.md.
@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--rounds", type=int, default=20, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="repetitions (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     args = parser.parse_args(arguments)
     quiet()
     torch.set_num_threads(args.threads)

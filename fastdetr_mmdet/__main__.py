@@ -11,8 +11,8 @@ from .utils.cli import UsageError, command
 
 # Command -> module with a main(), and its description.
 COMMANDS = {
-    "init": ("engine.start.init", "read a folder of images and labels; write a config"),
-    "train": ("engine.start.train", "train the run that init made, or continue it"),
+    "init": ("engine.start.init", "write a config for a folder of images and labels"),
+    "train": ("engine.start.train", "train a run of init, or continue it"),
     "predict": ("engine.start.predict", "detect objects in images, folders and videos"),
     "check": ("datasets.check.__main__", "find errors in a dataset in COCO format"),
     "evaluation": ("evaluation.__main__", "show where a detector loses AP"),
@@ -21,9 +21,9 @@ COMMANDS = {
     "export": ("export.__main__", "write an ONNX file and compare it with PyTorch"),
     "convert": ("checkpoints.convert", "convert checkpoints from and to other codes"),
     "convergence": ("convergence.__main__", "compare how fast several configs learn"),
-    "shapes": ("datasets.shapes.__main__", "render the embedded dataset"),
+    "shapes": ("datasets.shapes.__main__", "render the embedded dataset of shapes"),
     "demo": ("demo", "train and test a small detector on the embedded dataset"),
-    "parts": ("parts.__main__", "list all parts of detectors"),
+    "parts": ("parts.__main__", "list all parts, with papers and parameters"),
 }
 
 
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command of the first argument, or list all."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print("python -m fastdetr_mmdet COMMAND ...    (COMMAND --help says more)\n")
+        print("usage: python -m fastdetr_mmdet COMMAND ...\n")
         for name, (_, line) in COMMANDS.items():
             print(f"  {name:<12} {line}")
-        print("\nFrom a folder of images and labels to a detector: init, train, predict.")
+        print("\nStart with init, then train and predict. COMMAND --help lists the options.")
         return 0
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1)

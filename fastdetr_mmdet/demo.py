@@ -1,4 +1,4 @@
-"""Train and test a small detector on the embedded dataset: ``python -m fastdetr_mmdet demo``.
+"""Train and test a small detector on the embedded dataset.
 
 Renders the dataset, trains and tests the demo config through mim, and writes ``summary.json``,
 ``predictions.png``, ``curves.png`` and ``report.html`` to the work directory.
@@ -34,7 +34,7 @@ PICTURES = 12  # images in predictions.png
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo; see ``--help``."""
-    parser = Parser(prog="python -m fastdetr_mmdet demo", description=__doc__)
+    parser = Parser(prog="python -m fastdetr_mmdet demo", description=__doc__.replace("``", ""))
     add = parser.add_argument
     add("--work-dir", type=Path, default=Path("work_dirs/demo"), metavar="DIR",
         help="folder for checkpoints, summary and pictures (%(default)s)")  # fmt: skip
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds_file = args.work_dir / "train_seconds.txt"
 
     if not args.pictures_only:
-        run([sys.executable, "-m", "fastdetr_mmdet.datasets.shapes", str(args.data_root)])
+        run([sys.executable, "-m", "fastdetr_mmdet", "shapes", str(args.data_root)])
         mim, package = find_mim(), "fastdetr_mmdet"
         common = ["--work-dir", str(args.work_dir)]
         common += ["--cfg-options", f"data_root={args.data_root}/"]

@@ -15,26 +15,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(
         prog="python -m fastdetr_mmdet convert",
         description="Convert a checkpoint of an official code, mmdet, detrex or Hugging Face, and "
-        "name the shipped config that it belongs to.",
+        "name the shipped config that it belongs to. More: docs/checkpoints.md.",
     )
-    parser.add_argument("src", metavar="SRC", help="checkpoint, or a folder of Hugging Face")
+    parser.add_argument("src", metavar="SRC", help="checkpoint, or folder of a Hugging Face model")
     parser.add_argument("dst", metavar="DST", help="file or folder to write")
-    text = "code that made the checkpoint"
+    text = f"code that made the checkpoint: {', '.join(METHODS)}"
     direction = parser.add_mutually_exclusive_group(required=True)
-    direction.add_argument("--method", choices=METHODS, help=text)
+    direction.add_argument("--method", choices=METHODS, metavar="METHOD", help=text)
     text = "convert back: a file for the official code, or a folder for Hugging Face"
     direction.add_argument("--to", choices=("hf", "official"), help=text)
     head = parser.add_mutually_exclusive_group()
     text = (
-        "80 (default for official weights): mmdet's labels of COCO, which the configs need; 91: "
-        "COCO's category ids; or the file's number"
+        "80 (default for official weights): mmdet's labels, which the configs need; 91: COCO's "
+        "category ids; or as many as the file has"
     )
     head.add_argument("--classes", type=int, metavar="N", help=text)
     text = "leave out the class branches, to train on other classes"
     head.add_argument("--drop-class-head", action="store_true", help=text)
-    text = "annotation file of your data: class rows with the same name are kept"
+    text = "your annotation file: classes with the same name keep their weights"
     head.add_argument("--classes-of", metavar="FILE", help=text)
-    text = "your class and its name in the checkpoint, with --classes-of; repeatable"
+    text = "with --classes-of: your class and its name in the checkpoint; repeatable"
     parser.add_argument("--map", action="append", default=[], metavar="MINE=ITS", help=text)
     given = parser.parse_args(arguments)
     if not all("=" in pair for pair in given.map) or (given.map and not given.classes_of):

@@ -1,4 +1,4 @@
-"""Compare how fast configs learn: ``python -m fastdetr_mmdet convergence CONFIG... --epochs N``.
+"""Compare how fast configs learn.
 
 Trains the configs with the same budget and the same seeds, and writes curves, a table and JSON: AP
 at each epoch, and the epochs and minutes to a target AP. Started again, it keeps finished runs and
@@ -88,7 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet convergence",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -98,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CONFIG",
         help="configs to compare, the baseline first",
     )
-    add("--data-root", help="folder of the dataset")
-    add("--epochs", type=positive_int, help="epochs of every run")
-    add("--seeds", type=int, nargs="+", help="one run per seed (default: 0 1)")
+    add("--data-root", metavar="DIR", help="folder of the dataset")
+    add("--epochs", type=positive_int, metavar="N", help="epochs of every run")
+    add("--seeds", type=int, nargs="+", metavar="N", help="one run per seed (default: 0 1)")
     add("--target", type=float, nargs="+", metavar="AP", help="AP to reach, from 0 to 1 (default: "
         "half of the best, and the first config's best)")  # fmt: skip
     add("--val-interval", type=positive_int, default=1, metavar="N",
@@ -110,10 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("work_dirs/convergence"), metavar="DIR",
         help="folder for runs and results (default: %(default)s)")  # fmt: skip
     add("--reference", type=Path, nargs="+", default=[], metavar="FILE",
-        help="JSON files of published curves to draw too (docs/convergence.md)")  # fmt: skip
-    add("--results-only", action="store_true", help="write results of the runs in --out, train "
-        "nothing; CONFIG..., --seeds and --epochs select runs")  # fmt: skip
-    add("--cfg-options", nargs="+", action=CfgOptions, help="as for mim train, for all configs")
+        help="JSON files of published curves, to draw too (docs/convergence.md)")  # fmt: skip
+    add("--results-only", action="store_true", help="train nothing; write the results of the "
+        "runs in --out, or of those that CONFIG..., --seeds and --epochs select")  # fmt: skip
+    add(
+        "--cfg-options",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        help="changes to all configs, as for mim train",
+    )
     return parser
 
 

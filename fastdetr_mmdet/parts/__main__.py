@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "prints one part in full, with what it reads and makes.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this part in full")
-    parser.add_argument("--markdown", action="store_true", help="print the page docs/parts.md")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print all as the page docs/parts.md"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing"
     )

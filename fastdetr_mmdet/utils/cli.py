@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from .files import would_overwrite
 
 Main = Callable[..., int]  # arguments: Sequence[str] | None = None
+_MAIN = Path(__file__).parents[1] / "__main__.py"  # of python -m fastdetr_mmdet
 
 
 class UserError(ValueError):
@@ -29,15 +30,15 @@ class UsageError(UserError):
 
 
 def only_help() -> bool:
-    """Whether Python is starting a command of this package only to print its help.
+    """Whether this process runs a command of this package only to print its help.
 
-    ``sys.argv[0]`` is "-m" while ``python -m`` imports the packages of the module. They then skip
-    imports that the help does not need.
+    The imports that the help does not need are then skipped. ``sys.argv[0]`` is "-m" while
+    ``python -m`` imports the packages of the module, and then the module's file.
     """
     name = __name__.split(".")[0]
     listed = name in sys.orig_argv and len(sys.argv) == 1  # python -m fastdetr_mmdet
     return (
-        sys.argv[:1] == ["-m"]
+        sys.argv[0] in ("-m", str(_MAIN))
         and any(word == name or word.startswith(f"{name}.") for word in sys.orig_argv)
         and "--" not in sys.argv  # after it, "-h" is a file name
         and (listed or not {"-h", "--help"}.isdisjoint(sys.argv[1:]))

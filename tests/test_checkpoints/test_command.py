@@ -22,7 +22,7 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for command in block.replace("\\\n", " ").splitlines()
 ]
-CONVERSIONS = [words[3:] for words in COMMANDS if "--method" in words]
+CONVERSIONS = [words[4:] for words in COMMANDS if "--method" in words]
 
 
 @pytest.mark.smoke

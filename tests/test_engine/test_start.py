@@ -56,20 +56,11 @@ def test_all_commands_are_listed(capsys):
     assert all(f"\n  {name} " in listed for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        ([], "convergence"),
-        (["--help"], "convergence"),
-        (["init", "--help"], "--val-share"),
-        (["train", "--help"], "RUN/work, .*--work-dir DIR"),
-        (["predict", "--help"], "RUN/predictions"),
-    ],
-)
-def test_help_takes_no_second_of_imports(words, named):
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_list_takes_no_second_of_imports(words):  # help of commands: tests/test_utils/test_cli.py
     command = [sys.executable, "-X", "importtime", "-m", "fastdetr_mmdet", *words]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and re.search(named, " ".join(done.stdout.split()))
+    assert done.returncode == 0 and "convergence" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported and imported.isdisjoint({"torch", "numpy", "mmengine", "PIL"})
 

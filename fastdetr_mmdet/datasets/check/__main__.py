@@ -51,21 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet check",
-        description="Find errors in a dataset in COCO format. Exit status: 0 none, 1 errors, "
-        "2 not a COCO file or wrong usage, 3 only warnings. All kinds: docs/data_check.md.",
+        description="Find errors in a dataset in COCO format. Exit status: 0 none, 1 errors, 2 "
+        "wrong usage or not a COCO file, 3 only warnings. All kinds: docs/data_check.md.",
     )
     add = parser.add_argument
     add("annotations", nargs="?", metavar="ANNOTATIONS", help="COCO annotation file")
     add("--images", metavar="DIR", help="folder that file names are relative to")
     add("--root", metavar="DIR", help="folder that all images must be in (default: --images)")
     add("--config", help="check the datasets and classes of this config instead")
-    add("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val"])
-    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="as for mmdet")
+    add("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val"],
+        help="with --config (default: train val)")  # fmt: skip
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
+        help="changes to the config, as for mim test")  # fmt: skip
     add("--no-images", action="store_true", help="check annotations only")
     add("--decode", action="store_true", help="decode every image (slow)")
     add(
         "--workers",
         type=positive_int,
+        metavar="N",
         help="threads that read images (default: by the number of cores)",
     )
     add(
@@ -74,13 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KIND",
         choices=KINDS,
-        help="kinds of problems to accept",
+        help="kinds of problems to accept, after the file",
     )
     add(
         "--max-aspect",
         type=float,
         default=MAX_ASPECT,
-        help="aspect ratio to warn about (%(default)g)",
+        metavar="X",
+        help="warn of boxes and images with a larger aspect ratio (%(default)g)",
     )
     add("--json", metavar="FILE", help="also write all problems to a JSON file")
     add("--write-cleaned", metavar="OUT", help="write a copy of the annotations without the errors")

@@ -11,13 +11,15 @@ def main(arguments: Sequence[str] | None) -> None:
     """Write the dataset and describe it."""
     parser = Parser(
         prog="python -m fastdetr_mmdet shapes",
-        description="Render the shapes dataset in COCO format.",
+        description="Render the embedded dataset of coloured shapes, in COCO format.",
     )
     add = parser.add_argument
-    add("out", help="new or empty folder for the dataset")
-    add("--train", type=natural_int, default=1024, help="training images (%(default)s)")
-    add("--val", type=natural_int, default=128, help="validation images (%(default)s)")
-    add("--seed", type=natural_int, default=0, help="seed, 0 or more (%(default)s)")
+    add("out", metavar="OUT", help="new or empty folder")
+    add(
+        "--train", type=natural_int, default=1024, metavar="N", help="training images (%(default)s)"
+    )
+    add("--val", type=natural_int, default=128, metavar="N", help="validation images (%(default)s)")
+    add("--seed", type=natural_int, default=0, metavar="N", help="random seed (%(default)s)")
     args = parser.parse_args(arguments)
 
     from .scene import SPLITS

@@ -75,22 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m fastdetr_mmdet init",
-        description="Read a dataset (COCO, YOLO, VOC, labelme, CSV), split off a validation set "
-        "if it has none, check it, and write RUN/config.py.",
+        description="Write RUN/config.py for a dataset (COCO, YOLO, Pascal VOC, labelme, CSV): "
+        "split off a validation set if it has none, check it, and choose settings.",
     )
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA",
         help="folder of images and labels, or a .json, .yaml or .csv file")  # fmt: skip
-    add("--out", type=Path, metavar="RUN", help="folder to create (work_dirs/NAME OF DATA)")
-    add("--model", metavar="NAME", help="one of --list, or a shipped config (default: by the GPU)")
-    add("--list", action="store_true", help="print the table of models and measure their speed")
+    add("--out", type=Path, metavar="RUN", help="folder to write to (work_dirs/NAME OF DATA)")
+    add("--model", metavar="NAME", help="one of --list, or a shipped config (default: by your GPU)")
+    add("--list", action="store_true", help="list models and measure their speed here")
     horizon = parser.add_mutually_exclusive_group()
-    horizon.add_argument("--epochs", type=positive_int, help="default: by the number of images")
-    horizon.add_argument("--minutes", type=float, help="train as many epochs as fit in this time")
-    add("--batch", type=positive_int, help="batch size (default: the config's)")
-    add(
-        "--lr", type=float, help="learning rate (default: the config's, scaled with the batch size)"
+    horizon.add_argument(
+        "--epochs", type=positive_int, metavar="N", help="default: by the number of images"
     )
+    horizon.add_argument(
+        "--minutes", type=float, metavar="M", help="as many epochs as fit in this time"
+    )
+    add("--batch", type=positive_int, metavar="N", help="batch size (default: the config's)")
+    add("--lr", type=float, help="learning rate (default: the config's, scaled with the batch)")
     add(
         "--image-size",
         type=positive_int,
@@ -101,11 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="checkpoint of a detector or backbone to start from",
+        help="detector to fine-tune, or backbone to start from",
     )
     add("--val", type=Path, metavar="DATA2", help="validation set, in any of these formats")
     add("--val-share", type=unit_float, default=0.2, metavar="X",
-        help="share of images for validation if there is no set (%(default)s)")  # fmt: skip
+        help="share of images to split off for validation (%(default)s)")  # fmt: skip
     return parser
 
 
