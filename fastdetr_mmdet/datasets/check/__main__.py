@@ -37,6 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2 if there was nothing to check (no COCO file, unreadable JSON or config).
     """
     args = _parser().parse_args(arguments)
+    gc.disable()  # large files are millions of objects that live until the end
+    try:
+        return _run(args)
+    finally:
+        gc.enable()
+
+
+def _run(args: argparse.Namespace) -> int:
     sets = _sets(args)
     _check_outputs(args, sets)
     reports = [_check(checked, args) for checked in sets]
@@ -182,5 +190,4 @@ def _show_progress(done: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()  # large files are millions of objects that live until the end
     sys.exit(main(None))
