@@ -1,6 +1,6 @@
 """Run jobs in separate processes, to kill them or let them communicate, without slow imports.
 
-`Server` starts this file as a program, which imports everything and then forks for every rank of
+`Server` forks this process, or starts this file as a program, and then forks for every rank of
 every job. A job is a function of `support.jobs`, called with the same arguments in every process,
 with torchrun's environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. It is an
 ordinary process with its own files, workers and memory; SIGKILL ends it at once.
@@ -15,12 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import pytest
 import torch
 
 TESTS = Path(__file__).parents[1]
@@ -58,21 +57,31 @@ class Server:
     """Runs jobs, one at a time.
 
     Args:
-        disk: Folder where a small in-memory disk is mounted for the jobs. Other processes see it at
-            `seen(disk)`.
+        disk: Folder where a small in-memory disk is mounted for the jobs, in a process of its own.
+            Other processes see it at `seen(disk)`.
         size: Size of the disk, such as '6m'.
     """
 
     def __init__(self, disk: Path | None = None, size: str = "") -> None:
-        command = [sys.executable, "-m", "support.forks"]
-        if disk is not None:
+        self._socket, other = socket.socketpair()
+        if disk is None:
+            self._pid = os.fork()
+            if self._pid == 0:
+                self._socket.close()
+                try:
+                    serve(other)
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(1)
+        else:
             mount = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec"
-            command = ["unshare", "-rm", "sh", "-c", " ".join([mount, *command])]
-        path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+            program = f"{mount} {sys.executable} -m support.forks"
+            path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+            command = ["unshare", "-rm", "sh", "-c", program]
+            self._pid = subprocess.Popen(command, stdin=other, env=environment).pid
+        other.close()
+        self._lines = self._socket.makefile("rw")
 
     def run(self, job: str, folder: Path, world_size: int = 2, **arguments: Any) -> list[Any]:
         """Run a job in every process; return the results.
@@ -122,40 +131,31 @@ class Server:
 
     def seen(self, path: Path) -> Path:
         """Path by which other processes see a path of the jobs."""
-        return Path(f"/proc/{self._process.pid}/root{path}")
+        return Path(f"/proc/{self._pid}/root{path}")
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._lines.close()
+        self._socket.close()
+        os.waitpid(self._pid, 0)
 
     def _ask(self, order: Any) -> Any:
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
+        print(json.dumps(order), file=self._lines, flush=True)
+        answer = self._lines.readline()
         assert answer, "the server of the processes has died"
         return json.loads(answer)
 
 
-@pytest.fixture(scope="session")
-def processes() -> Iterator[Server]:
-    """One server for each worker of pytest-xdist."""
-    server = Server()
-    yield server
-    server.close()
-
-
-def serve() -> None:
+def serve(connection: socket.socket) -> NoReturn:
     """The server: fork for every job, report pids, wait, report exit statuses."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # other output goes to stderr
-    import torch._dynamo  # noqa: F401 (else the first optimizer imports it)
-
-    from support import jobs
-    from support.runs import make_runs_quick
-
-    make_runs_quick()
+    torch.set_num_threads(1)
+    lines = connection.makefile("rw")
     pids: list[int] = []
     answer: Any
-    for line in sys.stdin:
+    for line in lines:
+        from torch import _dynamo  # noqa: F401 (else the first optimizer of every job imports it)
+
+        from support import jobs
+
         order = json.loads(line)
         if order == "wait":
             answer = wait_for(pids)
@@ -176,7 +176,8 @@ def serve() -> None:
                     work(getattr(jobs, job), Path(folder, f"rank{rank}"), arguments)  # ends it
                 pids.append(pid)
             answer = pids
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer), file=lines, flush=True)
+    os._exit(0)
 
 
 def wait_for(pids: list[int]) -> list[int]:
@@ -218,8 +219,6 @@ def work(job: Any, file: Path, arguments: dict) -> None:
             torch.distributed.destroy_process_group()
         code = 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -228,4 +227,7 @@ def work(job: Any, file: Path, arguments: dict) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    from support.runs import make_runs_quick
+
+    make_runs_quick()
+    serve(socket.socket(fileno=0))

@@ -26,6 +26,7 @@ from fastdetr_mmdet.datasets.shapes import write_shapes
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 
 ROOT = Path(__file__).parents[2]
+QUICK = Path(__file__).parent / "quick"
 BIN = Path(sys.executable).parent
 TRAIN_IMAGES, VAL_IMAGES, BATCH_SIZE = 16, 8, 4
 ITERS = TRAIN_IMAGES // BATCH_SIZE
@@ -138,6 +139,12 @@ def tiny_run(tmp_path_factory, shapes, tiny_config_file) -> TinyRun:
     return TinyRun(folder / "work", tiny_config_file, shapes, folder / "show")
 
 
+def environment() -> dict[str, str]:
+    """Environment of small runs: one thread, and what ``make_runs_quick`` skips."""
+    path = os.pathsep.join([str(QUICK), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 def command(program: str, *arguments: str | Path) -> str:
     """Run a program of this environment like a user; return its output."""
     result = subprocess.run(
@@ -146,16 +153,16 @@ def command(program: str, *arguments: str | Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT.parent,  # outside of the checkout
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )
     assert result.returncode == 0, f"{program} {arguments} failed:\n{result.stdout[-6000:]}"
     return result.stdout
 
 
-# Run scripts in fresh processes that share the slow import of mmdet.
+# Run scripts in fresh processes that share slow imports.
 FORKS = """\
 import json, os, runpy, sys
-import mmdet.apis, mmdet.evaluation, mmdet.models, mmdet.utils, mmengine.runner
+import mmdet.apis, mmdet.evaluation, mmdet.models, mmdet.utils, mmengine.runner, torch._dynamo
 jobs, failed = json.loads(sys.stdin.read()), []
 for log, argv in jobs.items():
     pid = os.fork()
@@ -184,7 +191,7 @@ def fresh_processes(jobs: Mapping[Path, Sequence[str | Path]]) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )
     assert result.returncode == 0, result.stderr
 
