@@ -20,7 +20,7 @@ from .utils.cli import Parser, UserError, command
 if TYPE_CHECKING:
     from .utils.run_history import RunHistory
 
-CONFIG = "demo/fast-detr_r18_shapes.py"
+CONFIG = "demo/fast-detr-dense_r18_shapes.py"
 RESULTS = ("summary.json", "predictions.png", "curves.png", "report.html")
 LOSSES = {
     "loss": "total, all layers",

@@ -52,7 +52,7 @@ def test_steps_and_results(tiny_run, finished, commands, capsys, monkeypatch):
     assert summary["bbox_mAP"] == tested["coco/bbox_mAP"]
     assert summary["bbox_mAP_50"] == tested["coco/bbox_mAP_50"]
     assert summary["train_seconds"] >= 0
-    assert summary["config"] == "configs/demo/fast-detr_r18_shapes.py"
+    assert summary["config"] == f"configs/{demo.CONFIG}"
     assert summary["versions"]["fastdetr_mmdet"] == __version__
     assert summary["versions"]["torch"] == torch.__version__
     assert {"python", "mmengine", "mmcv", "mmdet"} <= set(summary["versions"])

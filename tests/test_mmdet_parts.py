@@ -9,8 +9,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.dataset import pseudo_collate
+from mmengine.runner import FlexibleRunner
 from support.models import (
     EMBED_DIMS,
     NUM_CLASSES,
@@ -24,6 +25,7 @@ from support.runs import CLASSES, log_rows, make_runner
 from support.tolerances import assert_near
 
 from fastdetr_mmdet import FastDETRHead
+from fastdetr_mmdet.engine.distributed import FullFSDPStrategy
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 from fastdetr_mmdet.structures.targets import Targets
 
@@ -222,6 +224,15 @@ def fitted(count):
     """HorizonEMAHook(share=0.5): a mean over half of the steps, fewer at the beginning."""
     least = 1 / max(2, 0.5 * count)
     return [least + (1 - least) * math.exp(-2 * least * step) for step in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("call", ["before_run", "after_load_checkpoint"])
+def test_an_average_of_sharded_weights_is_refused(call):
+    runner = FlexibleRunner.__new__(FlexibleRunner)
+    runner.strategy = FullFSDPStrategy.__new__(FullFSDPStrategy)
+    checkpoint = [{}] if call == "after_load_checkpoint" else []
+    with pytest.raises(TypeError, match=r"default_hooks\.ema.*FullFSDPStrategy"):
+        getattr(HOOKS.build(dict(type="HorizonEMAHook")), call)(runner, *checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-# A detector from random weights in minutes on two CPU cores: make demo
+# A small plain detector that learns from random weights in minutes on two CPU cores
 _base_ = [
     '../_base_/models/fast-detr_r18-small.py',
     '../_base_/datasets/shapes_detection.py',

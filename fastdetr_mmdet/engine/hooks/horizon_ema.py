@@ -6,7 +6,7 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import EMAHook
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 
 @HOOKS.register_module()
@@ -24,6 +24,8 @@ class HorizonEMAHook(EMAHook):
 
     Raises:
         ValueError: if share is out of range.
+        TypeError: if the runner is mmengine's ``FlexibleRunner`` (FSDP, DeepSpeed, ColossalAI),
+            whose sharded weights mmengine's hook cannot copy.
     """
 
     def __init__(self, share: float = 0.05, **kwargs: Any) -> None:
@@ -34,6 +36,21 @@ class HorizonEMAHook(EMAHook):
 
     def before_run(self, runner: Runner) -> None:
         """Build the average."""
+        self._refuse_shards(runner)
         steps = max(2.0, self.share * runner.max_iters)  # max_iters is 0 in a test
         self.ema_cfg |= dict(momentum=1 / steps, gamma=steps / 2)
         super().before_run(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Load the average; a ``FlexibleRunner`` loads before ``before_run``."""
+        self._refuse_shards(runner)
+        super().after_load_checkpoint(runner, checkpoint)
+
+    @staticmethod
+    def _refuse_shards(runner: Runner) -> None:
+        if isinstance(runner, FlexibleRunner):
+            raise TypeError(
+                "default_hooks.ema: HorizonEMAHook does not work with FlexibleRunner "
+                f"(strategy {type(runner.strategy).__name__}). Train with DDP (a config without "
+                "runner_type and strategy), or take a config without default_hooks.ema."
+            )
