@@ -31,3 +31,6 @@ model = dict(
         score_thr=0.001,
         nms=dict(type='nms', iou_threshold=0.65),
         max_per_img=100))
+
+# the best of 3e-4, 1e-3 and 3e-3 (docs/fast_learning.md)
+optim_wrapper = dict(optimizer=dict(lr=3e-4))

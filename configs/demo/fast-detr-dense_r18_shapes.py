@@ -20,6 +20,7 @@ model = dict(
             type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
 
 max_epochs = 16
+train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={

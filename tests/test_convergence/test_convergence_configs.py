@@ -48,7 +48,7 @@ def test_everything_around_the_model_is_equal(configs, name):
 
 
 @pytest.mark.parametrize("name", ["rtmdet", "atss", "dino", "faster-rcnn"])
-def test_peers_differ_from_the_recipe_in_the_detector_alone(name):
+def test_peers_differ_from_the_recipe_in_detector_and_learning_rate_alone(name):
     peer, recipe = (
         Config.fromfile(FOLDER / f"{which}_lite0_convergence.py").to_dict()
         for which in (name, "fast-detr")
@@ -59,6 +59,7 @@ def test_peers_differ_from_the_recipe_in_the_detector_alone(name):
             config.pop(key, None)
         rates = config["optim_wrapper"]["paramwise_cfg"].pop("custom_keys")
         assert rates["backbone"] == dict(lr_mult=0.1)
+        assert config["optim_wrapper"]["optimizer"].pop("lr") in (3e-4, 1e-3, 3e-3)
     assert peer == recipe
     for key in ("data_preprocessor", "backbone"):
         assert models[0][key] == models[1][key]
