@@ -205,7 +205,7 @@ def test_equals_the_formula(part, salient):
 @pytest.mark.slow
 def test_commands_run(root, shapes):
     """As on the page, except for the size of the dataset and one epoch."""
-    (block,) = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    _, block = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     render, train = block.strip().splitlines()
     assert render == "python -m fastdetr_mmdet shapes data/shapes"
     (root / "data").mkdir()
