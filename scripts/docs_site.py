@@ -1,8 +1,8 @@
-"""MkDocs hook: pages link to files anywhere in the repository, as they do on a Git host.
+"""MkDocs hook: pages may link to any file of the repository, as on a Git host.
 
 README.md becomes the home page. Every other file or folder outside docs/ that a page links to gets
-a page of its own: Markdown as it is, code and the names in a folder as a listing. The notebook
-becomes a page with its outputs.
+its own page: Markdown unchanged, code and folders as listings. The notebook becomes a page with its
+outputs.
 """
 
 import json
@@ -17,7 +17,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
 def _site_path(path: str) -> str:
-    """Where a file of the repository is on the site."""
+    """Path of a repository file on the site."""
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
@@ -54,13 +54,13 @@ def _notebook(path: Path) -> str:
 
 
 def _linked(path: str, link: str) -> str:
-    """The file or folder that a link in a file leads to, from the root; "" if there is none."""
+    """Target of a link in a file, relative to the root; "" if it does not exist."""
     target = os.path.normpath(os.path.join(os.path.dirname(path), link))
     return target if (ROOT / target).exists() else ""
 
 
 def on_files(files, config):
-    """Add README.md, the notebook, and all that pages link to outside of docs/."""
+    """Add README.md, the notebook, and all files outside of docs/ that pages link to."""
     seen = {"README.md"} | {f"docs/{file.src_uri}" for file in files.documentation_pages()}
     todo = list(seen)
     while todo:
@@ -89,7 +89,7 @@ def on_page_markdown(markdown, page, config, files):
     def moved(match):
         target = _linked(path, match[1])
         if not target:
-            return match[1]  # MkDocs names it
+            return match[1]  # MkDocs reports it
         return os.path.relpath(_site_path(target), os.path.dirname(here) or ".")
 
     return LINK.sub(moved, markdown)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of one stack, or brings it up to date. `make setup` calls it.
+# Create or update the virtual environment of one stack. `make setup` calls it.
 #
 #     STACK=onedl|openmmlab  PYTHON=python3  scripts/setup.sh
 #
-# May be run again at any time: with nothing to do it ends in well under a second, and after an
-# interruption it goes on where it can. The versions are in requirements/, and only there.
+# It may run again at any time: without changes it ends in under a second, and after an interruption
+# it continues. The versions are in requirements/ only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,22 +18,23 @@ die() { printf '\n[setup %s] %s\n' "$stack" "$*" >&2; exit 1; }
 case $stack in
     onedl) venv=.venv mmcv=onedl-mmcv ;;
     openmmlab) venv=.venv-openmmlab mmcv=mmcv ;;
-    *) die "STACK=$stack is not known: use STACK=onedl or STACK=openmmlab." ;;
+    *) die "STACK=$stack is unknown: use STACK=onedl or STACK=openmmlab." ;;
 esac
 pins=requirements/$stack.txt
 
 command -v "$python" >/dev/null ||
-    die "There is no command '$python': install Python 3.10 or later, or run 'make PYTHON=/path/to/python3 …'."
+    die "There is no command '$python': install Python 3.10 or later, or run make with PYTHON=/path/to/python3."
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    die "$("$python" --version) is too old: this package needs Python 3.10 or later, name one with 'make PYTHON=…'."
+    die "$("$python" --version) is too old: this package needs Python 3.10 or later. Name one with make PYTHON=..."
 
-# One set-up at a time for each stack, where the system has flock.
+# Only one set-up of a stack at a time, if the system has flock.
 if command -v flock >/dev/null; then
     exec 9>"$venv.lock"
     flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 fi
 
-# Two fingerprints: of what decides the environment, and of the files that the editable install copies.
+# Two fingerprints: of the files that define the environment, and of those that the editable install
+# copies.
 fingerprint() {
     "$python" - "$@" <<'PY'
 import hashlib, pathlib, sys
@@ -51,7 +52,7 @@ want_env=$(fingerprint requirements/constraints.txt "$pins" pyproject.toml scrip
 want_files=$(fingerprint configs tools model-index.yml fastdetr_mmdet/version.py)
 env_stamp=$venv/.setup-done
 files_stamp=$venv/.setup-files
-busy=$venv.busy # there while a set-up is at work, or if one was interrupted; says in which stage
+busy=$venv.busy # exists during a set-up and after an interrupted one; holds its stage
 has_stamp() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] && [ ! -f "$busy" ]; }
 
 if has_stamp "$env_stamp" "$want_env" && has_stamp "$files_stamp" "$want_files"; then
@@ -62,7 +63,7 @@ bin=$venv/bin
 pip() { "$bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 install_this_package_again() {
-    say "configs, tools or the version changed: renewing the copies that mim reads"
+    say "configs, tools or the version changed: updating the copies that mim reads"
     pip install --quiet --no-deps --no-build-isolation --editable .
     echo "$want_files" >"$files_stamp"
 }
@@ -73,8 +74,8 @@ fi
 
 started=$SECONDS
 
-# 1. The virtual environment. One left half-made by an interruption is used again if it is sound.
-# Asked of the venv's Python: does it run, is it of the version wanted, are its packages whole?
+# 1. The virtual environment. An unfinished one is used again if its Python runs, has the wanted
+# version, and has complete packages.
 venv_is_sound() {
     [ -x "$bin/python" ] || return 1
     local version='import sys; print(sys.version)'
@@ -85,58 +86,58 @@ venv_is_sound() {
 if ! venv_is_sound; then
     if [ -e "$venv" ]; then
         long='import sys; print(sys.version)'
-        was=$("$bin/python" -c "$long" 2>/dev/null) || was="a Python that does not run"
+        was=$("$bin/python" -c "$long" 2>/dev/null) || was="that does not run"
         now=$("$python" -c "$long")
         if [ "$was" = "$now" ]; then
-            say "$venv is unfinished: making it again"
+            say "$venv is unfinished: creating it again"
         else
-            say "$venv is of ${was%% (*}, and $python is ${now%% (*}: making it again. (To keep a Python, give PYTHON=... to every make target.)"
+            say "$venv has a Python ${was%% (*}, and $python is ${now%% (*}: creating it again. (To keep a Python, give PYTHON=... to every make target.)"
         fi
     fi
-    say "making $venv with $("$python" --version)"
+    say "creating $venv with $("$python" --version)"
     echo making >"$busy"
     "$python" -m venv --clear "$venv" ||
-        die "'$python -m venv' failed: install Python's venv module (Debian and Ubuntu: the package python3-venv) and run this again."
+        die "'$python -m venv' failed: install Python's venv module (Debian and Ubuntu: package python3-venv) and run this again."
 fi
 echo filling >"$busy"
 rm -f "$env_stamp" "$files_stamp"
 
-pin() { # the line of the pins file that names the distribution $1
+pin() { # the line of distribution $1 in the pins file
     grep -E "^$1[=<>~]" "$pins" || die "$pins does not pin $1."
 }
 
-# 2. Build tools, then torch: mmcv is compiled against the torch that is there.
+# 2. Build tools, then torch: mmcv is compiled for the installed torch.
 say "build tools and $(pin torch)"
 pip install --quiet --upgrade --constraint requirements/constraints.txt \
     pip "$(pin setuptools)" wheel ninja packaging hatchling editables
 pip install --quiet --constraint requirements/constraints.txt "$(pin torch)" numpy
 
 # A machine without a display may lack the GUI libraries that opencv-python loads. mmcv needs cv2.
-mend_opencv() {
+fix_opencv() {
     local version='from importlib.metadata import version; print(version("opencv-python"))'
-    version=$("$bin/python" -c "$version" 2>/dev/null) || return 0 # not there yet
+    version=$("$bin/python" -c "$version" 2>/dev/null) || return 0 # not installed yet
     ! "$bin/python" -c 'import cv2' 2>/dev/null || return 0
-    say "opencv-python cannot load here, which is usual without a display: using its headless twin"
+    say "opencv-python cannot load, as usual without a display: installing opencv-python-headless"
     pip install --quiet --no-deps --force-reinstall "opencv-python-headless==$version"
 }
 
-# 3. mmcv with its compiled ops. pip keeps the wheel, so this is slow once for each machine.
+# 3. mmcv with its compiled ops. pip caches the wheel, so this is slow only once per machine.
 has_ops() { "$bin/python" -c 'import torch, mmcv._ext' >/dev/null 2>&1; }
 has_pin() {
     [ "$(pin "$mmcv")" = "$mmcv==$("$bin/python" -c \
         "from importlib.metadata import version; print(version('$mmcv'))" 2>/dev/null)" ]
 }
-mend_opencv
+fix_opencv
 if ! has_pin || ! has_ops; then
     compiler=${CXX:-}
     for candidate in c++ g++ clang++; do
         [ -n "$compiler" ] || ! command -v "$candidate" >/dev/null || compiler=$candidate
     done
     command -v "${compiler%% *}" >/dev/null ||
-        die "mmcv's ops must be compiled, and there is no C++ compiler: install one (Debian and Ubuntu: the package g++) and run this again."
+        die "mmcv's ops must be compiled, but there is no C++ compiler: install one (Debian and Ubuntu: package g++) and run this again."
     headers=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     [ -f "$headers/Python.h" ] ||
-        die "mmcv's ops must be compiled, and Python's headers are not in $headers: install them (Debian and Ubuntu: the package python3-dev) and run this again."
+        die "mmcv's ops must be compiled, but Python's headers are not in $headers: install them (Debian and Ubuntu: package python3-dev) and run this again."
     export CXX="$compiler" MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}"
     # torch's build looks for ninja on the PATH.
     install_mmcv() {
@@ -144,30 +145,30 @@ if ! has_pin || ! has_ops; then
             --constraint requirements/constraints.txt "$@" "$(pin "$mmcv")"
     }
     log=$venv/mmcv-build.log
-    say "compiling $(pin "$mmcv") with its ops: about 6 minutes on two cores, seconds when pip has kept the wheel (log: $log)"
+    say "compiling $(pin "$mmcv") with its ops: about 6 minutes on two cores, seconds if pip has the wheel in its cache (log: $log)"
     install_mmcv >"$log" 2>&1 || {
         tail -n 30 "$log" >&2
-        die "mmcv could not be compiled; its last lines are above, all of them in $log."
+        die "mmcv could not be compiled: see the last lines of the log above, or all of it in $log."
     }
-    mend_opencv
+    fix_opencv
     if ! has_ops; then
-        # pip kept a wheel made without ops, or for another torch.
-        say "the mmcv that pip had kept has no ops for this torch: compiling it again"
+        # pip's cache had a wheel without ops, or for another torch.
+        say "pip's cached mmcv has no ops for this torch: compiling it again"
         install_mmcv --no-cache-dir --force-reinstall --no-deps >>"$log" 2>&1 || {
             tail -n 30 "$log" >&2
-            die "mmcv could not be compiled; its last lines are above, all of them in $log."
+            die "mmcv could not be compiled: see the last lines of the log above, or all of it in $log."
         }
-        has_ops || die "mmcv was compiled without ops all the same ('import mmcv._ext' fails): see $log for the reason."
+        has_ops || die "'import mmcv._ext' fails: mmcv was compiled without ops. The reason is in $log."
     fi
 fi
 
-# 4. The rest of the stack and this package in one go, so that pip sees every demand at once.
+# 4. The rest of the stack and this package in one call, so that pip resolves all of it together.
 say "mmengine, mmdet, mim and this package"
 pip install --quiet --requirement "$pins" --editable ".[$extras]"
-mend_opencv
+fix_opencv
 
-# 5. Nothing is taken on trust.
-"$bin/python" scripts/verify_stack.py "$pins" || die "the environment in $venv is not as $pins wants it: delete $venv and run this again."
+# 5. Verify the result.
+"$bin/python" scripts/verify_stack.py "$pins" || die "the environment in $venv differs from $pins: delete $venv and run this again."
 
 echo "$want_files" >"$files_stamp"
 echo "$want_env" >"$env_stamp"

@@ -1,7 +1,7 @@
-"""Tells whether every package of this environment is whole: exits 0 if so, 1 if not.
+"""Check that every package of this environment is complete: exit status 0 if so, else 1.
 
-pip writes a package file by file, so one that was interrupted can leave a distribution with files
-missing, or one that pip can no longer remove. Called by setup.sh after an interrupted set-up.
+pip writes a package file by file. If it is interrupted, a distribution may lack files, or pip
+cannot remove it any more. setup.sh calls this after an interrupted set-up.
 """
 
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def damage() -> list[str]:
-    """One sentence for each thing that is wrong."""
+    """One sentence per problem."""
     found = []
     for folder in {Path(entry) for entry in sys.path if entry.endswith("site-packages")}:
         # pip renames a package to ~name while it replaces it.
@@ -18,12 +18,12 @@ def damage() -> list[str]:
         for info in folder.glob("*.dist-info"):
             if not (info / "METADATA").is_file():
                 found.append(f"{info.name} has no METADATA")
-            # pip's last act is to write RECORD again, with INSTALLER in it.
+            # pip writes RECORD last, with INSTALLER in it.
             record = info / "RECORD"
             text = record.read_text(encoding="utf-8") if record.is_file() else ""
             if "/INSTALLER," not in text:
-                found.append(f"{info.name} was not installed to the end")
-            # Not importlib.metadata: from Python 3.12 on it leaves out the files that are missing.
+                found.append(f"{info.name} was not completely installed")
+            # Not importlib.metadata: from Python 3.12 on it omits missing files.
             for file, *_ in csv.reader(text.splitlines()):
                 if not file.endswith(".pyc") and not (folder / file).exists():
                     found.append(f"{info.name.split('-')[0]} lacks {file}")

@@ -1,4 +1,4 @@
-"""Checks the environment it runs in against a pins file: exits 0 if it is as pinned, 1 if not."""
+"""Compare this environment with a pins file: exit status 0 if it is as pinned, else 1."""
 
 import importlib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def problems(pins: Path) -> list[str]:
-    """One sentence for each thing that is wrong."""
+    """One sentence per problem."""
     found = []
     for name, wanted in re.findall(r"^([\w-]+)==(\S+)$", pins.read_text(), flags=re.MULTILINE):
         try:

@@ -44,16 +44,15 @@ def set_up(tmp_path):
 
 def test_of_another_python(set_up):
     python, said = set_up("echo '3.9.1 (main, of another day)'")
-    assert f".venv is of 3.9.1, and {python} is {VERSION}: making it again." in said
-    assert "give PYTHON=... to every make target" in said
+    assert all(value in said for value in (" 3.9.1,", f"{python} is {VERSION}:", "PYTHON=..."))
 
 
 def test_of_a_python_that_is_gone(set_up):
     python, said = set_up("exit 127")
-    assert f".venv is of a Python that does not run, and {python} is {VERSION}: making it" in said
+    assert f"does not run, and {python} is {VERSION}:" in said
 
 
 def test_of_this_python_but_unfinished(set_up):
     """The environment has no pip."""
     _, said = set_up(f'case $1 in -c) exec {sys.executable} "$@";; esac; exit 1')
-    assert ".venv is unfinished: making it again" in said
+    assert ".venv is unfinished" in said

@@ -102,8 +102,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + '/' + val_ann, metric='bbox')
 test_evaluator = val_evaluator
 
-# One learning rate for all, also for the backbone, which is not pretrained; other layers that a
-# method slows down stay slow. Constant after a warm-up, so that a curve does not depend on the
+# One learning rate, also for the backbone, which is not pretrained; layers that a method trains
+# more slowly have a lower one. Constant after a warm-up, so that a curve does not depend on the
 # number of epochs.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

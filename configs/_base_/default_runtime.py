@@ -9,15 +9,15 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
-    # This package's hooks (docs/resume.md). To remove some, set default_hooks=dict(_delete_=True,
-    # ...) with the others. Atomic checkpoints; costs one fsync each. mmengine's:
-    # type='CheckpointHook'.
+    # This package's hooks (docs/resume.md). To remove one, set default_hooks=dict(_delete_=True,
+    # ...) with the others.
+    # Checkpoints are complete or absent; costs one fsync each.
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     # Resumed training equals uninterrupted training; seeds generators per image (0.1 ms).
     exact_resume=dict(type='ExactResumeHook'),
     # Resumed training uses the config's settings; costs at most a second if a schedule changed.
     resume_check=dict(type='ResumeCheckHook'))
-# This package's checks. To remove some, set custom_hooks to a list of the others.
+# This package's checks. To remove one, set custom_hooks to a list of the others.
 custom_hooks = [
     # Model, datasets and evaluators must match; reads every object once before the start.
     dict(type='DatasetClassesCheckHook'),

@@ -2,7 +2,7 @@ _base_ = '../_base_/convergence.py'
 
 # Deformable DETR (arXiv 2010.04159) on one level, like all models here.
 model = dict(
-    # cell centres
+    # positions of cell centres
     positional_encoding=dict(offset=-0.5),
     transformer=dict(
         type='DeformableDetrTransformer',

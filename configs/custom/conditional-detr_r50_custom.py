@@ -1,6 +1,6 @@
-# Conditional DETR on your dataset in COCO format. Copy this file in its folder and set the
-# variables, or give them by --cfg-options (classes=cat,dog image_scale=640,480). For another
-# method, use the model line of its config.
+# Conditional DETR on your dataset in COCO format. Copy this file within its folder and set the
+# variables, or set them with --cfg-options (classes=cat,dog image_scale=640,480). For another
+# method, replace the model file in _base_ by that of its config.
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, like the next three
 train_images = 'images/'
@@ -16,5 +16,5 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# validation and deployment without padding at any batch size; see docs/inference.md
+# no padding in validation and deployment, at any batch size (docs/inference.md)
 model = dict(test_cfg=dict(separate_sizes=True))

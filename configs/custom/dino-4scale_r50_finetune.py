@@ -1,6 +1,6 @@
-# DINO, fine-tuned from COCO on a few hundred images in COCO format. Convert mmdet's published file
-# once (docs/checkpoints.md). Then copy this file in its folder and set the variables, or give them
-# by --cfg-options (load_from=dino.pth classes=cat,dog max_epochs=20).
+# Fine-tune DINO from COCO on a few hundred images in COCO format. Convert mmdet's published file
+# once (docs/checkpoints.md). Then copy this file within its folder and set the variables, or set
+# them with --cfg-options (load_from=dino.pth classes=cat,dog max_epochs=20).
 load_from = 'dino-4scale_r50.pth'
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, like the next three
@@ -19,12 +19,12 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(init_cfg=None),  # included in load_from
-    num_queries=300,  # of 900, to train faster; first contents belong to the best proposals
-    test_cfg=dict(separate_sizes=True))  # without padding, as in deployment; docs/inference.md
+    backbone=dict(init_cfg=None),  # load_from has its weights
+    num_queries=300,  # instead of 900, to train faster; keeps the contents of the best
+    test_cfg=dict(separate_sizes=True))  # no padding, as in deployment (docs/inference.md)
 train_cfg = dict(max_epochs=max_epochs)
-# D-FINE's settings for own data: no warm-up, which would take most of so few steps, and half of the
-# learning rate for the backbone instead of a tenth. 1e-4 is RF-DETR's rate for 16 images per step;
-# use 4e-5 for 2.
+# D-FINE's settings for own data: no warm-up, because it would last for most of the steps, and half
+# of the learning rate for the backbone instead of a tenth. 1e-4 is RF-DETR's rate for 16 images per
+# step; use 4e-5 for 2.
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[24], gamma=0.1)]
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.5)}))

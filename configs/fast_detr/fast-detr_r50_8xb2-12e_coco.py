@@ -1,8 +1,8 @@
 _base_ = '../dino/dino-4scale_r50_improved_8xb2-12e_coco.py'
 
 # DINO with the parts that learned faster on small datasets (docs/fast_learning.md): proposals from
-# a dense head, trained one-to-many with the box's quality as target; distinct queries, a third as
-# many; class logits refined like boxes.
+# a dense head, trained one-to-many with class targets that depend on the box's IoU; a third as many
+# queries, all distinct; class logits refined like boxes.
 model = dict(
     num_queries=300,
     transformer=dict(

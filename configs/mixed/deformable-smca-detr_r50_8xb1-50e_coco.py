@@ -1,7 +1,7 @@
 _base_ = '../smca_detr/smca-detr-ms_r50_8xb1-50e_coco.py'
 
 # Deformable attention instead of dense attention within and over the scales; the decoder's
-# queries weigh the scales as before.
+# queries weight the scales as before.
 model = dict(
     transformer=dict(
         encoder=dict(

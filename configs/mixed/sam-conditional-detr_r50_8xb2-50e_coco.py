@@ -1,6 +1,6 @@
 _base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 
-# Each head's query are the features at its salient point in the query's box; layers refine the
+# The query of each head is the feature at its salient point in the query's box; layers refine the
 # boxes.
 model = dict(
     transformer=dict(

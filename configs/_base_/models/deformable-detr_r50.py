@@ -7,11 +7,11 @@ model = dict(
     neck=dict(
         in_channels=[512, 1024, 2048],
         norm_cfg=dict(type='GN', num_groups=32),
-        # mmcv has none before a norm; the official weights do
+        # the official weights have a bias before the norm, unlike mmcv's default
         bias=True,
         num_outs=num_levels,
         init_cfg=dict(_delete_=True, type='Xavier', layer='Conv2d', distribution='uniform')),
-    # cell centres
+    # positions of cell centres
     positional_encoding=dict(offset=-0.5),
     transformer=dict(
         type='DeformableDetrTransformer',

