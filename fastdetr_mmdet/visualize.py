@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     model = _load(args)
     layers = len(model.transformer.decoder.layers)
-    if args.layer is not None and not 1 <= args.layer <= layers:
+    if args.layer is not None and args.layer > layers:
         raise UsageError(f"--layer {args.layer}: the model's decoder has layers 1 to {layers}.")
     from mmcv.image import imwrite
 
@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="how many detections (default: 5)")  # fmt: skip
     which.add_argument("--query", type=int, nargs="+", action="extend", metavar="N",
                        help="draw these queries instead, counted from 0")  # fmt: skip
-    add("--layer", type=int, metavar="L", help="decoder layer to show, counted from 1 (default: "
-        "the last)")  # fmt: skip
+    add("--layer", type=positive_int, metavar="L",
+        help="decoder layer to show, counted from 1 (default: the last)")  # fmt: skip
     add("--device", help="default: cuda if available")
     return parser
 
@@ -120,6 +120,8 @@ def _check_outputs(args: argparse.Namespace, images: Sequence[Path], names: Sequ
     """Refuse to overwrite inputs; names of pages are unknown before, so all candidates count."""
     sheets, pages = (args.out / f"{name}.png" for name in names), args.out.glob("*_[0-9]*_*.png")
     refuse_to_overwrite([*sheets, *pages], [*images, args.config, args.checkpoint])
+    if args.out.is_file():
+        raise UsageError(f"--out {args.out} is a file; name a folder.")
 
 
 def _load(args: argparse.Namespace) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from ..utils.cli import Parser, command
+from ..utils.cli import Parser, UsageError, command
 from .rename_tables import METHODS
 
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not all("=" in pair for pair in given.map) or (given.map and not given.classes_of):
         parser.error(f"--map {' '.join(given.map)} needs --classes-of, and the form MINE=ITS")
+    if not Path(given.src).exists():
+        raise UsageError(f"There is no checkpoint {given.src}. Give the path of a file.")
     if given.to:
         if given.classes is not None or given.drop_class_head or given.classes_of:
             parser.error("--classes, --classes-of and --drop-class-head need --method")

@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..utils.cli import UsageError
+from ..utils.config import read_config
 from .embedded_config import other_size
 from .files import dataset_meta, read_content, weights_of
 from .safe_loading import CheckpointError
@@ -54,11 +55,7 @@ def load_detector(
         if "://" not in str(path) and not Path(path).is_file():
             raise UsageError(f"There is no {what} {path}. Give the path of a file.")
     if not isinstance(config, Config):
-        try:
-            config = Config.fromfile(config)
-        except Exception as error:  # a config is a program and may fail in any way
-            reason = f"{type(error).__name__}: {error}"
-            raise UsageError(f"{config} cannot be read as a config ({reason}).") from error
+        config = read_config(config)
     missing = [key for key in ("model", "test_dataloader") if key not in config]
     if missing:
         raise UsageError(

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.check.sets import CheckedSet, check_set, sets_of_config
 from ..utils.cli import UsageError
+from ..utils.config import read_config
 
 # Arguments of schedulers that are numbers of epochs if by_epoch=True.
 _LENGTHS = ("begin", "end", "T_max", "step_size", "total_steps")
@@ -42,7 +43,7 @@ def apply_budget(
     """
     if not path.is_file():
         raise UsageError(f"There is no config {path}.")
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     changes = dict(options or {})
     if data_root is not None:
         if "train_dataloader.dataset.data_root" not in cfg.get("derived_keys", {}):

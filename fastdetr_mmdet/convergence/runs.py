@@ -161,9 +161,11 @@ def discover_runs(
     known = list(dict.fromkeys(name for name, _ in found))
     all_seeds = sorted({seed for _, seed in found})
     chosen = [(n, s) for s in seeds or all_seeds for n in names or known if (n, s) in found]
+    if not known:
+        raise UsageError(f"{out} holds no runs of a comparison. Give its --out.")
     if not chosen or not set(names) <= set(known):
-        has = f"{', '.join(known) or 'nothing'} with seeds {', '.join(map(str, all_seeds))}"
-        raise UsageError(f"{out} has no such runs of a comparison; it has {has}.")
+        has = f"{', '.join(known)} with seeds {', '.join(map(str, all_seeds))}"
+        raise UsageError(f"{out} holds no such runs; it has {has}.")
     runs, notes = [], []
     for name, seed in chosen:
         config = Config.fromfile(found[name, seed], import_custom_modules=False)

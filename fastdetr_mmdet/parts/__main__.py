@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.cli import Parser, UserError, command
+from ..utils.cli import Parser, UsageError, check_destination, command
 
 
 @command
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parts.
 
     Raises:
-        UserError: if no part has the given name; suggests the nearest.
+        UsageError: if no part has the given name; suggests the nearest.
     """
     parser = Parser(
         prog="python -m fastdetr_mmdet parts",
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.name and given.markdown:
         parser.error("--markdown prints all parts; give no NAME with it")
 
+    if given.output:
+        check_destination(given.output)
     from .pages import full, overview, page
     from .registered import registered_roles
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.name not in parts:
             lower = {name.lower(): name for name in parts}
             nearest = difflib.get_close_matches(given.name.lower(), lower, n=1, cutoff=0)
-            raise UserError(f"No part is named {given.name!r}. Nearest: {lower[nearest[0]]}.")
+            raise UsageError(f"No part is named {given.name!r}. Nearest: {lower[nearest[0]]}.")
         text = full(*parts[given.name])
     else:
         text = page(roles) if given.markdown else overview(roles)

@@ -93,11 +93,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_destination(path: Path) -> None:
-    """Raise UserError if a file cannot be written there."""
+    """Raise UsageError if a file cannot be written there."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name the file to write in it.")
+        raise UsageError(f"{path} is a folder; name the file to write in it.")
     if not path.parent.is_dir():
-        raise UserError(f"{path} cannot be written: make the folder {path.parent} first.")
+        raise UsageError(f"{path} cannot be written: make the folder {path.parent} first.")
 
 
 def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
@@ -147,15 +147,17 @@ def natural_int(text: str) -> int:
 
 
 def _at_least(lowest: int, text: str) -> int:
-    value = int(text)
-    if value < lowest:
-        raise argparse.ArgumentTypeError(f"{value} must be at least {lowest}")
-    return value
+    if not text.lstrip("+-").isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {lowest}")
+    return int(text)
 
 
 def unit_float(text: str) -> float:
     """Argument type: a number in [0, 1]."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} must be between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number between 0 and 1")
     return value

@@ -1,11 +1,27 @@
-"""Flatten configs to compare them."""
+"""Read configs, and flatten them to compare them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
+from .cli import UsageError
+
+
+def read_config(path: str | Path, **options: Any) -> Config:
+    """mmengine's ``Config.fromfile``, whose errors name the file.
+
+    Raises:
+        UsageError: if the file cannot be read as a config.
+    """
+    try:
+        return Config.fromfile(path, **options)
+    except Exception as error:  # a config is a program and may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path} cannot be read as a config ({reason}).") from error
 
 
 def flatten(config: Config | Mapping[str, Any]) -> dict[str, str]:

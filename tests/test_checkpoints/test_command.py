@@ -38,7 +38,7 @@ def test_what_it_prints(hollow, save, dst, tmp_path, capsys):
         "model.bbox_head.num_classes=91"
     )
     assert dst.exists()
-    assert main([str(tmp_path / "no.pth"), str(dst), *options]) == 1
+    assert main([str(tmp_path / "no.pth"), str(dst), *options]) == 2
     assert str(tmp_path / "no.pth") in capsys.readouterr().err
 
 

@@ -85,6 +85,39 @@ def test_what_is_unknown_is_refused_with_the_nearest(words, near, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("init . --epochs x", "'x' must be a whole number"),
+        ("init bad.json", "bad.json"),  # and not the YOLO labels beside it
+        ("train broken.py", "broken.py cannot be read"),
+        ("predict broken.py x.jpg", "broken.py cannot be read"),
+        ("predict empty.py x.jpg", "train empty.py"),
+        ("check nowhere.json", "There is no annotation file nowhere.json"),
+        ("check .", "There is no annotation file ."),
+        ("convergence broken.py --epochs 1", "broken.py cannot be read"),
+        ("convergence --results-only --out nowhere", "nowhere holds no runs"),
+        ("convert nowhere.pth x.pth --method dino", "There is no checkpoint nowhere.pth"),
+        ("evaluation empty.py bad.json --json nowhere/x.json", "nowhere/x.json"),
+        ("parts Gausian", "GaussianPrior"),
+        ("parts -o nowhere/x.md", "nowhere/x.md"),
+        ("visualize empty.py bad.json x.jpg --out bad.json", "--out bad.json"),
+        ("visualize empty.py bad.json x.jpg --out y --layer 0", "at least 1"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2(words, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files = {"broken.py": "x = [", "empty.py": "", "bad.json": "{}", "x.txt": "0 .5 .5 .2 .2"}
+    for name, text in files.items():
+        Path(name).write_text(text)
+    cv2.imwrite("x.jpg", np.zeros((8, 8, 3), np.uint8))
+    try:
+        status = main(words.split())
+    except SystemExit as end:
+        status = end.code
+    assert status == 2 and named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("option", "key"), [("--epochs", "max_epochs"), ("--lr=1", "optim_wrapper.optimizer.lr")]
 )
 def test_train_names_the_config_key_of_what_is_no_option(option, key, capsys):

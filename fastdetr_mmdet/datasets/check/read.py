@@ -29,6 +29,8 @@ def read_coco(path: str | os.PathLike, needs_boxes: bool = True) -> dict[str, An
     Raises:
         NotCocoError: if the file cannot be read, is not JSON, or lacks one of COCO's three lists.
     """
+    if not Path(path).is_file():
+        raise NotCocoError(f"There is no annotation file {path}. Give the path of a file.")
     try:
         coco = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -9,6 +9,9 @@ from ...utils.cli import UsageError
 from . import coco, labelme, table, voc, yolo
 from .found import Found, files_below, is_image
 
+# Readers of single files.
+_OF_FILES = {".json": (coco, labelme), ".csv": (table,), ".yaml": (yolo,), ".yml": (yolo,)}
+
 
 def read_dataset(data: str | Path) -> Found:
     """Read a dataset in COCO, YOLO, Pascal VOC or labelme format, or a table.
@@ -22,7 +25,7 @@ def read_dataset(data: str | Path) -> Found:
     data = Path(os.path.abspath(data))
     if not data.exists():
         raise UsageError(f"There is no folder or file {data}.")
-    if data.is_file() and data.suffix.lower() not in (".json", ".yaml", ".yml", ".csv"):
+    if data.is_file() and data.suffix.lower() not in _OF_FILES:
         raise UsageError(
             f"{data} is neither a folder, nor a .json, .yaml or .csv file; unpack archives."
         )
@@ -35,9 +38,16 @@ def read_dataset(data: str | Path) -> Found:
     for reader in (coco, yolo, voc, labelme, table):
         if reader is table:
             _refuse_own_forms([only] if only else files)
+        if only and reader not in _OF_FILES[only.suffix.lower()]:
+            continue  # it would read other files than the given one
         found = reader.read(root, files, only)
         if found is not None:
             return found
+    if only:
+        raise UsageError(
+            f"{only} holds no labels in a known format: a .json is COCO's or labelme's, a .yaml "
+            f"YOLO's, a .csv a table of boxes.{_remedy(root)}"
+        )
     kinds = sorted({path.suffix.lower() or path.name for path in files if not is_image(path)})
     images = sum(map(is_image, files))
     raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from mmengine.config import Config
 
 from ...utils import derived_keys  # noqa: F401 (reads configs as mmdet's tools do)
 from ...utils.cli import UsageError
+from ...utils.config import read_config
 
 
 @dataclass
@@ -48,7 +50,7 @@ class RunFolder:
     def config(self) -> Config:
         """The config of the training, or of the folder if it is not trained yet."""
         saved = self.work_dir / self.config_file.name
-        return Config.fromfile(saved if saved.is_file() else self.config_file)
+        return read_config(saved if saved.is_file() else self.config_file)
 
     def checkpoint(self) -> Path:
         """The best checkpoint; the last one if there is no best.
@@ -61,9 +63,11 @@ class RunFolder:
             return best[-1]
         last = self.last_checkpoint()
         if last is None:
+            file = self.config_file
+            run = shlex.quote(str(file.parent if file.name == "config.py" else file))
             raise UsageError(
                 f"{self.work_dir} holds no checkpoint. Train first: python -m fastdetr_mmdet train "
-                f"{self.config_file.parent}"
+                f"{run}"
             )
         return last
 
@@ -77,7 +81,7 @@ class RunFolder:
 
     def epochs(self, options: Mapping[str, Any] | None = None) -> tuple[int, int]:
         """Trained epochs, and planned epochs with these changes of the config."""
-        config = Config.fromfile(self.config_file)
+        config = read_config(self.config_file)
         config.merge_from_dict(options or {})
         planned = config.train_cfg.get("max_epochs", 0)
         last = self.last_checkpoint()
@@ -95,5 +99,5 @@ def _work_dir(config_file: Path) -> Path:
         return beside
     if list(config_file.parent.glob("*.pth")):
         return config_file.parent  # the config is a work directory's copy
-    named = Config.fromfile(config_file).get("work_dir")
+    named = read_config(config_file).get("work_dir")
     return Path(named or Path("work_dirs") / config_file.stem)
