@@ -95,7 +95,6 @@ def test_module_runs(tiny_config_file, checkpoint, shapes, tmp_path):
     [
         (["nothing.jpg"], "nothing.jpg"),
         (["IMAGE", "--layer", 3], "--layer 3"),
-        (["IMAGE", "--layer", 0], "--layer 0"),
         (["IMAGE", "--query", 10], "query 10"),
         (["EMPTY"], "empty"),
     ],
