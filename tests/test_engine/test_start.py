@@ -98,7 +98,7 @@ def test_what_is_unknown_is_refused_with_the_nearest(words, near, capsys):
         ("convergence --results-only --out nowhere", "nowhere holds no runs"),
         ("convert nowhere.pth x.pth --method dino", "There is no checkpoint nowhere.pth"),
         ("evaluation empty.py bad.json --json nowhere/x.json", "nowhere/x.json"),
-        ("parts Gausian", "GaussianPrior"),
+        ("parts gaussprior", "GaussianPrior"),
         ("parts -o nowhere/x.md", "nowhere/x.md"),
         ("visualize empty.py bad.json x.jpg --out bad.json", "--out bad.json"),
         ("visualize empty.py bad.json x.jpg --out y --layer 0", "at least 1"),
