@@ -9,7 +9,8 @@ from support.mixes import BOXES, PLAIN, SAM, TWO_STAGE
 from support.models import EMBED_DIMS, THREE_LEVELS, make_batch, randomise, tiny_config, total
 from torch import nn
 
-from fastdetr_mmdet.models.parts import SLOTS, Field, Part, contract
+from fastdetr_mmdet.models.contracts import contract
+from fastdetr_mmdet.models.parts import SLOTS, Field, Part
 
 NO_POINTS = dict(transformer__queries__reference="none")
 GAUSSIAN = dict(type="GaussianPrior")

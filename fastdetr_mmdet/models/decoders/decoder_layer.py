@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...ops.dropout import Dropout
 from ...structures import Memory, Queries
+from ..contracts import contract
 from ..layers import FeedForward
-from ..parts import Field, Placed, contract
+from ..parts import Field, Placed
 
 
 class DecoderLayer(nn.Module):

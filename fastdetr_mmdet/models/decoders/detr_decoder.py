@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ...structures import ConditionalQuery, DecoderOutput, Memory, Queries
 from ...structures.boxes import add_reference
+from ..contracts import contract
 from ..layers import MLP, call_layer, init_xavier
 from ..layers.positions import sine_embedding
-from ..parts import Decoder, Field, Placed, contract
+from ..parts import Decoder, Field, Placed
 from .decoder_layer import DecoderLayer
 
 

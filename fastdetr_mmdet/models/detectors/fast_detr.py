@@ -14,8 +14,9 @@ from torch import Tensor
 from ...checkpoints.backbones import load_local_weights
 from ...structures import DecoderOutput, Memory, Targets
 from ...structures.padding import host_shapes, level_masks
+from ..contracts import check_flow, contract
 from ..layers.positions import encode_whole
-from ..parts import Field, check_flow, contract
+from ..parts import Field
 from ..queries import DenoisingQueries
 
 

@@ -9,7 +9,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
-from ..parts import Field, QueryInitialiser, contract
+from ..contracts import contract
+from ..parts import Field, QueryInitialiser
 
 # Results of a query initialiser, and its arguments in training.
 Made = tuple[Queries, Proposals | None]

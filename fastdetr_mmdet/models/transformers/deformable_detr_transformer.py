@@ -10,7 +10,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ...structures import DecoderOutput, Memory, Targets
-from ..parts import Field, contract
+from ..contracts import contract
+from ..parts import Field
 from .detr_transformer import DetrTransformer
 
 

@@ -9,7 +9,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ...structures import DecoderOutput, Memory, Targets
-from ..parts import Decoder, Placed, Transformer, check_flow
+from ..contracts import check_flow
+from ..parts import Decoder, Placed, Transformer
 
 
 @MODELS.register_module()
