@@ -6,6 +6,7 @@ Slow fixtures are made once per test session, by the first worker.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -130,10 +131,10 @@ def tiny_run(tmp_path_factory, shapes, tiny_config_file) -> TinyRun:
 
     def make(folder: Path) -> None:
         options = ["--work-dir", folder / "work", "--cfg-options", f"data_root={shapes}/"]
-        command("mim", "train", "fastdetr_mmdet", tiny_config_file, *options)
+        mim("train", tiny_config_file, *options)
         checkpoint = folder / "work/epoch_2.pth"
         arguments = ["-C", checkpoint, "--show-dir", folder / "show", *options]
-        mim_test(tiny_config_file, *arguments, own_visualizer())
+        mim("test", tiny_config_file, *arguments, own_visualizer(), inside=True)
 
     folder = once(tmp_path_factory, "tiny_run", make)
     return TinyRun(folder / "work", tiny_config_file, shapes, folder / "show")
@@ -196,9 +197,12 @@ def fresh_processes(jobs: Mapping[Path, Sequence[str | Path]]) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def mim_test(*arguments: str | Path) -> None:
-    """``mim test fastdetr_mmdet`` with the program that it starts run in this process."""
-    from mim.commands.test import cli
+def mim(name: str, *arguments: str | Path, inside: bool = False) -> None:
+    """``mim NAME fastdetr_mmdet``, in this process; if `inside`, so is the program that it starts.
+
+    Without the program's help, which mim asks for --gpus (test_mmdet_tools.py reads it).
+    """
+    cli = importlib.import_module(f"mim.commands.{name}").cli
 
     def run(cmd: list[str], **_) -> int:
         assert Path(cmd[0]).samefile(sys.executable)
@@ -207,8 +211,14 @@ def mim_test(*arguments: str | Path) -> None:
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        patch.setattr(subprocess, "check_call", run)
+        if inside:
+            patch.setenv("LOCAL_RANK", "0")
+            patch.setattr(subprocess, "check_call", run)
+        else:
+            patch.chdir(ROOT.parent)  # outside of the checkout
+            for key, value in environment().items():
+                patch.setenv(key, value)
+            patch.setattr(subprocess, "check_output", lambda *_: b"")
         cli.main(["fastdetr_mmdet", *map(str, arguments)], standalone_mode=False)
 
 

@@ -155,7 +155,8 @@ def test_an_error_we_know_nothing_of_comes_through_as_it_is(monkeypatch, tmp_pat
 
 @pytest.mark.smoke
 def test_import_of_the_package_checks(tmp_path):
-    (tmp_path / "mmdet.py").write_text("__version__ = '2.28.2'")
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "mmengine.py").write_text("__version__ = '0.8.5'")
     result = subprocess.run(
         [sys.executable, "-c", "import fastdetr_mmdet"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -164,7 +165,7 @@ def test_import_of_the_package_checks(tmp_path):
     )
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError") and "mmdet 2.28.2" in last
+    assert last.startswith("ImportError") and "mmengine 0.8.5" in last
 
 
 @pytest.mark.slow
