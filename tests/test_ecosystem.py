@@ -1,7 +1,7 @@
 """The command lines of mim and mmdet's tools work with the shipped configs.
 
-`mim`, and mmdet scripts in which only the config imports this package, run in fresh processes.
-Other tools run in the tests' process.
+What `mim train` starts, and mmdet scripts in which only the config imports this package, run in
+fresh processes. Other tools run in the tests' process.
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.runner import checkpoint as loaders
 from support.runs import (
     BATCH_SIZE,
     ITERS,
@@ -33,6 +34,7 @@ from support.runs import (
 )
 
 from fastdetr_mmdet import FastDETR
+from fastdetr_mmdet.checkpoints.safe_loading import UNGUARDED
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 from fastdetr_mmdet.utils.run_history import RunHistory
 
@@ -117,6 +119,36 @@ config = Config.fromfile(sys.argv[1])
 dataset = config.train_dataloader.dataset
 print(json.dumps([dataset.data_root, config.val_evaluator.ann_file]), file=sys.stderr)
 """
+IMPORT = f"""\
+import os
+import torch
+from mmengine.config import Config
+from mmengine.dist import utils
+from mmengine.fileio.backends.registry_utils import backends
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import checkpoint
+
+def owners():  # a new scheme makes mmengine sort them into a new dict
+    modules = Config, utils, MMDistributedDataParallel, checkpoint, torch
+    return [*map(vars, modules), backends, checkpoint.CheckpointLoader._schemes]
+
+before = [dict(owner) for owner in owners()]
+
+def changed():
+    return sorted(
+        name
+        for owner, old in zip(owners(), before)
+        for name, value in owner.items()
+        if name in old and value is not old[name]
+    )
+
+os.environ['{UNGUARDED}'] = '1'
+import fastdetr_mmdet
+print('with the switch', changed())
+del os.environ['{UNGUARDED}']
+fastdetr_mmdet.guard_checkpoints()
+print('without', changed())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -146,12 +178,14 @@ def strangers(tmp_path_factory, tiny_run) -> Path:
         template = ROOT / "configs/custom/fast-detr_r18_custom.py"
         (folder / "child.py").write_text(f"_base_ = {str(template)!r}\ndata_root = 'other'\n")
         (folder / "read.py").write_text(READ)
+        (folder / "import.py").write_text(IMPORT)
         fresh_processes(
             {
                 folder / "train.log": [*train, *options],
                 folder / "test.log": test,
                 folder / "infer.log": infer,
                 folder / "read.log": [folder / "read.py", folder / "child.py"],
+                folder / "import.log": [folder / "import.py"],
             }
         )
 
@@ -190,6 +224,15 @@ def test_a_config_that_inherits_a_template(strangers):
     """Its data_root reaches all derived keys, because the template imports derived_keys."""
     root, file = json.loads((strangers / "read.log").read_text().splitlines()[-1])
     assert root == "other" and file.startswith("other/")
+
+
+@pytest.mark.smoke
+def test_import_and_its_switch(strangers):
+    """Importing guards loading; with the switch, mmengine is unchanged."""
+    printed = (strangers / "import.log").read_text()
+    assert "with the switch []\n" in printed
+    onedl = ["_safe_torch_load"] if hasattr(loaders, "_safe_torch_load") else []
+    assert f"without {['', *onedl, 'load_url']}\n" in printed
 
 
 def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from support.runs import BIN, ROOT, make_runner, own_visualizer, run_tool
 
 from fastdetr_mmdet.checkpoints import safe_loading
 from fastdetr_mmdet.checkpoints.embedded_config import EmbeddedConfigError, check_config
-from fastdetr_mmdet.checkpoints.safe_loading import UNGUARDED, CheckpointRefusedError
+from fastdetr_mmdet.checkpoints.safe_loading import CheckpointRefusedError
 
 
 class Call:
@@ -314,46 +314,6 @@ def test_own_loads_are_the_users_business(tmp_path, monkeypatch):
         with pytest.raises(CheckpointRefusedError):
             load_checkpoint(torch.nn.Linear(2, 2), str(path))
         assert dict(os.environ) == before
-
-
-@pytest.mark.smoke
-def test_import_and_its_switch():
-    """Importing guards loading; with the switch, mmengine is unchanged."""
-    program = """if True:
-        import os
-        import torch
-        from mmengine.config import Config
-        from mmengine.dist import utils
-        from mmengine.fileio.backends.registry_utils import backends
-        from mmengine.model import MMDistributedDataParallel
-        from mmengine.runner import checkpoint
-        def owners():  # a new scheme makes mmengine sort them into a new dict
-            modules = Config, utils, MMDistributedDataParallel, checkpoint, torch
-            return [*map(vars, modules), backends, checkpoint.CheckpointLoader._schemes]
-        before = [dict(owner) for owner in owners()]
-        def changed():
-            return sorted(
-                name
-                for owner, old in zip(owners(), before)
-                for name, value in owner.items()
-                if name in old and value is not old[name]
-            )
-        import fastdetr_mmdet
-        print('with the switch', changed())
-        os.environ.pop('UNGUARDED')
-        fastdetr_mmdet.guard_checkpoints()
-        print('without', changed())
-    """.replace("UNGUARDED", UNGUARDED)
-    output = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, UNGUARDED: "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "with the switch []\n" in output
-    onedl = ["_safe_torch_load"] if hasattr(loaders, "_safe_torch_load") else []
-    assert f"without {['', *onedl, 'load_url']}\n" in output
 
 
 def test_old_torch_is_told_of(tmp_path, monkeypatch):
