@@ -1,5 +1,6 @@
 """`python -m fastdetr_mmdet check`: exit status, output and files."""
 
+import gc
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.runs import change_annotations
 
+from fastdetr_mmdet.__main__ import main as entry
+from fastdetr_mmdet.datasets.check import __main__ as command
 from fastdetr_mmdet.datasets.check import check_annotations, read_coco
 from fastdetr_mmdet.datasets.check.__main__ import main
 
@@ -42,6 +45,14 @@ def wrong(shapes, tmp_path):
 
     change_annotations(shapes / "annotations/train.json", tmp_path / "wrong.json", change)
     return tmp_path / "wrong.json"
+
+
+def test_the_garbage_collector_pauses(monkeypatch):
+    """It would walk over millions of objects; the package's entry has the same main()."""
+    seen = []
+    monkeypatch.setattr(command, "_run", lambda args: seen.append(gc.isenabled()) or 0)
+    assert entry(["check", "a.json"]) == 0
+    assert seen == [False] and gc.isenabled()
 
 
 @pytest.mark.smoke
