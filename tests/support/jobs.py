@@ -21,7 +21,6 @@ from torch import Tensor, nn
 import fastdetr_mmdet  # noqa: F401 (registers the parts)
 from support.faults import install
 from support.models import make_batch, pick, randomise, total
-from support.small import small_config, small_detector
 
 ROOT = Path(__file__).parents[2]
 CANVAS = (64, 96)  # fixed canvas, because convolutions see the padding
@@ -30,22 +29,31 @@ register_all_modules(init_default_scope=True)
 
 
 def shrink(config: str) -> nn.Module:
-    """Deterministic small model of a shipped config."""
-    model = small_config(config)
-    model.backbone.norm_eval = True
-    for part in (model.transformer.get("encoder"), model.transformer.decoder):
+    """Deterministic model of a shipped config with fewer layers and a narrow backbone."""
+    cfg = Config.fromfile(ROOT / "configs" / config).model
+    backbone = cfg.backbone
+    backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None, norm_eval=True)
+    channels = [8 * 2**stage for stage in backbone.out_indices]
+    if cfg.neck.type == "ChannelMapper" and len(cfg.neck.in_channels) < len(channels):
+        channels = channels[-len(cfg.neck.in_channels) :]
+    cfg.neck.in_channels = channels
+    cfg.num_queries = 8
+    cfg.bbox_head.num_classes = 6
+    for part in (cfg.transformer.get("encoder"), cfg.transformer.decoder):
         if part is not None:
             part.dropout = 0.0
-    if model.transformer.queries.type == "DenoisingQueries":
-        model.transformer.queries.update(num_groups=2, label_noise=0.0, box_noise=0.0)
+        if part is not None and "num_layers" in part and "level_schedule" not in part:
+            part.num_layers = 2
+    if cfg.transformer.queries.type == "DenoisingQueries":
+        cfg.transformer.queries.update(num_groups=2, label_noise=0.0, box_noise=0.0)
     torch.manual_seed(0)
-    return randomise(MODELS.build(model), scale=0.02).train()
+    return randomise(MODELS.build(cfg), scale=0.02).train()
 
 
 def batch(objects: list[int]) -> tuple[Tensor, list]:
     """One image per entry; the second is smaller than the canvas."""
     sizes = [CANVAS if index != 1 else (48, 64) for index in range(len(objects))]
-    return make_batch(sizes=sizes, objects=objects)
+    return make_batch(sizes=sizes, objects=objects, num_classes=6)
 
 
 def gradients(configs: list[str], cases: list[list[int]]) -> dict[str, list[dict[str, float]]]:
@@ -55,7 +63,7 @@ def gradients(configs: list[str], cases: list[list[int]]) -> dict[str, list[dict
     makes one step per case, and repeats the first.
 
     Args:
-        configs: Paths below configs/, without '.py'.
+        configs: Paths below configs/.
         cases: Numbers of objects of the images.
 
     Returns:
@@ -203,6 +211,7 @@ def on_fake_cuda(name: str, dtype: str, small: bool = True) -> dict[str, list[st
     from benchmarks import fake_cuda, work
     from benchmarks.batches import Batch
     from benchmarks.cases import Side
+    from support.small import small_detector
 
     fake_cuda.install()
     device, (images, samples) = fake_cuda.FakeCuda(), make_batch()
