@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .batches import make_batch
 from .cases import CASES, build_pair
+from .compare import beside
 from .quiet import quiet
 from .work import inference, training_step
 
@@ -50,7 +51,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rate = matmul_rate()
     print(f"matrix products: {rate / 1e9:.0f} GFLOP/s with {args.threads} threads\n")
-    for whose, side in zip(("ours", "theirs"), build_pair(args.model), strict=True):
+    names = ("this package", beside(args.model))
+    for whose, side in zip(names, build_pair(args.model), strict=True):
         call = _WORK[args.what](side, make_batch(args.batch, tuple(args.image_size)), "cpu", "fp32")
         call()
         # The counter fails on parameters that require a gradient in inference.

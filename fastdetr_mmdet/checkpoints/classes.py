@@ -42,7 +42,7 @@ def count_classes(weights: Mapping[str, Tensor]) -> int | None:
 
 def holds_coco_ids(method: str, found: int | None, names: Any = None) -> bool:
     """Whether logits are indexed by COCO's category ids; never in mmdet's checkpoints."""
-    named = not names or list(names[1:2]) == ["person"]  # Hugging Face's files name theirs
+    named = not names or list(names[1:2]) == ["person"]  # Hugging Face's files have class names
     return named and found is not None and OFFICIAL.get(method) == found
 
 

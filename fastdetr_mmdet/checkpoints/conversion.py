@@ -201,17 +201,17 @@ def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Iterator[str]:
     """Problems of the weights, by names in the file; missing ones by this package's names."""
-    theirs = renamed.sources
+    sources = renamed.sources
     not_finite = [key for key, tensor in official.items() if not tensor.isfinite().all()]
     shapes = [
-        f"{theirs.get(key, key)} {found} instead of {expected}"
+        f"{sources.get(key, key)} {found} instead of {expected}"
         for key, found, expected in fit.shapes
     ]
     for what, names in (
         ("should repeat another tensor", renamed.contradictions),
         ("with NaN or infinite numbers", not_finite),
         ("unknown", renamed.unknown),
-        ("surplus", [theirs.get(key, key) for key in fit.surplus]),
+        ("surplus", [sources.get(key, key) for key in fit.surplus]),
         ("missing, by this package's names", fit.missing),
         ("of another shape", shapes),
     ):

@@ -98,8 +98,8 @@ def check_config(text: str) -> None:
         elif key in _IMPORTING:
             names = value.get("imports", ()) if isinstance(value, dict) else value
             for name in [names] if isinstance(names, str) else names or ():
-                ours = isinstance(name, str) and name.startswith("fastdetr_mmdet.")
-                if not ours and (not isinstance(name, str) or name not in sys.modules):
+                own = isinstance(name, str) and name.startswith("fastdetr_mmdet.")
+                if not own and (not isinstance(name, str) or name not in sys.modules):
                     _refuse(f"{key} would import {name}; import it yourself if you trust it")
 
 

@@ -62,7 +62,7 @@ def _told_by(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{file} says {', '.join(wrong)}: this package has no such model.")
     queries = "two_stage_num_proposals" if config.get("two_stage") else "num_queries"
     told = dict(dilation="dilation", nheads="encoder_attention_heads", num_queries=queries)
-    arguments = {ours: config[key] for ours, key in told.items() if key in config}
+    arguments = {name: config[key] for name, key in told.items() if key in config}
     names = config.get("id2label")
     meta: dict[str, Any] = {}
     if isinstance(names, Mapping) and [*names] == [str(n) for n in range(len(names))]:

@@ -100,14 +100,14 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     table = rules(next((name for name in told if name.startswith(method)), method))
     patterns = _compiled(table)
     for key, tensor in _tidy(state_dict, renamed.contradictions).items():
-        ours = _rename(key, patterns)
-        if ours.startswith("-"):
+        name = _rename(key, patterns)
+        if name.startswith("-"):
             renamed.left_out.append(key)
-        elif not ours or ours in renamed.weights:
+        elif not name or name in renamed.weights:
             renamed.unknown.append(key)
         else:
-            renamed.weights[ours] = tensor
-            renamed.sources[ours] = key
+            renamed.weights[name] = tensor
+            renamed.sources[name] = key
     return renamed
 
 

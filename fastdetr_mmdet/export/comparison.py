@@ -63,9 +63,9 @@ def compare(
         expected = _run_torch(detector, images, sizes)
     worst_score = worst_box = 0.0
     unmatched = 0
-    for ours, theirs in zip(found, expected, strict=True):
-        worst_score = max(worst_score, float(np.abs(ours[1] - theirs[1]).max()))
-        box, alone = _match(ours, theirs)
+    for of_onnx, of_torch in zip(found, expected, strict=True):
+        worst_score = max(worst_score, float(np.abs(of_onnx[1] - of_torch[1]).max()))
+        box, alone = _match(of_onnx, of_torch)
         worst_box, unmatched = max(worst_box, box), unmatched + alone
     return Comparison(image_size, worst_score, worst_box, unmatched)
 
