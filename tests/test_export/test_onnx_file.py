@@ -10,10 +10,11 @@ from support.models import tiny_config
 from support.small import CONFIGS, small_detector
 
 from fastdetr_mmdet.export import ExportError, Preprocessing, compare, export_onnx, onnx_file
+from fastdetr_mmdet.models.queries.two_stage_queries import distinct_first
 from fastdetr_mmdet.utils.cli import UserError
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 PREPROCESSING = Preprocessing(
@@ -98,6 +99,25 @@ def test_a_detector_that_keeps_padding_out_is_not_padded(key, overrides, tmp_pat
     with pytest.raises(ExportError, match=rf"{key}=True.*--dynamic"):
         export_onnx(detector, tmp_path / "detector.onnx", PREPROCESSING)
     assert not list(tmp_path.iterdir())
+
+
+def test_distinct_boxes_of_any_number(tmp_path):
+    """The recipe's selection of queries, in a file with free sizes."""
+
+    class Distinct(torch.nn.Module):
+        def forward(self, corners):
+            return distinct_first(corners, 0.5)
+
+    boxes = torch.rand(2, 40, 4).sort(-1).values
+    sizes = {"corners": {1: torch.export.Dim("boxes", min=2, max=900)}}
+    program = torch.onnx.export(
+        Distinct().eval(), (boxes[:, :9],), dynamo=True, dynamic_shapes=sizes, verbose=False
+    )
+    program.save(tmp_path / "distinct.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "distinct.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: boxes.numpy()})
+    for actual, expected in zip(found, distinct_first(boxes, 0.5), strict=True):
+        assert (actual == expected.numpy()).all()
 
 
 @pytest.mark.slow

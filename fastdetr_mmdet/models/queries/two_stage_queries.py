@@ -297,5 +297,6 @@ def distinct_first(corners: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """
     kept = distinct(corners, threshold)
     place = torch.arange(kept.shape[1], device=kept.device)
-    order = (place + ~kept * kept.shape[1]).argsort(dim=1)
+    # a constant, because the ONNX exporter cannot multiply by a free size
+    order = (place + ~kept * 2**30).argsort(dim=1)
     return order, kept.gather(1, order)
