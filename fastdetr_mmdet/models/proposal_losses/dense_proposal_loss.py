@@ -14,6 +14,7 @@ from mmdet.models.task_modules.assigners import (
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -121,7 +122,8 @@ class DenseProposalLoss(nn.Module):
             weight = alignment
         else:
             weight = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
-        divisor = reduce_mean(weight.sum()).clamp(min=1)
+        # at least 1 over all processes, so that their number does not change the gradient
+        divisor = reduce_mean(weight.sum()).clamp(min=1 / get_world_size())
         loss_cls = sum_class_loss(
             self.loss_cls, logits[None], token, targets.labels[object_], weight
         )
