@@ -8,12 +8,15 @@ model = dict(
     backbone={{_base_.model.backbone}},
     neck={{_base_.model.neck}},
     bbox_head=dict(
-        type='RTMDetHead',
+        type='RTMDetSepBNHead',  # each map has its own norms
         num_classes={{_base_.model.bbox_head.num_classes}},
         in_channels={{_base_.embed_dims}},
         feat_channels={{_base_.embed_dims}},
         stacked_convs=2,
         with_objectness=False,
+        exp_on_reg=True,
+        share_conv=True,
+        pred_kernel_size=1,
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='SiLU'),
         anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
@@ -33,4 +36,6 @@ model = dict(
         max_per_img=100))
 
 # the best of 3e-4, 1e-3 and 3e-3 (docs/fast_learning.md)
-optim_wrapper = dict(optimizer=dict(lr=3e-4))
+optim_wrapper = dict(
+    optimizer=dict(lr=3e-3),
+    paramwise_cfg=dict(bypass_duplicate=True))  # maps share convolutions
