@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.utils import register_all_modules
-from support.forks import Server
+from support.forks import processes  # noqa: F401 (fixture)
 from support.runs import (
     make_runs_quick,
     shapes,  # noqa: F401 (fixture)
@@ -20,14 +20,6 @@ import fastdetr_mmdet  # noqa: F401 (registers our parts)
 
 register_all_modules(init_default_scope=True)
 make_runs_quick()
-SERVER = Server()  # forks now, before tests change anything
-
-
-@pytest.fixture(scope="session")
-def processes() -> Iterator[Server]:
-    """One server for each worker of pytest-xdist."""
-    yield SERVER
-    SERVER.close()
 
 
 @pytest.fixture(autouse=True)

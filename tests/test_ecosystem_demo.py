@@ -41,7 +41,7 @@ def test_steps_and_results(tiny_run, finished, commands, capsys, monkeypatch):
     common = ["--work-dir", str(finished), "--cfg-options", f"data_root={data_root}/"]
     checkpoint = ["-C", str(tiny_run.checkpoint)]
     assert commands == [
-        [sys.executable, "-m", "fastdetr_mmdet.datasets.shapes", data_root],
+        [sys.executable, "-m", "fastdetr_mmdet", "shapes", data_root],
         [mim, "train", "fastdetr_mmdet", config, *common],
         [mim, "test", "fastdetr_mmdet", config, *checkpoint, *common],
     ]

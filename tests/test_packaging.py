@@ -278,7 +278,7 @@ def test_damaged_environment_is_noticed(tmp_path, monkeypatch):
     (site / "thing.py").unlink()
     assert venv_intact.damage() == ["thing lacks thing.py"]
     (info / "RECORD").write_text(record)
-    unfinished = "thing-1.0.dist-info was not installed to the end"
+    unfinished = "thing-1.0.dist-info was not completely installed"
     assert venv_intact.damage() == [unfinished, "thing lacks thing.py"]
     (info / "RECORD").unlink()
     assert venv_intact.damage() == [unfinished]

@@ -133,7 +133,7 @@ def test_one_part_in_full(capsys):
     ("given", "nearest"), [("GausianPrior", "GaussianPrior"), ("samattention", "SAMAttention")]
 )
 def test_unknown_name_suggests_the_nearest(given, nearest, capsys):
-    assert main([given]) == 1
+    assert main([given]) == 2
     error = capsys.readouterr().err
     assert given in error
     assert nearest in error

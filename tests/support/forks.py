@@ -1,6 +1,6 @@
 """Run jobs in separate processes, to kill them or let them communicate, without slow imports.
 
-`Server` forks this process, or starts this file as a program, and then forks for every rank of
+`Server` starts this file as a program, which imports everything and then forks for every rank of
 every job. A job is a function of `support.jobs`, called with the same arguments in every process,
 with torchrun's environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. It is an
 ordinary process with its own files, workers and memory; SIGKILL ends it at once.
@@ -15,11 +15,12 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import pytest
 import torch
 
 TESTS = Path(__file__).parents[1]
@@ -57,31 +58,21 @@ class Server:
     """Runs jobs, one at a time.
 
     Args:
-        disk: Folder where a small in-memory disk is mounted for the jobs, in a process of its own.
-            Other processes see it at `seen(disk)`.
+        disk: Folder where a small in-memory disk is mounted for the jobs. Other processes see it at
+            `seen(disk)`.
         size: Size of the disk, such as '6m'.
     """
 
     def __init__(self, disk: Path | None = None, size: str = "") -> None:
-        self._socket, other = socket.socketpair()
-        if disk is None:
-            self._pid = os.fork()
-            if self._pid == 0:
-                self._socket.close()
-                try:
-                    serve(other)
-                except BaseException:
-                    traceback.print_exc()
-                os._exit(1)
-        else:
+        command = [sys.executable, "-m", "support.forks"]
+        if disk is not None:
             mount = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec"
-            program = f"{mount} {sys.executable} -m support.forks"
-            path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-            command = ["unshare", "-rm", "sh", "-c", program]
-            self._pid = subprocess.Popen(command, stdin=other, env=environment).pid
-        other.close()
-        self._lines = self._socket.makefile("rw")
+            command = ["unshare", "-rm", "sh", "-c", " ".join([mount, *command])]
+        path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def run(self, job: str, folder: Path, world_size: int = 2, **arguments: Any) -> list[Any]:
         """Run a job in every process; return the results.
@@ -131,31 +122,40 @@ class Server:
 
     def seen(self, path: Path) -> Path:
         """Path by which other processes see a path of the jobs."""
-        return Path(f"/proc/{self._pid}/root{path}")
+        return Path(f"/proc/{self._process.pid}/root{path}")
 
     def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
-        os.waitpid(self._pid, 0)
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
 
     def _ask(self, order: Any) -> Any:
-        print(json.dumps(order), file=self._lines, flush=True)
-        answer = self._lines.readline()
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
         assert answer, "the server of the processes has died"
         return json.loads(answer)
 
 
-def serve(connection: socket.socket) -> NoReturn:
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Server]:
+    """One server for each worker of pytest-xdist."""
+    server = Server()
+    yield server
+    server.close()
+
+
+def serve() -> None:
     """The server: fork for every job, report pids, wait, report exit statuses."""
-    torch.set_num_threads(1)
-    lines = connection.makefile("rw")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # other output goes to stderr
+    import torch._dynamo  # noqa: F401 (else the first optimizer imports it)
+
+    from support import jobs
+    from support.runs import make_runs_quick
+
+    make_runs_quick()
     pids: list[int] = []
     answer: Any
-    for line in lines:
-        from torch import _dynamo  # noqa: F401 (else the first optimizer of every job imports it)
-
-        from support import jobs
-
+    for line in sys.stdin:
         order = json.loads(line)
         if order == "wait":
             answer = wait_for(pids)
@@ -176,8 +176,7 @@ def serve(connection: socket.socket) -> NoReturn:
                     work(getattr(jobs, job), Path(folder, f"rank{rank}"), arguments)  # ends it
                 pids.append(pid)
             answer = pids
-        print(json.dumps(answer), file=lines, flush=True)
-    os._exit(0)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def wait_for(pids: list[int]) -> list[int]:
@@ -219,6 +218,8 @@ def work(job: Any, file: Path, arguments: dict) -> None:
             torch.distributed.destroy_process_group()
         code = 0
     except BaseException:
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -227,7 +228,4 @@ def work(job: Any, file: Path, arguments: dict) -> None:
 
 
 if __name__ == "__main__":
-    from support.runs import make_runs_quick
-
-    make_runs_quick()
-    serve(socket.socket(fileno=0))
+    serve()

@@ -27,7 +27,6 @@ from fastdetr_mmdet.datasets.shapes import write_shapes
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 
 ROOT = Path(__file__).parents[2]
-QUICK = Path(__file__).parent / "quick"
 BIN = Path(sys.executable).parent
 TRAIN_IMAGES, VAL_IMAGES, BATCH_SIZE = 16, 8, 4
 ITERS = TRAIN_IMAGES // BATCH_SIZE
@@ -141,9 +140,8 @@ def tiny_run(tmp_path_factory, shapes, tiny_config_file) -> TinyRun:
 
 
 def environment() -> dict[str, str]:
-    """Environment of small runs: one thread, and what ``make_runs_quick`` skips."""
-    path = os.pathsep.join([str(QUICK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    """Environment of small runs: one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(program: str, *arguments: str | Path) -> str:

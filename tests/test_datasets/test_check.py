@@ -397,7 +397,7 @@ def test_no_more_than_five_examples():
         ('{"images": []}'.encode("utf-16"), "utf-8"),
         (b"9" * 5000, "limit"),
         (b"[" * 100_000, "recursion"),
-        (None, "No such file"),
+        (None, "no annotation file"),
     ],
 )
 def test_not_coco(content, named, tmp_path):

@@ -115,7 +115,7 @@ def test_a_folder_that_is_not_there(run, shapes, tmp_path):
 @pytest.mark.parametrize(
     "content, named",
     [
-        (None, "No such file or directory"),
+        (None, "no annotation file"),
         ("", "Expecting value"),
         ("[]", "list"),
         ('{"shapes": []}', "shapes"),

@@ -426,12 +426,13 @@ def test_shared_images_are_told(tmp_path):
 
 
 def test_links_to_folders(tmp_path):
-    """The error names the link, its target and the folder that was searched."""
+    """The error names the link, its target and what was searched."""
     data, photos = tmp_path / "data", tmp_path / "photos"
     picture(photos / "x.jpg")
     labels = write(data / "labels/x.json", "{}")
     (data / "images").symlink_to(photos)
-    with pytest.raises(UserError) as error:
-        read_dataset(labels)
-    for path in (labels, data, data / "images", photos):
-        assert re.search(rf"{path}(?![/\w])", str(error.value)), path
+    for given in (labels, data):
+        with pytest.raises(UserError) as error:
+            read_dataset(given)
+        for path in (given, data / "images", photos):
+            assert re.search(rf"{path}(?![/\w])", str(error.value)), path
