@@ -52,9 +52,10 @@ smoke: setup ## run the subset of tests that CI runs on the second stack
 bench: setup ## compare speed and memory with mmdet; BENCH_ARGS='--device cuda --json rows.json'
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
-lint: setup ## run ruff, mypy and codespell
+lint: setup ## run ruff, mypy, codespell and the list of banned words
 	@status=0; \
-	for check in 'ruff check .' 'ruff format --check .' mypy codespell; do \
+	for check in 'ruff check .' 'ruff format --check .' mypy codespell \
+	    'python -m pytest -q tests/test_readme.py -k plain_words'; do \
 	    echo "$$check"; $(BIN)/$$check || status=1; \
 	done; \
 	exit $$status
