@@ -7,8 +7,6 @@ from support.golden import CASES, GoldenCase, measure, too_large
 SMOKE = {"conditional_r50", "deformable_two_stage", "smca_ms_conv", "sam_r50_smca_e12"}
 # Together with these, every part of the methods; other cases are slow.
 MAIN = (SMOKE - {"sam_r50_smca_e12"}) | {"deformable_base", "smca_ss_type3", "sam_ms_smca_e50"}
-# All have the same backbone, so its gradients are compared in some cases only.
-WITHOUT_BACKBONE = MAIN - {"conditional_r50", "deformable_two_stage"}
 
 
 def marks(name):
@@ -17,4 +15,4 @@ def marks(name):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in CASES])
 def test_equals_official_code(name):
-    assert too_large(measure(GoldenCase(name), name not in WITHOUT_BACKBONE)) == []
+    assert too_large(measure(GoldenCase(name))) == []

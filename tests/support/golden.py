@@ -159,9 +159,7 @@ class GoldenCase:
         config.transformer.decoder.dropout = 0.0
         if config.test_cfg.max_per_img == 300:  # the official SMCA code keeps one per query
             config.test_cfg.max_per_img = config.num_queries
-        with torch.device("meta"):  # skips the initialisation
-            model = MODELS.build(config)
-        model.to_empty(device="cpu")
+        model = MODELS.build(config)
         model.load_state_dict(self.convert(self.official_weights), strict=True)
         return model
 
@@ -196,20 +194,14 @@ class GoldenCase:
         return inputs, samples
 
 
-def measure(case: GoldenCase, backbone: bool = True) -> dict[str, float]:
+def measure(case: GoldenCase) -> dict[str, float]:
     """Measure the worst error of each quantity in ``GOLDEN``.
-
-    Args:
-        case: The recorded run.
-        backbone: Whether to compare the backbone's gradients too, half of all.
 
     Raises:
         AssertionError: if digests, matches or names are not equal.
     """
     assert weights_sha256(case.official_weights) == case.manifest["weights_sha256"]
     model = case.build().train()
-    if not backbone:
-        model.backbone.requires_grad_(False)
     inputs, samples = case.batch()
     with torch.no_grad(), _backbone_once(model):
         errors = _features(model, case, inputs, samples)
@@ -397,8 +389,6 @@ def _gradients(model: nn.Module, case: GoldenCase) -> dict[str, float]:
     one with the index of each element's official parameter, one with the random directions.
     """
     norms, projections = case._json("grad_norms"), case._json("grad_proj")
-    if not any(parameter.requires_grad for parameter in model.backbone.parameters()):
-        norms = {name: norm for name, norm in norms.items() if not name.startswith("backbone.")}
     names = list(norms)
     source = {
         name: np.full(array.shape, -1, np.int32) for name, array in case.official_weights.items()
@@ -423,8 +413,9 @@ def _gradients(model: nn.Module, case: GoldenCase) -> dict[str, float]:
         along.index_add_(0, from_, gradient * probe[name].flatten())
     floor = GRADIENT_FLOOR * max(norms.values())
     norm_error = projection_error = 0.0
-    for name, square, ours in zip(names, squares.tolist(), along.tolist(), strict=True):
-        norm, projection = norms[name], projections[name]
+    for norm, projection, square, ours in zip(
+        norms.values(), projections.values(), squares.tolist(), along.tolist(), strict=True
+    ):
         scale = max(norm, floor)
         norm_error = max(norm_error, abs(square**0.5 - norm) / scale)
         projection_error = max(projection_error, abs(ours - projection) / scale)
