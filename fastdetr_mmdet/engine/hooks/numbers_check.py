@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, barrier, get_rank, get_world_size
@@ -19,7 +17,6 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,7 +25,7 @@ from ...models.heads import FastDETRHead
 from ...models.matchers import Call, Matches
 from ...structures.targets import name_image
 from ...utils.cli import UserError
-from ...utils.files import write_atomically
+from ...utils.plain_data import save_plain_data
 from .changes import Changes, run_within, unwrap
 from .resume_check import optim_wrappers
 
@@ -220,34 +217,24 @@ class NumbersCheckHook(Hook):
         self._changes.set(optimizer, "step", checked_step)
 
     def _clip(
-        self,
-        runner: Runner,
-        wrapper: OptimWrapper,
-        clip: Callable,
-        parameters: Sequence[Tensor],
-        max_norm: float,
-        norm_type: float = 2.0,
-        **kwargs: Any,
+        self, runner: Runner, wrapper: OptimWrapper, clip: Callable, parameters: Any, **options: Any
     ) -> Any:
         """Clip finite gradients; with NaN, clipping would make every gradient NaN."""
-        norm, value = self._norm(runner, wrapper, parameters, norm_type)
+        norm, value = self._norm(runner, wrapper, parameters, options.get("norm_type", 2.0))
         if not math.isfinite(value):
             return value
         if isinstance(runner.model, FullyShardedDataParallel):
-            return clip(parameters, max_norm, norm_type=norm_type, **kwargs)
+            return clip(parameters, **options)
         if clip is nn.utils.clip_grad_norm_ and hasattr(nn.utils, "clip_grads_with_norm_"):
             # torch >= 2.6 can use the known norm
-            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, kwargs.get("foreach"))
+            foreach = options.get("foreach")
+            nn.utils.clip_grads_with_norm_(parameters, options["max_norm"], norm, foreach)
         else:
-            clip(parameters, max_norm, norm_type=norm_type, **kwargs)
+            clip(parameters, **options)
         return value  # a number on the host, so mmengine does not synchronise
 
     def _norm(
-        self,
-        runner: Runner,
-        wrapper: OptimWrapper,
-        parameters: Sequence[Tensor],
-        norm_type: float = 2.0,
+        self, runner: Runner, wrapper: OptimWrapper, parameters: Any, norm_type: float = 2.0
     ) -> tuple[Tensor, float]:
         """Compute the gradient's norm, on device and host; record if it is not finite."""
         norm = _total_norm(parameters, norm_type)
@@ -308,17 +295,17 @@ class NumbersCheckHook(Hook):
         if with_weights and not isinstance(runner.model, FullyShardedDataParallel):
             content["state_dict"] = unwrap(runner.model).state_dict()
         try:
-            write_bundle(path, content)
+            save_plain_data(path, content)
         except OSError as error:
             return f" The batch could not be saved: {error}."
-        what = "The batch, the weights before it and the config"
-        return f" {what if 'state_dict' in content else 'The batch and the config'} are in {path}."
+        weights = ", the weights before it" if "state_dict" in content else ""
+        return f" The batch{weights} and the config are in {path}."
 
 
 def _scales(wrapper: OptimWrapper) -> bool:
     """Whether a loss scaler is used, which skips steps with overflows."""
     scaler = getattr(wrapper, "loss_scaler", None)
-    return scaler is not None and bool(getattr(scaler, "is_enabled", lambda: True)())
+    return scaler is not None and scaler.is_enabled()
 
 
 def _forget_last(logged: Sequence[HistoryBuffer]) -> None:
@@ -370,11 +357,8 @@ def _describe(update: _Update, where: str) -> str:
         if update.loss_scale is not None:
             what += f"; a loss scale of {update.loss_scale:g} does not help"
         what += "."
-        if get_world_size() > 1:
-            what += (
-                " The gradient is averaged over all processes, so another process's images may be "
-                "the cause."
-            )
+        if get_world_size() > 1:  # gradients are averaged over all processes
+            what += " Another process's images may be the cause."
     if update.failure is None:
         what += (
             " Lower the learning rate or clip gradients (optim_wrapper.clip_grad), and check the "
@@ -399,40 +383,3 @@ def _name_term(name: str, losses: dict[str, Tensor]) -> str:
     if name.startswith("enc_loss"):
         return f"{name.removeprefix('enc_')} of the encoder proposals"
     return f"{name} of the last decoder layer" if f"d0.{name}" in losses else name
-
-
-def write_bundle(path: Path, content: dict[str, Any]) -> None:
-    """Write plain data and tensors, to be read by ``torch.load(path, weights_only=True)``.
-
-    Batches, data samples and NumPy values are converted to plain types, which torch reads without
-    this package; everything else becomes its ``repr``.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    file = io.BytesIO()
-    torch.save(_plain(content), file)
-    write_atomically(path, file.getvalue())
-
-
-def _plain(value: Any) -> Any:
-    """Convert to dicts, lists, tuples, strings, numbers, None and CPU tensors."""
-    match value:
-        case None | str() | bool() | int() | float():
-            return value
-        case Tensor():  # a copy, because torch.save writes a view's whole storage
-            return value.detach().cpu().clone()
-        case np.generic():
-            return value.item()
-        case np.ndarray() if value.dtype.kind in "biuf":
-            return torch.from_numpy(value.copy())
-        case BaseDataElement():  # data samples and instances
-            return _plain({"metainfo": dict(value.metainfo_items()), **dict(value.items())})
-        case Mapping():
-            return {str(key): _plain(inner) for key, inner in value.items()}
-        case tuple():
-            return tuple(map(_plain, value))
-        case Sequence() if not isinstance(value, bytes):
-            return list(map(_plain, value))
-    tensor = getattr(value, "tensor", None)  # mmdet's box types
-    return _plain(tensor) if isinstance(tensor, Tensor) else repr(value)
