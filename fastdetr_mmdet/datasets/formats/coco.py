@@ -7,23 +7,19 @@ another machine; the former loses boxes whose image ids are text.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...utils.cli import UsageError
-from .found import Found, Split, files_below, is_image, json_in, role_of
-
-_LISTS = ("images", "annotations", "categories")
+from ..check.read import LISTS
+from .found import Found, Split, is_image, json_objects, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     """Read all COCO files in a folder, or the given one; None if there is none."""
-    if only is not None:
-        files = [only]
-    contents = {path: _load(path) for path in files if path.suffix.lower() == ".json"}
-    known = {path: content for path, content in contents.items() if content is not None}
+    known = json_objects([only] if only else files, dict.fromkeys(LISTS, list))
     if not known:
         return None
     chosen: dict[str, Path] = {}
@@ -38,9 +34,8 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     if "train" not in chosen:  # for example only a test set
         chosen["train"] = chosen.pop(min(chosen))
     found = Found("COCO", root, {})
-    images = _Images(root)
     for role, path in chosen.items():
-        split = found.splits[role] = _split(path, known[path], images, found.notes)
+        split = found.splits[role] = _split(path, known[path], root, files, found.notes)
         said = [*_numbered(split.coco), *_boxes_of_masks(path, split.coco)]
         if said:
             split.file = None
@@ -49,52 +44,40 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     return found
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    content = json_in(path)
-    known = isinstance(content, dict) and all(isinstance(content.get(k), list) for k in _LISTS)
-    return content if known else None
-
-
-class _Images:
-    """The images below a folder, by name, and their folders."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.files = [path for path in files_below(root) if is_image(path)]
-        parents = {folder for path in self.files for folder in path.parents}
-        self.folders = sorted(f for f in parents if f.is_relative_to(root)) or [root]
-        self.names = Counter(path.name for path in self.files)
-        self.by_name = {path.name: path for path in self.files}
-
-
-def _split(path: Path, coco: dict[str, Any], images: _Images, notes: list[str]) -> Split:
+def _split(
+    path: Path, coco: dict[str, Any], root: Path, files: list[Path], notes: list[str]
+) -> Split:
     """Make the split of a file; its image folder is the one with most of its images."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in filter(is_image, files):
+        by_name[file.name].append(file)
+    parents = {folder for same in by_name.values() for file in same for folder in file.parents}
+    folders = sorted(f for f in parents if f.is_relative_to(root)) or [root]
     names = [str(image.get("file_name")) for image in coco["images"] if isinstance(image, dict)]
     sample = names[:: max(1, len(names) // 100)]
-    role = role_of(path, images.root)
-    hits = {f: sum((f / name).is_file() for name in sample) for f in images.folders}
+    hits = {f: sum((f / name).is_file() for name in sample) for f in folders}
     # ties: the folder with the role's name, then the file's folder
-    folder = max(hits, key=lambda f: (hits[f], role_of(f, images.root) == role, f == path.parent))
+    role = role_of(path, root)
+    folder = max(hits, key=lambda f: (hits[f], role_of(f, root) == role, f == path.parent))
     if hits[folder] == len(sample):
         return Split(coco, folder, path)
     # exports without folders, or with folders of another machine
     bare = [Path(name.replace("\\", "/")).name for name in names]
-    if sum(images.names[name] == 1 for name in bare) <= hits[folder]:
+    if sum(len(by_name[name]) == 1 for name in bare) <= hits[folder]:
         if hits[folder]:
             return Split(coco, folder, path)  # the data check names missing images
         raise UsageError(
-            f"No image of {path}, such as {names[0] if names else 'any'}, is in {images.root} or "
-            "below."
+            f"No image of {path}, such as {names[0] if names else 'any'}, is in {root} or below."
         )
     notes.append(f"Images of {path.name} are found by file name, without their folders.")
     moved = []
     for image, name in zip(coco["images"], bare, strict=True):
-        if images.names[name] == 1:
-            name = os.path.relpath(images.by_name[name], images.root)
-        elif images.names[name]:  # in several folders: left to the check
+        if len(by_name[name]) == 1:
+            name = os.path.relpath(by_name[name][0], root)
+        elif by_name[name]:  # in several folders: left to the check
             name = image["file_name"]
         moved.append({**image, "file_name": name})  # missing images keep their name
-    return Split({**coco, "images": moved}, images.root)
+    return Split({**coco, "images": moved}, root)
 
 
 def _numbered(coco: dict[str, Any]) -> Iterator[str]:

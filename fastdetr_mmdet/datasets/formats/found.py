@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,9 @@ from ...utils.cli import UsageError
 ROLES = ("train", "val", "test")
 _ROLE = re.compile(r"(?<![a-z])(train|val|test|dev)(?:ing|id|idation)?(?:val)?(?![a-z])")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpe", ".ppm"}
+# Class, left, top, right, bottom, and whether to ignore it as COCO's crowds.
+Box = tuple[str, float, float, float, float, bool]
+Labelled = tuple[Path, list[Box]]  # an image and its boxes
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF: the camera was held upright
 
 
@@ -33,21 +37,6 @@ class Split:
     coco: dict[str, Any]
     images: Path
     file: Path | None = None
-
-
-@dataclass
-class Labelled:
-    """An image and its boxes, (class, x, y, w, h, ignore) in pixels as loaded by OpenCV.
-
-    Args:
-        path: The image.
-        size: Width and height.
-        boxes: Boxes, clipped to the image when written.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    boxes: list[tuple[str, float, float, float, float, bool]]
 
 
 @dataclass
@@ -80,14 +69,22 @@ class Found:
         sets: dict[str, list[Labelled]],
         notes: list[str],
         names: Sequence[str] | None = None,
+        shares: bool = False,
     ) -> Found:
-        """Make a dataset from images by role; without "train", the first role becomes it."""
+        """Make a dataset from images by role; without "train", the first role becomes it.
+
+        Boxes are clipped to their images. With `shares` they are fractions of the image, otherwise
+        pixels as loaded by OpenCV.
+        """
         if "train" not in sets:
             sets["train"] = sets.pop(min(sets))
         if names is None:
-            every = [box for labelled in sets.values() for one in labelled for box in one.boxes]
+            every = [box for labelled in sets.values() for _, boxes in labelled for box in boxes]
             names = sorted({box[0] for box in every})
-        splits = {r: Split(_to_coco(labelled, names, root), root) for r, labelled in sets.items()}
+        splits = {
+            role: Split(_to_coco(labelled, names, root, shares), root)
+            for role, labelled in sets.items()
+        }
         return cls(form, root, splits, notes)
 
 
@@ -115,12 +112,20 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def json_in(path: Path) -> Any:
-    """Content of a JSON file; None if it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
+def json_objects(files: Iterable[Path], types: Mapping[str, type]) -> dict[Path, dict[str, Any]]:
+    """Content of the JSON files that hold an object with values of these types."""
+    found = {}
+    for path in files:
+        if path.suffix.lower() == ".json":
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(content, dict) and all(
+                isinstance(content.get(key), kind) for key, kind in types.items()
+            ):
+                found[path] = content
+    return found
 
 
 def left_out(what: str, paths: Sequence[object]) -> list[str]:
@@ -146,7 +151,7 @@ def images_of(
         names = (named.name, named.stem, path.stem)
         alike = [image for name in names for image in by_name.get(name.lower(), ())]
         if alike:
-            found[path] = max(alike, key=lambda image: _shared(image, path))
+            found[path] = max(alike, key=lambda x: sum(map(operator.eq, x.parts, path.parts)))
     lost = [path for path in told if path not in found]
     if not found:
         raise UsageError(
@@ -161,11 +166,6 @@ def images_of(
     return found
 
 
-def _shared(first: Path, second: Path) -> int:
-    """Number of folders that two files share."""
-    return sum(a == b for a, b in zip(first.parts, second.parts, strict=False))
-
-
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height from an image's header, as OpenCV and so mmdet loads it."""
     with Image.open(path) as image:
@@ -173,25 +173,24 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.size[::-1] if turned else image.size
 
 
-def _to_coco(labelled: Iterable[Labelled], classes: Sequence[str], root: Path) -> dict[str, Any]:
+def _to_coco(
+    labelled: Iterable[Labelled], classes: Sequence[str], root: Path, shares: bool
+) -> dict[str, Any]:
     """COCO's three lists; file names are relative to the root."""
     ids = {name: number for number, name in enumerate(classes, 1)}
-    coco: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for name, number in ids.items()],
-    }
-    for number, one in enumerate(labelled, 1):
-        width, height = one.size
-        name = os.path.relpath(one.path, root)
-        coco["images"].append(dict(id=number, file_name=name, width=width, height=height))
-        for label, x, y, w, h, ignore in one.boxes:
-            right, bottom = min(x + w, width), min(y + h, height)
-            x, y = max(x, 0.0), max(y, 0.0)
-            w, h = right - x, bottom - y
-            coco["annotations"].append(
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for number, (path, boxes) in enumerate(labelled, 1):
+        width, height = image_size(path)
+        name = os.path.relpath(path, root)
+        images.append(dict(id=number, file_name=name, width=width, height=height))
+        scale_x, scale_y = (width, height) if shares else (1, 1)
+        for label, left, top, right, bottom, ignore in boxes:
+            x, y = max(left * scale_x, 0.0), max(top * scale_y, 0.0)
+            w, h = min(right * scale_x, width) - x, min(bottom * scale_y, height) - y
+            annotations.append(
                 dict(
-                    id=len(coco["annotations"]) + 1,
+                    id=len(annotations) + 1,
                     image_id=number,
                     category_id=ids[label],
                     bbox=[round(value, 3) for value in (x, y, w, h)],
@@ -199,4 +198,5 @@ def _to_coco(labelled: Iterable[Labelled], classes: Sequence[str], root: Path) -
                     iscrowd=int(ignore),
                 )
             )
-    return coco
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
+    return dict(images=images, annotations=annotations, categories=categories)

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.cli import UsageError
-from .found import Found, Labelled, image_size, images_of, json_in, role_of
+from .found import Box, Found, Labelled, images_of, json_objects, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     """Read folders of images and JSON files with shapes; None if there are none."""
-    contents = {
-        path: content
-        for path in ([only] if only else files)
-        if path.suffix.lower() == ".json" and (content := _load(path)) is not None
-    }
+    contents = json_objects([only] if only else files, {"imagePath": str, "shapes": list})
     if not contents:
         return None
     notes: list[str] = []
@@ -35,30 +31,22 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
             if box is None:
                 others[str(shape.get("shape_type"))] += 1
             else:
-                boxes.append((str(shape["label"]), *box, False))
-        found = Labelled(image, image_size(image), boxes)
-        sets.setdefault(role_of(path, root) or "train", []).append(found)
+                boxes.append(box)
+        sets.setdefault(role_of(path, root) or "train", []).append((image, boxes))
     notes += [f"Shapes of type {kind}, left out: {number}." for kind, number in others.items()]
     return Found.of("labelme", root, sets, notes)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    content = json_in(path)
-    known = isinstance(content, dict) and isinstance(content.get("imagePath"), str)
-    return content if known and isinstance(content.get("shapes"), list) else None
-
-
-def _box(path: Path, shape: Any) -> tuple[float, float, float, float] | None:
+def _box(path: Path, shape: Any) -> Box | None:
     """The box around a shape; None around points and lines."""
     try:
-        kind, points = shape.get("shape_type") or "polygon", shape["points"]
-        xs, ys = ([float(point[axis]) for point in points] for axis in (0, 1))
-        shape["label"]
+        kind, label = shape.get("shape_type") or "polygon", str(shape["label"])
+        xs, ys = ([float(point[axis]) for point in shape["points"]] for axis in (0, 1))
     except (AttributeError, KeyError, TypeError, ValueError, IndexError):
         raise UsageError(f"{path} holds a shape without a label or points.") from None
     if kind == "circle" and len(xs) == 2:  # centre and a point on the circle
-        radius = math.hypot(xs[1] - xs[0], ys[1] - ys[0])
-        return xs[0] - radius, ys[0] - radius, 2 * radius, 2 * radius
+        x, y, radius = xs[0], ys[0], math.hypot(xs[1] - xs[0], ys[1] - ys[0])
+        return label, x - radius, y - radius, x + radius, y + radius, False
     if kind not in ("rectangle", "polygon", "rotation", "mask") or len(xs) < 2:
         return None
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    return label, min(xs), min(ys), max(xs), max(ys), False

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ...utils.cli import UserError
 from .found import Found, Split
@@ -81,30 +83,21 @@ def _choose(groups: list[list[int]], wanted: float, random: np.random.Generator)
 
 def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
     """Indices of images that belong together, and a description of the criteria."""
-    parent = list(range(len(paths)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    def join(pairs: Iterable[tuple[int, int]]) -> None:
-        for a, b in pairs:
-            parent[root(a)] = root(b)
-
     names, by_name = _names(paths)
     files = [_digest(path) if path.is_file() else path for path in paths]
+    pairs: list[tuple[int, int]] = []
     for keys in (names, files):
         firsts: dict[Any, int] = {}
-        join((index, firsts.setdefault(key, index)) for index, key in enumerate(keys))
+        pairs += [(index, firsts.setdefault(key, index)) for index, key in enumerate(keys)]
     how = "copies of one image" + ", frames of one video" * by_name
     hashes = _hashes(paths)
     if hashes is not None:
-        join(_near(hashes, hashes))
+        pairs += _near(hashes, hashes)
         how += f", {_NEAR_EQUAL}"
+    graph = coo_matrix((np.ones(len(pairs)), np.transpose(pairs)), [len(paths)] * 2)
     groups: dict[int, list[int]] = {}
-    for index in range(len(paths)):
-        groups.setdefault(root(index), []).append(index)
+    for index, group in enumerate(connected_components(graph, directed=False)[1]):
+        groups.setdefault(group, []).append(index)
     return list(groups.values()), how
 
 

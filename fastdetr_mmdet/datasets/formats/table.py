@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from ...utils.cli import UsageError
-from .found import Found, Labelled, image_size, is_image, left_out, role_of
+from .found import Box, Found, is_image, left_out, role_of
 
 # Names of columns, in lower case and without punctuation.
 _COLUMNS = {
@@ -36,20 +36,20 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     by_name = {name: path for path in sorted(present) for name in (path.stem, path.name)}
     if not tables or not present:
         return None
-    boxes: dict[str, dict[Path, list[tuple[str, list[float]]]]] = {}
+    sets: dict[str, dict[Path, list[Box]]] = {}
     lost: list[str] = []
     notes: list[str] = []
     meant = _descriptions(described)
     for table in tables:
         try:
-            rows = _rows(table)
+            rows = _rows(table, meant)
         except _NoBoxes:
-            if table == tables[-1] and not boxes:
+            if table == tables[-1] and not sets:
                 raise
             notes.append(f"{table.name} has no columns of boxes and is not read.")
             continue
-        of_role = boxes.setdefault(role_of(table, root) or "train", {})
-        for named, label, corners in rows:
+        of_role = sets.setdefault(role_of(table, root) or "train", {})
+        for named, box in rows:
             told = Path(named.replace("\\", "/"))
             near = (root / told, table.parent / told, table.parent / told.name)
             image = next((p for p in near if p in present), by_name.get(told.name))
@@ -57,30 +57,28 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
                 lost.append(named)
                 continue
             found = of_role.setdefault(image, [])
-            if label:  # otherwise an image without objects
-                found.append((meant.get(label, label), corners))
-    boxes = {role: found for role, found in boxes.items() if found}
-    if not boxes:
+            if box:  # otherwise an image without objects
+                found.append(box)
+    sets = {role: found for role, found in sets.items() if found}
+    if not sets:
         raise UsageError(
             f"{tables[0]} names no image that is there{f', but {lost[0]}' if lost else ''}."
         )
     notes += left_out("Lines without an image", lost)
-    every = [box for found in boxes.values() for own in found.values() for box in own]
-    shares = bool(every) and all(value <= 1 for _, corners in every for value in corners)
+    every = [box for found in sets.values() for own in found.values() for box in own]
+    shares = bool(every) and all(max(box[1:5]) <= 1 for box in every)
     if shares:
         notes.append("Boxes are fractions of the image, from 0 to 1, not pixels.")
-    used = {path for found in boxes.values() for path in found}
+    used = {path for found in sets.values() for path in found}
     notes += left_out("Images in no table", sorted(present - used))
-    ids = sorted({label for label, _ in every if re.match("/[a-z]/", label)})
+    ids = sorted({box[0] for box in every if re.match("/[a-z]/", box[0])})
     if ids:
         notes.append(
             f"Class names are OpenImages' ids, such as {ids[0]}. For real names, put its file "
             "class-descriptions-boxable.csv next to the table."
         )
-    sets = {
-        role: [_labelled(*one, shares) for one in found.items()] for role, found in boxes.items()
-    }
-    return Found.of("CSV", root, sets, notes)
+    listed = {role: list(found.items()) for role, found in sets.items()}
+    return Found.of("CSV", root, listed, notes, shares=shares)
 
 
 def _descriptions(paths: list[Path]) -> dict[str, str]:
@@ -89,8 +87,8 @@ def _descriptions(paths: list[Path]) -> dict[str, str]:
     return {row[0]: row[1] for row in csv.reader(lines) if len(row) == 2}
 
 
-def _rows(path: Path) -> list[tuple[str, str, list[float]]]:
-    """Image, class and corners of each line; class "" if a line has only an image."""
+def _rows(path: Path, meant: dict[str, str]) -> list[tuple[str, Box | None]]:
+    """Image and box of each line; None if a line has only an image."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         first = file.readline()
         file.seek(0)
@@ -108,21 +106,15 @@ def _rows(path: Path) -> list[tuple[str, str, list[float]]]:
             f"{path} has no column for {', '.join(missing)}. Its first line is "
             f"{first.strip()[:80]!r}; name its columns image, class, xmin, ymin, xmax, ymax."
         )
-    rows = []
+    rows: list[tuple[str, Box | None]] = []
     for number, line in enumerate(lines, 2):
         image, label, *corners = (str(line[key] or "").strip() for key in column.values())
+        if not label:
+            rows.append((image, None))
+            continue
         try:
-            rows.append((image, label, [float(value) for value in corners] if label else []))
+            left, top, right, bottom = map(float, corners)
         except ValueError:
             raise UsageError(f"{path}, line {number} holds no box of four numbers.") from None
+        rows.append((image, (meant.get(label, label), left, top, right, bottom, False)))
     return rows
-
-
-def _labelled(path: Path, boxes: list[tuple[str, list[float]]], shares: bool) -> Labelled:
-    width, height = image_size(path)
-    scale = (width, height, width, height) if shares else (1, 1, 1, 1)
-    found: list[tuple[str, float, float, float, float, bool]] = []
-    for label, corners in boxes:
-        left, top, right, bottom = (value * s for value, s in zip(corners, scale, strict=True))
-        found.append((label, left, top, right - left, bottom - top, False))
-    return Labelled(path, (width, height), found)

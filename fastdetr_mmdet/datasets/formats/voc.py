@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ...utils.cli import UsageError
-from .found import ROLES, Found, Labelled, image_size, images_of, role_of
+from .found import ROLES, Box, Found, Labelled, images_of, role_of
 
 
 def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
@@ -42,10 +42,10 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         role = listed.get(path.stem) if listed else role_of(path, root) or "train"
         if role:
             boxes = [
-                (name, x - first, y - first, right - x + first, bottom - y + first, difficult)
-                for name, x, y, right, bottom, difficult in objects[path]
+                (name, left - first, top - first, right, bottom, difficult)
+                for name, left, top, right, bottom, difficult in objects[path]
             ]
-            sets.setdefault(role, []).append(Labelled(image, image_size(image), boxes))
+            sets.setdefault(role, []).append((image, boxes))
     return Found.of("Pascal VOC", root, sets, notes)
 
 
@@ -69,7 +69,7 @@ def _image_sets(files: list[Path]) -> dict[str, str]:
     return roles
 
 
-def _object(path: Path, item: ET.Element) -> tuple[str, float, float, float, float, bool]:
+def _object(path: Path, item: ET.Element) -> Box:
     """Class name, corners and the flag ``difficult``."""
     name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
     if not name:

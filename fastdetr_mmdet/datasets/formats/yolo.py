@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...utils.cli import UsageError
-from .found import ROLES, Found, Labelled, image_size, is_image, role_of
+from .found import ROLES, Box, Found, image_size, is_image, role_of
 
 _NAME_FILES = (
     "classes.txt",
@@ -52,8 +52,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
         for paths in images.values()
         for path in paths
     }
-    sizes = {path: image_size(path) for path in lines}
-    corners = _are_corners(lines, sizes, notes)
+    corners = _are_corners(lines, notes)
     highest = max((int(line[0]) for found in lines.values() for line in found), default=-1)
     if not names:
         names = [str(number) for number in range(highest + 1)]
@@ -67,15 +66,10 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     if unlabelled:
         notes.append(f"Images without a label file, used as images without objects: {unlabelled}.")
     sets = {
-        role: [
-            Labelled(
-                path, sizes[path], [_box(x, names, *sizes[path], corners) for x in lines[path]]
-            )
-            for path in sorted(set(paths))
-        ]
+        role: [(x, [_box(line, names, corners) for line in lines[x]]) for x in sorted(set(paths))]
         for role, paths in images.items()
     }
-    return Found.of("YOLO", root, sets, notes, names)
+    return Found.of("YOLO", root, sets, notes, names, shares=corners is None)
 
 
 def _description(files: list[Path], only: Path | None) -> tuple[Path, dict[str, Any]] | None:
@@ -161,13 +155,12 @@ def _lines(path: Path) -> Iterator[list[float]]:
         yield values
 
 
-def _are_corners(
-    lines: dict[Path, list[list[float]]], sizes: dict[Path, tuple[int, int]], notes: list[str]
-) -> bool | None:
+def _are_corners(lines: dict[Path, list[list[float]]], notes: list[str]) -> bool | None:
     """Whether boxes in pixels are corners, not centre and size; None for fractions."""
-    boxes = [(*line[1:5], *sizes[p]) for p, found in lines.items() for line in found]
-    if not any(max(box[:4]) > 2 for box in boxes):
+    if not any(max(line[1:5]) > 2 for found in lines.values() for line in found):
         return None
+    sizes = {path: image_size(path) for path, found in lines.items() if found}
+    boxes = [(*line[1:5], *size) for path, size in sizes.items() for line in lines[path]]
     centred = all(w <= W + 1 and h <= H + 1 and x - w / 2 > -2 and y - h / 2 > -2
                   and x + w / 2 < W + 2 and y + h / 2 < H + 2
                   for x, y, w, h, W, H in boxes)  # fmt: skip
@@ -182,25 +175,13 @@ def _are_corners(
     return corners
 
 
-def _box(
-    line: list[float], names: list[str], width: int, height: int, corners: bool | None
-) -> tuple[str, float, float, float, float, bool]:
+def _box(line: list[float], names: list[str], corners: bool | None) -> Box:
     """Box of five numbers (six with a score), or the box around a polygon or rotated box."""
-    scale_x, scale_y = (1, 1) if corners is not None else (width, height)
-    values = line[1:]
-    if len(values) < 6:
-        x, y, w, h = values[:4]
-        if corners:
-            x, y, w, h = (x + w) / 2, (y + h) / 2, w - x, h - y
-        left, top = x - w / 2, y - h / 2
-    else:
+    label, values = names[int(line[0])], line[1:]
+    if len(values) >= 6:
         xs, ys = values[: len(values) // 2 * 2 : 2], values[1::2]
-        left, top, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
-    return (
-        names[int(line[0])],
-        left * scale_x,
-        top * scale_y,
-        w * scale_x,
-        h * scale_y,
-        False,
-    )
+        return label, min(xs), min(ys), max(xs), max(ys), False
+    x, y, w, h = values[:4]
+    if corners:
+        return label, x, y, w, h, False
+    return label, x - w / 2, y - h / 2, x + w / 2, y + h / 2, False
