@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...utils.cli import CfgOptions, Parser, UsageError, command, positive_int, refuse_to_overwrite
+from ...utils.cli import (
+    CfgOptions,
+    Parser,
+    UsageError,
+    check_destination,
+    command,
+    positive_int,
+    refuse_to_overwrite,
+)
 from ...utils.files import write_atomically
 from .annotations import MAX_ASPECT, check_annotations
 from .clean import clean
@@ -73,27 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         help="changes to the config, as for mim test")  # fmt: skip
     add("--no-images", action="store_true", help="check annotations only")
     add("--decode", action="store_true", help="decode every image (slow)")
-    add(
-        "--workers",
-        type=positive_int,
-        metavar="N",
-        help="threads that read images (default: by the number of cores)",
-    )
-    add(
-        "--allow",
-        nargs="+",
-        default=[],
-        metavar="KIND",
-        choices=KINDS,
-        help="kinds of problems to accept, after the file",
-    )
-    add(
-        "--max-aspect",
-        type=float,
-        default=MAX_ASPECT,
-        metavar="X",
-        help="warn of boxes and images with a larger aspect ratio (%(default)g)",
-    )
+    add("--workers", type=positive_int, metavar="N",
+        help="threads that read images (default: by the number of cores)")  # fmt: skip
+    add("--allow", nargs="+", default=[], metavar="KIND", choices=KINDS,
+        help="kinds of problems to accept, after the file")  # fmt: skip
+    add("--max-aspect", type=float, default=MAX_ASPECT, metavar="X",
+        help="warn of boxes and images with a larger aspect ratio (%(default)g)")  # fmt: skip
     add("--json", metavar="FILE", help="also write all problems to a JSON file")
     add("--write-cleaned", metavar="OUT", help="write a copy of the annotations without the errors")
     return parser
@@ -130,8 +123,7 @@ def _check_outputs(args: argparse.Namespace, sets: list[CheckedSet]) -> None:
     outputs = [Path(out) for out in (args.json, args.write_cleaned) if out]
     refuse_to_overwrite(outputs, [*sources, *([args.config] if args.config else [])])
     for out in outputs:
-        if not out.absolute().parent.is_dir() or out.is_dir():
-            raise UsageError(f"{out} cannot be written: its folder is missing or it is a folder.")
+        check_destination(out)
         if out.exists() and out.suffix.lower() != ".json":  # for example an image
             raise UsageError(f"Refusing to overwrite {out}: not a .json file.")
     if len({os.path.realpath(out) for out in outputs}) < len(outputs):
@@ -152,15 +144,10 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
         check_names(report)
     else:
         started = time.perf_counter()
-        sizes = check_files(
-            report,
-            checked.images,
-            checked.root,
-            decode=args.decode,
-            workers=args.workers,
-            progress=_show_progress if sys.stderr.isatty() else None,
-            pipeline=checked.pipeline,
-        )
+        progress = _show_progress if sys.stderr.isatty() else None
+        sizes = check_files(report, checked.images, checked.root, decode=args.decode,
+                            workers=args.workers, progress=progress,
+                            pipeline=checked.pipeline)  # fmt: skip
         looked += f", {len(sizes)} images in {time.perf_counter() - started:.1f} s"
     print(f"{report.text(args.allow)} ({looked})", flush=True)
     if args.write_cleaned:

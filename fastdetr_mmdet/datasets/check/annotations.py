@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from .read import as_id, is_file_name, number, require_lists, shown
+from .read import LISTS, as_id, is_file_name, number, require_lists, shown
 from .report import Report
 
 MAX_ASPECT = 50.0
@@ -20,11 +20,6 @@ BORDER = 1.0  # COCO's own boxes extend slightly beyond images, by rounding
 # Minimum number of boxes to recognise another format, if all look like it, and minimum share of
 # boxes that are impossible as (x, y, width, height) to recognise corners.
 ENOUGH_BOXES, SENSELESS_SHARE = 8, 1 / 3
-_MALFORMED = {
-    "images": "image-malformed",
-    "categories": "category-malformed",
-    "annotations": "annotation-malformed",
-}
 
 
 def check_annotations(
@@ -88,7 +83,7 @@ def _entries(report: Report, subject: str) -> Iterator[tuple[int, dict, Any]]:
         if isinstance(entry, dict):
             yield position, entry, as_id(entry.get("id"), letters)
         else:
-            report.add(_MALFORMED[subject], position, f"it is {shown(entry, 40)}")
+            report.add(f"{LISTS[subject]}-malformed", position, f"it is {shown(entry, 40)}")
 
 
 def _add_repeated(report: Report, kind: str, positions_of: Mapping[Any, list[int]]) -> None:

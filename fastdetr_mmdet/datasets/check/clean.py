@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...utils.cli import UsageError
@@ -78,10 +78,15 @@ def clean(
             coco["categories"].sort(key=lambda entry: place.get(entry["name"], len(place)))
             counts[kind] += 1
         else:
-            fix = _fixes(coco, subject).get(kind, lambda entry: False)
-            fixed = {n for n in finding.positions if fix(coco[subject][n])}
-            _remove(coco, subject, set(finding.positions) - fixed)
-            counts[kind] += len(finding.positions)
+            taken = set(map(_id, coco["annotations"]))
+            free = (n for n in itertools.count(1) if n not in taken)
+            same: dict[Any, list[Any]] = defaultdict(list)  # entries by id
+            for entry in coco[subject]:
+                same[_id(entry)].append(entry)
+            entries, positions = coco[subject], finding.positions
+            fixed = {n for n in positions if _fix(kind, entries[n], same, free)}
+            _remove(coco, subject, set(positions) - fixed)
+            counts[kind] += len(positions)
 
 
 def _id(entry: Any, key: str = "id") -> int | str | None:
@@ -98,42 +103,25 @@ def _remove(coco: dict, subject: str, positions: set[int]) -> None:
     coco[subject] = kept
 
 
-def _fixes(coco: dict, subject: str) -> dict[str, Callable[[dict], bool]]:
-    """Functions that fix an entry of a kind and return success; otherwise it is removed."""
-    taken = set(map(_id, coco["annotations"]))
-    free = (n for n in itertools.count(1) if n not in taken)
-    same: dict[Any, list[Any]] = defaultdict(list)  # entries by id
-    for entry in coco[subject]:
-        same[_id(entry)].append(entry)
-
-    def is_first_of_equals(entry: dict) -> bool:
+def _fix(kind: str, entry: Any, same: Mapping[Any, list[Any]], free: Iterator[int]) -> bool:
+    """Fix an entry and return success; otherwise it is removed."""
+    if kind in ("image-id-twice", "category-id-twice"):  # the first of equal entries stays
         first, *others = same[_id(entry)]
         return entry is first and all(other == entry for other in others)
-
-    def size(entry: dict) -> bool:
+    if kind == "image-size":
         sides = {key: number(entry.get(key)) for key in ("width", "height")}
         if not all(0.5 < side <= MOST_PIXELS for side in sides.values()):
             return False
-        return _set(entry, **{key: round(side) for key, side in sides.items()})
-
-    def crowd(entry: dict) -> bool:
-        flag = _FLAGS.get(str(entry.get("iscrowd")).strip().lower())
-        return _set(entry, iscrowd=flag) and flag is not None
-
-    def area(entry: dict) -> bool:
-        return _set(entry, area=max(float(entry["bbox"][2]) * float(entry["bbox"][3]), 0.0))
-
-    def new_id(entry: dict) -> bool:
-        return _set(entry, id=next(free))
-
-    twice = dict.fromkeys(("image-id-twice", "category-id-twice"), is_first_of_equals)
-    ids = dict.fromkeys(("annotation-id", "annotation-id-twice", "annotation-id-zero"), new_id)
-    crowds = dict.fromkeys(("iscrowd", "iscrowd-missing"), crowd)
-    return {**twice, **ids, **crowds, "image-size": size, "area": area}
-
-
-def _set(entry: dict, **values: Any) -> bool:
-    entry.update(values)
+        entry.update({key: round(side) for key, side in sides.items()})
+    elif kind in ("iscrowd", "iscrowd-missing"):
+        entry["iscrowd"] = _FLAGS.get(str(entry.get("iscrowd")).strip().lower())
+        return entry["iscrowd"] is not None
+    elif kind == "area":
+        entry["area"] = max(float(entry["bbox"][2]) * float(entry["bbox"][3]), 0.0)
+    elif kind in ("annotation-id", "annotation-id-twice", "annotation-id-zero"):
+        entry["id"] = next(free)
+    else:
+        return False
     return True
 
 
@@ -164,8 +152,8 @@ def _convert(coco: dict, fractions: bool) -> int:
         x, y, a, b = entry["bbox"]
         width, height = sizes[_id(entry, "image_id")]
         if fractions:
-            box = [x * width, y * height, a * width, b * height]
-            _set(entry, bbox=box, area=box[2] * box[3])
+            entry["bbox"] = [x * width, y * height, a * width, b * height]
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
         else:
             entry["bbox"] = [x, y, a - x, b - y]
     return len(coco["annotations"])

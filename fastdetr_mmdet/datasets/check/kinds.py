@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,22 +40,11 @@ def _read_kinds() -> dict[str, Kind]:
         where, name, severity, what = first.split(" | ")
         training, cleaned = second.strip().split(" | ")
         subject, _, key = where.partition(".")
+        subject = subject if subject in LISTS else ""
         stops = severity == "stops"
         severity = "error" if stops else severity
-        subject = subject if subject in LISTS else ""
         kinds[name] = Kind(name, severity, stops, what, training, cleaned, subject, key)
     return kinds
 
 
 KINDS = _read_kinds()
-
-
-def check_kind_names(names: Iterable[str]) -> None:
-    """Refuse unknown names of kinds.
-
-    Raises:
-        ValueError: the message lists unknown and known names.
-    """
-    unknown = [name for name in names if name not in KINDS]
-    if unknown:
-        raise ValueError(f"Unknown kind {', '.join(unknown)}; known: {', '.join(KINDS)}.")

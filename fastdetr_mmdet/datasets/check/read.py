@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 
 from ...utils.cli import UsageError
 
-LISTS = ("images", "annotations", "categories")
+# COCO's lists, and what one entry is called.
+LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
 _INT64 = 2**63
 
 

@@ -108,8 +108,7 @@ class Report:
             file = self._files.get(image_id) if isinstance(image_id, (int, str)) else None
             more = [f"image {shown(image_id, 40)}", "" if file is None else shown(file)]
         more = [part for part in (*more, note) if part]
-        what = "category" if subject == "categories" else subject[:-1]
-        return f"{what} {own_id}" + (f" ({', '.join(more)})" if more else "")
+        return f"{LISTS[subject]} {own_id}" + (f" ({', '.join(more)})" if more else "")
 
     @cached_property
     def _files(self) -> dict[int | str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from ...utils.cli import UserError
 from ..wrappers import leaf_datasets
 from .annotations import MAX_ASPECT, check_annotations, missing_class, similar_name
 from .files import reason
-from .read import LISTS, NotCocoError, read_coco, require_lists, shown
+from .read import LISTS, NotCocoError, read_coco, shown
 from .report import Report
 
 
@@ -193,6 +194,9 @@ def watch_loading(keep: bool) -> Callable[[], None]:
     The runner builds datasets before it calls hooks, so a hook is too late for files on which
     mmdet raises ``KeyError: 'bbox'``.
 
+    Args:
+        keep: Whether to keep the JSON of a file as ``parsed_annotations`` of its dataset.
+
     Returns:
         A function that reverts this.
     """
@@ -201,21 +205,18 @@ def watch_loading(keep: bool) -> Callable[[], None]:
         return lambda: None
 
     def watched(self: Any) -> None:
-        parsed: list = []
-        if is_coco(type(self)):
-            self.COCOAPI = _remembering(self.COCOAPI, parsed)
+        if keep and is_coco(type(self)):
+            self.COCOAPI = functools.partial(_remember, self, self.COCOAPI)
         try:
             full_init(self)
         except Exception as error:
             stop()  # hooks are not called after an error
-            text = "" if isinstance(error, OSError) else _explain(self, *parsed)
+            text = "" if isinstance(error, OSError) else _explain(self)
             if text:
                 raise UserError(text) from error
             raise
         finally:
             vars(self).pop("COCOAPI", None)
-        if keep and parsed:
-            self.parsed_annotations = parsed[0]
 
     def stop() -> None:
         BaseDetDataset.full_init = full_init
@@ -225,31 +226,22 @@ def watch_loading(keep: bool) -> Callable[[], None]:
     return stop
 
 
-def loaded(leaf: Any) -> Any:
-    """Return and forget the JSON that a watched dataset parsed; None if there is none."""
-    return getattr(leaf, "__dict__", {}).pop("parsed_annotations", None)
+def _remember(dataset: Any, api: type, path: str) -> Any:
+    """Open a file as mmdet does, and keep its JSON at the dataset for the hook."""
+    coco: Any = api(path)
+    dataset.parsed_annotations = coco.dataset
+    return coco
 
 
-def _remembering(api: type, parsed: list) -> type:
-    class Remembering(api):
-        def createIndex(self) -> None:
-            parsed.append(self.dataset)
-            super().createIndex()
-
-    return Remembering
-
-
-def _explain(dataset: Any, coco: Any = None) -> str:
+def _explain(dataset: Any) -> str:
     """Problems of the file of a dataset that failed to load; '' without problems."""
     try:
         if isinstance(dataset, XMLDataset):
             return check_voc(dataset).refusal()
         if not is_coco(type(dataset)):
             return ""
-        if coco is not None:
-            require_lists(coco, dataset.ann_file)
         checked = CheckedSet.of(dataset, bool(dataset.test_mode))
-        report = check_set(checked, coco=coco)
+        report = check_set(checked)
         report.images = checked.images
         refusal = report.refusal()
         return refusal and f"{refusal}\nImages and their paths are not checked yet."

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...datasets.check.files import check_files
-from ...datasets.check.kinds import check_kind_names
+from ...datasets.check.kinds import KINDS
 from ...datasets.check.read import NotCocoError
 from ...datasets.check.report import Report
 from ...datasets.check.sets import (
@@ -24,7 +24,6 @@ from ...datasets.check.sets import (
     check_set,
     check_voc,
     is_coco,
-    loaded,
     watch_loading,
 )
 from ...datasets.wrappers import leaf_datasets
@@ -68,7 +67,9 @@ class DatasetCheckHook(Hook):
     ) -> None:
         self.enabled = enabled
         self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
-        check_kind_names(self.allow)
+        unknown = [name for name in self.allow if name not in KINDS]
+        if unknown:
+            raise UserError(f"Unknown kind {', '.join(unknown)}; known: {', '.join(KINDS)}.")
         self.find_images = find_images
         self.read_images = read_images
         self._checked: set[CheckedSet] = set()
@@ -108,11 +109,12 @@ class DatasetCheckHook(Hook):
                     named = NamedPipeline(pipeline)
                     leaf.pipeline = named
                     self._changes.callback(_give_back, leaf, named)
-                parsed = loaded(leaf)
+                parsed = None
                 if isinstance(leaf, XMLDataset):
                     checked = CheckedSet(leaf.ann_file, None)
                 elif is_coco(type(leaf)) and isinstance(leaf.ann_file, str):
                     checked = CheckedSet.of(leaf, evaluated, needs_boxes)
+                    parsed = vars(leaf).pop("parsed_annotations", None)
                 else:
                     continue
                 if checked not in self._checked:
