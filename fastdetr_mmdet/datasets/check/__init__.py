@@ -8,9 +8,8 @@ Usage:
 from .annotations import check_annotations
 from .clean import CannotCleanError, clean
 from .files import check_files
-from .kinds import KINDS, Kind
 from .read import NotCocoError, read_coco
-from .report import Finding, Report
+from .report import KINDS, Finding, Kind, Report
 
 __all__ = [
     "KINDS",

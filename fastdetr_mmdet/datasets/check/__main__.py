@@ -25,7 +25,7 @@ from ...utils.files import write_atomically
 from .annotations import MAX_ASPECT, check_annotations
 from .clean import clean
 from .files import check_files, check_names
-from .kinds import KINDS
+from .report import KINDS
 
 if TYPE_CHECKING:
     from .report import Report

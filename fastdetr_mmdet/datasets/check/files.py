@@ -57,11 +57,7 @@ def check_files(
         (width, height) by position in the file's list, for images that were read.
     """
     report.images = images
-    named = [
-        (position, entry)
-        for position, entry in enumerate(report.coco["images"])
-        if isinstance(entry, dict) and is_file_name(entry.get("file_name"))
-    ]
+    named = _named(report)
     there = []
     places = locate([entry["file_name"] for _, entry in named], images, root, find)
     if find and places and all(problem == "file-missing" for problem, _ in places):
@@ -96,18 +92,26 @@ def check_files(
                 if progress:
                     progress(done + 1, len(there))
     thin = set(report.positions("image-aspect")) & sizes.keys()
-    for position, entry, path in there if thin and pipeline else ():
-        note = _run(pipeline or (), path, entry) if position in thin else ""
+    for position, entry, path in there:
+        note = _failure(pipeline or (), path, entry) if position in thin else ""
         if note:
             report.add("image-too-thin", position, note)
     return sizes
 
 
+def _named(report: Report) -> list[tuple[int, dict]]:
+    """Positions and entries of the images that have a possible file name."""
+    return [
+        (position, entry)
+        for position, entry in enumerate(report.coco["images"])
+        if isinstance(entry, dict) and is_file_name(entry.get("file_name"))
+    ]
+
+
 def check_names(report: Report) -> None:
     """Report images whose name leads out of all folders that it may be relative to."""
-    for position, entry in enumerate(report.coco["images"]):
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if is_file_name(name) and os.path.normpath(name).split(os.sep)[0] in ("", os.pardir):
+    for position, entry in _named(report):
+        if os.path.normpath(entry["file_name"]).split(os.sep)[0] in ("", os.pardir):
             report.add("path-outside", position, "as it is written")
 
 
@@ -197,12 +201,7 @@ def _similar_name(name: str, images: str, files: dict[str, str]) -> str:
 
 
 class Loader:
-    """The transforms of a pipeline up to the one that loads the image.
-
-    Args:
-        transforms: The pipeline's transforms; None: ``LoadImageFromFile`` of mmcv with its
-            defaults.
-    """
+    """The transforms of a pipeline up to the one that loads the image; None: OpenCV's."""
 
     def __init__(self, transforms: Sequence[Any] | None = None) -> None:
         from mmcv.transforms import LoadImageFromFile
@@ -351,7 +350,7 @@ def _compare(entry: dict, size: tuple[int, int], orientation: int = 1, turns: bo
     return Look(size, "file-size", sides)
 
 
-def _run(pipeline: Sequence[Any], path: str, entry: dict) -> str:
+def _failure(pipeline: Sequence[Any], path: str, entry: dict) -> str:
     """Name and error of the transform that fails on an image; '' if none does."""
     results: Any = _results(path, entry)
     for transform in pipeline:

@@ -1,29 +1,55 @@
-"""Results of a check, as text and as JSON."""
+"""Kinds of problems of datasets, and the results of a check as text and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .kinds import KINDS, Kind
 from .read import LISTS, shown
 
 EXAMPLES = 5
 
 
+class Kind(NamedTuple):
+    """One kind of problem, as ``kinds.txt`` lists it."""
+
+    name: str  # in --allow and in the JSON report
+    severity: str  # "error": training fails or learns wrong labels. "warning": usually harmless
+    stops: bool  # whether DatasetCheckHook stops a run
+    what: str  # the problem of one entry
+    training: str  # what mmdet does without the check
+    cleaned: str  # fix in a cleaned copy
+    subject: str  # list of the entries; "" for the file or config
+    key: str  # key of the wrong value; "" if it is not a single value
+
+
+def _read_kinds() -> dict[str, Kind]:
+    text = Path(__file__).with_name("kinds.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    kinds = {}
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        where, name, severity, what = first.split(" | ")
+        training, cleaned = second.strip().split(" | ")
+        subject, _, key = where.partition(".")
+        subject = subject if subject in LISTS else ""
+        stops = severity == "stops"
+        severity = "error" if stops else severity
+        kinds[name] = Kind(name, severity, stops, what, training, cleaned, subject, key)
+    return kinds
+
+
+KINDS = _read_kinds()
+
+
 @dataclass
 class Finding:
-    """A kind of problem and its entries.
-
-    Args:
-        kind: The kind.
-        entries: Position in the kind's list (-1 for the file), and a note.
-    """
+    """A kind of problem and its entries."""
 
     kind: Kind
-    entries: list[tuple[int, str]] = field(default_factory=list)
+    entries: list[tuple[int, str]] = field(default_factory=list)  # position or -1, and a note
 
     @property
     def count(self) -> int:
@@ -37,13 +63,7 @@ class Finding:
 
 
 class Report:
-    """All problems of one annotation file.
-
-    Args:
-        source: The file's name, for messages.
-        coco: Its parsed content.
-        images: Folder of the images, for messages; None if not checked.
-    """
+    """All problems of an annotation file: its name, its content, and the folder of its images."""
 
     def __init__(self, source: str, coco: dict[str, Any], images: str | None = None) -> None:
         self.source = source
@@ -162,35 +182,32 @@ class Report:
 
     def to_dict(self, allowed: Collection[str] = ()) -> dict[str, Any]:
         """All findings with all entries, for JSON."""
-        return {
-            "file": self.source,
-            **{key: len(self.coco[key]) for key in LISTS},
-            "boxes_skipped_in_training": self.skipped,
-            "findings": [
-                {
-                    "kind": kind.name,
-                    "severity": kind.severity,
-                    "stops_training": kind.stops,
-                    "allowed": kind.name in allowed,
-                    "what": kind.what,
-                    "training": kind.training,
-                    "count": finding.count,
-                    "entries": [self._entry(kind.subject, *entry) for entry in finding.entries],
-                }
-                for finding in self.ordered()
-                for kind in (finding.kind,)
-            ],
-        }
+        findings = [
+            {
+                "kind": finding.kind.name,
+                "severity": finding.kind.severity,
+                "stops_training": finding.kind.stops,
+                "allowed": finding.kind.name in allowed,
+                "what": finding.kind.what,
+                "training": finding.kind.training,
+                "count": finding.count,
+                "entries": [self._entry(finding.kind.subject, *entry) for entry in finding.entries],
+            }
+            for finding in self.ordered()
+        ]
+        sizes = {key: len(self.coco[key]) for key in LISTS}
+        skipped = {"boxes_skipped_in_training": self.skipped}
+        return {"file": self.source, **sizes, **skipped, "findings": findings}
 
     def _entry(self, subject: str, position: int, note: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"note": note} if note else {}
-        if subject:
-            entry = self.coco[subject][position]
-            values = entry if isinstance(entry, dict) else {}
-            keys = ("id", "image_id", "file_name", "name")
-            named = {key: values[key] for key in keys if isinstance(values.get(key), (int, str))}
-            found = {"list": subject, "position": position, **named, **found}
-        return found
+        noted = {"note": note} if note else {}
+        if not subject:
+            return noted
+        entry = self.coco[subject][position]
+        values = entry if isinstance(entry, dict) else {}
+        keys = ("id", "image_id", "file_name", "name")
+        named = {key: values[key] for key in keys if isinstance(values.get(key), (int, str))}
+        return {"list": subject, "position": position, **named, **noted}
 
 
 def _counted(findings: list[Finding], word: str) -> str:

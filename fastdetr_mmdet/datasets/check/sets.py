@@ -27,26 +27,16 @@ from .report import Report
 
 @dataclass(frozen=True)
 class CheckedSet:
-    """One dataset to check.
+    """One dataset to check."""
 
-    Args:
-        annotations: The annotation file.
-        images: Folder of the images; None if not local.
-        root: ``data_root``, which may hold files, too; or None.
-        classes: ``metainfo.classes``; None: all.
-        evaluated: Whether the set is for validation or test.
-        needs_boxes: Whether the file must have annotations.
-        backend_args: The dataset's, for reading the annotation file.
-        pipeline: The dataset's transforms; None: OpenCV reads the images.
-    """
-
-    annotations: str
-    images: str | None
-    root: str | None = None
-    classes: tuple[str, ...] | None = None
-    evaluated: bool = True
-    needs_boxes: bool = True
-    backend_args: Any = field(default=None, compare=False)
+    annotations: str  # the annotation file
+    images: str | None  # folder of the images; None if not local
+    root: str | None = None  # data_root, which may hold files, too
+    classes: tuple[str, ...] | None = None  # metainfo.classes; None: all
+    evaluated: bool = True  # whether the set is for validation or test
+    needs_boxes: bool = True  # whether the file must have annotations
+    backend_args: Any = field(default=None, compare=False)  # for reading the annotation file
+    # the dataset's transforms; None: OpenCV reads the images
     pipeline: Sequence[Callable] | None = field(default=None, compare=False)
 
     @classmethod
@@ -91,7 +81,7 @@ def sets_of_config(config: Config, splits: Sequence[str] = ("train", "val")) -> 
             cls = DATASETS.get(name) if isinstance(name, str) else name
             if is_coco(cls) and isinstance(dataset.get("ann_file"), str):
                 built = DATASETS.build({**dataset, "lazy_init": True})
-                found += checked_sets(built, split != "train", split != "test")
+                found.append(CheckedSet.of(built, split != "train", split != "test"))
     return list(dict.fromkeys(found))
 
 
@@ -114,10 +104,10 @@ def is_coco(cls: Any) -> bool:
     )
 
 
-def checked_sets(dataset: Any, evaluated: bool, needs_boxes: bool = True) -> list[CheckedSet]:
+def checked_sets(dataset: Any, evaluated: bool) -> list[CheckedSet]:
     """COCO-style datasets in a dataset and its wrappers."""
     return [
-        CheckedSet.of(leaf, evaluated, needs_boxes)
+        CheckedSet.of(leaf, evaluated)
         for _, leaf in leaf_datasets(dataset)
         if is_coco(type(leaf)) and isinstance(leaf.ann_file, str)
     ]
@@ -151,9 +141,6 @@ class NamedPipeline(Compose):
     """A dataset's pipeline whose errors name the image.
 
     OpenCV's errors do not name it, nor does a traceback from worker processes.
-
-    Args:
-        pipeline: The dataset's pipeline.
 
     Raises:
         OSError: if the image cannot be loaded.

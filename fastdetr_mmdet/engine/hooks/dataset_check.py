@@ -15,9 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...datasets.check.files import check_files
-from ...datasets.check.kinds import KINDS
 from ...datasets.check.read import NotCocoError
-from ...datasets.check.report import Report
+from ...datasets.check.report import KINDS, Report
 from ...datasets.check.sets import (
     CheckedSet,
     NamedPipeline,

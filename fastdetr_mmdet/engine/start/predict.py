@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...utils.cli import Parser, UsageError, UserError, command, unit_float
 
-_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
 @command
@@ -22,20 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "enough, and write all to OUT/predictions.json in COCO format.",
     )
     add = parser.add_argument
-    add(
-        "run",
-        metavar="RUN",
-        type=Path,
-        help="folder of a run; or a CHECKPOINT; or a CONFIG and a CHECKPOINT",
-    )
+    add("run", metavar="RUN", type=Path,
+        help="folder of a run; or a CHECKPOINT; or a CONFIG and a CHECKPOINT")  # fmt: skip
     add("images", metavar="IMAGES", type=Path, nargs="+", help="images, folders or videos")
-    add(
-        "--score",
-        type=unit_float,
-        default=0.3,
-        metavar="X",
-        help="lowest score to draw (%(default)s)",
-    )
+    add("--score", type=unit_float, default=0.3, metavar="X",
+        help="lowest score to draw (%(default)s)")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: RUN/predictions")
     add("--device", help="default: cuda:0 if available")
     args = parser.parse_args(arguments)
@@ -94,22 +86,27 @@ def _sources(paths: Sequence[Path]) -> Iterator[Path]:
         if not path.exists():
             raise UsageError(f"There is no image, folder or video {path}.")
         for file in files_below(path) if path.is_dir() else [path]:
-            if file == path or is_image(file) or file.suffix.lower() in _VIDEOS:
+            if file == path or is_image(file) or _is_video(file):
                 yield file
 
 
 def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
     """Return the detections, and the files that cannot be read."""
+    from mmcv.transforms import Compose
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
+    from mmdet.utils import get_test_pipeline_cfg
 
-    files, arrays = _pipelines(model.cfg)
+    steps = get_test_pipeline_cfg(model.cfg)
+    files = Compose(steps)
+    pixels = Compose([dict(type="mmdet.LoadImageFromNDArray"), *steps[1:]])
     visualizer = VISUALIZERS.build(dict(type="DetLocalVisualizer", name="predict"))
     visualizer.dataset_meta = model.dataset_meta
     ids = _category_ids(model)
     names = zip(ids, model.dataset_meta["classes"], strict=True)
-    result: dict[str, list[dict]] = {"images": [], "annotations": [], "categories": []}
-    result["categories"] = [{"id": number, "name": name} for number, name in names]
+    images: list[dict] = []
+    annotations: list[dict] = []
+    categories = [{"id": number, "name": name} for number, name in names]
     unreadable: list[str] = []
     taken: dict[str, int] = {}
     for source in sources:
@@ -119,21 +116,20 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             if image is None:
                 unreadable.append(str(source))
                 continue
-            if writer.video is None:
-                found = inference_detector(model, str(source), files)
+            if _is_video(source):
+                found = inference_detector(model, image, pixels)
             else:
-                found = inference_detector(model, image, arrays)
+                found = inference_detector(model, str(source), files)
             boxes = found.pred_instances = found.pred_instances.cpu()
-            number = len(result["images"]) + 1
+            number = len(images) + 1
             height, width = image.shape[:2]
-            about = dict(id=number, file_name=name, width=width, height=height)
-            result["images"].append(about)
+            images.append(dict(id=number, file_name=name, width=width, height=height))
             for (left, top, right, bottom), label, value in zip(
                 boxes.bboxes.tolist(), boxes.labels.tolist(), boxes.scores.tolist(), strict=True
             ):
                 w, h = right - left, bottom - top
-                result["annotations"].append(
-                    dict(id=len(result["annotations"]) + 1, image_id=number, iscrowd=0,
+                annotations.append(
+                    dict(id=len(annotations) + 1, image_id=number, iscrowd=0,
                          category_id=ids[label], bbox=[left, top, w, h], area=w * h, score=value)
                 )  # fmt: skip
             found.pred_instances = boxes[boxes.scores >= score]
@@ -142,34 +138,20 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             )
             writer.write(visualizer.get_image()[..., ::-1])
         writer.close()
-    return result, unreadable
-
-
-def _pipelines(config: Any) -> list[Any]:
-    """Test pipelines for files and for arrays of pixels."""
-    from mmcv.transforms import Compose
-    from mmdet.utils import get_test_pipeline_cfg
-
-    steps = get_test_pipeline_cfg(config)
-    load = dict(type="mmdet.LoadImageFromNDArray")
-    return [Compose(steps), Compose([load, *steps[1:]])]
+    return dict(images=images, annotations=annotations, categories=categories), unreadable
 
 
 def _frames(source: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and pixels (BGR) of an image or each frame of a video; None if unreadable."""
     import cv2
 
-    if source.suffix.lower() not in _VIDEOS:
+    if not _is_video(source):
         yield str(source), cv2.imread(str(source))
         return
-    video = cv2.VideoCapture(str(source))
-    number = 0
-    while True:
-        more, image = video.read()
-        if not more:
-            break
+    video, number = cv2.VideoCapture(str(source)), 0
+    while (frame := video.read())[0]:
         number += 1
-        yield f"{source}#{number}", image
+        yield f"{source}#{number}", frame[1]
     if not number:
         yield str(source), None
 
@@ -177,11 +159,9 @@ def _frames(source: Path) -> Iterator[tuple[str, Any]]:
 class _Writer:
     """Writes one picture, or one video; equal names get a number."""
 
-    def __init__(self, out: Path, source: Path, number: int = 1) -> None:
+    def __init__(self, out: Path, source: Path, number: int) -> None:
         self.source = source
-        self.video: Any = source if source.suffix.lower() in _VIDEOS else None
-        name = source.name if number == 1 else f"{source.stem}-{number}{source.suffix}"
-        self.path = out / name
+        self.path = out / (f"{source.stem}-{number}{source.suffix}" if number > 1 else source.name)
         if self.path.exists() and self.path.resolve() == source.resolve():
             raise UsageError(
                 f"{self.path} would be overwritten by its picture. Name another --out."
@@ -191,7 +171,7 @@ class _Writer:
     def write(self, image: Any) -> None:
         import cv2
 
-        if self.video is None:
+        if not _is_video(self.source):
             cv2.imwrite(str(self.path), image)
             return
         if self._stream is None:
@@ -216,7 +196,3 @@ def _category_ids(model: Any) -> list[int]:
         return [known[name] for name in classes]
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return [number + 1 for number in range(len(classes))]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -67,7 +67,3 @@ def _refuse_unknown(parser: Parser, words: Sequence[str]) -> None:
                 parser.error(f"train has no option --{option}: give --cfg-options {key}=...")
             parser._option_string_actions.update(dict.fromkeys(_OPTIONS))  # type: ignore[arg-type]
             parser.error(f"unrecognized arguments: {word}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
