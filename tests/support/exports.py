@@ -18,16 +18,19 @@ def boxes_of(coco: dict) -> dict[str, list[tuple]]:
     return {name: sorted(boxes) for name, boxes in found.items()}
 
 
-def write_yolo(source: Path, out: Path, splits: dict[str, str], pixels: bool = False) -> list[str]:
-    """Write images/ROLE and labels/ROLE from source's annotations/SPLIT.json and SPLIT/."""
-    for role, split in splits.items():
-        coco = json.loads((source / f"annotations/{split}.json").read_text())
+ROLES = ("train", "val")
+
+
+def write_yolo(source: Path, out: Path, pixels: bool = False) -> list[str]:
+    """Write images/ROLE and labels/ROLE from source's annotations/ROLE.json and ROLE/."""
+    for role in ROLES:
+        coco = json.loads((source / f"annotations/{role}.json").read_text())
         names = [category["name"] for category in coco["categories"]]
         images, labels = out / "images" / role, out / "labels" / role
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for image in coco["images"]:
-            shutil.copy(source / split / image["file_name"], images)
+            shutil.copy(source / role / image["file_name"], images)
             scale = (1, 1) if pixels else (image["width"], image["height"])
             lines = []
             for item in coco["annotations"]:
@@ -41,18 +44,18 @@ def write_yolo(source: Path, out: Path, splits: dict[str, str], pixels: bool = F
     return names
 
 
-def write_voc(source: Path, out: Path, splits: dict[str, str], first: int = 1) -> None:
+def write_voc(source: Path, out: Path, first: int = 1) -> None:
     """Write VOCdevkit's folders, with pixels counted from `first`."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (out / folder).mkdir(parents=True)
-    for role, split in splits.items():
-        coco = json.loads((source / f"annotations/{split}.json").read_text())
+    for role in ROLES:
+        coco = json.loads((source / f"annotations/{role}.json").read_text())
         names = {category["id"]: category["name"] for category in coco["categories"]}
         stems = []
         for image in coco["images"]:
             stem = f"{role}_{Path(image['file_name']).stem}"
             stems.append(stem)
-            shutil.copy(source / split / image["file_name"], out / "JPEGImages" / f"{stem}.jpg")
+            shutil.copy(source / role / image["file_name"], out / "JPEGImages" / f"{stem}.jpg")
             objects = ""
             for item in coco["annotations"]:
                 if item["image_id"] == image["id"]:

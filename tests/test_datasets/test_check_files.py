@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile, Resize
 from PIL import Image
+from support.coco import sound
 
 from fastdetr_mmdet.datasets.check import check_annotations, check_files, clean
 from fastdetr_mmdet.datasets.check import files as files_module
@@ -125,25 +126,8 @@ def test_any_damage_is_a_look_and_no_exception(tmp_path):
 # Against annotations
 
 
-def annotate(*names, width=WIDTH, height=HEIGHT):
-    return {
-        "images": [
-            {"id": n, "file_name": name, "width": width, "height": height}
-            for n, name in enumerate(names, start=1)
-        ],
-        "annotations": [
-            {
-                "id": n,
-                "image_id": n,
-                "category_id": 1,
-                "bbox": [n, 2, 9, 9],
-                "area": 81,
-                "iscrowd": 0,
-            }
-            for n in range(1, len(names) + 1)
-        ],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
+def annotated(*names, width=WIDTH, height=HEIGHT):
+    return sound(*names, width=width, height=height)
 
 
 def check(coco, images, **options):
@@ -164,17 +148,12 @@ def test_all_kinds(tmp_path, decode, workers, monkeypatch):
     contents |= {"turned": encode("JPEG", 6), "flipped": encode("JPEG", 2)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    coco = annotate(*contents, "missing", "folder")
+    coco = annotated(*contents, "missing", "folder")
     (tmp_path / "folder").mkdir()
     coco["images"][-3]["width"] += 1  # flipped
     done = []
-    report, sizes, found = check(
-        coco,
-        tmp_path,
-        decode=decode,
-        workers=workers,
-        progress=lambda *now: done.append(now),
-    )
+    options = dict(decode=decode, workers=workers, progress=lambda *now: done.append(now))
+    report, sizes, found = check(coco, tmp_path, **options)
     expected = {"file-missing": ["missing", "folder"], "file-turned": ["turned"]}
     expected["file-size"] = ["flipped"]
     for name, (_, problem) in BROKEN.items():
@@ -184,13 +163,13 @@ def test_all_kinds(tmp_path, decode, workers, monkeypatch):
     assert {sizes[names.index(name)] for name in SOUND} == {(WIDTH, HEIGHT)}
     assert limit == Image.MAX_IMAGE_PIXELS
     assert done == [(n, len(contents)) for n in range(1, len(contents) + 1)]
-    for words in ("60 x 40, as loaded 40 x 60, EXIF orientation 6", "image 26 (missing,"):
+    for words in ("60 x 40, as loaded 40 x 60, EXIF orientation 6", "image 32 (missing,"):
         assert words in report.text()
 
     cleaned, counts = clean(report, sizes=sizes)
     kept = {*SOUND, "large", "less large"}
     assert {image["file_name"] for image in cleaned["images"]} == kept
-    assert len(cleaned["annotations"]) == len(kept)
+    assert len(cleaned["annotations"]) == 2 * len(kept)
     assert counts["file-truncated"] == 5
     assert check(cleaned, tmp_path)[2] == {"file-huge": ["large", "less large"]}
 
@@ -206,13 +185,13 @@ DEEP = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
 def test_sixteen_bits_are_told(name, pixels, deep, tmp_path):
     """OpenCV silently keeps the upper 8 bits, which are black here."""
     cv2.imwrite(str(tmp_path / name), pixels)
-    assert check(annotate(name), tmp_path)[2] == ({"file-depth": [name]} if deep else {})
+    assert check(annotated(name), tmp_path)[2] == ({"file-depth": [name]} if deep else {})
     assert look(tmp_path / name, color_type="unchanged").problem == ""
 
 
 @pytest.mark.parametrize("folder", ["none", "."])
 def test_a_wrong_folder_is_named_and_nothing_else(folder, tmp_path):
-    report, _, found = check(annotate("a.jpg", "b.jpg"), tmp_path / folder)
+    report, _, found = check(annotated("a.jpg", "b.jpg"), tmp_path / folder)
     assert list(found) == ["images-folder"]
     text = report.refusal()
     assert str(tmp_path / folder) in text and "--write-cleaned" not in text and "allow" not in text
@@ -223,8 +202,8 @@ def test_orientations(tmp_path):
     names = [f"{orientation}.jpg" for orientation in range(1, 9)]
     for orientation, name in enumerate(names, start=1):
         (tmp_path / name).write_bytes(encode("JPEG", orientation))
-    stored = annotate(*names)
-    turned = annotate(*names[4:], width=HEIGHT, height=WIDTH)
+    stored = annotated(*names)
+    turned = annotated(*names[4:], width=HEIGHT, height=WIDTH)
     assert check(stored, tmp_path)[2] == {"file-orientation": names[1:4], "file-turned": names[4:]}
     assert check(turned, tmp_path)[2] == {}
     pipeline = [LoadImageFromFile(color_type="color_ignore_orientation")]
@@ -244,7 +223,7 @@ def test_the_pipeline_reads_the_images(tmp_path):
     for n in range(4):
         np.save(tmp_path / f"{n}.npy", np.zeros((HEIGHT, WIDTH, 5), np.uint16))
     (tmp_path / "broken.npy").write_bytes(b"no array")
-    coco = annotate("0.npy", "1.npy", "2.npy", "3.npy", "broken.npy")
+    coco = annotated("0.npy", "1.npy", "2.npy", "3.npy", "broken.npy")
     coco["images"][1]["width"] += 1
     pipeline = [lambda results: dict(results, seen=True), LoadArray()]
     _, sizes, found = check(coco, tmp_path, pipeline=pipeline)
@@ -256,12 +235,10 @@ def test_the_pipeline_reads_the_images(tmp_path):
 
 def test_images_that_resize_to_nothing(tmp_path):
     """Without the check OpenCV's assertion fails in the middle of an epoch."""
-    for name, width, height in (("line", 3000, 1), ("thread", 2, 2000), ("bar", 200, 2)):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
-    coco = annotate("line.png", "thread.png", "bar.png")
-    for image, (width, height) in zip(
-        coco["images"], ((3000, 1), (2, 2000), (200, 2)), strict=True
-    ):
+    sizes = {"line.png": (3000, 1), "thread.png": (2, 2000), "bar.png": (200, 2)}
+    coco = annotated(*sizes)
+    for image, (width, height) in zip(coco["images"], sizes.values(), strict=True):
+        cv2.imwrite(str(tmp_path / image["file_name"]), np.zeros((height, width, 3), np.uint8))
         image.update(width=width, height=height)
     pipeline = [LoadImageFromFile(), Resize(scale=(160, 160), keep_ratio=True)]
     report, _, found = check(coco, tmp_path, pipeline=pipeline)
@@ -274,7 +251,7 @@ def test_sizes_that_are_missing_are_read_from_the_files(tmp_path):
     (tmp_path / "a.jpg").write_bytes(JPEG)
     (tmp_path / "b.jpg").write_bytes(encode("JPEG", 6))
     (tmp_path / "c.jpg").write_bytes(b"")
-    coco = annotate("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    coco = annotated("a.jpg", "b.jpg", "c.jpg", "d.jpg")
     for image in coco["images"]:
         image["width"] = None
     report, sizes, found = check(coco, tmp_path)

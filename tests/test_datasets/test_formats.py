@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.exports import boxes_of, write_voc, write_yolo
+from support.exports import ROLES, boxes_of, write_voc, write_yolo
 
 from fastdetr_mmdet.datasets.formats import Found, Split, read_dataset, shared_images, split_off
 from fastdetr_mmdet.datasets.formats import split as splitting
 from fastdetr_mmdet.utils.cli import UserError
-
-ROLES = {"train": "train", "val": "val"}
 
 
 def truth(shapes: Path, split: str) -> dict:
@@ -62,7 +60,7 @@ def test_coco_is_used_as_it_is(shapes):
 
 @pytest.mark.parametrize("layout", ["folders", "yaml", "roboflow", "lists", "pixels"])
 def test_yolo(layout, shapes, tmp_path):
-    names = write_yolo(shapes, tmp_path, ROLES, layout == "pixels")
+    names = write_yolo(shapes, tmp_path, layout == "pixels")
     entries = {
         "yaml": "path: .\ntrain: images/train\nval: images/held\n",
         "roboflow": "train: ../images/train\nval: ../images/held\n",
@@ -88,7 +86,7 @@ def test_yolo(layout, shapes, tmp_path):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_voc(first, shapes, tmp_path):
-    write_voc(shapes, tmp_path / "VOC2012", ROLES, first)
+    write_voc(shapes, tmp_path / "VOC2012", first)
     found = read_dataset(tmp_path)
     assert found.form == "Pascal VOC"
     for role in ROLES:
@@ -218,9 +216,10 @@ def test_voc_beside_images_with_another_name(tmp_path):
     write(tmp_path / "train/lost.xml", "<annotation/>")
     picture(tmp_path / "older/x.PNG")  # further away
     write(tmp_path / "ImageSets/Main/train.txt", "another\n")
-    assert read(tmp_path) == {"x.PNG": [("cat", 1.5, 0, 48.5, 60)]}
     found = read_dataset(tmp_path)
-    assert found.splits["train"].coco["images"][0]["file_name"] == "train/x.PNG"
+    coco = found.splits["train"].coco
+    assert boxes_of(coco) == {"x.PNG": [("cat", 1.5, 0, 48.5, 60)]}
+    assert coco["images"][0]["file_name"] == "train/x.PNG"
     lost, unlabelled, listed = found.notes
     assert "lost.xml" in lost and "older/x.PNG" in unlabelled and "ImageSets" in listed
 
@@ -406,9 +405,8 @@ def test_classes_are_spread_evenly(tmp_path):
 
 
 def test_one_group_cannot_be_split(tmp_path):
-    found = found_with([picture(tmp_path / f"{n}.png") for n in range(3)])
     with pytest.raises(UserError, match="--val"):
-        split_off(found, 0.2)
+        split_off(found_with([picture(tmp_path / f"{n}.png") for n in range(3)]), 0.2)
 
 
 def test_shared_images_are_told(tmp_path):

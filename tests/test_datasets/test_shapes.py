@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from fastdetr_mmdet.datasets.shapes import CLASSES, coco, summary, write_shapes
 from fastdetr_mmdet.datasets.shapes import write as write_module
 from fastdetr_mmdet.datasets.shapes.__main__ import main
-from fastdetr_mmdet.datasets.shapes.scene import Item, Stage, compose
+from fastdetr_mmdet.datasets.shapes.scene import compose
 
 # Of 40 and 3 images with seed 0
 DIGESTS = {
@@ -34,11 +34,6 @@ GREY_LEVELS = {
 def read_all(folder: Path) -> dict[str, bytes]:
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
-def decode(segmentation: list, height: int, width: int) -> np.ndarray:
-    rles = coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(coco_mask.merge(rles)).astype(bool)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +66,8 @@ def test_an_image_depends_on_seed_split_and_number_alone(written, tmp_path):
     few, many = read_all(tmp_path / "few"), read_all(written)
     for name in ("train/000001.jpg", "train/000002.jpg", "val/000001.jpg"):
         assert few[name] == many[name]
-    few, many = (json.loads(f["annotations/train.json"]) for f in (few, many))
-    assert few["annotations"] == many["annotations"][: len(few["annotations"])]
     keys = ((0, "train", 0), (1, "train", 0), (0, "val", 0), (0, "train", 1))
     assert len({compose(*key).image.tobytes() for key in keys}) == 4
-    with pytest.raises(ValueError):
-        compose(0, "test", 0)
 
 
 def test_opencv_threads_are_left_as_they_were(tmp_path):
@@ -174,30 +165,18 @@ def test_coco_reads_the_annotations(written, capsys):
 
 def test_summary_counts_what_is_there(written):
     coco = json.loads((written / "annotations" / "train.json").read_text())
-    boxes = [a for a in coco["annotations"] if not a["iscrowd"]]
+    areas = [a["area"] for a in coco["annotations"] if not a["iscrowd"]]
     text = summary(written, "train")
     assert f"40 images ({40 - len({a['image_id'] for a in coco['annotations']})} empty)" in text
-    assert f"{len(boxes)} boxes" in text
-    assert f"small {sum(a['area'] < 1024 for a in boxes)}," in text
+    assert f"{len(areas)} boxes" in text and f"small {sum(a < 1024 for a in areas)}," in text
 
 
 @pytest.mark.parametrize("corner", [False, True])
 def test_rle_is_exact(corner):
     mask = np.random.default_rng(0).random((13, 17)) < 0.4
     mask[0, 0] = corner
-    assert np.array_equal(decode([coco.mask_to_rle(mask)], 13, 17), mask)
-
-
-def test_polygons_keep_holes_and_parts():
-    mask = np.zeros((60, 80), bool)
-    mask[5:40, 10:50] = True
-    mask[15:25, 20:30] = False
-    mask[28:36, 33:45] = False
-    mask[50:58, 60:80] = True
-    polygons = coco.mask_to_polygons(mask)
-    assert len(polygons) == 2
-    # The polygons' tolerance may cut corners of holes; a lost hole has 80 pixels.
-    assert (decode(polygons, 60, 80) != mask).sum() <= 8
+    rle = coco_mask.frPyObjects(coco.mask_to_rle(mask), 13, 17)
+    assert np.array_equal(coco_mask.decode(rle), mask)
 
 
 # Scenes
@@ -216,40 +195,3 @@ def test_every_object_is_readable():
             hidden += mask.sum() < item.full_area
         assert claimed.max() <= 1
     assert hidden > 6  # occlusion does happen
-
-
-# Placement
-
-
-def stage_with_square(keep: float = 0.45) -> Stage:
-    """100 x 100 image with one 40 x 40 item at (30, 30)."""
-    stage = Stage(np.full((100, 100, 3), 90, np.uint8), np.random.default_rng(0))
-    stage.owner[30:70, 30:70] = 1
-    stage.items.append(Item(0, 40 * 40, keep, np.zeros((1, 3))))
-    return stage
-
-
-@pytest.mark.parametrize(
-    "keep, size, place, max_overlap, allowed",
-    [
-        # no object hides more than 55 % of another: 22 of 40 rows
-        (0.45, (22, 40), (30, 30), 1.0, True),
-        (0.45, (23, 40), (30, 30), 1.0, False),
-        # distractors may be hidden, crowds may not
-        (0.0, (30, 40), (30, 30), 1.0, True),
-        (0.9, (5, 40), (30, 30), 1.0, False),
-        # the image border leaves at least 45 %
-        (0.45, (20, 40), (5, -22), 1.0, True),
-        (0.45, (20, 40), (5, -23), 1.0, False),
-        (0.45, (20, 40), (5, 83), 1.0, False),
-        # 36 pixels, and 3 pixels of height, are too few
-        (0.45, (6, 6), (0, 0), 1.0, False),
-        (0.45, (3, 30), (0, 0), 1.0, False),
-        (0.45, (7, 7), (0, 0), 1.0, True),
-        # overlap of the new object: half of it, and 8 of 20 columns
-        (0.45, (20, 20), (30, 20), 0.4, False),
-        (0.45, (20, 20), (30, 18), 0.4, True),
-    ],
-)
-def test_where_a_shape_fits(keep, size, place, max_overlap, allowed):
-    assert stage_with_square(keep).fits(np.ones(size), *place, max_overlap) == allowed
