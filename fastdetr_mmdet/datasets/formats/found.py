@@ -26,34 +26,21 @@ _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF: the camera was held
 
 @dataclass
 class Split:
-    """One part of a dataset.
+    """One part of a dataset."""
 
-    Args:
-        coco: COCO's lists.
-        images: The folder that file names are relative to.
-        file: The annotation file; None if it is not written yet.
-    """
-
-    coco: dict[str, Any]
-    images: Path
-    file: Path | None = None
+    coco: dict[str, Any]  # COCO's lists
+    images: Path  # the folder that file names are relative to
+    file: Path | None = None  # the annotation file; None if it is not written yet
 
 
 @dataclass
 class Found:
-    """Content of a folder.
+    """Content of a folder."""
 
-    Args:
-        form: "COCO", "YOLO", "Pascal VOC", "labelme" or "CSV".
-        root: The common folder.
-        splits: Splits by role; "train" if the role is unknown.
-        notes: Sentences on decisions of the reader.
-    """
-
-    form: str
-    root: Path
-    splits: dict[str, Split]
-    notes: list[str] = field(default_factory=list)
+    form: str  # "COCO", "YOLO", "Pascal VOC", "labelme" or "CSV"
+    root: Path  # the common folder
+    splits: dict[str, Split]  # by role; "train" if the role is unknown
+    notes: list[str] = field(default_factory=list)  # sentences on decisions of the reader
 
     @property
     def classes(self) -> tuple[str, ...]:

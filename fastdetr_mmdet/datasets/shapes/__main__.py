@@ -15,11 +15,12 @@ def main(arguments: Sequence[str] | None) -> None:
     )
     add = parser.add_argument
     add("out", metavar="OUT", help="new or empty folder")
-    add(
-        "--train", type=natural_int, default=1024, metavar="N", help="training images (%(default)s)"
-    )
-    add("--val", type=natural_int, default=128, metavar="N", help="validation images (%(default)s)")
-    add("--seed", type=natural_int, default=0, metavar="N", help="random seed (%(default)s)")
+    for name, default, what in (
+        ("--train", 1024, "training images"),
+        ("--val", 128, "validation images"),
+        ("--seed", 0, "random seed"),
+    ):
+        add(name, type=natural_int, default=default, metavar="N", help=f"{what} (%(default)s)")
     args = parser.parse_args(arguments)
 
     from .scene import SPLITS

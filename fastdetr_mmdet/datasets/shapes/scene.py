@@ -30,45 +30,26 @@ _SHRINKS = (1.0, 0.8, 0.64)
 
 @dataclass(frozen=True)
 class Item:
-    """One thing drawn on a stage.
+    """One thing drawn on a stage."""
 
-    Args:
-        label: Index into CLASSES, or None for a distractor.
-        full_area: Number of pixels without occlusion and image border.
-        keep: Share of `full_area` that must stay visible.
-        colours: (n, 3) BGR colours of the item.
-        is_crowd: True for a tight cluster of many shapes of one class.
-    """
-
-    label: int | None
-    full_area: int
-    keep: float
-    colours: np.ndarray
-    is_crowd: bool = False
+    label: int | None  # index into CLASSES, or None for a distractor
+    full_area: int  # number of pixels without occlusion and image border
+    keep: float  # share of full_area that must stay visible
+    colours: np.ndarray  # (n, 3) BGR
+    is_crowd: bool = False  # whether it is a tight cluster of many shapes of one class
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished image.
+    """A finished image."""
 
-    Args:
-        image: (h, w, 3) uint8 BGR.
-        objects: Items, each with an (h, w) bool mask of its visible part.
-        jpeg_quality: JPEG quality of the file.
-    """
-
-    image: np.ndarray
-    objects: list[tuple[Item, np.ndarray]]
+    image: np.ndarray  # (h, w, 3) uint8 BGR
+    objects: list[tuple[Item, np.ndarray]]  # each with an (h, w) bool mask of its visible part
     jpeg_quality: int
 
 
 class Stage:
-    """An unfinished image and the item that each pixel shows.
-
-    Args:
-        image: (h, w, 3) uint8 background, drawn on in place.
-        rng: Source of the random choices.
-    """
+    """An unfinished image, drawn on in place, and the item that each pixel shows."""
 
     def __init__(self, image: np.ndarray, rng: np.random.Generator):
         self.image = image
@@ -221,9 +202,9 @@ def compose(seed: int, split: str, index: int) -> Scene:
     paint.clutter(rng, stage.image, int(rng.integers(1, 6)), widest=4)
     if kind > 1 - _CROWD_SHARE:
         stage.add_crowd(int(rng.integers(len(CLASSES))))
-    todo: list[tuple[int | None, float]] = []
-    for side in _sides(rng, count):
-        todo.append((int(rng.integers(len(CLASSES))), side))
+    todo: list[tuple[int | None, float]] = [
+        (int(rng.integers(len(CLASSES))), side) for side in _sides(rng, count)
+    ]
     for _ in range(rng.integers(0, 4)):
         todo.insert(int(rng.integers(len(todo) + 1)), (None, rng.uniform(15, 50)))
     for label, side in todo:

@@ -26,40 +26,29 @@ def _to_json(value: dict) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def _is_complete(out: Path, stamp: dict) -> bool:
-    """Whether `out` holds the complete dataset, not only its stamp."""
-    return all(
+def _is_written(out: Path, stamp: dict) -> bool:
+    """Whether the folder holds the complete dataset; refuse any other content."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; give a folder for the dataset.")
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    found_in = [name for name in (_STAMP, _UNFINISHED) if (out / name).is_file()]
+    if not found_in:
+        raise FileExistsError(f"{out} holds other files; choose a new or an empty folder.")
+    try:
+        found = json.loads((out / found_in[0]).read_text())
+    except ValueError:
+        found = None
+    if found != stamp:
+        raise FileExistsError(
+            f"{out} holds a different dataset (found {found}, expected {stamp}); remove that "
+            "folder or choose another one."
+        )
+    return found_in[0] == _STAMP and all(  # files may have been removed
         (out / "annotations" / f"{split}.json").is_file()
         and len(list((out / split).glob("*.jpg"))) == stamp[split]
         for split in SPLITS
     )
-
-
-def _may_write(out: Path, stamp: dict) -> bool:
-    """Check the output folder; False means that it already holds this dataset.
-
-    Raises:
-        NotADirectoryError: if `out` is a file.
-        FileExistsError: if `out` holds anything but this dataset, complete or unfinished.
-    """
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; give a folder for the dataset.")
-    if not out.exists() or not any(out.iterdir()):
-        return True
-    for name in (_STAMP, _UNFINISHED):
-        if not (out / name).is_file():
-            continue
-        try:
-            found = json.loads((out / name).read_text())
-        except ValueError:
-            found = None
-        if found != stamp:
-            raise FileExistsError(
-                f"{out} holds a different dataset (found {found}, expected {stamp}); remove that "
-                "folder or choose another one."
-            )
-        return name == _UNFINISHED or not _is_complete(out, stamp)
-    raise FileExistsError(f"{out} holds other files; choose a new or an empty folder.")
 
 
 def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> None:
@@ -67,26 +56,26 @@ def _write_split(out: Path, split: str, count: int, seed: int, quiet: bool) -> N
     folder.mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
-    for index in range(count):
-        scene = compose(seed, split, index)
-        image_id, name = index + 1, f"{index + 1:06d}.jpg"
+    for number in range(1, count + 1):
+        scene = compose(seed, split, number - 1)
+        name = f"{number:06d}.jpg"
         _, jpeg = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality])
         (folder / name).write_bytes(jpeg.tobytes())
         h, w = scene.image.shape[:2]
-        images.append({"id": image_id, "file_name": name, "width": w, "height": h})
+        images.append({"id": number, "file_name": name, "width": w, "height": h})
         for item, mask in scene.objects:
-            annotations.append(annotation(item, mask, len(annotations) + 1, image_id))
-        if not quiet and (index + 1) % _PROGRESS_STEP == 0:
-            print(f"{split}: {index + 1} of {count} images", flush=True)
-    version, about = str(GENERATOR_VERSION), "fastdetr_mmdet shapes"
+            annotations.append(annotation(item, mask, len(annotations) + 1, number))
+        if not quiet and number % _PROGRESS_STEP == 0:
+            print(f"{split}: {number} of {count} images", flush=True)
+    about = dict(description="fastdetr_mmdet shapes", version=str(GENERATOR_VERSION))
     coco = {
-        "info": {"description": about, "version": version, "split": split, "seed": seed},
+        "info": {**about, "split": split, "seed": seed},
         "licenses": [],
         "images": images,
         "annotations": annotations,
         "categories": [
-            {"id": label + 1, "name": name, "supercategory": "shape"}
-            for label, name in enumerate(CLASSES)
+            {"id": label, "name": name, "supercategory": "shape"}
+            for label, name in enumerate(CLASSES, 1)
         ],
     }
     write_atomically(out / "annotations" / f"{split}.json", _to_json(coco))
@@ -117,17 +106,16 @@ def write_shapes(
     out = Path(out)
     stamp = {"generator": "fastdetr_mmdet.datasets.shapes", "version": GENERATOR_VERSION}
     stamp |= {"train": train, "val": val, "seed": seed}
-    if not _may_write(out, stamp):
+    if _is_written(out, stamp):
         return
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     write_atomically(out / _UNFINISHED, _to_json(stamp))
     (out / _STAMP).unlink(missing_ok=True)
     threads = cv2.getNumThreads()
-    # One thread, because the rounding of sums depends on the number of threads.
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # because the rounding of sums depends on the number of threads
     try:
-        _write_split(out, "train", train, seed, quiet)
-        _write_split(out, "val", val, seed, quiet)
+        for split, count in (("train", train), ("val", val)):
+            _write_split(out, split, count, seed, quiet)
     finally:
         cv2.setNumThreads(threads)
     os.replace(out / _UNFINISHED, out / _STAMP)

@@ -18,15 +18,10 @@ from ...utils.config import read_config
 
 @dataclass
 class RunFolder:
-    """A folder from ``init``, or a work directory of mmdet.
-
-    Args:
-        config_file: The config.
-        work_dir: Folder of the checkpoints.
-    """
+    """A folder from ``init``, or a work directory of mmdet."""
 
     config_file: Path
-    work_dir: Path
+    work_dir: Path  # folder of the checkpoints
 
     @classmethod
     def find(cls, path: Path) -> RunFolder:
