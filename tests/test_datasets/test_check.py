@@ -107,9 +107,7 @@ CASES = [
     ("bbox-malformed", drop("bbox"), "annotation 11 (image 7, a.jpg, no bbox)"),
     *(
         ("bbox-malformed", box(bbox=value), f"bbox is {value!r}")
-        for value in (
-            *(None, [1, 2, 3], [1, 2, None, 4], ["1", "2", "3", "4"], [True, 2, 3, 4], "1234"),
-        )
+        for value in (None, [1, 2, 3], [1, 2, None, 4], ["1", "2", "3", "4"], [True, 2, 3, 4])
     ),
     *(
         ("bbox-not-finite", box(bbox=value), f"bbox is {value!r:.20}")

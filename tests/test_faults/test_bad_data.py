@@ -222,35 +222,39 @@ def with_image(shapes, tmp_path):
 NO_LOOK = dict(type="DatasetCheckHook", read_images=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "half"])
-def test_unreadable_image(start, with_image, monkeypatch, content):
+THIN = cv2.imencode(".png", np.zeros((1, 3000, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "content, named, error",
+    [
+        (b"", r"\[file-unreadable", OSError),
+        (b"no image", r"\[file-unreadable", OSError),
+        (None, r"\[file-truncated", OSError),
+        (THIN, r"Resize: .*\[image-too-thin", ValueError),
+    ],
+)
+def test_unusable_image(start, with_image, change_set, content, named, error):
     """Found before the first step, and named when loaded, which OpenCV does not do."""
     path, options = with_image(content)
-    with pytest.raises(ValueError, match=r"image 3 \(000003.jpg, .*\[file-(unread|trunc)"):
+    if content == THIN:
+        options |= change_set(lambda c: c["images"][2].update(width=3000, height=1))
+    with pytest.raises(ValueError, match=rf"image 3 \(000003.jpg, .*{named}"):
         start(**options)
     dataset = start(hook=NO_LOOK, **options).train_dataloader.dataset
-    with pytest.raises(OSError, match=rf"{path} \(image id 3\)"):
+    with pytest.raises(error, match=rf"{path} \(image id 3\)"):
         [dataset[n] for n in range(len(dataset))]
-    # not read by default with several processes, because the others would wait
+
+
+def test_images_are_not_read_while_other_processes_wait(start, with_image, monkeypatch):
     monkeypatch.setattr(dataset_check, "get_world_size", lambda: 2)
-    start(**options)
+    start(**with_image(b"")[1])
 
 
 def test_unreadable_image_is_named_by_a_worker(runner, with_image):
     path, options = with_image(b"")
     with pytest.raises(OSError, match=rf"{path} \(image id 3\)"):
         runner(custom_hooks=[NO_LOOK], train_dataloader__num_workers=1, **options).train()
-
-
-def test_image_that_resize_reduces_to_nothing(start, with_image, change_set):
-    """An image of 1 x 3000 pixels is found before the first step, and named when loaded."""
-    path, options = with_image(cv2.imencode(".png", np.zeros((1, 3000, 3), np.uint8))[1].tobytes())
-    options |= change_set(lambda c: c["images"][2].update(width=3000, height=1))
-    with pytest.raises(ValueError, match=r"image 3 \(000003.jpg, Resize: .*\[image-too-thin\]"):
-        start(**options)
-    dataset = start(hook=NO_LOOK, **options).train_dataloader.dataset
-    with pytest.raises(ValueError, match=rf"Resize.*{path} \(image id 3\)"):
-        dataset[2]
 
 
 # --------------------------------------------------------------------------------------------------
