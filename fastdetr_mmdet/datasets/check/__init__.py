@@ -9,15 +9,12 @@ from .annotations import check_annotations
 from .clean import CannotCleanError, clean
 from .files import check_files
 from .read import NotCocoError, read_coco
-from .report import KINDS, Finding, Kind, Report
+from .report import KINDS
 
 __all__ = [
     "KINDS",
     "CannotCleanError",
-    "Finding",
-    "Kind",
     "NotCocoError",
-    "Report",
     "check_annotations",
     "check_files",
     "clean",

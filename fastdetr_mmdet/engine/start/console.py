@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
+_MOST_LINES = 30  # of a config
 # Messages of mmengine in every run -> their text on the terminal.
 _SHORT: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
     (r"\s*-+\nSystem environment:(?s:.*)", lambda found: _environment(found[0])),
@@ -29,9 +30,6 @@ def _environment(text: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-_MOST_LINES = 30
-
-
 def _own_part() -> str:
     """Describe the tool's arguments and the config's own file, without its base."""
     path = Path(*sys.argv[1:2])
@@ -44,15 +42,6 @@ def _own_part() -> str:
     return "\n".join([f"{given}; with its base in the log file:", *lines[:_MOST_LINES], *more])
 
 
-def _briefly(text: str) -> str | None:
-    """Shorten a message for the terminal; None: show all of it."""
-    for pattern, say in _SHORT:
-        found = re.fullmatch(pattern, text)
-        if found:
-            return say(found)
-    return None
-
-
 def shorten() -> None:
     """Make mmengine's loggers print long messages in short; the log file keeps them."""
     original = MMLogger.callHandlers
@@ -61,7 +50,8 @@ def shorten() -> None:
 
     @functools.wraps(original)
     def call_handlers(self: MMLogger, record: logging.LogRecord) -> None:
-        text = _briefly(str(record.msg))
+        matches = ((re.fullmatch(pattern, str(record.msg)), say) for pattern, say in _SHORT)
+        text = next((say(found) for found, say in matches if found), None)
         if text is None:
             return original(self, record)
         briefly = logging.makeLogRecord({**record.__dict__, "msg": text})

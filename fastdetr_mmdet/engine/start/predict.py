@@ -72,11 +72,11 @@ def _config_of(checkpoint: Path) -> Any:
     """Find the config next to a checkpoint, or read the one in it."""
     from ...checkpoints.embedded_config import config_in
     from ...checkpoints.files import read_content
+    from .run_folder import newest
 
     if not checkpoint.is_file():
         raise UsageError(f"There is no checkpoint {checkpoint}. Give the path of a file.")
-    beside = sorted(checkpoint.parent.glob("*.py"), key=lambda file: file.stat().st_mtime)
-    return beside[-1] if beside else config_in(read_content(checkpoint))
+    return newest(checkpoint.parent, "*.py") or config_in(read_content(checkpoint))
 
 
 def _sources(paths: Sequence[Path]) -> Iterator[Path]:

@@ -25,21 +25,17 @@ class RunFolder:
 
     @classmethod
     def find(cls, path: Path) -> RunFolder:
-        """Find the run of a folder or config file.
-
-        Raises:
-            UsageError: if there is none.
-        """
+        """Find the run of a folder or config file; UsageError if there is none."""
+        if (path / "config.py").is_file():
+            path /= "config.py"
         if path.is_file() and path.suffix == ".py":
             return cls(path, _work_dir(path))
         if not path.is_dir():
             raise UsageError(f"There is no folder {path}. Make a run: init DATA --out {path}.")
-        if (path / "config.py").is_file():
-            return cls(path / "config.py", _work_dir(path / "config.py"))
-        configs = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
-        if not configs:
+        config = newest(path, "*.py")
+        if config is None:
             raise UsageError(f"{path} is not a run: it holds no config. Make one: init DATA.")
-        return cls(configs[-1], path)
+        return cls(config, path)
 
     @cached_property
     def config(self) -> Config:
@@ -48,23 +44,16 @@ class RunFolder:
         return read_config(saved if saved.is_file() else self.config_file)
 
     def checkpoint(self) -> Path:
-        """The best checkpoint; the last one if there is no best.
-
-        Raises:
-            UsageError: if there is none.
-        """
-        best = sorted(self.work_dir.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
-        if best:
-            return best[-1]
-        last = self.last_checkpoint()
-        if last is None:
+        """The best checkpoint; the last one if there is no best; UsageError if there is none."""
+        found = newest(self.work_dir, "best_*.pth") or self.last_checkpoint()
+        if found is None:
             file = self.config_file
             run = shlex.quote(str(file.parent if file.name == "config.py" else file))
             raise UsageError(
                 f"{self.work_dir} holds no checkpoint. Train first: python -m fastdetr_mmdet train "
                 f"{run}"
             )
-        return last
+        return found
 
     def last_checkpoint(self) -> Path | None:
         """The last checkpoint of the training."""
@@ -85,6 +74,11 @@ class RunFolder:
         from ...checkpoints.integrity import load_meta
 
         return int(load_meta(last).get("epoch", 0)), planned
+
+
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The newest file of a name; None if there is none."""
+    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def _work_dir(config_file: Path) -> Path:
