@@ -11,6 +11,7 @@ from mmdet.utils import register_all_modules
 from support.forks import processes  # noqa: F401 (fixture)
 from support.runs import (
     make_runs_quick,
+    no_steps,  # noqa: F401 (fixture)
     shapes,  # noqa: F401 (fixture)
     tiny_config_file,  # noqa: F401 (fixture)
     tiny_run,  # noqa: F401 (fixture)

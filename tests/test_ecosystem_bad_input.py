@@ -13,8 +13,6 @@ from support.runs import (
     run_tool,
 )
 
-from fastdetr_mmdet import FastDETR
-
 
 @pytest.fixture
 def runner(tiny_config_file, shapes, tmp_path):
@@ -25,15 +23,6 @@ def runner(tiny_config_file, shapes, tmp_path):
         return make_runner(tiny_config_file, tmp_path / "work", shapes, **options)
 
     return make
-
-
-@pytest.fixture
-def no_steps(monkeypatch):
-    """Fails the test at any step of the model."""
-    for name in ("loss", "predict"):
-        monkeypatch.setattr(
-            FastDETR, name, lambda *args, **kwargs: pytest.fail("The model was run.")
-        )
 
 
 def check_trained(work_dir, iters=ITERS):

@@ -23,6 +23,7 @@ from mmengine.config import Config, config
 from mmengine.runner import Runner
 from yapf.yapflib import yapf_api
 
+from fastdetr_mmdet import FastDETR
 from fastdetr_mmdet.datasets.shapes import write_shapes
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 
@@ -105,6 +106,13 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
             make(folder)
             done.touch()
     return folder
+
+
+@pytest.fixture
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any step of the model fails the test."""
+    for name in ("loss", "predict"):
+        monkeypatch.setattr(FastDETR, name, lambda *_, **__: pytest.fail("The model was run."))
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,7 @@ def check(coco, images, **options):
     found = {
         name: [coco["images"][n]["file_name"] for n in finding.positions]
         for name, finding in report.findings.items()
+        if finding.kind.subject != "annotations"
     }
     return report, sizes, found
 

@@ -18,7 +18,7 @@ from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
 from support.coco import box, drop, each, image
 from support.runs import change_annotations, log_rows, make_runner
 
-from fastdetr_mmdet import DatasetCheckHook, FastDETR
+from fastdetr_mmdet import DatasetCheckHook
 from fastdetr_mmdet.datasets.check import check_annotations, read_coco, sets
 from fastdetr_mmdet.engine.hooks import dataset_check
 
@@ -75,15 +75,6 @@ def start(tiny_config_file, shapes):
         return runner
 
     return run
-
-
-@pytest.fixture
-def no_steps(monkeypatch):
-    """Any step of the model fails the test."""
-    for name in ("loss", "predict"):
-        monkeypatch.setattr(
-            FastDETR, name, lambda *args, **kwargs: pytest.fail("The model was run.")
-        )
 
 
 # All kinds: tests/test_datasets/test_check.py
