@@ -22,10 +22,10 @@ from ...utils.cli import (
     refuse_to_overwrite,
 )
 from ...utils.files import write_atomically
-from .annotations import MAX_ASPECT, check_annotations
+from .annotations import check_annotations
 from .clean import clean
 from .files import check_files, check_names
-from .report import KINDS
+from .report import KINDS, MAX_ASPECT
 
 if TYPE_CHECKING:
     from .report import Report

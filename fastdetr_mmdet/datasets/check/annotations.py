@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .read import LISTS, as_id, is_file_name, number, require_lists, shown
-from .report import Report
+from .report import MAX_ASPECT, Report
 
-MAX_ASPECT = 50.0
 MOST_PIXELS = 2**20  # maximum side that OpenCV reads
 LARGEST = 1e7  # larger coordinates are errors
 BORDER = 1.0  # COCO's own boxes extend slightly beyond images, by rounding
@@ -42,10 +41,8 @@ def check_annotations(
         NotCocoError: if one of COCO's three lists is missing.
     """
     require_lists(coco, source)
-    report = Report(source, coco)
-    images = _check_images(report, max_aspect)
-    categories = _check_categories(report, classes)
-    _check_boxes(report, images, categories, evaluated, max_aspect)
+    report = Report(source, coco, max_aspect)
+    _check_boxes(report, _check_images(report), _check_categories(report, classes), evaluated)
     return report
 
 
@@ -93,7 +90,7 @@ def _add_repeated(report: Report, kind: str, positions_of: Mapping[Any, list[int
             report.add(kind, position)
 
 
-def _check_images(report: Report, max_aspect: float) -> _Images:
+def _check_images(report: Report) -> _Images:
     images = _Images({}, {}, defaultdict(list))
     positions_of: dict[Any, list[int]] = defaultdict(list)
     for position, entry, image_id in _entries(report, "images"):
@@ -117,7 +114,7 @@ def _check_images(report: Report, max_aspect: float) -> _Images:
             report.add("image-size", position, " x ".join(sides))
         if usable:
             images.sizes[position] = size
-            if max(size) > max_aspect * min(size):
+            if max(size) > report.max_aspect * min(size):
                 report.add("image-aspect", position, _times(size))
     _add_repeated(report, "image-id-twice", positions_of)
     return images
@@ -183,11 +180,7 @@ def missing_class(name: Any, names: Sequence[str]) -> str:
 
 
 def _check_boxes(
-    report: Report,
-    images: _Images,
-    categories: dict[Any, _Category],
-    evaluated: bool,
-    max_aspect: float,
+    report: Report, images: _Images, categories: dict[Any, _Category], evaluated: bool
 ) -> None:
     """Check the annotations: values, then boxes within their images."""
     rows: list[_Box] = []
@@ -229,7 +222,7 @@ def _check_boxes(
     for row in rows:
         whole = bool(row.bbox)
         if row.bbox and in_pixels:
-            whole = _check_geometry(report, row, images.sizes.get(row.image), max_aspect)
+            whole = _check_geometry(report, row, images.sizes.get(row.image))
         known_area = abs(row.area) <= LARGEST**2
         # a box without extent needs no positive area
         if row.bbox and not (known_area and (row.area > 0 or not whole)):
@@ -264,9 +257,7 @@ def _four_numbers(value: Any) -> list[float]:
     return []
 
 
-def _check_geometry(
-    report: Report, row: _Box, size: tuple[float, float] | None, max_aspect: float
-) -> bool:
+def _check_geometry(report: Report, row: _Box, size: tuple[float, float] | None) -> bool:
     """Check a box in an image of (width, height); True if it has an area within."""
     x, y, w, h = row.bbox
     width, height = size or (math.inf, math.inf)
@@ -277,7 +268,7 @@ def _check_geometry(
     if whole:
         if min(w, h) < 1:
             kinds = ["bbox-subpixel"]
-        elif max(w, h) > max_aspect * min(w, h):
+        elif max(w, h) > report.max_aspect * min(w, h):
             kinds = ["bbox-aspect"]
         if min(x, y) < -BORDER or x + w > width + BORDER or y + h > height + BORDER:
             kinds.append("bbox-partly-outside")

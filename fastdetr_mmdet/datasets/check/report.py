@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .read import LISTS, shown
 
-EXAMPLES = 5
+EXAMPLES, MAX_ASPECT = 5, 50.0
 
 
 class Kind(NamedTuple):
@@ -65,10 +65,11 @@ class Finding:
 class Report:
     """All problems of an annotation file: its name, its content, and the folder of its images."""
 
-    def __init__(self, source: str, coco: dict[str, Any], images: str | None = None) -> None:
+    def __init__(self, source: str, coco: dict[str, Any], max_aspect: float = MAX_ASPECT) -> None:
         self.source = source
         self.coco = coco
-        self.images = images
+        self.max_aspect = max_aspect  # longest over shortest side of sound boxes and images
+        self.images: str | None = None  # None: not checked
         self.findings: dict[str, Finding] = {}
         self.skipped = 0  # boxes that mmdet's CocoDataset drops
 

@@ -19,10 +19,10 @@ from mmengine.registry import init_default_scope
 
 from ...utils.cli import UserError
 from ..wrappers import leaf_datasets
-from .annotations import MAX_ASPECT, check_annotations, missing_class, similar_name
+from .annotations import check_annotations, missing_class, similar_name
 from .files import reason
 from .read import LISTS, NotCocoError, read_coco, shown
-from .report import Report
+from .report import MAX_ASPECT, Report
 
 
 @dataclass(frozen=True)
