@@ -37,7 +37,7 @@ def read(root: Path, files: list[Path], only: Path | None) -> Found | None:
     # targets of links to labelled images are not additional images
     behind = {path.resolve() for path, label in labels.items() if label and path.is_symlink()}
     labels = {path: label for path, label in labels.items() if label or path not in behind}
-    images = _by_role(root, files, labels, *described) if described else {}
+    images = _by_role(root, labels, *described) if described else {}
     if not images:
         for path in labels:
             images.setdefault(role_of(path, root) or "train", []).append(path)
@@ -96,13 +96,14 @@ def _label(image: Path, present: set[Path]) -> Path | None:
 
 
 def _by_role(
-    root: Path, files: list[Path], labels: dict, path: Path, content: dict[str, Any]
+    root: Path, labels: dict[Path, Path | None], path: Path, content: dict[str, Any]
 ) -> dict[str, list[Path]]:
     """Images of the entries train, val and test of a data.yaml."""
     bases = [path.parent / str(content.get("path") or ""), path.parent, root]
     roles: dict[str, list[Path]] = {}
     for role in ROLES:
         entries = content.get(role) or (content.get("valid") if role == "val" else None) or []
+        found = []
         for entry in [entries] if isinstance(entries, str) else entries:
             # Roboflow's "../train/images" means a folder next to data.yaml
             forms = (entry, entry.removeprefix("../"))
@@ -110,16 +111,16 @@ def _by_role(
             place = next((place for place in places if place.exists()), None)
             if place is None:
                 raise UsageError(f"{path} names {entry!r} for {role}, but {places[0]} is missing.")
-            if place.is_file():
-                listed = [Path(line.strip()) for line in place.read_text().splitlines() if line]
-                for x in listed:
-                    near = map(_plain, (place.parent / x, root / x, root / "images" / x.name))
-                    roles.setdefault(role, []).extend([p for p in near if p in labels][:1])
-            else:
-                roles.setdefault(role, []).extend(
-                    image for image in labels if image.is_relative_to(place)
-                )
-    return {role: paths for role, paths in roles.items() if paths} if roles.get("train") else {}
+            if place.is_dir():
+                found += [image for image in labels if image.is_relative_to(place)]
+                continue
+            for line in filter(None, place.read_text().splitlines()):
+                x = Path(line.strip())
+                near = map(_plain, (place.parent / x, root / x, root / "images" / x.name))
+                found += [p for p in near if p in labels][:1]
+        if found:
+            roles[role] = found
+    return roles if "train" in roles else {}
 
 
 def _plain(path: Path) -> Path:
