@@ -21,7 +21,7 @@ def boxes_of(coco: dict) -> dict[str, list[tuple]]:
 ROLES = ("train", "val")
 
 
-def write_yolo(source: Path, out: Path, pixels: bool = False) -> list[str]:
+def write_yolo(source: Path, out: Path) -> list[str]:
     """Write images/ROLE and labels/ROLE from source's annotations/ROLE.json and ROLE/."""
     for role in ROLES:
         coco = json.loads((source / f"annotations/{role}.json").read_text())
@@ -31,13 +31,12 @@ def write_yolo(source: Path, out: Path, pixels: bool = False) -> list[str]:
         labels.mkdir(parents=True)
         for image in coco["images"]:
             shutil.copy(source / role / image["file_name"], images)
-            scale = (1, 1) if pixels else (image["width"], image["height"])
+            width, height = image["width"], image["height"]
             lines = []
             for item in coco["annotations"]:
                 if item["image_id"] == image["id"]:
                     x, y, w, h = item["bbox"]
-                    values = ((x + w / 2) / scale[0], (y + h / 2) / scale[1],
-                              w / scale[0], h / scale[1])  # fmt: skip
+                    values = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
                     label = [c["id"] for c in coco["categories"]].index(item["category_id"])
                     lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]))
             (labels / image["file_name"]).with_suffix(".txt").write_text("\n".join(lines))

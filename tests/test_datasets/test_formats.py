@@ -58,9 +58,9 @@ def test_coco_is_used_as_it_is(shapes):
         assert split.images == shapes / role
 
 
-@pytest.mark.parametrize("layout", ["folders", "yaml", "roboflow", "lists", "pixels"])
+@pytest.mark.parametrize("layout", ["folders", "yaml", "roboflow", "lists"])
 def test_yolo(layout, shapes, tmp_path):
-    names = write_yolo(shapes, tmp_path, layout == "pixels")
+    names = write_yolo(shapes, tmp_path)
     entries = {
         "yaml": "path: .\ntrain: images/train\nval: images/held\n",
         "roboflow": "train: ../images/train\nval: ../images/held\n",
@@ -81,7 +81,6 @@ def test_yolo(layout, shapes, tmp_path):
     assert found.form == "YOLO" and found.classes == tuple(names)
     for role in ROLES:
         same(boxes_of(found.splits[role].coco), truth(shapes, role))
-    assert any("pixels" in note for note in found.notes) == (layout == "pixels")
 
 
 @pytest.mark.parametrize("first", [0, 1])
