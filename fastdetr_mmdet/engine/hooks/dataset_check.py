@@ -84,7 +84,7 @@ class DatasetCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one."""
         datasets = [(runner.train_dataloader.dataset, False)]
-        if getattr(runner, "val_loop", None) is not None:
+        if runner.val_loop is not None:
             datasets.append((runner.val_dataloader.dataset, True))
         self._check(runner, datasets)
 
