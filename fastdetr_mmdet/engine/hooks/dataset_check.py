@@ -151,15 +151,8 @@ class DatasetCheckHook(Hook):
         report = check_set(checked, coco=parsed)
         read = get_world_size() == 1 if self.read_images is None else self.read_images
         if checked.images is not None:
-            check_files(
-                report,
-                checked.images,
-                checked.root,
-                find=self.find_images,
-                look=self.find_images and read,
-                pipeline=checked.pipeline,
-                most=_MOST_LOADED,
-            )
+            look = self.find_images and read
+            check_files(report, checked, find=self.find_images, look=look, most=_MOST_LOADED)
         return report
 
 
