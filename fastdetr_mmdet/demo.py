@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     from .engine.mmdet_tools import find_mim
+    from .engine.start.models import configs
 
-    config = find_config(CONFIG)
+    config = configs() / CONFIG
     seconds_file = args.work_dir / "train_seconds.txt"
 
     if not args.pictures_only:
@@ -76,15 +77,6 @@ def run(step: Sequence[str]) -> None:
     status = subprocess.run(step).returncode
     if status:
         raise UserError(f"The demo stopped: the command above ended with exit status {status}.")
-
-
-def find_config(name: str) -> Path:
-    """Find a shipped config in the checkout or in the installed package."""
-    package = Path(__file__).resolve().parent
-    for root in (package.parent / "configs", package / ".mim" / "configs"):
-        if (root / name).is_file():
-            return root / name
-    raise UserError(f"The config {name} is missing. Install fastdetr_mmdet again.")
 
 
 def last_checkpoint(work_dir: Path) -> Path:

@@ -15,12 +15,9 @@ from mmengine.model.wrappers import MMDistributedDataParallel
 from mmengine.optim import BaseOptimWrapper
 from mmengine.registry import STRATEGIES
 from torch import Tensor, nn
-from torch.distributed.fsdp import (
-    FullOptimStateDictConfig,
-    FullStateDictConfig,
-    FullyShardedDataParallel,
-    StateDictType,
-)
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from .hooks.changes import Changes
 
 
 @contextlib.contextmanager
@@ -34,25 +31,18 @@ def cpu_processes() -> Iterator[None]:
     if get_device() != "cpu":
         yield
         return
-    names = ("_init_dist_pytorch", "_init_dist_slurm", "_init_dist_mpi")
-    before = [
-        *((launchers, name, getattr(launchers, name)) for name in names),
-        (MMDistributedDataParallel, "__init__", MMDistributedDataParallel.__init__),
-    ]
-    *_, (_, _, build) = before
+    build = MMDistributedDataParallel.__init__
 
     @functools.wraps(build)
     def build_on_cpu(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **{**kwargs, "device_ids": None})
 
-    try:
-        for name in names:
-            setattr(launchers, name, functools.partial(_init_on_cpu, getattr(launchers, name)))
-        MMDistributedDataParallel.__init__ = build_on_cpu
+    with Changes() as changes:
+        for name in ("_init_dist_pytorch", "_init_dist_slurm", "_init_dist_mpi"):
+            init = getattr(launchers, name)
+            changes.set(launchers, name, functools.partial(_init_on_cpu, init))
+        changes.set(MMDistributedDataParallel, "__init__", build_on_cpu)
         yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
 
 
 def _init_on_cpu(init: Callable, backend: str, *args: Any, **kwargs: Any) -> None:
@@ -62,12 +52,9 @@ def _init_on_cpu(init: Callable, backend: str, *args: Any, **kwargs: Any) -> Non
             "env_cfg.dist_cfg.backend='nccl' needs GPUs, and this process sees none. Fix the "
             "driver, or train on CPUs with --cfg-options env_cfg.dist_cfg.backend=gloo."
         )
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
+    with Changes() as changes:
+        changes.set(torch.cuda, "set_device", lambda device: None)
         init(backend, *args, **kwargs)
-    finally:
-        torch.cuda.set_device = set_device
 
 
 @STRATEGIES.register_module()
@@ -97,11 +84,8 @@ class FullFSDPStrategy(FSDPStrategy):
         super()._init_state_dict_cfg(state_dict_cfg)
         if state_dict_cfg == "full" and get_device() == "cpu":
             # With offload_to_cpu on the CPU, torch would free the tensors that it returns.
-            self.state_dict_type = StateDictType.FULL_STATE_DICT
-            self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
-            self.optim_state_dict_config = FullOptimStateDictConfig(
-                rank0_only=True, offload_to_cpu=False
-            )
+            self.state_dict_config.offload_to_cpu = False
+            self.optim_state_dict_config.offload_to_cpu = False
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
         """Build mmengine's wrapper that clips by the norm over all processes."""

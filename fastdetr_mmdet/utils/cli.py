@@ -6,12 +6,11 @@ import argparse
 import difflib
 import functools
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-
-from .files import would_overwrite
 
 Main = Callable[..., int]  # arguments: Sequence[str] | None = None
 _MAIN = Path(__file__).parents[1] / "__main__.py"  # of python -m fastdetr_mmdet
@@ -101,10 +100,25 @@ def check_destination(path: Path) -> None:
 
 
 def refuse_to_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
-    """Raise UsageError if an output is the same file as a source, under any name or link."""
-    path = would_overwrite(outputs, sources)
-    if path is not None:
-        raise UsageError(f"Refusing to overwrite {path}: it is an input. Name another output.")
+    """Raise UsageError if an output is the same file as a source, under any name or link.
+
+    Args:
+        outputs: Files to write, which may exist.
+        sources: Files to read; missing files and URLs are ignored.
+    """
+    read = {_identity(source) for source in sources} - {None}
+    for path in outputs:
+        if _identity(path) in read:
+            raise UsageError(f"Refusing to overwrite {path}: it is an input. Name another output.")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """The values that os.path.samefile compares, read once per file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class CfgOptions(argparse.Action):

@@ -143,15 +143,11 @@ KEY_OF = {"epochs": "max_epochs", "num_epochs": "max_epochs", "weights": "load_f
           "num_classes": "classes"}  # fmt: skip
 
 
-def _with_tuple_of_classes(values: dict[str, Any]) -> dict[str, Any]:
+def _tuple_of(classes: Any) -> tuple[str, ...] | None:
     """Turn classes into a tuple of strings; a single class needs no comma."""
-    classes = values.get("classes")
-    if classes is None or (
-        isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
-    ):
-        return values
-    names = classes if isinstance(classes, (list, tuple)) else [classes]
-    return {**values, "classes": tuple(map(str, names))}
+    if classes is None:
+        return None
+    return tuple(map(str, classes if isinstance(classes, (list, tuple)) else [classes]))
 
 
 _init, _merge = Config.__init__, Config.merge_from_dict
@@ -161,7 +157,7 @@ _init, _merge = Config.__init__, Config.merge_from_dict
 def _init_and_derive(self: Config, *args: Any, **kwargs: Any) -> None:
     _init(self, *args, **kwargs)
     if "derived_keys" in self and "classes" in self:
-        self.classes = _with_tuple_of_classes({"classes": self.classes})["classes"]
+        self.classes = _tuple_of(self.classes)
     changes = derive(self, self.get("derived_from", {}))
     if changes:
         _merge(self, changes)
@@ -172,7 +168,8 @@ def _merge_and_derive(self: Config, options: dict, *args: Any, **kwargs: Any) ->
     templates = " ".join(self.get("derived_keys", {}).values())
     if templates:
         _check_options(self, options)
-        options = _with_tuple_of_classes(options)
+        if "classes" in options:
+            options = {**options, "classes": _tuple_of(options["classes"])}
     before = {name: self[name] for name in _names(templates) if name in self}
     _merge(self, options, *args, **kwargs)
     changes = derive(self, before)

@@ -1,11 +1,10 @@
-"""Write files atomically, and never over inputs."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 UNFINISHED = ".fastdetr_unfinished"  # suffix of a file while it is written
@@ -67,23 +66,3 @@ def _size(count: float) -> str:
             return f"{count:.4g} {unit}"
         count /= 1024
     return f"{count:.4g} GiB"
-
-
-def would_overwrite(outputs: Iterable[Path], sources: Iterable[str | Path]) -> Path | None:
-    """The first output that is the same file as a source, under any name or link, or None.
-
-    Args:
-        outputs: Files to write, which may exist.
-        sources: Files to read; missing files and URLs are ignored.
-    """
-    read = {_identity(source) for source in sources} - {None}
-    return next((output for output in outputs if _identity(output) in read), None)
-
-
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    """The values that os.path.samefile compares, read once per file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -36,34 +36,31 @@ def test_installed_mmdet_has_the_tool(name):
     assert ROOT / "tools" not in script.parents
 
 
-def test_wheel_layout(mmdet_at):
-    root = mmdet_at("mmdet/.mim/tools/train.py", "tools/train.py", "model-index.yml")
-    assert mmdet_tools.find_script("train.py") == root / "mmdet/.mim/tools/train.py"
-
-
-def test_clone_layout(mmdet_at):
-    root = mmdet_at("tools/train.py", "model-index.yml")
-    assert mmdet_tools.find_script("train.py") == root / "tools/train.py"
-
-
-def test_a_stray_tools_folder_in_site_packages_is_not_mmdets(mmdet_at):
-    mmdet_at("tools/train.py")
-    with pytest.raises(
-        FileNotFoundError, match=r"mmdet 3\.9 has no tools/train\.py .* install mmdet"
-    ):
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["mmdet/.mim/tools/train.py", "tools/train.py", "model-index.yml"], True),  # a wheel
+        (["tools/train.py", "model-index.yml"], True),  # a clone
+        (["tools/train.py"], False),  # a stray folder in site-packages
+    ],
+)
+def test_where_the_tool_is_found(mmdet_at, files, found):
+    root = mmdet_at(*files)
+    if found:
+        assert mmdet_tools.find_script("train.py") == root / files[0]
+        return
+    with pytest.raises(FileNotFoundError, match=r"mmdet 3\.9 has no tools/train\.py .* install"):
         mmdet_tools.find_script("train.py")
 
 
 def test_run_makes_the_package_known(mmdet_at, monkeypatch):
-    root = mmdet_at(
-        "mmdet/.mim/tools/train.py",
-        text=(
-            "import sys\n"
-            "from mmengine.config.utils import MODULE2PACKAGE\n"
-            "from pathlib import Path\n"
-            "Path(sys.argv[1]).write_text(__name__ + ' ' + MODULE2PACKAGE['fastdetr_mmdet'])\n"
-        ),
+    source = (
+        "import sys\n"
+        "from mmengine.config.utils import MODULE2PACKAGE\n"
+        "from pathlib import Path\n"
+        "Path(sys.argv[1]).write_text(__name__ + ' ' + MODULE2PACKAGE['fastdetr_mmdet'])\n"
     )
+    root = mmdet_at("mmdet/.mim/tools/train.py", text=source)
     monkeypatch.setattr(sys, "argv", ["train.py", str(root / "out")])
     monkeypatch.setitem(MODULE2PACKAGE, "fastdetr_mmdet", "")
     monkeypatch.delitem(MODULE2PACKAGE, "fastdetr_mmdet")

@@ -8,12 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import (
-    BaseDataset,
-    ConcatDataset,
-    RepeatDataset,
-    pseudo_collate,
-)
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -22,7 +17,6 @@ from fastdetr_mmdet.engine.hooks.data_order import (
     EndlessBatches,
     SeededDataset,
     can_take_over,
-    seed_cpu_generators,
     seed_generators,
     take_over,
 )
@@ -53,12 +47,9 @@ class Images:
 
 def make_loader(sampler="DefaultSampler", dataset=None, **config) -> tuple[DataLoader, dict]:
     """A data loader as a runner builds it, and its config."""
-    config = dict(batch_size=4) | config
-    config["sampler"] = dict(type=sampler, shuffle=True)
-    config["collate_fn"] = pseudo_collate
-    if dataset is None:
-        dataset = Images()
-    return Runner.build_dataloader(dict(config, dataset=dataset), seed=3), config
+    sampler = dict(type=sampler, shuffle=True)
+    config = dict(batch_size=4, collate_fn=pseudo_collate, sampler=sampler) | config
+    return Runner.build_dataloader(dict(config, dataset=dataset or Images()), seed=3), config
 
 
 def batches_of(loader) -> list:
@@ -78,40 +69,28 @@ def passes(count: int, skip: int = 0, **options) -> list:
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Random numbers
-
-
 def test_generators_follow_from_the_position():
-    def draw():
+    def draw(*position, cpu_only=False):
+        seed_generators(*position, cpu_only=cpu_only)
         return random.random(), np.random.rand(), torch.rand(1).item()
 
-    seed_generators(1, 2, 3)
-    first = draw()
-    assert first != draw()
-    seed_generators(1, 2, 3)
-    assert draw() == first
+    first = draw(1, 2, 3)
+    assert draw(1, 2, 3) == draw(1, 2, 3, cpu_only=True) == first
     for other in ((1, 2, 4), (2, 2, 3), (1, 3, 3), (3, 2, 1)):
-        seed_generators(*other)
-        assert not set(draw()) & set(first)
-    seed_cpu_generators(1, 2, 3)
-    assert draw() == first
+        assert not set(draw(*other)) & set(first)
 
 
 # --------------------------------------------------------------------------------------------------
 # The data loader
 
 
-def test_all_random_numbers_of_all_images_differ():
-    drawn = torch.tensor([batch for batch in passes(3) if len(batch[0]) == 4])[:, 1:]
+def test_numbers_differ_and_the_order_is_the_sampler_s():
+    found = passes(3)
+    drawn = torch.tensor([batch for batch in found if len(batch[0]) == 4])[:, 1:]
     assert len(drawn.flatten().unique()) == drawn.numel()
-
-
-def test_order_is_the_sampler_s():
     loader, _ = make_loader()
     loader.sampler.set_epoch(2)
-    expected = [batch[0] for batch in batches_of(loader)]
-    assert [batch[0] for batch in passes(3)[6:]] == expected
+    assert [batch[0] for batch in found[6:]] == [batch[0] for batch in batches_of(loader)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -144,16 +123,14 @@ def test_images_that_are_left_out_are_not_loaded():
     assert Counting.loaded == 2
 
 
-def test_seed_of_the_sampler():
+@pytest.mark.parametrize(("known", "seed", "expected"), [(1, 3, 4), (0, 3, 4), (1, 9, 9)])
+def test_seed_of_the_sampler(known, seed, expected):
     """mmengine builds the sampler before it reads the checkpoint's seed."""
     loader, config = make_loader()
-    other = take_over(loader, config, SEED, 4)
-    assert other.sampler.seed == loader.sampler.seed == 4
-    loader, config = make_loader()
-    assert take_over(loader, None, SEED, 4).sampler.seed == 4
-    loader, config = make_loader()
-    config["sampler"]["seed"] = 9
-    assert take_over(loader, config, SEED, 4).sampler.seed == 9
+    if seed != 3:
+        config["sampler"]["seed"] = seed
+    batches = take_over(loader, config if known else None, SEED, 4)
+    assert batches.sampler.seed == loader.sampler.seed == expected
 
 
 class Listed(BaseDataset):
@@ -167,15 +144,11 @@ class Listed(BaseDataset):
         return [{} for _ in range(10)]
 
 
-@pytest.mark.parametrize("wrapper", ["repeated", "concatenated"])
-def test_wrapped_data_sets(wrapper):
+@pytest.mark.parametrize(
+    "make", [lambda: RepeatDataset(Listed(), 2), lambda: ConcatDataset([Listed(), Listed()])]
+)
+def test_wrapped_data_sets(make):
     """Wrappers compute another index from the sampler's."""
-
-    def make():
-        return (
-            RepeatDataset(Listed(), 2) if wrapper == "repeated" else ConcatDataset([Listed()] * 2)
-        )
-
     whole = passes(2, dataset=make())
     assert len(whole) == 10
     assert passes(2, dataset=make()) == whole
@@ -197,19 +170,17 @@ def test_the_data_set_seems_to_be_the_one_it_wraps():
     assert pickle.loads(pickle.dumps(seeded)).metainfo == inner.metainfo  # for spawned workers
 
 
-def test_the_loader_seems_to_be_the_same():
-    for similar, drop_last in ((False, True), (False, False), (True, False)):
-        options = dict(batch_sampler=dict(type="AspectRatioBatchSampler")) if similar else {}
-        loader, config = make_loader(drop_last=drop_last, **options)
-        length = len(loader)
-        batches = take_over(loader, config, SEED, 3)
-        assert len(loader) == len(batches_of(loader)) == length == 3 - drop_last
-        assert loader.batch_sampler.batch_size == 4
-        assert loader.batch_sampler.drop_last is drop_last
-        # DistSamplerSeedHook reads the sampler there
-        place = loader.batch_sampler if similar else loader
-        assert place.sampler is batches.sampler
-        assert hasattr(place.sampler, "set_epoch")
+@pytest.mark.parametrize("similar, drop_last", [(False, True), (False, False), (True, False)])
+def test_the_loader_seems_to_be_the_same(similar, drop_last):
+    options = dict(batch_sampler=dict(type="AspectRatioBatchSampler")) if similar else {}
+    loader, config = make_loader(drop_last=drop_last, **options)
+    length = len(loader)
+    batches = take_over(loader, config, SEED, 3)
+    assert len(loader) == len(batches_of(loader)) == length == 3 - drop_last
+    assert (loader.batch_sampler.batch_size, loader.batch_sampler.drop_last) == (4, drop_last)
+    # DistSamplerSeedHook reads the sampler there
+    place = loader.batch_sampler if similar else loader
+    assert place.sampler is batches.sampler and hasattr(place.sampler, "set_epoch")
 
 
 def test_processes_draw_different_numbers(monkeypatch):
@@ -219,22 +190,16 @@ def test_processes_draw_different_numbers(monkeypatch):
         monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
         loader, config = make_loader()
         take_over(loader, config, (0, rank, 0), 3)
-        batches = batches_of(loader)
-        found.append(torch.cat([torch.tensor(batch) for batch in batches], dim=1))
+        found += map(torch.tensor, batches_of(loader))
     images = torch.cat(found, dim=1)
     assert sorted(images[0].tolist()) == list(range(10))
     assert len(images[1:].flatten().unique()) == 30
 
 
 def test_what_cannot_be_taken_over():
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(())
-
     assert can_take_over(make_loader()[0])
-    assert not can_take_over(DataLoader(Stream()))
-    assert not can_take_over(DataLoader(Images(), batch_size=None))
-    assert not can_take_over([1, 2])
+    for loader in (DataLoader(IterableDataset()), DataLoader(Images(), batch_size=None), [1, 2]):
+        assert not can_take_over(loader)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -268,21 +233,20 @@ def test_endless_batches_continue(sampler, done):
 # The hook
 
 
-def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
+def make_runner(loop=EpochBasedTrainLoop, iter: int = 0, **config):
     """A minimal runner for the hook."""
     warnings: list[str] = []
     loader, config = make_loader(**config)
-    kind = EpochBasedTrainLoop if loop == "EpochBasedTrainLoop" else SimpleNamespace
-    train_loop = kind.__new__(kind)
-    vars(train_loop).update(dataloader=loader, _iter=iter, _epoch=iter // len(loader))
-    if kind is SimpleNamespace:
-        train_loop.iter, train_loop.epoch = iter, 0
-        train_loop.dataloader_iterator = iter
+    epoch = iter // len(loader)
+    train_loop = loop.__new__(loop)
+    vars(train_loop).update(dataloader=loader, _iter=iter, _epoch=epoch)
+    if loop is SimpleNamespace:  # by iterations
+        vars(train_loop).update(iter=iter, epoch=0, dataloader_iterator=None)
     return SimpleNamespace(
         train_loop=train_loop,
         train_dataloader=loader,
         iter=iter,
-        epoch=iter // len(loader),
+        epoch=epoch,
         seed=3,
         rank=0,
         world_size=1,
@@ -294,9 +258,8 @@ def make_runner(loop: str = "EpochBasedTrainLoop", iter: int = 0, **config):
 
 
 def stored(**changes) -> dict:
-    return (
-        dict(passes=1, batches=2, batch_size=4, world_size=1, images=10, sampler_seed=3) | changes
-    )
+    saved = dict(passes=1, batches=2, batch_size=4, world_size=1, images=10, sampler_seed=3)
+    return dict(exact_resume=saved | changes)
 
 
 def resumed_position(runner, checkpoint: dict) -> tuple[int, int]:
@@ -306,15 +269,15 @@ def resumed_position(runner, checkpoint: dict) -> tuple[int, int]:
     return hook._batches.passes, hook._batches.skip
 
 
-INFINITE = dict(loop="IterBasedTrainLoop", sampler="InfiniteSampler")
+BY_ITERATIONS = dict(iter=7, loop=SimpleNamespace)
 POSITIONS = {
     "stored": (dict(iter=5), stored(), (1, 2)),
     "load_from": (dict(iter=0), stored(), (0, 0)),
     # without a position in the checkpoint, from the iterations
-    "full epochs": (dict(iter=6), None, (2, 0)),
-    "in an epoch": (dict(iter=7), None, (2, 1)),
-    "by iterations": (dict(loop="IterBasedTrainLoop", iter=7), None, (2, 1)),
-    "endless": (dict(iter=7, **INFINITE), None, (0, 7)),
+    "full epochs": (dict(iter=6), {}, (2, 0)),
+    "in an epoch": (dict(iter=7), {}, (2, 1)),
+    "by iterations": (BY_ITERATIONS, {}, (2, 1)),
+    "endless": (dict(sampler="InfiniteSampler", **BY_ITERATIONS), {}, (0, 7)),
 }
 
 
@@ -322,7 +285,7 @@ POSITIONS = {
 def test_position_after_a_resume(name):
     run, checkpoint, position = POSITIONS[name]
     runner = make_runner(**run)
-    assert resumed_position(runner, dict(exact_resume=checkpoint)) == position
+    assert resumed_position(runner, checkpoint) == position
     assert runner.logger.warnings == []
 
 
@@ -333,10 +296,9 @@ def test_every_epoch_and_iteration_draws_its_own_numbers():
 
     drawn = []
     for runner.iter, runner.epoch in ((0, 0), (1, 1), (0, 0)):
-        hook.before_train_epoch(runner)
-        drawn.append(torch.rand(1).item())
-        hook.before_train_iter(runner, 0)
-        drawn.append(torch.rand(1).item())
+        for seed in (hook.before_train_epoch, lambda run: hook.before_train_iter(run, 0)):
+            seed(runner)
+            drawn.append(torch.rand(1).item())
     assert len(set(drawn[:4])) == 4 and drawn[4:] == drawn[:2]
 
 
@@ -346,7 +308,7 @@ def test_another_set_up():
     mmengine would resume at the former iteration: a wrong ETA, or "nothing is left to train".
     """
     runner = make_runner(iter=9)
-    checkpoint = dict(exact_resume=stored(batch_size=1, world_size=2, batches=4))
+    checkpoint = stored(batch_size=1, world_size=2, batches=4)
     assert resumed_position(runner, checkpoint) == (1, 2)
     (warning,) = runner.logger.warnings
     assert "batch_size was 1 and is 4, world_size was 2 and is 1" in warning

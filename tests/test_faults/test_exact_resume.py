@@ -21,12 +21,18 @@ SIMILAR_SHAPES = {"train_dataloader__batch_sampler": dict(type="AspectRatioBatch
 AMP = {"optim_wrapper__type": "AmpOptimWrapper", "optim_wrapper__dtype": "bfloat16"}
 
 
+def finish(server, config, work_dir, **options):
+    """Train to the end; return the output."""
+    result = server.train(config, work_dir, **options)
+    assert result.code == 0, result.output[-4000:]
+    return result.output
+
+
 def check_resumes(server, config, tmp_path, after, faults=None, **options):
     """Kill a run when last_checkpoint names a file, resume it, and compare."""
     faults, whole, run = faults or {}, tmp_path / "whole", tmp_path / "run"
     steps = whole / "steps.txt"
-    result = server.train(config, whole, faults=dict(faults, steps_to=str(steps)), **options)
-    assert result.code == 0, result.output[-4000:]
+    finish(server, config, whole, faults=dict(faults, steps_to=str(steps)), **options)
     lines = steps.read_text().splitlines()
     point = lines.index(f"rename {after}{UNFINISHED}")
     point = lines.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
@@ -34,15 +40,13 @@ def check_resumes(server, config, tmp_path, after, faults=None, **options):
     killed = server.train(config, run, faults=dict(faults, kill_at=point), **options)
     assert killed.killed, killed.output[-4000:]
     assert last_checkpoint(run).name == after
-    resumed = server.train(config, run, faults=faults, resume=True, **options)
-    assert resumed.code == 0, resumed.output[-4000:]
+    finish(server, config, run, faults=faults, resume=True, **options)
     check_same(run, whole)
-    return whole, run, resumed
+    return run
 
 
 def test_the_number_of_workers_does_not_matter(server, config, whole, tmp_path):
-    result = server.train(config, tmp_path, **NO_WORKERS)
-    assert result.code == 0, result.output[-4000:]
+    finish(server, config, tmp_path, **NO_WORKERS)
     check_same(tmp_path, whole)
 
 
@@ -55,33 +59,20 @@ def sampler(name):
 
 
 # without BatchNorm, whose statistics differ per process and are stored for rank 0 only
-TWO = {
-    "processes": 2,
-    "model__backbone__norm_eval": True,
-    "train_dataloader__batch_size": 2,
-}
+TWO = {"processes": 2, "model__backbone__norm_eval": True, "train_dataloader__batch_size": 2}
 STEPS = {"param_scheduler": [dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True)]}
+# including the log of every third and the last iteration
+LOG = {"log_processor__window_size": 50, "default_hooks__logger__interval": 3}
+ENDLESS = sampler("Infinite") | ITERATIONS
 # Place of the kill, and options.
 RESUMES = {
-    # including the log of every third and the last iteration
-    "in an epoch": (
-        "iter_6.pth",
-        by_iteration(3)
-        | NO_WORKERS
-        | {"log_processor__window_size": 50, "default_hooks__logger__interval": 3},
-    ),
+    "in an epoch": ("iter_6.pth", by_iteration(3) | NO_WORKERS | LOG),
     # batches by aspect ratio, collected over the epoch
-    "in an epoch, 2 workers": (
-        "iter_6.pth",
-        by_iteration(3) | WORKERS | SIMILAR_SHAPES,
-    ),
+    "in an epoch, 2 workers": ("iter_6.pth", by_iteration(3) | WORKERS | SIMILAR_SHAPES),
     # the checkpoint comes before schedulers and validation
     "at an epoch's end": ("iter_8.pth", by_iteration(4) | STEPS | NO_WORKERS),
     "similar shapes": ("iter_10.pth", sampler("Default") | ITERATIONS | SIMILAR_SHAPES),
-    "similar shapes, endless": (
-        "iter_10.pth",
-        sampler("Infinite") | ITERATIONS | SIMILAR_SHAPES,
-    ),
+    "similar shapes, endless": ("iter_10.pth", ENDLESS | SIMILAR_SHAPES),
     # the optimizer steps every third iteration; the checkpoint is in between
     "accumulated gradients": (
         "iter_8.pth",
@@ -89,7 +80,7 @@ RESUMES = {
     ),
     # each process has its own images and random numbers; rank 0 writes checkpoints
     "two processes": ("epoch_2.pth", TWO),
-    "two processes by iterations": ("iter_10.pth", TWO | ITERATIONS | sampler("Infinite")),
+    "two processes by iterations": ("iter_10.pth", TWO | ENDLESS),
     # mmengine's runner for FSDP, here with one process
     "flexible runner": ("epoch_2.pth", {"runner_type": "FlexibleRunner"}),
 }
@@ -114,36 +105,31 @@ def test_resumes(server, config, tmp_path, name):
 def test_by_iterations(server, config, tmp_path, kind, workers, after):
     """14 iterations are three and a half passes through the data."""
     options = sampler(kind) | ITERATIONS | workers
-    _, run, _ = check_resumes(server, config, tmp_path, after, **options)
+    run = check_resumes(server, config, tmp_path, after, **options)
     position = state(run / "iter_14.pth")["exact_resume"]
     assert (position["passes"], position["batches"]) == ((0, 14) if kind == "Infinite" else (3, 2))
 
 
 @pytest.mark.slow
 def test_loss_scaler(server, config, tmp_path):
-    whole, _, _ = check_resumes(
-        server, config, tmp_path, "epoch_2.pth", faults=dict(amp_on_cpu=True), **AMP
-    )
-    scaler = torch.load(whole / "epoch_3.pth", weights_only=True)["optimizer"]["loss_scaler"]
+    faults = dict(amp_on_cpu=True)
+    run = check_resumes(server, config, tmp_path, "epoch_2.pth", faults=faults, **AMP)
+    scaler = torch.load(run / "epoch_3.pth", weights_only=True)["optimizer"]["loss_scaler"]
     assert scaler["scale"] == 2.0**16 * 2**4  # doubled in steps 3, 6, 9 and 12
 
 
 @pytest.mark.slow
 def test_a_run_without_a_seed(server, config, tmp_path):
     """Both runs draw a seed; the checkpoint's is used."""
-    first, second = (tmp_path / name for name in ("first", "second"))
+    first, second, whole = (tmp_path / name for name in ("first", "second", "whole"))
     for work_dir in (first, second):
-        options = dict(randomness__seed=None)
-        result = server.train(config, work_dir, train_cfg__max_epochs=1, **options)
-        assert result.code == 0, result.output[-4000:]
+        finish(server, config, work_dir, train_cfg__max_epochs=1, randomness__seed=None)
     assert logged(first)["loss at 2"] != logged(second)["loss at 2"]
 
-    result = server.train(config, first, resume=True, **options)
-    assert result.code == 0, result.output[-4000:]
+    finish(server, config, first, resume=True, randomness__seed=None)
     seed = torch.load(first / "epoch_3.pth", weights_only=True)["meta"]["seed"]
-    result = server.train(config, tmp_path / "whole", randomness__seed=seed)
-    assert result.code == 0, result.output[-4000:]
-    check_same(first, tmp_path / "whole")
+    finish(server, config, whole, randomness__seed=seed)
+    check_same(first, whole)
 
 
 @pytest.mark.slow
@@ -156,9 +142,8 @@ def test_killed_while_it_validates(server, config, whole, tmp_path):
         point = steps.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
         assert server.train(config, run, faults=dict(kill_at=point)).killed
         metrics = {name for name in logged(run) if name.startswith("coco")}
-        resumed = server.train(config, run, resume=True)
-        assert resumed.code == 0, resumed.output[-4000:]
-        assert "The validation after this checkpoint was not finished" in resumed.output
+        said = finish(server, config, run, resume=True)
+        assert "The validation after this checkpoint was not finished" in said
         assert {name for name in logged(run) if name.startswith("coco")} > metrics
         check_same(run, whole)
 
@@ -167,8 +152,7 @@ def test_a_finished_run_has_nothing_to_do(server, config, whole, tmp_path):
     """And does not repeat the validation."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    result = server.train(config, run, resume=True)
-    assert result.code == 0, result.output[-4000:]
-    assert "resuming from" in result.output  # last_checkpoint names the file in the other folder
-    assert "Epoch(train)" not in result.output and "Epoch(val)" not in result.output
+    said = finish(server, config, run, resume=True)
+    assert "resuming from" in said  # last_checkpoint names the file in the other folder
+    assert "Epoch(train)" not in said and "Epoch(val)" not in said
     check_same(run, whole)

@@ -85,14 +85,6 @@ def test_killed_before_an_outdated_one_is_removed(server, config, whole, tmp_pat
     kill_and_resume(server, config, whole, tmp_path, faults=dict(kill_at=point))
 
 
-@pytest.mark.parametrize(
-    "point", [pytest.param(point, marks=pytest.mark.slow) for point in (0, 1, 2)]
-)
-def test_killed_at_a_moment(server, config, whole, tmp_path, point):
-    moment = random.Random(point).uniform(0.2, 0.8) * seconds(whole)
-    kill_and_resume(server, config, whole, tmp_path, moment)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("point", range(SLOW_POINTS))
 def test_killed_at_random(server, config, whole, tmp_path, point):

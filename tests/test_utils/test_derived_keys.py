@@ -19,23 +19,16 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.pare
 
 
 def example(**derived) -> Config:
-    return Config(
-        dict(
-            root="data/",
-            file="train.json",
-            classes=("a", "b"),
-            head=dict(num_classes=2),
-            loader=dict(
-                root="data/",
-                path="data/train.json",
-                names=("a", "b"),
-                note="2 classes",
-                pipeline=[dict(type="A", scale="data/")],
-            ),
-            derived_from=dict(root="data/", file="train.json", classes=("a", "b")),
-            derived_keys=derived,
-        )
+    variables = dict(root="data/", file="train.json", classes=("a", "b"))
+    loader = dict(
+        root="data/",
+        path="data/train.json",
+        names=("a", "b"),
+        note="2 classes",
+        pipeline=[dict(type="A", scale="data/")],
     )
+    derived = dict(derived_from=dict(variables), derived_keys=derived)
+    return Config(dict(**variables, **derived, head=dict(num_classes=2), loader=loader))
 
 
 def merged(config: Config, **options) -> Config:
@@ -73,15 +66,14 @@ def test_what_follows(key, template, option, value):
     assert lookup(Config(inherits), key) == value
 
 
-def test_only_what_changed_follows():
-    config = example(**{"loader.path": "{root}{file}", "head.num_classes": "{#classes}"})
+def test_only_what_nobody_else_changed_follows():
+    templates = {"loader.path": "{root}{file}", "head.num_classes": "{#classes}"}
+    config = example(**templates)
     config.head.num_classes = 7  # as in an inheriting config
     assert merged(config, root="/new/", classes=["x"]).head.num_classes == 7
     assert config.loader.path == "/new/train.json"
 
-
-def test_what_an_inheriting_config_sets_itself_stays():
-    inherits = example(**{"loader.path": "{root}{file}", "loader.root": "{root}"}).to_dict()
+    inherits = example(**templates, **{"loader.root": "{root}"}).to_dict()
     inherits["root"], inherits["loader"]["path"] = "/new/", "mine"
     config = Config(inherits)
     assert (config.loader.root, config.loader.path) == ("/new/", "mine")
@@ -118,14 +110,10 @@ def test_a_share():
     assert merged(config, epochs=12).head.num_classes == [10]
 
 
-def test_a_variable_that_another_file_brings():
-    """A file's derived keys may depend on another file's variables."""
+def test_variables_of_other_files_and_of_old_templates():
+    """An old template has no derived_from; the variables before the merge are used."""
     config = example(**{"loader.path": "{root}{elsewhere}"})
     assert merged(config, root="/new/").loader.path == "data/train.json"
-
-
-def test_templates_without_derived_from():
-    """In an old template, the variables before the merge are used."""
     config = example(**{"loader.path": "{root}{file}"})
     config.pop("derived_from")
     assert merged(config, root="/new/").loader.path == "/new/train.json"
@@ -180,12 +168,11 @@ def test_shipped_templates_say_what_the_config_says(path):
     """Every key equals its template's value, so it follows the variables."""
     config = Config.fromfile(path)
     keys = set(config.derived_keys)
-    if "model" not in config:  # a base without model
-        keys.discard("model.bbox_head.num_classes")
     names = set(re.findall(r"\{[#~]?(\w+)", " ".join(config.derived_keys.values())))
-    if "model" not in config:  # and the schedule
+    if "model" not in config:  # a base without model and schedule
         names &= set(config)
-        keys = {key for key in keys if "max_epochs" not in config.derived_keys[key]}
+        keys -= {key for key in keys if "max_epochs" in config.derived_keys[key]}
+        keys.discard("model.bbox_head.num_classes")
     before = {name: config[name] for name in names}
     assert set(config.derived_from) <= names
     assert all(before[name] == value for name, value in config.derived_from.items())
@@ -209,30 +196,23 @@ def test_schedules_follow_max_epochs(path):
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_no_old_value_remains_in_a_shipped_config(path):
-    """After options have set data_root, files and classes."""
-    names = ("train_ann", "train_images", "val_ann", "val_images")
+    """After options have set data_root, files, classes and sizes."""
+    names = ("data_root", "train_ann", "train_images", "val_ann", "val_images")
     config = Config.fromfile(path)
-    old = {name: config[name] for name in ("data_root", "classes", *names) if name in config}
-    options = {name: f"NEW_{name}/" for name in old}
-    if "classes" in options:
-        options["classes"] = ["NEW_class"]
-    if "image_scale" in config:
-        options["image_scale"] = (12, 34)
+    options = {name: f"NEW_{name}/" for name in names if name in config}
+    options |= dict(classes=["NEW_class"]) if "classes" in config else {}
+    options |= dict(image_scale=(12, 34)) if "image_scale" in config else {}
+    old = {name: config[name] for name in options}
     config.merge_from_dict(options)
-    kinds = ("train_dataloader", "val_dataloader", "test_dataloader")
-    used = [*kinds, "val_evaluator", "test_evaluator"]
-    text = Config({name: config[name] for name in used}).pretty_text
+    loaders = [config[f"{kind}_dataloader"] for kind in ("train", "val", "test")]
+    text = Config(dict(a=[*loaders, config.val_evaluator, config.test_evaluator])).pretty_text
+    size = old.pop("image_scale", None)
     for name, value in old.items():
         for word in value if name == "classes" else [value]:
             assert f"'{word}" not in text, (name, word)
-    if "image_scale" in options:
-        sizes = [
-            step["scale"]
-            for kind in kinds
-            for step in config[kind].dataset.pipeline
-            if step["type"] == "Resize"
-        ]
-        assert set(sizes) == {(12, 34)}
+    if size is not None:
+        steps = [step for loader in loaders for step in loader.dataset.pipeline]
+        assert {step.scale for step in steps if step.type == "Resize"} == {(12, 34)}
 
 
 def test_options_as_the_command_line_gives_them():

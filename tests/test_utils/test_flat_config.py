@@ -7,14 +7,8 @@ from fastdetr_mmdet.utils.config import flatten
 
 def test_values_by_key():
     config = dict(a=dict(b=dict(c="d")), hooks=[dict(n=1), dict(n=2)], scale=(1, 2), x={}, y=[])
-    flat = {
-        "a.b.c": "'d'",
-        "hooks.0.n": "1",
-        "hooks.1.n": "2",
-        "scale": "[1, 2]",
-        "x": "{}",
-        "y": "[]",
-    }
+    flat = {"a.b.c": "'d'", "hooks.0.n": "1", "hooks.1.n": "2", "scale": "[1, 2]"}
+    flat |= {"x": "{}", "y": "[]"}
     assert flatten(config) == flat
     assert flatten(Config(config)) == flat
     assert flatten(dict(a="b" * 1000)) == {"a": repr("b" * 1000)}

@@ -5,11 +5,26 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support.runs import log_rows
 
 from fastdetr_mmdet.utils.run_history import Epoch, RunHistory, read_progress
 
 LENGTH = 10  # iterations per epoch
 START = datetime(2026, 5, 1, 12, 0, 0)
+
+
+def stamp(time: datetime) -> str:
+    return f"{time:%Y/%m/%d %H:%M:%S} - mmengine - INFO - "
+
+
+def write(work_dir: Path, name: str, rows: list[dict], lines: list[str] | None = None) -> Path:
+    """Write the logs of a session; return its file of rows."""
+    file = work_dir / name / "vis_data" / "scalars.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if lines is not None:
+        file.parents[1].joinpath(f"{name}.log").write_text("\n".join(lines) + "\n")
+    return file
 
 
 def session(
@@ -19,7 +34,6 @@ def session(
     begin: datetime = START,
     text_log: bool = True,
     loss: float = 1.0,
-    seconds: float = 6.0,
     length: int = LENGTH,
     done: int = 0,
 ) -> Path:
@@ -27,29 +41,19 @@ def session(
 
     mmengine counts iterations from `done`, for any length of epochs.
     """
-    folder = work_dir / name / "vis_data"
-    folder.mkdir(parents=True)
-    rows, lines = [], [f"{begin:%Y/%m/%d %H:%M:%S} - mmengine - INFO - Checkpoints will be saved"]
-    now = begin
+    rows, lines, now = [], [f"{stamp(begin)}Checkpoints will be saved"], begin
     for epoch in epochs:
         for inner in (length // 2, length):
-            now += timedelta(seconds=length / 2 * seconds)
+            now += timedelta(seconds=length / 2 * 6)
             number = (done or (epoch - 1) * length) + inner
-            rows.append(
-                dict(loss=loss, loss_cls=loss / 2, lr=0.1, time=seconds, epoch=epoch,
-                     iter=number, step=number)
-            )  # fmt: skip
-            stamp = f"{now:%Y/%m/%d %H:%M:%S} - mmengine - INFO - "
-            lines.append(f"{stamp}Epoch(train) [{epoch}][{inner:>4}/{length}]  loss: {loss}")
+            row = dict(loss=loss, loss_cls=loss / 2, lr=0.1, time=6.0, epoch=epoch)
+            rows.append(dict(row, iter=number, step=number))
+            lines.append(f"{stamp(now)}Epoch(train) [{epoch}][{inner:>4}/{length}]  loss: {loss}")
         done += length if done else 0
         now += timedelta(seconds=30)
         rows.append({"coco/bbox_mAP": epoch / 100, "coco/bbox_mAP_s": -1.0, "step": epoch})
-        stamp = f"{now:%Y/%m/%d %H:%M:%S} - mmengine - INFO - "
-        lines.append(f"{stamp}Epoch(val) [{epoch}][4/4]    coco/bbox_mAP: {epoch / 100}")
-    (folder / "scalars.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if text_log:
-        folder.parent.joinpath(f"{name}.log").write_text("\n".join(lines) + "\n")
-    return folder
+        lines.append(f"{stamp(now)}Epoch(val) [{epoch}][4/4]    coco/bbox_mAP: {epoch / 100}")
+    return write(work_dir, name, rows, lines if text_log else None)
 
 
 def points(curve):
@@ -76,12 +80,7 @@ def test_without_the_text_log(tmp_path):
     """From the mean time of iterations, without validations."""
     session(tmp_path, "20260501_120000", range(1, 3), text_log=False)
     history = RunHistory.read(tmp_path)
-    assert points(history.losses["loss"]) == [
-        (0.5, 0.5, 1.0),
-        (1.0, 1.0, 1.0),
-        (1.5, 1.5, 1.0),
-        (2.0, 2.0, 1.0),
-    ]
+    assert points(history.losses["loss"]) == [(n, n, 1.0) for n in (0.5, 1.0, 1.5, 2.0)]
     assert [p.minutes for p in history.metrics["coco/bbox_mAP"]] == pytest.approx([1.0, 2.0])
 
 
@@ -123,8 +122,7 @@ def test_started_again(tmp_path):
 
 
 def test_killed_while_writing(tmp_path):
-    folder = session(tmp_path, "20260501_120000", range(1, 3))
-    file = folder / "scalars.json"
+    file = session(tmp_path, "20260501_120000", range(1, 3))
     file.write_text(file.read_text()[:-20])
     history = RunHistory.read(tmp_path)
     assert len(history.metrics["coco/bbox_mAP"]) == 1
@@ -133,8 +131,7 @@ def test_killed_while_writing(tmp_path):
 
 
 def test_values_that_are_no_numbers(tmp_path):
-    folder = session(tmp_path, "20260501_120000", range(1, 2))
-    file = folder / "scalars.json"
+    file = session(tmp_path, "20260501_120000", range(1, 2))
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[1]["loss"] = float("nan")
     file.write_text("[]\nnull\n" + "".join(json.dumps(row) + "\n" for row in rows))
@@ -145,11 +142,8 @@ def test_values_that_are_no_numbers(tmp_path):
 
 
 def test_training_by_iterations(tmp_path):
-    folder = tmp_path / "20260501_120000" / "vis_data"
-    folder.mkdir(parents=True)
-    rows = [dict(loss=2.0, time=3.0, iter=n, step=n) for n in (20, 40)]
-    rows.append({"coco/bbox_mAP": 0.1, "step": 40})
-    (folder / "scalars.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows: list[dict] = [dict(loss=2.0, time=3.0, iter=n, step=n) for n in (20, 40)]
+    write(tmp_path, "20260501_120000", [*rows, {"coco/bbox_mAP": 0.1, "step": 40}])
     history = RunHistory.read(tmp_path)
     assert history.unit == "iteration"
     assert points(history.losses["loss"]) == [(20.0, 1.0, 2.0), (40.0, 2.0, 2.0)]
@@ -158,32 +152,21 @@ def test_training_by_iterations(tmp_path):
 
 def test_test_runs_do_not_count(tmp_path):
     session(tmp_path, "20260501_120000", range(1, 2))
-    folder = tmp_path / "20260503_120000" / "vis_data"
-    folder.mkdir(parents=True)
-    (folder / "scalars.json").write_text(json.dumps({"coco/bbox_mAP": 0.9, "step": 1}) + "\n")
+    write(tmp_path, "20260503_120000", [{"coco/bbox_mAP": 0.9, "step": 1}])
     assert [p.value for p in RunHistory.read(tmp_path).metrics["coco/bbox_mAP"]] == [0.01]
 
 
 def test_nothing_logged(tmp_path):
     assert len(RunHistory.read(tmp_path).notes) == 1
-    folder = tmp_path / "20260501_120000" / "vis_data"
-    folder.mkdir(parents=True)
-    (folder / "scalars.json").write_text("")
-    log = "2026/05/01 12:00:00 - mmengine - INFO - Checkpoints will be saved to /x\n"
-    (folder.parent / "20260501_120000.log").write_text(log)
+    write(tmp_path, "20260501_120000", [], [f"{stamp(START)}Checkpoints will be saved to /x"])
     session_note, _ = RunHistory.read(tmp_path).notes
     assert session_note.startswith("20260501_120000")
 
 
 def test_a_real_log(tiny_run):
     """Losses and metrics equal the log's rows."""
-    rows = [
-        json.loads(line)
-        for path in sorted(tiny_run.work_dir.glob("*/vis_data/scalars.json"))
-        for line in path.read_text().splitlines()
-    ]
-    history = RunHistory.read(tiny_run.work_dir)
-    assert [p.value for p in history.losses["loss"]] == [r["loss"] for r in rows if "loss" in r]
+    history, rows = RunHistory.read(tiny_run.work_dir), log_rows(tiny_run.work_dir)
+    assert [p.value for p in history.losses["loss"]] == [row["loss"] for row in rows]
     assert [p.progress for p in history.losses["loss"]] == [n / 4 for n in range(1, 9)]
     assert [p.progress for p in history.metrics["coco/bbox_mAP"]] == [1.0, 2.0]
     minutes = [p.minutes for p in history.losses["loss"]]

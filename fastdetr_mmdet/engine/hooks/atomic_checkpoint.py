@@ -18,7 +18,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ...utils.files import free_space, remove_unfinished, write_atomically
-from .changes import run_within
+from .changes import Changes, run_within
 from .checkpoint_choice import check_named, choose_checkpoint, point_to
 
 # Disk full, quota exceeded, file too large.
@@ -232,17 +232,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Save the best checkpoint, then remove the former best; mmengine removes first."""
-        backend, outdated = self.file_backend, _RemovesLater(self.file_backend)
+        outdated: list[str] = []
         # As above, so that resuming removes files left over after a kill.
-        runner.message_hub.update_info("outdated_best", outdated.paths)
-        last = self.last_ckpt
-        # mmengine would write the last checkpoint again for the score, which last_validation has.
-        self.file_backend, self.last_ckpt = outdated, None
-        try:
-            with whole_files(), explain_failed_writing(last):
-                super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.file_backend, self.last_ckpt = backend, last
+        runner.message_hub.update_info("outdated_best", outdated)
+        with whole_files(), explain_failed_writing(self.last_ckpt), Changes() as changes:
+            changes.set(self.file_backend, "remove", outdated.append)
+            # or mmengine would write it again for the score, which last_validation has
+            changes.set(self, "last_ckpt", None)
+            super()._save_best_checkpoint(runner, metrics)
 
     def _remove_outdated_best(self, runner: Runner) -> None:
         best = [getattr(self, "best_ckpt_path", None)]
@@ -268,20 +265,6 @@ class AtomicCheckpointHook(CheckpointHook):
 def _identity(meta: dict) -> list:
     """Values that tell a checkpoint from others with the same number."""
     return [meta.get(key) for key in ("iter", "time", "experiment_name")]
-
-
-class _RemovesLater:
-    """A file backend that collects the files to remove instead of removing them."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.paths: list[str] = []
-
-    def remove(self, path: str) -> None:
-        self.paths.append(path)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
 
 
 @contextmanager

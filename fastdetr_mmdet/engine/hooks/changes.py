@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Changes(ExitStack):
-    """Sets attributes of instances and restores them on close."""
+    """Sets attributes of instances, classes and modules, and restores them on close."""
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute."""

@@ -90,13 +90,10 @@ def _saved_after(pointer: Path, named: Path, saved: dict[int, Path]) -> Path | N
     """An intact checkpoint whose process was killed before it wrote last_checkpoint."""
     # If a user points last_checkpoint to an earlier file, it is newer than all checkpoints.
     written = pointer.stat().st_mtime_ns
-    unnamed = [p for p in saved.values() if p != named and p.stat().st_mtime_ns > written]
-    unnamed = [path for path in unnamed if what_is_broken(path) is None]
-    if not unnamed:
-        return None
-    known = load_meta(named)
-    for path in unnamed:
-        meta = load_meta(path)
+    for path in saved.values():
+        if path == named or path.stat().st_mtime_ns <= written or what_is_broken(path) is not None:
+            continue
+        meta, known = load_meta(path), load_meta(named)
         # The time excludes checkpoints of a former run that were copied here.
         if meta.get("iter", 0) > known.get("iter", 0) and meta.get("time", "") >= known["time"]:
             return path

@@ -23,22 +23,17 @@ from torch.utils.data import BatchSampler, DataLoader
 # ruff: noqa: NPY002 (the global state of numpy is what mmdet's transforms draw from)
 
 
-def seed_generators(*position: int) -> None:
-    """Seed the global generators of python, numpy and torch, including those of GPUs."""
-    torch.manual_seed(_seed_python_and_numpy(position))
+def seed_generators(*position: int, cpu_only: bool = False) -> None:
+    """Seed the global generators of python, numpy and torch, independently of each other.
 
-
-def seed_cpu_generators(*position: int) -> None:
-    """Seed the CPU's generators only, in microseconds; called for every image."""
-    torch.default_generator.manual_seed(_seed_python_and_numpy(position))
-
-
-def _seed_python_and_numpy(position: tuple[int, ...]) -> int:
-    """Seed python and numpy, and return an independent seed for torch."""
+    Args:
+        position: Numbers that the seeds follow from.
+        cpu_only: Leave out GPUs' generators, which takes microseconds; for every image.
+    """
     for_python, for_numpy, for_torch = np.random.SeedSequence(position).generate_state(3).tolist()
     random.seed(for_python)
     np.random.seed(for_numpy)
-    return for_torch
+    (torch.default_generator if cpu_only else torch).manual_seed(for_torch)
 
 
 class Draw(NamedTuple):
@@ -99,7 +94,7 @@ class SeededDataset:
     def __getitem__(self, draw: Draw | int) -> Any:
         if not isinstance(draw, Draw):
             return self._wrapped[draw]
-        seed_cpu_generators(*self._seed, *draw[1:])
+        seed_generators(*self._seed, *draw[1:], cpu_only=True)
         return self._wrapped[draw.image]
 
     # or torch would pass whole batches to the wrapped dataset's

@@ -78,15 +78,12 @@ class ExactResumeHook(Hook):
                 "than an uninterrupted one."
             )
             return
-        self._sampler_seed = loaded.get("sampler_seed", self._present_sampler_seed(runner))
+        sampler = inner_sampler(loop.dataloader.batch_sampler)
+        self._sampler_seed = loaded.get("sampler_seed", getattr(sampler, "seed", runner.seed))
         loader = vars(loop.dataloader)
         self._changes.callback(loader.update, dict(loader, _iterator=None))
-        self._batches = take_over(
-            loop.dataloader,
-            runner.cfg.get("train_dataloader"),
-            (*self._seed, _DATA),
-            self._sampler_seed,
-        )
+        config, seed = runner.cfg.get("train_dataloader"), (*self._seed, _DATA)
+        self._batches = take_over(loop.dataloader, config, seed, self._sampler_seed)
         self._position = self._resumed_position(runner, loaded)
         self._batches.passes, self._batches.skip = self._position
         if isinstance(loop, EpochBasedTrainLoop):  # for logs and ETA
@@ -97,8 +94,7 @@ class ExactResumeHook(Hook):
             self._endless = EndlessBatches(loop.dataloader, self._batches, discard)
             self._changes.set(loop, "dataloader_iterator", self._endless)
         elif self._batches.skip:
-            # The loop counts only the batches that it gets, and hooks such as the logger use that
-            # number.
+            # The loop numbers the batches that it gets, for hooks such as the logger.
             run_iter, skipped = loop.run_iter, self._batches.skip
             run_later = lambda idx, data_batch: run_iter(idx + skipped, data_batch)  # noqa: E731
             self._changes.set(loop, "run_iter", run_later)
@@ -139,9 +135,7 @@ class ExactResumeHook(Hook):
         checkpoint[KEY] = dict(
             passes=passes,
             batches=batches,
-            batch_size=self._batches.batch_size,
-            world_size=runner.world_size,
-            images=len(runner.train_dataloader.dataset),
+            **self._settings(runner),
             seed=self._seed[0],
             sampler_seed=self._sampler_seed,
         )
@@ -160,9 +154,13 @@ class ExactResumeHook(Hook):
                     "checkpoint, so that training can resume from it."
                 )
 
-    def _present_sampler_seed(self, runner: Runner) -> int:
-        sampler = inner_sampler(runner.train_dataloader.batch_sampler)
-        return getattr(sampler, "seed", runner.seed)
+    def _settings(self, runner: Runner) -> dict[str, int]:
+        """The settings on which the position depends."""
+        return dict(
+            batch_size=self._batches.batch_size,  # type: ignore[union-attr]
+            world_size=runner.world_size,
+            images=len(runner.train_dataloader.dataset),
+        )
 
     def _resumed_position(self, runner: Runner, loaded: dict[str, Any]) -> tuple[int, int]:
         loop, length = runner.train_loop, len(runner.train_dataloader)
@@ -174,11 +172,7 @@ class ExactResumeHook(Hook):
             sampler = inner_sampler(runner.train_dataloader.batch_sampler)
             infinite = isinstance(sampler, InfiniteSampler)
             return (0, loop.iter) if infinite else divmod(loop.iter, length)
-        present = dict(
-            batch_size=self._batches.batch_size,  # type: ignore[union-attr]
-            world_size=runner.world_size,
-            images=len(runner.train_dataloader.dataset),
-        )
+        present = self._settings(runner)
         changed = [
             f"{name} was {loaded[name]} and is {value}"
             for name, value in present.items()

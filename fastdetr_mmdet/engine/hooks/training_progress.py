@@ -71,9 +71,7 @@ class TrainingProgressHook(Hook):
         """Record the time of the epoch."""
         self._note(runner.epoch + 1, "train")
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Take the time."""
-        self._started = (time.perf_counter(), cpu_seconds())
+    before_val_epoch = before_train_epoch
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Record time and metrics of the validation."""

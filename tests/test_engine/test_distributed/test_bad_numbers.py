@@ -4,25 +4,18 @@ import pytest
 import torch
 from support.runs import ITERS, log_rows
 
-DDP: dict = {}
-FSDP = {"runner_type": "FlexibleRunner", "strategy": dict(type="FullFSDPStrategy")}
+KINDS: dict[str, dict] = {
+    "ddp": {},
+    "fsdp": {"runner_type": "FlexibleRunner", "strategy": dict(type="FullFSDPStrategy")},
+}
 
 
-def cases(*fast, faults=("image", "loss", "label")):
-    """Combinations of faults and kinds of training; all but `fast` are slow."""
-    kinds = {"ddp": DDP, "fsdp": FSDP}
-    every = [(what, name) for what in faults for name in kinds]
+def cases(fast, faults):
+    """Combinations of faults and kinds of training; all but one are slow."""
+    every = [(what, kind) for what in faults for kind in KINDS]
     return pytest.mark.parametrize(
         "what, kind",
-        [
-            pytest.param(
-                what,
-                kinds[name],
-                id=f"{what}-{name}",
-                marks=[] if f"{what}-{name}" in fast else pytest.mark.slow,
-            )
-            for what, name in every
-        ],
+        [pytest.param(*one, marks=[] if one == fast else pytest.mark.slow) for one in every],
     )
 
 
@@ -30,14 +23,15 @@ def cases(*fast, faults=("image", "loss", "label")):
 def run(processes, tiny_config_file, shapes, tmp_path):
     """Trains one epoch of four steps with a fault in process 1 at the second."""
 
-    def train(what, options, start=processes.run, **hook):
+    def train(what, kind, start=processes.run, accumulate=1, **hook):
         options = {
             "data_root": f"{shapes}/",
             "train_dataloader.batch_size": 2,
             "train_cfg.max_epochs": 1,
             "train_cfg.val_interval": 100,
             "custom_hooks": [dict(type="NumbersCheckHook", **hook)],
-            **options,
+            "optim_wrapper.accumulative_counts": accumulate,
+            **KINDS[kind],
         }
         arguments = dict(config=str(tiny_config_file), work_dir=str(tmp_path), options=options)
         return start("train_with_bad_numbers", tmp_path, what=what, step=2, rank=1, **arguments)
@@ -46,13 +40,11 @@ def run(processes, tiny_config_file, shapes, tmp_path):
 
 
 def bundles(folder):
-    return {
-        path.name: torch.load(path, weights_only=True)
-        for path in sorted((folder / "debug").glob("*.pth"))
-    }
+    paths = sorted((folder / "debug").glob("*.pth"))
+    return {path.name: torch.load(path, weights_only=True) for path in paths}
 
 
-@cases("label-ddp")
+@cases(("label", "ddp"), ["image", "loss", "label"])
 def test_both_stop(run, tmp_path, what, kind):
     """The process with the fault names its images; the other one says that its images are fine."""
     other, guilty = run(what, kind)
@@ -67,7 +59,7 @@ def test_both_stop(run, tmp_path, what, kind):
     assert "images may be the cause" in other["message"]
     found = bundles(tmp_path)
     assert list(found) == ["iter_2_rank0.pth", "iter_2_rank1.pth"]
-    assert ("state_dict" in found["iter_2_rank0.pth"]) == (kind is DDP)
+    assert ("state_dict" in found["iter_2_rank0.pth"]) == (kind == "ddp")
     assert "state_dict" not in found["iter_2_rank1.pth"]
     images = [
         [sample["metainfo"]["img_id"] for sample in bundle["batches"][0]["data_samples"]]
@@ -86,24 +78,23 @@ def check_skipped(results, folder, kind):
     assert len(log_rows(folder)) == ITERS
     for name, tensor in results[0]["weights"].items():
         assert tensor.isfinite().all()
-        if kind is DDP:
+        if kind == "ddp":
             torch.testing.assert_close(results[1]["weights"][name], tensor, rtol=0, atol=0)
 
 
 # A wrong label is in the data, so it always stops the training.
-@cases("image-fsdp", "loss-ddp", faults=("image", "loss"))
+@cases(("image", "fsdp"), ["image", "loss"])
 def test_both_skip_the_step(run, tmp_path, what, kind):
     results = run(what, kind, max_skips=1)
     check_skipped(results, tmp_path, kind)
     assert all("state_dict" not in bundle for bundle in bundles(tmp_path).values())
 
 
-@pytest.mark.parametrize("kind", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("max_skips", [0, 1])
 def test_between_updates(run, tmp_path, kind, max_skips):
     """Gradients are exchanged at the update, so the other process learns of it only then."""
-    accumulating = kind | {"optim_wrapper.accumulative_counts": 3}
-    results = run("loss", accumulating, max_skips=max_skips)
+    results = run("loss", kind, accumulate=3, max_skips=max_skips)
     if max_skips:
         check_skipped(results, tmp_path, kind)
         return
@@ -116,5 +107,5 @@ def test_between_updates(run, tmp_path, kind, max_skips):
 
 def test_a_mistake_that_is_not_to_be_skipped(run, processes):
     """A wrong label stops its process, with any max_skips."""
-    outcome = run("label", DDP, start=processes.attempt, max_skips=1)
+    outcome = run("label", "ddp", start=processes.attempt, max_skips=1)
     assert "Class index 6 of image (id " in outcome.results[1]["message"]

@@ -36,18 +36,10 @@ def train(processes, tmp_path_factory, tiny_config_file, shapes):
 
 
 @pytest.fixture(scope="session")
-def one(train):
-    return train("one", **IN_ONE)
-
-
-@pytest.fixture(scope="session")
-def two(train):
-    return train("two")
-
-
-@pytest.fixture(scope="session")
-def sharded(train):
-    return train("sharded", **FSDP)
+def runs(train):
+    """Work directories by kind: one process, two, and two with FSDP."""
+    kinds = {"one": IN_ONE, "two": {}, "sharded": FSDP}
+    return lambda kind: train(kind, **kinds[kind])
 
 
 def state(folder, epoch=2):
@@ -67,26 +59,29 @@ def check_log(actual, expected):
         assert row["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
 
 
-def test_two_processes_train_as_one(one, two):
-    """Every step has the same images, so the weights are equal."""
-    check_log(two, one)
-    # AdamW moves every weight by up to 4e-5 per step, for any gradient
-    check_weights(state(two), state(one), atol=2e-5)
-
-
 @pytest.mark.filterwarnings("ignore:.*FSDP:FutureWarning")
-def test_fsdp_trains_as_ddp(two, sharded):
-    """Clipping uses the norm over all processes; mmengine would clip each shard."""
-    check_log(sharded, two)
-    check_weights(state(sharded), state(two), atol=2e-5)
-    for name, tensor in state(two)["optimizer"]["state"].items():
-        assert set(tensor) == {"step", "exp_avg", "exp_avg_sq"}, name
+@pytest.mark.parametrize(("kind", "as_kind"), [("two", "one"), ("sharded", "two")])
+def test_two_processes_train_as_one(kind, as_kind, runs, tiny_config_file):
+    """Every step has the same images, so the weights are equal.
+
+    FSDP clips by the norm over all processes, where mmengine would clip each shard, and writes
+    checkpoints of the whole model.
+    """
+    folder, expected = runs(kind), runs(as_kind)
+    check_log(folder, expected)
+    # AdamW moves every weight by up to 4e-5 per step, for any gradient
+    check_weights(state(folder), state(expected), atol=2e-5)
+    assert state(folder).keys() == state(expected).keys()
+    for name, tensors in state(expected)["optimizer"]["state"].items():
+        assert set(tensors) == {"step", "exp_avg", "exp_avg_sq"}, name
+    model = MODELS.build(Config.fromfile(tiny_config_file).model)
+    load_checkpoint(model, str(folder / "epoch_2.pth"), strict=True)
 
 
 @pytest.mark.parametrize("kind", ["two", "sharded"])
-def test_resume(kind, train, request):
+def test_resume(kind, train, runs):
     """Other processes resume a run that was interrupted after the first epoch."""
-    whole = request.getfixturevalue(kind)
+    whole = runs(kind)
     options = FSDP if kind == "sharded" else {}
     source = str(whole / "epoch_1.pth")
     resumed = train(f"resumed {kind}", resume=True, load_from=source, **options)
@@ -94,21 +89,14 @@ def test_resume(kind, train, request):
     actual, expected = state(resumed), state(whole)
     check_weights(actual, expected, atol=1e-7)
     for name, values in expected["optimizer"]["state"].items():
-        actual_values = actual["optimizer"]["state"][name]
-        torch.testing.assert_close(
-            actual_values["exp_avg"], values["exp_avg"], rtol=1e-4, atol=1e-7
-        )
-
-
-def test_fsdp_checkpoint_is_a_common_one(sharded, tiny_config_file):
-    checkpoint = state(sharded)
-    assert {"meta", "message_hub", "state_dict", "optimizer", "param_schedulers"} <= set(checkpoint)
-    model = MODELS.build(Config.fromfile(tiny_config_file).model)
-    load_checkpoint(model, str(sharded / "epoch_2.pth"), strict=True)
+        averages = actual["optimizer"]["state"][name]["exp_avg"], values["exp_avg"]
+        torch.testing.assert_close(*averages, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("options", [{}, FSDP], ids=["ddp", "fsdp"])
-def test_results_are_gathered_in_order(processes, one, shapes, tiny_config_file, tmp_path, options):
+def test_results_are_gathered_in_order(
+    processes, runs, shapes, tiny_config_file, tmp_path, options
+):
     """With seven images, an odd number for two processes."""
 
     def drop_one(coco):
@@ -117,33 +105,29 @@ def test_results_are_gathered_in_order(processes, one, shapes, tiny_config_file,
 
     annotations = tmp_path / "val.json"
     change_annotations(shapes / "annotations/val.json", annotations, drop_one)
-    found = {}
-    for world_size in (1, 2):
+    coco = dict(type="CocoMetric", ann_file=str(annotations), metric="bbox")
+    found = []
+    for world_size, launcher in ((1, "none"), (2, "pytorch")):
         folder = tmp_path / f"{world_size}"
         dump = dict(type="DumpDetResults", out_file_path=str(folder / "out.pkl"))
-        coco = dict(type="CocoMetric", ann_file=str(annotations), metric="bbox")
         settings = {
             "data_root": f"{shapes}/",
             **ALIKE,
-            "load_from": str(one / "epoch_2.pth"),
+            "load_from": str(runs("one") / "epoch_2.pth"),
             "test_dataloader.dataset.ann_file": str(annotations),
             "test_dataloader.batch_size": 2,
             "test_evaluator": [coco, dump],
+            **(options if world_size == 2 else {}),
         }
-        arguments = dict(config=str(tiny_config_file), work_dir=str(folder))
-        if world_size == 1:
-            arguments |= dict(launcher="none", options=settings)
-        else:
-            arguments |= dict(options={**settings, **options})
-        metrics = processes.run("test", folder, world_size, **arguments)
-        found[world_size] = metrics, pickle.loads((folder / "out.pkl").read_bytes())
-    (expected, *_), predictions = found[1]
-    for metrics in found[2][0]:
-        assert metrics == pytest.approx(expected, abs=1e-6)
+        arguments = dict(config=str(tiny_config_file), work_dir=str(folder), launcher=launcher)
+        metrics = processes.run("test", folder, world_size, options=settings, **arguments)
+        found.append((metrics, pickle.loads((folder / "out.pkl").read_bytes())))
+    ((expected,), predictions), (both, gathered) = found
+    assert both == [pytest.approx(expected, abs=1e-6)] * 2
     ids = [image["id"] for image in json.loads(annotations.read_text())["images"]]
     assert len(ids) == VAL_IMAGES - 1
-    for result in (predictions, found[2][1]):
+    for result in (predictions, gathered):
         assert [prediction["img_id"] for prediction in result] == ids
-    for prediction, other in zip(predictions, found[2][1], strict=True):
-        boxes, expected_boxes = other["pred_instances"], prediction["pred_instances"]
-        torch.testing.assert_close(boxes["scores"], expected_boxes["scores"], rtol=0, atol=1e-5)
+    for pair in zip(gathered, predictions, strict=True):
+        scores = [prediction["pred_instances"]["scores"] for prediction in pair]
+        torch.testing.assert_close(*scores, rtol=0, atol=1e-5)

@@ -25,46 +25,42 @@ class Collecting(LocalVisBackend):
         super().add_image(name, image, step, **kwargs)
 
 
-@pytest.fixture(autouse=True)
-def backend():
-    VISBACKENDS.register_module(module=Collecting, name="Collecting")
+@pytest.fixture
+def runner_with(monkeypatch, tiny_config_file, tmp_path, shapes):
+    """Makes a runner with hooks and the backend."""
+    monkeypatch.setitem(VISBACKENDS._module_dict, "Collecting", Collecting)
     ADDED.clear()
-    yield
-    VISBACKENDS._module_dict.pop("Collecting")
 
+    def make(*hooks, work_dir="work", **options):
+        options |= dict(custom_hooks=list(hooks))
+        options |= dict(visualizer__vis_backends=[dict(type="Collecting")])
+        return make_runner(tiny_config_file, tmp_path / work_dir, shapes, **options)
 
-def runner_with(config, tmp_path, shapes, *hooks, **options):
-    return make_runner(
-        config,
-        tmp_path,
-        shapes,
-        custom_hooks=[dict(hook) for hook in hooks],
-        visualizer__vis_backends=[dict(type="Collecting")],
-        **options,
-    )
+    return make
 
 
 def hook(**kwargs):
     return dict(type="AttentionVisualizationHook", **kwargs)
 
 
-def test_pictures_reach_the_backend(tiny_config_file, tmp_path, shapes):
+def drawn():
+    return [(name, step, image) for name, step, image in ADDED if name.startswith("attention_")]
+
+
+def test_pictures_reach_the_backend(runner_with, tmp_path):
     """Only of every second validation and of two images."""
-    own = hook(num_images=2, top_k=1, interval=2)
-    runner = runner_with(tiny_config_file, tmp_path, shapes, own, train_cfg__max_epochs=2)
-    runner.train()
-    named = [(name, step) for name, step, _ in ADDED if name.startswith("attention_")]
-    assert named == [("attention_0", 1), ("attention_1", 1)]
-    pictures = [image for name, _, image in ADDED if name.startswith("attention_")]
-    for image in pictures:
+    runner_with(hook(num_images=2, top_k=1, interval=2), train_cfg__max_epochs=2).train()
+    (*first, picture), (*second, other) = drawn()
+    assert (first, second) == (["attention_0", 1], ["attention_1", 1])
+    for image in (picture, other):
         assert image.dtype == np.uint8 and image.std() > 20
-    assert not np.array_equal(*pictures)
+    assert not np.array_equal(picture, other)
     files = sorted(tmp_path.rglob("attention_*.png"))
     assert [path.name for path in files] == ["attention_0_1.png", "attention_1_1.png"]
-    assert np.array_equal(cv2.imread(str(files[0]))[..., ::-1], pictures[0])
+    assert np.array_equal(cv2.imread(str(files[0]))[..., ::-1], picture)
 
 
-def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, monkeypatch):
+def test_sheets_have_the_names_of_classes(runner_with, monkeypatch):
     seen = []
 
     def draw(inspected, layer):
@@ -72,7 +68,7 @@ def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, mo
         return np.zeros((2, 2, 3), np.uint8)
 
     monkeypatch.setattr("fastdetr_mmdet.visualization.draw_contact_sheet", draw)
-    runner = runner_with(tiny_config_file, tmp_path, shapes, hook(num_images=1, top_k=3))
+    runner = runner_with(hook(num_images=1, top_k=3))
     assert runner.val_loop is not None  # builds the data loader
     runner.call_hook("after_val_epoch", metrics={})
     names = set(runner.val_dataloader.dataset.metainfo["classes"])
@@ -80,8 +76,8 @@ def test_sheets_have_the_names_of_classes(tiny_config_file, tmp_path, shapes, mo
 
 
 @pytest.mark.parametrize("start", [0, 4])
-@pytest.mark.parametrize("interval, drawn", [(1, [2, 4, 6, 8, 10]), (2, [2, 6, 10]), (9, [2])])
-def test_interval(interval, drawn, start, monkeypatch):
+@pytest.mark.parametrize("interval, epochs", [(1, [2, 4, 6, 8, 10]), (2, [2, 6, 10]), (9, [2])])
+def test_interval(interval, epochs, start, monkeypatch):
     """With validations after every second epoch; resuming after the fourth draws the same ones."""
     times = []
     own = AttentionVisualizationHook(interval=interval)
@@ -90,7 +86,7 @@ def test_interval(interval, drawn, start, monkeypatch):
     vars(loop).update(val_begin=1, val_interval=2)
     for loop._epoch in range(start + 2, 11, 2):
         own.after_val_epoch(SimpleNamespace(_train_loop=loop))
-    assert times == [epoch for epoch in drawn if epoch > start]
+    assert times == [epoch for epoch in epochs if epoch > start]
 
 
 def test_sharded_model_is_refused(monkeypatch):
@@ -102,21 +98,20 @@ def test_sharded_model_is_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_run_is_the_same_with_it(tiny_config_file, tmp_path, shapes):
+def test_run_is_the_same_with_it(runner_with):
     """Drawing does not change the trained weights."""
     states = []
-    for name, hooks in (("with", [hook(num_images=1, top_k=1)]), ("without", [])):
-        options = dict(train_cfg__max_epochs=2, randomness=dict(seed=1))
-        runner = runner_with(tiny_config_file, tmp_path / name, shapes, *hooks, **options)
+    for hooks in ([hook(num_images=1, top_k=1)], []):
+        runner = runner_with(*hooks, work_dir=f"work{len(hooks)}", randomness=dict(seed=1))
         runner.train()
         states.append(runner.model.state_dict())
-    assert len([1 for name, *_ in ADDED if name.startswith("attention_")]) == 2
+    assert len(drawn()) == 2
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
 
 
-def test_layer_is_refused_before_training(tiny_config_file, tmp_path, shapes):
-    runner = runner_with(tiny_config_file, tmp_path, shapes, hook(layer=3))
+def test_layer_is_refused_before_training(runner_with):
+    runner = runner_with(hook(layer=3))
     with pytest.raises(ValueError, match=r"layer=3, but the model's decoder has layers 1 to 2"):
         runner.train()
     assert runner.iter == 0
@@ -128,8 +123,6 @@ def test_arguments_are_checked(name):
         AttentionVisualizationHook(**{name: 0})
 
 
-def test_comes_before_the_averaged_weights_are_put_back(tiny_config_file, tmp_path, shapes):
-    ema = dict(type="EMAHook", momentum=0.01)
-    runner = runner_with(tiny_config_file, tmp_path, shapes, ema, hook())
-    kinds = [type(registered) for registered in runner.hooks]
+def test_comes_before_the_averaged_weights_are_put_back(runner_with):
+    kinds = [type(own) for own in runner_with(dict(type="EMAHook", momentum=0.01), hook()).hooks]
     assert kinds.index(AttentionVisualizationHook) < kinds.index(EMAHook)

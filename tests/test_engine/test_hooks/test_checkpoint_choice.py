@@ -58,24 +58,20 @@ def set_back_by_hand(folder):
     point(folder, folder / "epoch_2.pth", wrote=9)
 
 
-def cut_all(folder):
-    for epoch in (1, 2, 3):
+def cut_last(folder, count=1):
+    for epoch in range(4 - count, 4):
         cut(folder / f"epoch_{epoch}.pth")
 
 
-def cut_third(folder):
-    cut(folder / "epoch_3.pth")
-
-
 def break_two(folder):
-    cut_third(folder)
+    cut_last(folder)
     (folder / "epoch_2.pth").write_bytes(b"")
 
 
 def cut_beside_a_former_run(folder):
     """The former run in the folder was trained for longer."""
     save(folder, 50, time="20251231_1200", wrote=0)
-    cut_third(folder)
+    cut_last(folder)
 
 
 def leave_best_alone(folder):
@@ -85,21 +81,12 @@ def leave_best_alone(folder):
     save(folder, 1).rename(folder / "best_coco_epoch_1.pth")
 
 
-def copy_former_run(folder):
-    """Copying changed the file's time, but not the time in it."""
-    save(folder, 50, time="20251231_1200", wrote=9)
-
-
 # Change of the folder, expected checkpoint, and words of each warning.
-NO_POINTER = ["last_checkpoint is empty or missing", "epoch_3.pth instead"]
+NO_POINTER = [["last_checkpoint is empty or missing", "epoch_3.pth instead"]]
 CHOICES = {
     "whole": (lambda folder: None, "epoch_3.pth", []),
     "set back by hand": (set_back_by_hand, "epoch_2.pth", []),
-    "broken": (
-        cut_third,
-        "epoch_2.pth",
-        [["names", "epoch_3.pth, which is cut short", "epoch_2.pth instead"]],
-    ),
+    "broken": (cut_last, "epoch_2.pth", [["epoch_3.pth, which is cut short", "_2.pth instead"]]),
     "two broken": (break_two, "epoch_1.pth", [["epoch_2.pth is empty"], ["epoch_1.pth instead"]]),
     "broken, and a former run": (cut_beside_a_former_run, "epoch_2.pth", [["epoch_2.pth instead"]]),
     "missing": (
@@ -108,13 +95,13 @@ CHOICES = {
         [["epoch_3.pth, which does not exist", "epoch_2.pth instead"]],
     ),
     # killed before the first last_checkpoint, or a power cut while mmengine wrote it
-    "no pointer": (
-        lambda folder: (folder / "last_checkpoint").unlink(),
-        "epoch_3.pth",
-        [NO_POINTER],
+    "no pointer": (lambda folder: (folder / "last_checkpoint").unlink(), "epoch_3.pth", NO_POINTER),
+    "empty pointer": (lambda folder: point(folder, "\n"), "epoch_3.pth", NO_POINTER),
+    "none whole": (
+        lambda folder: cut_last(folder, 3),
+        None,
+        [["epoch_2.pth"], ["epoch_1.pth"], ["epoch_*.pth"]],
     ),
-    "empty pointer": (lambda folder: point(folder, "\n"), "epoch_3.pth", [NO_POINTER]),
-    "none whole": (cut_all, None, [["epoch_2.pth"], ["epoch_1.pth"], ["epoch_*.pth"]]),
     "best alone": (leave_best_alone, None, [["epoch_*.pth", "from the beginning"]]),
     "moved": (
         lambda folder: point(folder, "/former/place/epoch_2.pth"),
@@ -128,7 +115,12 @@ CHOICES = {
         [["epoch_3.pth", "epoch_4.pth instead"]],
     ),
     "newer, broken": (lambda folder: cut(save(folder, 4, wrote=4)), "epoch_3.pth", []),
-    "newer, of a former run": (copy_former_run, "epoch_3.pth", []),
+    # copying changed the file's time, but not the time in it
+    "newer, of a former run": (
+        lambda folder: save(folder, 50, time="20251231_1200", wrote=9),
+        "epoch_3.pth",
+        [],
+    ),
 }
 
 
@@ -182,17 +174,14 @@ def test_a_copied_folder(folder, tmp_path_factory, caplog):
     assert f"named {folder / 'epoch_3.pth'}; resuming from {copy / 'epoch_3.pth'}" in warning
 
 
-def test_another_way_to_write_the_path(folder, tmp_path_factory, caplog):
+def test_the_named_file_stays(folder, tmp_path_factory, caplog):
+    """By another way to its folder, or in another folder because out_dir has changed."""
     link = tmp_path_factory.mktemp("links") / "link"
     link.symlink_to(folder)
-    assert choose(link, caplog) == ("epoch_3.pth", [])
-
-
-def test_a_checkpoint_elsewhere(folder, tmp_path_factory, caplog):
-    """For example because out_dir has changed."""
     empty = tmp_path_factory.mktemp("empty")
     point(empty, folder / "epoch_3.pth")
-    assert choose(empty, caplog) == ("epoch_3.pth", [])
+    for place in (link, empty):
+        assert choose(place, caplog) == ("epoch_3.pth", [])
 
 
 def test_others_are_left_to_mmengine(folder, caplog):
@@ -205,9 +194,9 @@ def test_others_are_left_to_mmengine(folder, caplog):
 
 
 def test_a_chosen_file(folder, tmp_path):
-    check_named(str(folder / "epoch_1.pth"))
-    check_named("https://example.org/weights.pth")
-    check_named("torchvision://resnet50")
+    intact = str(folder / "epoch_1.pth")
+    for path in (intact, "https://example.org/weights.pth", "torchvision://resnet50"):
+        check_named(path)
     cut(folder / "epoch_1.pth")
     with pytest.raises(UserError, match=r"epoch_1.pth is cut short.* --resume without"):
         check_named(str(folder / "epoch_1.pth"))

@@ -1,8 +1,8 @@
 """Files are written atomically, and damaged checkpoints are recognised."""
 
-import errno
 import os
 import re
+from errno import EDQUOT, EINVAL, EIO, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,14 @@ def names(folder: Path) -> list[str]:
 # Writing
 
 
-def test_writes_and_writes_again(tmp_path):
+@pytest.fixture
+def written(tmp_path) -> Path:
+    """A file in a new folder, written twice."""
     path = tmp_path / "new" / "file"
-    for content in (b"first", b"second, and longer", b"3"):
+    for content in (b"first, and longer", b"old"):
         write_atomically(path, content)
-        assert path.read_bytes() == content
-        assert names(path.parent) == ["file"]
+        assert path.read_bytes() == content and names(path.parent) == ["file"]
+    return path
 
 
 def test_backend(tmp_path):
@@ -76,59 +78,41 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_an_error_leaves_the_old_content(tmp_path, monkeypatch, function, code):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
+@pytest.mark.parametrize(
+    "error",
+    [*(OSError(code, os.strerror(code)) for code in (ENOSPC, EDQUOT, EIO)), KeyboardInterrupt()],
+)
+def test_an_error_leaves_the_old_content(written, monkeypatch, function, error):
     def fail(*_):
-        raise OSError(code, os.strerror(code))
+        raise error
 
     monkeypatch.setattr(os, function, fail)
-    with pytest.raises(OSError) as caught:
-        write_atomically(path, b"x" * 2048)
-    assert caught.value.errno == code
-    assert caught.value.filename == str(path)
-    reason = rf"{os.strerror(code)}; 2 KiB to write, [\d.]+ [KMG]iB free"
-    assert re.fullmatch(reason, caught.value.strerror)
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
+    with pytest.raises(type(error)) as caught:
+        write_atomically(written, b"x" * 2048)
+    if isinstance(error, OSError):
+        assert (caught.value.errno, caught.value.filename) == (error.errno, str(written))
+        reason = rf"{error.strerror}; 2 KiB to write, [\d.]+ [KMG]iB free"
+        assert re.fullmatch(reason, caught.value.strerror)
+    assert written.read_bytes() == b"old" and names(written.parent) == ["file"]
 
 
-def test_an_interrupt_leaves_the_old_content(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_folder_that_cannot_be_synced(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_synced(written, monkeypatch):
     """Some network file systems cannot sync folders; the file is still written."""
 
     def refuse(*_):
-        raise OSError(errno.EINVAL, "Invalid argument")
+        raise OSError(EINVAL, "Invalid argument")
 
     monkeypatch.setattr(files.os, "open", refuse)
-    write_atomically(tmp_path / "file", b"content")
-    assert (tmp_path / "file").read_bytes() == b"content"
+    write_atomically(written, b"content")
+    assert written.read_bytes() == b"content"
 
 
 def test_unfinished_files_are_removed(tmp_path):
     keep = ("epoch_1.pth", "last_checkpoint", "notes.unfinished", "mine.tmp")
     for name in (*keep, f"epoch_2.pth{UNFINISHED}", f"last_checkpoint{UNFINISHED}"):
         (tmp_path / name).write_text("x")
-    removed = remove_unfinished(tmp_path)
-    assert [path.name for path in removed] == [
-        f"epoch_2.pth{UNFINISHED}",
-        f"last_checkpoint{UNFINISHED}",
-    ]
+    removed = [path.name.removesuffix(UNFINISHED) for path in remove_unfinished(tmp_path)]
+    assert removed == ["epoch_2.pth", "last_checkpoint"]
     assert names(tmp_path) == sorted(keep)
     assert remove_unfinished(tmp_path / "missing") == []
 
@@ -137,12 +121,8 @@ def test_unfinished_files_are_removed(tmp_path):
 # Recognising
 
 
-def test_a_whole_file(checkpoint):
-    assert what_is_broken(checkpoint) is None
-    assert what_is_broken(str(checkpoint)) is None
-
-
 def test_every_truncation_is_recognised(checkpoint, tmp_path):
+    assert what_is_broken(checkpoint) is None is what_is_broken(str(checkpoint))
     content = checkpoint.read_bytes()
     cut = tmp_path / "cut.pth"
     for length in {*range(0, len(content), 97), 3, 4, len(content) - 1, len(content) - 22}:
@@ -166,9 +146,7 @@ def test_a_changed_byte_is_recognised(checkpoint):
     position = content.index(torch.load(checkpoint)["state_dict"]["weight"].numpy().tobytes())
     content[position + 5] ^= 1
     checkpoint.write_bytes(content)
-    assert re.fullmatch(
-        r"is damaged: .*/data/\d+ in it has a wrong checksum", what_is_broken(checkpoint)
-    )
+    assert re.search(r"/data/\d+ in it has a wrong checksum", what_is_broken(checkpoint))
 
 
 def test_checksums_turned_off(checkpoint, monkeypatch):
@@ -195,19 +173,13 @@ def test_no_file(tmp_path):
 
 
 def test_torch_s_older_format(tmp_path):
-    """torchvision's weights have it."""
-    path = tmp_path / "old.pth"
-    torch.save(dict(weight=torch.rand(100)), path, _use_new_zipfile_serialization=False)
-    assert what_is_broken(path) is None
+    """torchvision's weights have it. Unknown classes are not damage; mmengine decides on them."""
+    path, older = tmp_path / "old.pth", dict(_use_new_zipfile_serialization=False)
+    for content in (dict(path=Path("x")), dict(weight=torch.rand(100))):
+        torch.save(content, path, **older)
+        assert what_is_broken(path) is None
     path.write_bytes(path.read_bytes()[:-50])
     assert what_is_broken(path).startswith("is cut short or damaged")
-
-
-def test_a_checkpoint_of_classes_that_torch_does_not_know(tmp_path):
-    """It is not damaged; mmengine decides whether to load it."""
-    path = tmp_path / "odd.pth"
-    torch.save(dict(path=Path("x")), path, _use_new_zipfile_serialization=False)
-    assert what_is_broken(path) is None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -218,10 +190,7 @@ def test_numbered_checkpoints(tmp_path):
     for name in ("epoch_2.pth", "epoch_10.pth", "epoch_x.pth", "best_epoch_3.pth", "epoch_4.pth.a"):
         (tmp_path / name).touch()
     found = numbered_checkpoints(tmp_path, "epoch_{}.pth")
-    assert [(number, path.name) for number, path in found.items()] == [
-        (10, "epoch_10.pth"),
-        (2, "epoch_2.pth"),
-    ]
+    assert list(found) == [10, 2] and found[2] == tmp_path / "epoch_2.pth"
     (tmp_path / "a+007.ckpt").touch()
     assert list(numbered_checkpoints(tmp_path, "a+{:03d}.ckpt")) == [7]
     assert numbered_checkpoints(tmp_path / "missing", "epoch_{}.pth") == {}

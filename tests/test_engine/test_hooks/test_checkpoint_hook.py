@@ -1,8 +1,8 @@
 """AtomicCheckpointHook's decisions; tests/test_faults kills runs with it."""
 
-import errno
 import logging
 import os
+from errno import EACCES, EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,20 +36,10 @@ class Saver(SimpleNamespace):
 @pytest.fixture
 def make_runner(tmp_path):
     def make(work_dir: Path = tmp_path, **attributes) -> Saver:
-        hub = MessageHub(f"hub{id(attributes)}")
-        values = dict(
-            work_dir=str(work_dir),
-            timestamp="20260103_120000",
-            message_hub=hub,
-            iter=0,
-            epoch=0,
-            logger=MMLogger("x"),
-            param_schedulers=None,
-            _train_loop=None,
-            _val_loop=None,
-            _test_loop=None,
-        )
-        return Saver(**(values | attributes))
+        values = dict(iter=0, epoch=0, timestamp="20260103_120000", work_dir=str(work_dir))
+        values |= dict(message_hub=MessageHub(f"hub{id(attributes)}"), logger=MMLogger("x"))
+        unset = ("param_schedulers", "_train_loop", "_val_loop", "_test_loop", "_load_from")
+        return Saver(**{**dict.fromkeys(unset), "_resume": False, **values, **attributes})
 
     return make
 
@@ -76,12 +66,7 @@ def names(folder: Path) -> set[str]:
 
 def test_same_files_as_mmengine_s(make_runner, tmp_path):
     """In all folders, for the options that matter."""
-    scores = [
-        dict(mAP=0.1, loss=3),
-        dict(mAP=0.3, loss=4),
-        dict(mAP=0.2, loss=2),
-        dict(mAP=0.3, loss=3),
-    ]
+    scores = [dict(mAP=a, loss=b) for a, b in ((0.1, 3), (0.3, 4), (0.2, 2), (0.3, 3))]
     options = [
         dict(),
         dict(max_keep_ckpts=2),
@@ -95,17 +80,14 @@ def test_same_files_as_mmengine_s(make_runner, tmp_path):
         for hook in (AtomicCheckpointHook, CheckpointHook):
             work_dir = tmp_path / f"{hook.__name__}{number}"
             work_dir.mkdir()
-            train(hook(interval=1, **option), make_runner(work_dir), 4, scores)
+            own = hook(interval=1, save_optimizer=False, **option)
+            train(own, make_runner(work_dir), 4, scores)
             folder = tmp_path / "out" / work_dir.name if "out_dir" in option else work_dir
             text = (work_dir / "last_checkpoint").read_text()
+            given = torch.load(text, weights_only=True)["kwargs"]
+            assert given == ["by_epoch", "save_optimizer", "save_param_scheduler"]
             found.append((names(folder), names(work_dir), os.path.relpath(text, folder)))
         assert found[0] == found[1], option
-
-
-def test_options_reach_the_runner(make_runner, tmp_path):
-    train(make_hook(save_optimizer=False), make_runner(), epochs=1)
-    saved = torch.load(tmp_path / "epoch_1.pth")["kwargs"]
-    assert saved == ["by_epoch", "save_optimizer", "save_param_scheduler"]
 
 
 def test_meta_is_the_hook_s(make_runner, tmp_path, monkeypatch):
@@ -154,7 +136,7 @@ def test_schedules_that_go_by_metrics_need_the_checkpoint_again(make_runner, tmp
 def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path):
     (tmp_path / f"epoch_9.pth{UNFINISHED}").touch()
     hook = make_hook()
-    hook.before_run(make_runner(_load_from=None, _resume=False))
+    hook.before_run(make_runner())
     assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run during training
     hook.before_train(make_runner())
     assert names(tmp_path) == set()
@@ -208,29 +190,26 @@ def test_a_broken_file_that_would_be_resumed(make_runner, tmp_path, out_dir):
     options = {} if out_dir is None else dict(out_dir=str(tmp_path / out_dir))
     train(make_hook(**options), make_runner(work_dir), epochs=2)
     (folder / "epoch_2.pth").write_bytes(b"")
-    runner = make_runner(work_dir, _load_from=None, _resume=True)
+    runner = make_runner(work_dir, _resume=True)
     make_hook(**options).before_run(runner)
     assert (work_dir / "last_checkpoint").read_text() == str(folder / "epoch_1.pth")
 
 
 def test_nothing_to_resume_where_a_training_was(make_runner, tmp_path, caplog):
     """The runner's own log does not count as an earlier training's."""
-    logger = logging.getLogger("test")
-    runner = make_runner(_load_from=None, _resume=True, logger=logger)
+    runner = make_runner(_resume=True, logger=logging.getLogger("test"))
     for timestamp in ("20260101_120000", runner.timestamp):
         (tmp_path / timestamp).mkdir()
         log = tmp_path / timestamp / f"{timestamp}.log"
         log.write_text("mmengine - INFO - Epoch(train)  [7][20/20]  lr: 1.0000e-04\n")
     make_hook().before_run(runner)
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "20260101_120000.log is the log of an earlier training, which reached epoch 7." in (
-        warning
-    )
+    assert "20260101_120000.log is the log of an earlier training" in warning
 
 
 def test_without_resume_nothing_is_looked_at(make_runner, tmp_path):
     (tmp_path / "last_checkpoint").write_text("none.pth")
-    make_hook().before_run(make_runner(_load_from=None, _resume=False))
+    make_hook().before_run(make_runner())
     assert (tmp_path / "last_checkpoint").read_text() == "none.pth"
 
 
@@ -270,22 +249,17 @@ def test_owed_validation(make_runner, kind, due, done, owes):
 # A full disk
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_log_that_cannot_be_written(tmp_path, code):
-    def run():
-        raise OSError(code, os.strerror(code), "scalars.json")
-
-    with pytest.raises(RuntimeError, match=rf"scalars.json .*{os.strerror(code)}.* {tmp_path}\b"):
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        *((code, RuntimeError, "scalars.json .*{}") for code in (ENOSPC, EDQUOT, EFBIG)),
+        (EACCES, PermissionError, "scalars.json"),  # other errors stay what they are
+    ],
+)
+def test_a_log_that_cannot_be_written(tmp_path, code, kind, words):
+    with pytest.raises(kind, match=words.format(f"{os.strerror(code)}.* {tmp_path}")):
         with explain_full_disk(str(tmp_path)):
-            run()
-
-
-def test_other_errors_stay_what_they_are(tmp_path):
-    def run():
-        raise PermissionError(errno.EACCES, "denied")
-
-    with pytest.raises(PermissionError, match="denied"), explain_full_disk(str(tmp_path)):
-        run()
+            raise OSError(code, os.strerror(code), "scalars.json")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -17,24 +18,20 @@ LENGTH = 5  # iterations of an epoch
 ADAMW = dict(type="AdamW", lr=1e-3, weight_decay=1e-4)
 
 
-def cosine(**options):
-    return dict(type="CosineAnnealingLR", eta_min_ratio=0.01, convert_to_iter_based=True, **options)
-
-
+make_hook = partial(HOOKS.build, dict(type="ResumeCheckHook"))
+cosine = partial(dict, type="CosineAnnealingLR", eta_min_ratio=0.01, convert_to_iter_based=True)
+steps_at = partial(dict, type="MultiStepLR")
 WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=7)
 SCHEDULES = {
     "cosine": [cosine()],
     "warm-up and cosine": [WARM_UP, cosine()],
-    "milestones": [WARM_UP, dict(type="MultiStepLR", milestones=[3])],
+    "milestones": [WARM_UP, steps_at(milestones=[3])],
     "poly by epoch": [dict(type="PolyLR", eta_min=1e-6)],
 }
 
 
 class Run:
-    """A minimal runner for the hook and mmengine's ParamSchedulerHook.
-
-    Its model has two parameters in separate groups with different learning rates.
-    """
+    """A minimal runner whose two parameters have different learning rates."""
 
     def __init__(self, epochs, schedulers, optimizer=ADAMW, size=3, kind=EpochBasedTrainLoop):
         self.model = nn.Linear(size, 2)
@@ -54,10 +51,8 @@ class Run:
     iter = property(lambda self: self.train_loop._iter)
 
     def build_optimizer(self, config):
-        groups = [
-            dict(params=[self.model.weight], lr=config["lr"]),
-            dict(params=[self.model.bias], lr=config["lr"] / 10),
-        ]
+        rates = {self.model.weight: config["lr"], self.model.bias: config["lr"] / 10}
+        groups = [dict(params=[parameter], lr=rate) for parameter, rate in rates.items()]
         return OptimWrapper(getattr(torch.optim, config.pop("type"))(groups, **config))
 
     def build(self, config):
@@ -76,9 +71,8 @@ class Run:
         rates, hook = [], ParamSchedulerHook()
         for _ in range(iterations):
             rates.append(self.rates())
-            self.optim_wrapper.update_params(
-                self.model(torch.ones(1, self.model.in_features)).sum()
-            )
+            loss = self.model(torch.ones(1, self.model.in_features)).sum()
+            self.optim_wrapper.update_params(loss)
             hook.after_train_iter(self, 0)
             self.train_loop._iter += 1
             if self.iter % LENGTH == 0:
@@ -98,7 +92,7 @@ class Run:
 
     def resume(self, checkpoint, iterations):
         """Resume like Runner, with the same calls of the hook."""
-        hook = HOOKS.build(dict(type="ResumeCheckHook"))
+        hook = make_hook()
         hook.after_load_checkpoint(self, checkpoint)
         self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
         states = checkpoint["param_schedulers"]
@@ -146,12 +140,11 @@ def test_more_epochs(name, caplog):
 
 def test_other_milestones_rate_and_weight_decay(caplog):
     """mmengine silently resumes with the former settings."""
-    before = [dict(type="MultiStepLR", milestones=[1])]
-    after = [dict(type="MultiStepLR", milestones=[3])]
-    run = Run(4, after, optimizer=dict(ADAMW, lr=2e-3, weight_decay=0.1))
-    resumed = run.resume(trained(2, before), 2 * LENGTH)
+    changed = dict(ADAMW, lr=2e-3, weight_decay=0.1)
+    run = Run(4, [steps_at(milestones=[3])], optimizer=changed)
+    run.resume(trained(2, [steps_at(milestones=[1])]), 2 * LENGTH)
     expected = [[2e-3, 2e-4]] * LENGTH + [[2e-4, 2e-5]] * LENGTH
-    assert resumed.train(2 * LENGTH) == list(map(pytest.approx, expected))
+    assert run.train(2 * LENGTH) == list(map(pytest.approx, expected))
     assert [g["weight_decay"] for g in run.optim_wrapper.optimizer.param_groups] == [0.1, 0.1]
     for text in ("milestones", "lr: 0.0001 -> 0.002", "weight_decay: 0.0001 -> 0.1"):
         assert text in warnings_of(caplog)[0]
@@ -174,7 +167,7 @@ def test_another_number_of_iterations_in_an_epoch(caplog):
     assert run.train(1) == [expected]
     run = Run(4, [cosine()])
     run.train_loop._epoch = 2
-    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    hook = make_hook()
     hook.after_load_checkpoint(run, checkpoint)
     run.train_loop._iter = 4 * LENGTH  # position in epochs of twice the length
     hook.before_train(run)
@@ -193,7 +186,7 @@ def test_schedulers_that_go_by_metrics(caplog):
 def test_load_from_follows_the_config_alone(caplog):
     """No optimizer state is loaded, so nothing is compared."""
     run = Run(4, [cosine()])
-    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    hook = make_hook()
     run._resume = False
     hook.after_load_checkpoint(run, trained(2, [cosine()], optimizer=dict(type="SGD", lr=0.1)))
     hook.before_train(run)
@@ -214,18 +207,15 @@ def test_several_optimizers():
         return run
 
     short, long = build(2), build(6)
+    saved = {n: [s.state_dict() for s in v] for n, v in short.param_schedulers.items()}
     checkpoint = dict(
-        state_dict=short.model.state_dict(),
-        optimizer=short.optim_wrapper.state_dict(),
-        param_schedulers={
-            n: [s.state_dict() for s in v] for n, v in short.param_schedulers.items()
-        },
+        state_dict={}, optimizer=short.optim_wrapper.state_dict(), param_schedulers=saved
     )
     long.train_loop._iter = 1
-    hook = HOOKS.build(dict(type="ResumeCheckHook"))
+    hook = make_hook()
     hook.after_load_checkpoint(long, checkpoint)
     for name, (scheduler,) in long.param_schedulers.items():
-        scheduler.load_state_dict(copy.deepcopy(checkpoint["param_schedulers"][name][0]))
+        scheduler.load_state_dict(copy.deepcopy(saved[name][0]))
     hook.before_train(long)
     for (scheduler,) in long.param_schedulers.values():
         assert (scheduler.T_max, scheduler.last_step) == (6 * LENGTH, 1)
@@ -282,7 +272,7 @@ def test_weights_that_do_not_fit_are_in_the_log(resume, caplog):
     checkpoint = trained(1, [])
     checkpoint["state_dict"]["module.extra"] = torch.ones(2)
     del checkpoint["state_dict"]["bias"]
-    HOOKS.build(dict(type="ResumeCheckHook")).after_load_checkpoint(run, checkpoint)
+    make_hook().after_load_checkpoint(run, checkpoint)
     (warning,) = warnings_of(caplog)
     for text in ("weight", "[2, 3]", "[2, 4]", "extra", "bias"):
         assert text in warning
@@ -292,61 +282,41 @@ def test_weights_that_do_not_fit_are_in_the_log(resume, caplog):
 # Schedules and the length of the training
 
 
-def before_train(epochs, *schedulers, **options):
-    HOOKS.build(dict(type="ResumeCheckHook")).before_train(Run(epochs, schedulers, **options))
-
-
-FITS = {
-    "nothing": (4,),
-    "warm-up alone": (4, WARM_UP),
-    "cosine to the end": (4, WARM_UP, cosine()),
-    "the second half": (4, cosine(begin=2)),
-    "milestone": (4, dict(type="MultiStepLR", milestones=[3])),
-    "constant to the end": (4, cosine(end=3), dict(type="ConstantLR", begin=3, factor=1)),
-    "steps": (4, dict(type="StepLR", step_size=2)),
+# Epochs and schedules, and words of the warning on the last one; none if they fit.
+LENGTHS = {
+    "nothing": ((4,), ()),
+    "warm-up alone": ((4, WARM_UP), ()),
+    "cosine to the end": ((4, WARM_UP, cosine()), ()),
+    "the second half": ((4, cosine(begin=2)), ()),
+    "milestone": ((4, steps_at(milestones=[3])), ()),
+    "constant to the end": ((4, cosine(end=3), dict(type="ConstantLR", begin=3, factor=1)), ()),
+    "steps": ((4, dict(type="StepLR", step_size=2)), ()),
+    "milestone at the end": ((4, steps_at(milestones=[4])), ("milestones", "4 ep")),
+    "end after it": ((4, cosine(end=6)), ("end", "20 iterations")),
+    "T_max after it": ((4, cosine(T_max=6)), ("T_max", "20 iterations")),
+    "warm-up after it": ((1, WARM_UP), ("7 iterations", "5 iterations")),
+    "step after it": ((4, dict(type="StepLR", step_size=9)), ("step_size", "9 ep")),
+    "end before it": ((6, cosine(end=4)), ("20 iterations", "30 iterations")),
+    "T_max before it": ((6, cosine(T_max=4)), ("20 iterations", "30 iterations")),
+    "milestones long before it": ((9, steps_at(milestones=[2])), ("milestones", "9 epochs")),
 }
 
 
-@pytest.mark.parametrize("name", FITS)
-def test_schedules_that_fit(name, caplog):
-    before_train(*FITS[name])
-    assert not warnings_of(caplog)
+@pytest.mark.parametrize("name", LENGTHS)
+def test_schedules_and_the_length_of_training(name, caplog):
+    (epochs, *schedulers), words = LENGTHS[name]
+    make_hook().before_train(Run(epochs, schedulers))
+    assert len(warnings_of(caplog)) == bool(words)
+    if words:
+        last = f"param_scheduler.{len(schedulers) - 1} ({schedulers[-1]['type']})"
+        assert [word for word in (last, *words) if word not in caplog.text] == []
 
 
-UNFIT = {
-    "milestone at the end": ((4, dict(type="MultiStepLR", milestones=[4])), "milestones", "4 ep"),
-    "end after it": ((4, cosine(end=6)), "end", "20 iterations"),
-    "T_max after it": ((4, cosine(T_max=6)), "T_max", "20 iterations"),
-    "warm-up after it": ((1, WARM_UP), "7 iterations", "5 iterations"),
-    "step after it": ((4, dict(type="StepLR", step_size=9)), "step_size", "9 ep"),
-    "end before it": ((6, cosine(end=4)), "20 iterations", "30 iterations"),
-    "T_max before it": ((6, cosine(T_max=4)), "20 iterations", "30 iterations"),
-    "milestones long before it": (
-        (9, dict(type="MultiStepLR", milestones=[2])),
-        "milestones",
-        "9 epochs",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", UNFIT)
-def test_schedules_that_do_not_fit(name, caplog):
-    arguments, *expected = UNFIT[name]
-    before_train(*arguments)
-    (warning,) = warnings_of(caplog)
-    for text in (f"param_scheduler.{len(arguments) - 2} ({arguments[-1]['type']})", *expected):
-        assert text in warning
-
-
-def test_epochs_in_a_training_by_iterations(caplog):
-    before_train(100, dict(type="MultiStepLR", milestones=[60]), kind=IterBasedTrainLoop)
-    (warning,) = warnings_of(caplog)
-    assert "by_epoch=False" in warning
-    caplog.clear()
-    before_train(
-        100, dict(type="MultiStepLR", milestones=[60], by_epoch=False), kind=IterBasedTrainLoop
-    )
-    assert not warnings_of(caplog)
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_epochs_in_a_training_by_iterations(by_epoch, caplog):
+    schedule = steps_at(milestones=[60], by_epoch=by_epoch)
+    make_hook().before_train(Run(100, [schedule], kind=IterBasedTrainLoop))
+    assert ["by_epoch=False" in text for text in warnings_of(caplog)] == [True] * by_epoch
 
 
 @pytest.mark.parametrize(
@@ -359,7 +329,7 @@ def test_where_a_training_starts(done, used, said, tmp_path, caplog):  # fmt: sk
     run.work_dir = tmp_path
     if used:
         (tmp_path / "last_checkpoint").touch()
-    HOOKS.build(dict(type="ResumeCheckHook")).before_train(run)
+    make_hook().before_train(run)
     assert said in caplog.text and bool(said) == bool(caplog.text)
 
 
@@ -372,7 +342,7 @@ def _tests_at(scale) -> dict:
     ("now", "said"), [((64, 48), "image_scale=32,24"), ([32, 24], ""), (None, "")]
 )
 def test_a_test_with_images_of_another_size_says_so(now, said, caplog):
-    run, hook = Run(2, []), HOOKS.build(dict(type="ResumeCheckHook"))
+    run, hook = Run(2, []), make_hook()
     run._resume, run.cfg = False, _tests_at(now) if now else {}
     meta = dict(cfg=f"test_dataloader = {_tests_at((32, 24))['test_dataloader']}")
     hook.after_load_checkpoint(run, dict(state_dict=run.model.state_dict(), meta=meta))
