@@ -150,20 +150,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="changes to the config, as for mim test")  # fmt: skip
 
 
-def positive_int(text: str) -> int:
-    """Argument type: an integer of at least 1."""
-    return _at_least(1, text)
-
-
-def natural_int(text: str) -> int:
-    """Argument type: an integer of at least 0."""
-    return _at_least(0, text)
-
-
 def _at_least(lowest: int, text: str) -> int:
     if not text.lstrip("+-").isdecimal() or int(text) < lowest:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {lowest}")
     return int(text)
+
+
+# Argument types.
+positive_int, natural_int = functools.partial(_at_least, 1), functools.partial(_at_least, 0)
 
 
 def unit_float(text: str) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import fastdetr_mmdet  # noqa: F401 (registers the parts)
 from fastdetr_mmdet.models.proposal_losses import dense_proposal_loss
+from support.bad_numbers import IMAGES, LABELS, in_loss
 from support.faults import install
 from support.models import make_batch, pick, randomise, total
 
@@ -155,7 +156,9 @@ def train_with_bad_numbers(
     """Train with one process's image, label or loss corrupted at one step; return the outcome."""
     run = runner(config, work_dir, "pytorch", options)
     if get_rank() == rank:
-        _spoil(run, what, step)
+        if not isinstance(run.model, nn.Module):
+            run.model = MODELS.build(run.model)  # FlexibleRunner builds it later
+        {"image": IMAGES, "label": LABELS, "loss": in_loss("d0.loss_bbox")}[what](run, step)
     message = None
     try:
         run.train()
@@ -163,38 +166,6 @@ def train_with_bad_numbers(
         message = str(error)
     weights = {name: p.detach() for name, p in run.model.module.named_parameters()}
     return dict(message=message, iterations=run.iter, weights=weights)
-
-
-def _spoil(run: Any, what: str, step: int) -> None:
-    def now() -> bool:
-        return run.iter + 1 == step
-
-    model = run.model if isinstance(run.model, nn.Module) else MODELS.build(run.model)
-    run.model = model  # FlexibleRunner builds it later
-    inner = getattr(model, "module", model)
-    if what in ("image", "label"):
-        prepare = inner.data_preprocessor.forward
-
-        def forward(data: Any, training: bool = False) -> Any:
-            data = prepare(data, training)
-            if training and now() and what == "image":
-                data["inputs"][:, 0, 5, 5] = float("nan")
-            elif training and now():
-                for sample in data["data_samples"]:
-                    sample.gt_instances.labels[:] = 6
-            return data
-
-        inner.data_preprocessor.forward = forward
-    elif what == "loss":
-        compute = inner.loss
-
-        def loss(*args: Any) -> dict[str, Tensor]:
-            losses = compute(*args)
-            return losses | {
-                "d0.loss_bbox": losses["d0.loss_bbox"] * (float("nan") if now() else 1)
-            }
-
-        inner.loss = loss
 
 
 def test(

@@ -32,12 +32,7 @@ def check_same(run: Path, expected: Path) -> None:
     """Check that logs and the last and best checkpoint are bit-identical."""
     values, expected_values = logged(run), logged(expected)
     assert len(expected_values) > 50
-    different = {
-        name: (values.get(name), expected_values.get(name))
-        for name in values.keys() | expected_values.keys()
-        if values.get(name) != expected_values.get(name)
-    }
-    assert not different, dict(sorted(different.items())[:6])
+    assert values == expected_values
     names = {path.name for path in expected.glob("*.pth")}
     assert {path.name for path in run.glob("*.pth")} == names
     for name in names:
@@ -54,9 +49,7 @@ def check_equal(actual: Any, expected: Any, where: str) -> None:
         for key in expected:
             check_equal(actual[key], expected[key], f"{where}: {key}")
     elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected), where
-        for index, value in enumerate(expected):
-            check_equal(actual[index], value, f"{where}: {index}")
+        check_equal(dict(enumerate(actual)), dict(enumerate(expected)), where)
     elif isinstance(expected, torch.Tensor):
         torch.testing.assert_close(actual, expected, rtol=0, atol=0, msg=where)
     else:
@@ -77,10 +70,9 @@ def last_checkpoint(work_dir: Path) -> Path:
 
 def check_last_checkpoint(work_dir: Path) -> None:
     """Check that it names an intact file, or that no intact checkpoint exists."""
-    pointer = work_dir / "last_checkpoint"
-    if pointer.exists():
+    paths = list(work_dir.glob("epoch_*.pth"))
+    assert [what_is_broken(path) for path in paths] == [None] * len(paths)
+    if (work_dir / "last_checkpoint").exists():
         assert what_is_broken(last_checkpoint(work_dir)) is None
-    whole = [path for path in work_dir.glob("epoch_*.pth") if what_is_broken(path) is None]
-    assert list(work_dir.glob("epoch_*.pth")) == whole
-    if not pointer.exists():  # killed after the first checkpoint
-        assert len(whole) <= 1
+    else:  # killed after the first checkpoint
+        assert len(paths) <= 1

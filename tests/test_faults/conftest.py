@@ -52,24 +52,13 @@ def config(tmp_path_factory, tiny_config_file, shapes) -> Path:
 
 @dataclass(frozen=True)
 class Runs:
-    """Trainings, one at a time.
-
-    Args:
-        processes: Server of the processes.
-        folder: Folder of outputs.
-    """
+    """Trainings in processes of a server, one at a time, with a folder for outputs."""
 
     processes: Server
     folder: Path
 
     def train(
-        self,
-        config: Path,
-        work_dir: Path,
-        kill_after: float | None = None,
-        faults: dict | None = None,
-        processes: int = 1,
-        **options,
+        self, config: Path, work_dir: Path, kill_after=None, faults=None, processes=1, **options
     ) -> Outcome:
         """Train.
 
@@ -81,16 +70,10 @@ class Runs:
             processes: Number of processes, which die with the first.
             options: As for --cfg-options, with a double underscore for a dot; also `resume`.
         """
-        return self.processes.attempt(
-            "train_with_faults",
-            self.folder,
-            processes,
-            kill_after,
-            config=str(config),
-            work_dir=str(work_dir),
-            options={key.replace("__", "."): value for key, value in options.items()},
-            faults=faults,
-        )
+        options = {key.replace("__", "."): value for key, value in options.items()}
+        job = dict(config=str(config), work_dir=str(work_dir), options=options, faults=faults)
+        folder = self.folder
+        return self.processes.attempt("train_with_faults", folder, processes, kill_after, **job)
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +104,6 @@ def disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     server = Server(folder, "6m")
-    yield SimpleNamespace(
-        folder=folder,
-        train=Runs(server, tmp_path / "output").train,
-        seen=server.seen,
-        shell=server.shell,
-    )
+    train = Runs(server, tmp_path / "output").train
+    yield SimpleNamespace(folder=folder, train=train, seen=server.seen, shell=server.shell)
     server.close()

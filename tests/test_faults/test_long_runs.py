@@ -74,10 +74,3 @@ def test_two_thousand_iterations(tmp_path):
     """With worker processes, and a validation and a checkpoint after every second pass."""
     verdict = judge(train(tmp_path, 2000, 2, 1024, "few"))
     assert verdict.startswith("flat"), verdict
-
-
-@pytest.mark.slow
-def test_a_leak_is_found(tmp_path):
-    """A leak of one of 8 images of 160 x 160 per iteration."""
-    verdict = judge(train(tmp_path, 1000, 0, 256, "few", LeakHook()))
-    assert verdict.startswith("growing"), verdict

@@ -18,6 +18,15 @@ from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.structures import InstanceData
+from support.bad_numbers import (
+    IMAGES,
+    INFINITE_IMAGE,
+    LABELS,
+    ONE_IMAGE,
+    in_gradient,
+    in_loss,
+    in_pixels,
+)
 from support.models import make_batch
 from support.runs import ITERS, log_rows, make_runner
 from torch.overrides import TorchFunctionMode
@@ -44,79 +53,6 @@ def runner(tiny_config_file, shapes, tmp_path):
     return make
 
 
-# Faults, functions of the run, monkeypatch and steps, counted from 1.
-
-
-def in_loss(name, factor=math.nan):
-    """Fault in a loss term; an unknown term becomes a constant without gradient."""
-
-    def install(run, monkeypatch, *steps):
-        def changed(*args):
-            losses = loss(*args)
-            if run.iter + 1 in steps:
-                losses[name] = losses.get(name, torch.ones(())) * factor
-            return losses
-
-        loss = run.model.loss
-        monkeypatch.setattr(run.model, "loss", changed)
-
-    return install
-
-
-def in_data(change):
-    """Fault in a batch after the preprocessor; `change` gets inputs and samples."""
-
-    def install(run, monkeypatch, *steps):
-        def changed(data, training=False):
-            data = prepare(data, training)
-            if training and run.iter + 1 in steps:
-                change(data["inputs"], data["data_samples"])
-            return data
-
-        prepare = run.model.data_preprocessor.forward
-        monkeypatch.setattr(run.model.data_preprocessor, "forward", changed)
-
-    return install
-
-
-def in_pixels(run, monkeypatch, step):
-    """Fault in the last image from the data loader."""
-
-    def change(runner, batch_idx, data_batch):
-        if batch_idx + 1 == step:
-            data_batch["inputs"][-1] = data_batch["inputs"][-1].float()
-            data_batch["inputs"][-1][0, 5, 5] = math.nan
-
-    hook = Hook()
-    hook.before_train_iter = change
-    run.register_hook(hook)
-
-
-def in_gradient(prefix, factor=math.nan):
-    """Fault in gradients of parameters with this prefix."""
-
-    def install(run, monkeypatch, *steps):
-        for name, parameter in run.model.named_parameters():
-            if name.startswith(prefix):
-                parameter.register_hook(lambda g: g * factor if run.iter + 1 in steps else None)
-
-    return install
-
-
-def nan_pixels(inputs, samples):
-    inputs[:, 0, 5, 5] = math.nan
-
-
-def nan_pixel_of_the_last_with_objects(inputs, samples):
-    inputs[[n for n, s in enumerate(samples) if len(s.gt_instances)][-1], 0, 5, 5] = math.nan
-
-
-def bad_labels(inputs, samples):
-    for sample in samples:
-        sample.gt_instances.labels[:] = 6
-
-
-IMAGES = in_data(nan_pixels)
 NO_CLIPPING = dict(optim_wrapper__clip_grad=None)
 BY_VALUE = dict(optim_wrapper__clip_grad=dict(type="value", clip_value=0.1, _delete_=True))
 EVERY_ITERATION = dict(
@@ -189,12 +125,12 @@ STOPS = {
         ["loss_cls of the encoder proposals", "inf"],
     ),
     "outputs": (
-        in_data(nan_pixel_of_the_last_with_objects),
+        ONE_IMAGE,
         EVAL,
         ["Matching cost is not finite for image (id "],
     ),
     # trained batch norms spread NaN over the batch and change their statistics at once
-    "an image": (in_data(lambda inputs, samples: inputs[0].fill_(math.inf)), {}, []),
+    "an image": (INFINITE_IMAGE, {}, []),
     "pixels": (in_pixels, {}, ["non-finite pixels: (id "]),
     "gradient": (in_gradient(PARAMETER), {}, [f"{PARAMETER} (32 NaN and 0 infinite of 32)"]),
     "gradient, not clipped": (in_gradient(PARAMETER), NO_CLIPPING, [PARAMETER]),
@@ -207,11 +143,11 @@ STOPS = {
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", STOPS)
-def test_stops(runner, monkeypatch, name):
+def test_stops(runner, name):
     """Before the weights change; the message names the place and the step's images."""
     fault, options, words = STOPS[name]
     run = runner(**options)
-    fault(run, monkeypatch, 2)
+    fault(run, 2)
     message, notes, bundle = stopped(run)
     assert len(notes.before) == 2 and len(log_rows(run_dir(run))) == 1
     for word in ("iteration 2 (epoch 1)", *words):
@@ -222,20 +158,20 @@ def test_stops(runner, monkeypatch, name):
     assert is_finite(bundle["state_dict"])
 
 
-def test_loss_without_gradient(runner, monkeypatch):
+def test_loss_without_gradient(runner):
     """A non-finite constant does not change the gradient; it is found after the step."""
     run = runner()
-    in_loss("loss_extra", math.inf)(run, monkeypatch, 2)
+    in_loss("loss_extra", math.inf)(run, 2)
     message, _, bundle = stopped(run)
     assert "iteration 2 (epoch 1): loss_extra is inf" in message
     assert is_finite(bundle["state_dict"])
 
 
 @pytest.mark.parametrize("step", [3, 4], ids=["first", "second"])
-def test_accumulated_gradients(runner, monkeypatch, step):
+def test_accumulated_gradients(runner, step):
     """The message names images of all accumulated batches."""
     run = runner(optim_wrapper__accumulative_counts=2)
-    in_loss("loss_cls")(run, monkeypatch, step)
+    in_loss("loss_cls")(run, step)
     message, notes, bundle = stopped(run)
     assert f"iteration {step} (epoch 1): loss_cls of the" in message
     images = [image for batch in notes.images[2:step] for image in batch]
@@ -246,21 +182,21 @@ def test_accumulated_gradients(runner, monkeypatch, step):
     check_equal(*(without(state, "running", "num_batches") for state in states), "weights")
 
 
-def test_checkpoints_between_updates(runner, monkeypatch):
+def test_checkpoints_between_updates(runner):
     """No checkpoint is written between a batch with NaN and its update."""
     run = runner(optim_wrapper__accumulative_counts=3, **EVERY_ITERATION)
-    IMAGES(run, monkeypatch, 2)
+    IMAGES(run, 2)
     assert "iteration 2 (epoch 1)" in stopped(run)[0]
     assert list(saved(run)) == ["iter_1"]
     assert is_finite(saved(run)["iter_1"]["state_dict"])
 
 
 @pytest.mark.parametrize("steps", [(1,), (2,), (1, 2)], ids=["first", "second", "both"])
-def test_skipped_batches_of_an_update(runner, monkeypatch, steps):
+def test_skipped_batches_of_an_update(runner, steps):
     """The update is skipped as a whole, also in checkpoints."""
     options = dict(optim_wrapper__accumulative_counts=2, **EVERY_ITERATION)
     run = runner(hook=dict(max_skips=1), **options)
-    IMAGES(run, monkeypatch, *steps)
+    IMAGES(run, *steps)
     notes = NoteWeights()
     run.register_hook(notes)
     run.train()
@@ -276,7 +212,7 @@ def test_gradients_that_wait_are_finite_or_not_saved(runner, monkeypatch):
     run = runner(**options)
     warnings = []
     monkeypatch.setattr(run.logger, "warning", warnings.append)
-    in_gradient(PARAMETER)(run, monkeypatch, 3, 4)
+    in_gradient(PARAMETER)(run, 3, 4)
     stopped(run)
     gradients = {name: "gradients" in found["exact_resume"] for name, found in saved(run).items()}
     assert gradients == {"iter_1": True, "iter_2": False, "iter_3": False}
@@ -288,21 +224,21 @@ def test_gradients_that_wait_are_finite_or_not_saved(runner, monkeypatch):
     assert again.iter == ITERS and is_finite(again.model.state_dict())
 
 
-def test_skips_before_a_checkpoint_count(runner, monkeypatch):
+def test_skips_before_a_checkpoint_count(runner):
     resume = {}
     for steps in ((1, 4), (4,)):
         run = runner(hook=dict(max_skips=1), **resume, **EVERY_ITERATION)
-        in_loss("loss_cls")(run, monkeypatch, *steps)
+        in_loss("loss_cls")(run, *steps)
         with pytest.raises(NotFiniteError, match="iteration 4 "):
             run.train()
         assert "state_dict" in torch.load(run_dir(run) / "debug/iter_4.pth", weights_only=True)
         resume = dict(load_from=str(run_dir(run) / "iter_3.pth"), resume=True)
 
 
-def test_checkpoints_stay_as_they_are(runner, monkeypatch):
+def test_checkpoints_stay_as_they_are(runner):
     """The stopped run writes no checkpoint, and patches are reverted."""
     run = runner(epochs=2)
-    in_loss("loss_bbox")(run, monkeypatch, ITERS + 2)
+    in_loss("loss_bbox")(run, ITERS + 2)
     _, notes, _ = stopped(run)
     assert list(saved(run)) == ["epoch_1"]
     check_equal(dict(saved(run)["epoch_1"]["state_dict"]), notes.before[ITERS], "weights")
@@ -322,10 +258,10 @@ def check_nothing_is_left(run):
     assert type(run.train_dataloader.dataset.pipeline) is Compose
 
 
-def test_other_errors_come_through(runner, monkeypatch):
+def test_other_errors_come_through(runner):
     """For example the matcher's error for class indices."""
     run = runner()
-    in_data(bad_labels)(run, monkeypatch, 1)
+    LABELS(run, 1)
     with pytest.raises(ValueError, match="Class index 6 of image") as error:
         run.train()
     assert not isinstance(error.value, NotFiniteError)
@@ -339,7 +275,7 @@ def test_other_errors_come_through(runner, monkeypatch):
 def test_skips(runner, monkeypatch, fault):
     """With two allowed skips, weights do not change in the two bad steps, but in others."""
     run = runner(hook=dict(max_skips=2))
-    fault(run, monkeypatch, 2, 3)
+    fault(run, 2, 3)
     warnings = []
     monkeypatch.setattr(run.logger, "warning", warnings.append)
     notes = NoteWeights()
@@ -414,17 +350,17 @@ def test_overflow_is_the_scalers(runner, amp, clip, fused):
     [(True, True), (False, True), (True, False)],
     ids=["clipped", "not clipped", "idle, as mmengine's on a CPU"],
 )
-def test_loss_with_a_scaler(runner, monkeypatch, amp, clip, enabled):
+def test_loss_with_a_scaler(runner, amp, clip, enabled):
     run = runner(**amp(2.0**10, clip, enabled))
-    in_loss("d0.loss_bbox")(run, monkeypatch, 2)
+    in_loss("d0.loss_bbox")(run, 2)
     message, notes, bundle = stopped(run)
     assert "iteration 2 (epoch 1): loss_bbox of decoder layer 0" in message
     check_unspoiled(run, notes.before[1], bundle)
 
 
-def test_gradient_that_no_scale_helps(runner, monkeypatch, amp):
+def test_gradient_that_no_scale_helps(runner, amp):
     run = runner(hook=dict(min_loss_scale=2.0**9), **amp(2.0**10))
-    in_gradient(PARAMETER, math.inf)(run, monkeypatch, 1, 2)
+    in_gradient(PARAMETER, math.inf)(run, 1, 2)
     message, notes, bundle = stopped(run)
     for word in ("iteration 2 (epoch 1)", f"{PARAMETER} (0 NaN and 32 infinite of 32)", "256"):
         assert word in message
@@ -435,10 +371,10 @@ def test_gradient_that_no_scale_helps(runner, monkeypatch, amp):
 # The bundle
 
 
-def test_bundle_repeats_the_step(runner, monkeypatch):
+def test_bundle_repeats_the_step(runner):
     """The bundle is enough to recompute the losses."""
     run = runner()
-    in_loss("loss_bbox")(run, monkeypatch, 2)
+    in_loss("loss_bbox")(run, 2)
     _, _, bundle = stopped(run)
     assert set(bundle) == {
         "problem", "iteration", "epoch", "rank", "losses", "parameters", "batches", "config",
@@ -497,7 +433,7 @@ def test_full_disk(runner, monkeypatch):
 
     monkeypatch.setattr(numbers_check, "save_plain_data", fail)
     run = runner()
-    in_loss("loss_bbox")(run, monkeypatch, 1)
+    in_loss("loss_bbox")(run, 1)
     with pytest.raises(NotFiniteError, match=r"iteration 1 .*\[Errno 28\]"):
         run.train()
 

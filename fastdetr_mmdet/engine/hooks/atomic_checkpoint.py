@@ -119,7 +119,10 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             # mmengine's has a maximum length and would drop a number before its file is removed
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
-        self._find_best_here()
+        # in this folder, if the run was moved or copied; mmengine sets at most one of both
+        self.best_ckpt_path = self._here(getattr(self, "best_ckpt_path", None))
+        best = getattr(self, "best_ckpt_path_dict", {})
+        self.best_ckpt_path_dict = {key: self._here(path) for key, path in best.items()}
         self._remove_outdated_best(runner)
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
@@ -131,15 +134,6 @@ class AtomicCheckpointHook(CheckpointHook):
             if self._last_meta.get("iter") == runner.iter and self._owes_validation(runner):
                 runner.logger.info("The validation after this checkpoint was not finished.")
                 runner.val_loop.run()
-
-    def _find_best_here(self) -> None:
-        """Point to the best checkpoint in this folder, if the run was moved or copied."""
-        for name in ("best_ckpt_path", "best_ckpt_path_dict"):
-            best = getattr(self, name, None)
-            if isinstance(best, dict):
-                setattr(self, name, {key: self._here(path) for key, path in best.items()})
-            elif best is not None:
-                setattr(self, name, self._here(best))
 
     def _here(self, path: str | None) -> str | None:
         if path is None:
@@ -242,8 +236,7 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
     def _remove_outdated_best(self, runner: Runner) -> None:
-        best = [getattr(self, "best_ckpt_path", None)]
-        best += getattr(self, "best_ckpt_path_dict", {}).values()
+        best = [self.best_ckpt_path, *self.best_ckpt_path_dict.values()]
         for path in runner.message_hub.get_info("outdated_best", []):
             here = self._here(path)
             if here is not None and here not in best and is_main_process():

@@ -12,7 +12,7 @@ from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, save_checkpoint
 from support.runs import ROOT
 
 from fastdetr_mmdet import AtomicCheckpointHook
@@ -28,18 +28,17 @@ class Saver(SimpleNamespace):
     def save_checkpoint(self, out_dir, filename, file_client_args, meta, backend_args, **kwargs):
         hub = self.message_hub.state_dict()
         checkpoint = dict(meta=dict(meta), message_hub=hub, kwargs=sorted(kwargs))
-        from mmengine.runner import save_checkpoint
-
         save_checkpoint(checkpoint, f"{out_dir}/{filename}", backend_args=backend_args)
 
 
 @pytest.fixture
 def make_runner(tmp_path):
     def make(work_dir: Path = tmp_path, **attributes) -> Saver:
-        values = dict(iter=0, epoch=0, timestamp="20260103_120000", work_dir=str(work_dir))
-        values |= dict(message_hub=MessageHub(f"hub{id(attributes)}"), logger=MMLogger("x"))
         unset = ("param_schedulers", "_train_loop", "_val_loop", "_test_loop", "_load_from")
-        return Saver(**{**dict.fromkeys(unset), "_resume": False, **values, **attributes})
+        values = dict.fromkeys(unset) | dict(iter=0, epoch=0, _resume=False)
+        values |= dict(work_dir=str(work_dir), timestamp="20260103_120000", logger=MMLogger("x"))
+        values |= dict(message_hub=MessageHub(f"hub{id(attributes)}"))
+        return Saver(**(values | attributes))
 
     return make
 
@@ -135,9 +134,10 @@ def test_schedules_that_go_by_metrics_need_the_checkpoint_again(make_runner, tmp
 
 def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path):
     (tmp_path / f"epoch_9.pth{UNFINISHED}").touch()
-    hook = make_hook()
-    hook.before_run(make_runner())
-    assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}  # a test may run during training
+    hook = make_hook(save_best="mAP")
+    hook.before_run(make_runner())  # a test or validation may run during training
+    hook.after_val_epoch(make_runner(), dict(mAP=0.5))
+    assert names(tmp_path) == {f"epoch_9.pth{UNFINISHED}"}
     hook.before_train(make_runner())
     assert names(tmp_path) == set()
 
@@ -154,11 +154,6 @@ def test_another_folder_s_best_is_left_alone(make_runner, tmp_path):
     train(hook, runner, epochs=1, scores=[dict(mAP=0.2)])
     assert names(original) == {"best_mAP_epoch_1.pth"}
     assert names(copy) == {"epoch_1.pth", "best_mAP_epoch_1.pth", "last_checkpoint"}
-
-
-def test_validation_alone_saves_nothing(make_runner, tmp_path):
-    make_hook(save_best="mAP").after_val_epoch(make_runner(), dict(mAP=0.5))
-    assert names(tmp_path) == set()
 
 
 def test_published(make_runner, tmp_path):
@@ -237,12 +232,14 @@ def make_loop(kind, done: int, **options):
 def test_owed_validation(make_runner, kind, due, done, owes):
     runner = make_runner(train_loop=make_loop(kind, done), val_loop=object())
     hook = make_hook()
-    hook.after_load_checkpoint(runner, dict(meta=dict(validation_due=due)))
-    assert hook._owes_validation(runner) is owes
-    runner.val_loop = None
-    assert not hook._owes_validation(runner)
-    hook.after_load_checkpoint(runner, {})
-    assert not hook._owes_validation(runner)
+    for val_loop, checkpoint, expected in (
+        (runner.val_loop, dict(meta=dict(validation_due=due)), owes),
+        (None, dict(meta=dict(validation_due=due)), False),
+        (runner.val_loop, {}, False),
+    ):
+        runner.val_loop = val_loop
+        hook.after_load_checkpoint(runner, checkpoint)
+        assert hook._owes_validation(runner) is expected
 
 
 # --------------------------------------------------------------------------------------------------
