@@ -1,6 +1,7 @@
 """Every shipped config loads, has a name for mim, and builds its model."""
 
 import ast
+import copy
 import functools
 import importlib.util
 import re
@@ -15,6 +16,7 @@ from support.models import make_batch
 from support.small import small_config
 
 from fastdetr_mmdet.checkpoints import convert_state_dict
+from fastdetr_mmdet.utils import derived_keys  # noqa: F401 (patches Config)
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts)
 NAME = re.compile(r"[a-z0-9-]+(_[a-z0-9-]+)+")
@@ -66,6 +68,31 @@ def test_imports_and_classes_agree_with_the_head(path):
         classes = dataset.get("metainfo", {}).get("classes")
         expected = 80 if classes is None else len(classes)
         assert head_of(config).num_classes == expected
+
+
+@each_config
+def test_has_the_hooks(path):
+    """The demo saves less often, because its epochs take seconds."""
+    config = load(path)
+    hooks = config.default_hooks
+    assert hooks.exact_resume.type == "ExactResumeHook"
+    assert hooks.resume_check.type == "ResumeCheckHook"
+    assert hooks.checkpoint.type == "AtomicCheckpointHook"
+    assert hooks.checkpoint.interval == (4 if path.parent.name == "demo" else 1)
+    checks = ["DatasetClassesCheckHook", "DatasetCheckHook", "NumbersCheckHook"]
+    assert [hook.type for hook in config.custom_hooks][:3] == checks
+
+
+@each_config
+def test_schedules_follow_max_epochs(path):
+    """Before, a milestone of 40 stayed with 20 epochs."""
+    config, before = copy.deepcopy(load(path)), load(path)
+    config.merge_from_dict(dict(max_epochs=20))
+    assert config.train_cfg.max_epochs == 20
+    for old, new in zip(before.param_scheduler, config.param_scheduler, strict=True):
+        assert new.get("by_epoch", True) is False or "end" not in new
+        shares = [step / before.max_epochs for step in old.get("milestones", ())]
+        assert [step / 20 for step in new.get("milestones", ())] == pytest.approx(shares, abs=0.04)
 
 
 # Configs with a golden case's model, whose weights also load into these.

@@ -9,17 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.registry import HOOKS
-from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, save_checkpoint
-from support.runs import ROOT
 
 from fastdetr_mmdet import AtomicCheckpointHook
 from fastdetr_mmdet.engine.hooks.atomic_checkpoint import VALIDATED, explain_full_disk
 from fastdetr_mmdet.utils.files import UNFINISHED
-
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name != "_base_")
 
 
 class Saver(SimpleNamespace):
@@ -257,23 +253,6 @@ def test_a_log_that_cannot_be_written(tmp_path, code, kind, words):
     with pytest.raises(kind, match=words.format(f"{os.strerror(code)}.* {tmp_path}")):
         with explain_full_disk(str(tmp_path)):
             raise OSError(code, os.strerror(code), "scalars.json")
-
-
-# --------------------------------------------------------------------------------------------------
-# Configs
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_has_the_hooks(path):
-    """The demo saves less often, because its epochs take seconds."""
-    config = Config.fromfile(path, import_custom_modules=False)
-    hooks = config.default_hooks
-    assert hooks.exact_resume.type == "ExactResumeHook"
-    assert hooks.resume_check.type == "ResumeCheckHook"
-    assert hooks.checkpoint.type == "AtomicCheckpointHook"
-    assert hooks.checkpoint.interval == (4 if path.parent.name == "demo" else 1)
-    checks = ["DatasetClassesCheckHook", "DatasetCheckHook", "NumbersCheckHook"]
-    assert [hook.type for hook in config.custom_hooks][:3] == checks
 
 
 def test_runs_before_mmengine_loads():
