@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import ChainDataset, DataLoader
 
 from fastdetr_mmdet.engine.hooks import ExactResumeHook
 from fastdetr_mmdet.engine.hooks.data_order import (
@@ -198,7 +198,7 @@ def test_processes_draw_different_numbers(monkeypatch):
 
 def test_what_cannot_be_taken_over():
     assert can_take_over(make_loader()[0])
-    for loader in (DataLoader(IterableDataset()), DataLoader(Images(), batch_size=None), [1, 2]):
+    for loader in (DataLoader(ChainDataset([])), DataLoader(Images(), batch_size=None), [1, 2]):
         assert not can_take_over(loader)
 
 

@@ -60,6 +60,24 @@ EVERY_ITERATION = dict(
 )
 
 
+@pytest.fixture(autouse=True)
+def scaler(monkeypatch):
+    """Lets AmpOptimWrapper have a working loss scaler on the CPU; autocast is in bfloat16."""
+    monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: True)
+    scaler = partial(torch.amp.GradScaler, device="cpu")
+    monkeypatch.setattr(amp_optimizer_wrapper, "GradScaler", scaler)
+
+
+def amp(scale, clip=True, enabled=True, **optimizer):
+    """Options of a loss scaler."""
+    wrapper = dict(type="AmpOptimWrapper", _delete_=True)
+    wrapper["loss_scale"] = dict(init_scale=scale, enabled=enabled)
+    wrapper["optimizer"] = dict(type="AdamW", lr=1e-4, **optimizer)
+    if clip:
+        wrapper["clip_grad"] = dict(max_norm=0.1)
+    return dict(optim_wrapper=wrapper)
+
+
 class NoteWeights(Hook):
     """Records the weights before every step, and the ids of its images."""
 
@@ -116,28 +134,32 @@ def is_finite(tensors):
 # Detection
 
 EVAL = dict(model__backbone__norm_eval=True)
+LAYER, LAYER_0 = in_loss("loss_bbox"), in_loss("d0.loss_iou")
+PROPOSALS = in_loss("enc_loss_cls", math.inf)
+GRADIENT, INFINITE = in_gradient(PARAMETER), in_gradient(PARAMETER, math.inf)
+# Fault, options, words of the error.
 STOPS = {
-    "last layer's loss": (in_loss("loss_bbox"), {}, ["loss_bbox of the last decoder layer", "nan"]),
-    "a layer's loss": (in_loss("d0.loss_iou"), {}, ["loss_iou of decoder layer 0"]),
-    "proposals' loss": (
-        in_loss("enc_loss_cls", math.inf),
-        {},
-        ["loss_cls of the encoder proposals", "inf"],
-    ),
-    "outputs": (
-        ONE_IMAGE,
-        EVAL,
-        ["Matching cost is not finite for image (id "],
-    ),
+    "last layer's loss": (LAYER, {}, ["loss_bbox of the last decoder layer", "nan"]),
+    "a layer's loss": (LAYER_0, {}, ["loss_iou of decoder layer 0"]),
+    "proposals' loss": (PROPOSALS, {}, ["loss_cls of the encoder proposals", "inf"]),
+    "outputs": (ONE_IMAGE, EVAL, ["Matching cost is not finite for image (id "]),
     # trained batch norms spread NaN over the batch and change their statistics at once
     "an image": (INFINITE_IMAGE, {}, []),
     "pixels": (in_pixels, {}, ["non-finite pixels: (id "]),
-    "gradient": (in_gradient(PARAMETER), {}, [f"{PARAMETER} (32 NaN and 0 infinite of 32)"]),
-    "gradient, not clipped": (in_gradient(PARAMETER), NO_CLIPPING, [PARAMETER]),
-    "gradient, clipped by value": (in_gradient(PARAMETER), BY_VALUE, [PARAMETER]),
+    "gradient": (GRADIENT, {}, [f"{PARAMETER} (32 NaN and 0 infinite of 32)"]),
+    "gradient, not clipped": (GRADIENT, NO_CLIPPING, [PARAMETER]),
+    "gradient, clipped by value": (GRADIENT, BY_VALUE, [PARAMETER]),
     "many gradients": (in_gradient("bbox_head.", math.inf), {}, ["bbox_head.", "more parameters"]),
     # every value is finite; clipping would make all of them zero
     "norm too large": (in_gradient(PARAMETER, 1e30), {}, ["norm overflows"]),
+    "scaled loss": (LAYER_0, amp(2.0**10), ["loss_iou of decoder layer 0"]),
+    "scaled loss, not clipped": (LAYER_0, amp(2.0**10, clip=False), ["loss_iou of decoder layer"]),
+    "idle scaler, as mmengine's on a CPU": (LAYER_0, amp(2.0**10, enabled=False), ["loss_iou of"]),
+    "no scale helps": (
+        INFINITE,
+        dict(hook=dict(min_loss_scale=2.0**10), **amp(2.0**10)),
+        [f"{PARAMETER} (0 NaN and 32 infinite of 32)", "512"],
+    ),
 }
 
 
@@ -306,30 +328,12 @@ def test_max_skips_is_checked():
 # Loss scaling
 
 
-@pytest.fixture
-def amp(monkeypatch):
-    """AmpOptimWrapper with a working scaler, on the CPU; autocast is in bfloat16."""
-    scaler = partial(torch.amp.GradScaler, device="cpu")
-    monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: True)
-    monkeypatch.setattr(amp_optimizer_wrapper, "GradScaler", scaler)
-
-    def options(scale, clip=True, enabled=True, **optimizer):
-        wrapper = dict(type="AmpOptimWrapper", _delete_=True)
-        wrapper["loss_scale"] = dict(init_scale=scale, enabled=enabled)
-        wrapper["optimizer"] = dict(type="AdamW", lr=1e-4, **optimizer)
-        if clip:
-            wrapper["clip_grad"] = dict(max_norm=0.1)
-        return dict(optim_wrapper=wrapper)
-
-    return options
-
-
 clipping = pytest.mark.parametrize("clip", [True, False], ids=["clipped", "not clipped"])
 
 
 @clipping
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "not fused"])
-def test_overflow_is_the_scalers(runner, amp, clip, fused):
+def test_overflow_is_the_scalers(runner, clip, fused):
     """The scaler skips steps until the scale fits, and training continues."""
     first = 2.0**20
     run = runner(**amp(first, clip, fused=fused))
@@ -343,28 +347,6 @@ def test_overflow_is_the_scalers(runner, amp, clip, fused):
     assert 1 <= skipped < ITERS
     assert notes.moved(run) == [False] * skipped + [True] * (ITERS - skipped)
     assert not (run_dir(run) / "debug").exists()
-
-
-@pytest.mark.parametrize(
-    "clip, enabled",
-    [(True, True), (False, True), (True, False)],
-    ids=["clipped", "not clipped", "idle, as mmengine's on a CPU"],
-)
-def test_loss_with_a_scaler(runner, amp, clip, enabled):
-    run = runner(**amp(2.0**10, clip, enabled))
-    in_loss("d0.loss_bbox")(run, 2)
-    message, notes, bundle = stopped(run)
-    assert "iteration 2 (epoch 1): loss_bbox of decoder layer 0" in message
-    check_unspoiled(run, notes.before[1], bundle)
-
-
-def test_gradient_that_no_scale_helps(runner, amp):
-    run = runner(hook=dict(min_loss_scale=2.0**9), **amp(2.0**10))
-    in_gradient(PARAMETER, math.inf)(run, 1, 2)
-    message, notes, bundle = stopped(run)
-    for word in ("iteration 2 (epoch 1)", f"{PARAMETER} (0 NaN and 32 infinite of 32)", "256"):
-        assert word in message
-    check_unspoiled(run, notes.before[1], bundle)
 
 
 # --------------------------------------------------------------------------------------------------

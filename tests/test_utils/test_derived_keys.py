@@ -18,7 +18,7 @@ TEMPLATES = sorted(
 
 
 def example(**derived) -> Config:
-    variables = dict(root="data/", file="train.json", classes=("a", "b"))
+    variables = dict(root="data/", file="train.json", classes=("a", "b"), epochs=10)
     loader = dict(
         root="data/",
         path="data/train.json",
@@ -27,7 +27,7 @@ def example(**derived) -> Config:
         pipeline=[dict(type="A", scale="data/")],
     )
     derived = dict(derived_from=dict(variables), derived_keys=derived)
-    return Config(dict(**variables, **derived, head=dict(num_classes=2), loader=loader))
+    return Config(dict(**variables, **derived, head=dict(num_classes=2, steps=[8]), loader=loader))
 
 
 def merged(config: Config, **options) -> Config:
@@ -56,6 +56,7 @@ def merged(config: Config, **options) -> Config:
         ("loader.path", "{root}/{file}", dict(root="/new/"), "/new/train.json"),
         ("loader.path", "{root}/{file}", dict(file="/elsewhere/x.json"), "/elsewhere/x.json"),
         ("loader.pipeline.0.scale", "{root}", dict(root="/new/"), "/new/"),
+        ("head.steps", "[{epochs*0.8}]", dict(epochs=12), [10]),
     ],
 )
 def test_what_follows(key, template, option, value):
@@ -101,12 +102,6 @@ def test_below_a_list_that_an_option_replaces_nothing_is_set():
     for pipeline in ([dict(type="B")], [dict(type="B", scale="data/")], []):
         merged(config, root="/new/", loader__pipeline=pipeline)
         assert config.loader.pipeline == pipeline
-
-
-def test_a_share():
-    config = example(**{"head.num_classes": "[{epochs*0.8}]"})
-    config.update(epochs=10, head=dict(num_classes=[8]))
-    assert merged(config, epochs=12).head.num_classes == [10]
 
 
 def test_variables_of_other_files_and_of_old_templates():

@@ -71,7 +71,7 @@ def test_two_processes_train_as_one(kind, as_kind, runs, tiny_config_file):
     check_log(folder, expected)
     # AdamW moves every weight by up to 4e-5 per step, for any gradient
     check_weights(state(folder), state(expected), atol=2e-5)
-    assert state(folder).keys() == state(expected).keys()
+    assert {"meta", "message_hub", "optimizer", "param_schedulers"} <= set(state(folder))
     for name, tensors in state(expected)["optimizer"]["state"].items():
         assert set(tensors) == {"step", "exp_avg", "exp_avg_sq"}, name
     model = MODELS.build(Config.fromfile(tiny_config_file).model)
