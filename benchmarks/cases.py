@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,12 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 class Case:
     """A model of this package and its counterpart.
 
-    ``config``: its config, below ``configs``; mmdet's has the same name. ``mmdet``: whether mmdet
-    has the model; else the counterpart is this package's ``BESIDE``. ``options``: changes of this
-    package's config.
+    ``mmdet``: mmdet's config of the same model; None if mmdet has none, then the counterpart is
+    this package's ``BESIDE``. ``options``: changes of this package's config.
     """
 
-    config: str
-    mmdet: bool = False
+    ours: str
+    mmdet: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -37,17 +38,25 @@ class Case:
 BESIDE = "conditional-detr"
 
 CASES = {
-    "conditional-detr": Case("conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", True),
-    "deformable-detr": Case("deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", True),
+    "conditional-detr": Case(
+        "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
+        "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
+    ),
+    "deformable-detr": Case(
+        "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
+        "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
+    ),
     "deformable-detr-refine": Case(
-        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py", True
+        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py",
+        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py",
     ),
     "deformable-detr-refine-twostage": Case(
-        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py", True
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
     ),
     "dino": Case(
         "dino/dino-4scale_r50_8xb2-12e_coco.py",
-        True,
+        "dino/dino-4scale_r50_8xb2-12e_coco.py",
         # as in mmdet >= 3.4
         {} if mmdet.__version__ < "3.4" else {"model.transformer.decoder.reference_feats": 256},
     ),
@@ -68,9 +77,12 @@ class Side:
 def load_config(name: str, whose: str) -> Config:
     """Config of a case; ``whose`` is ``ours`` or ``mmdet``."""
     case = CASES[name]
-    folder = CONFIGS if whose == "ours" else Path(mmdet.__file__).parent / ".mim/configs"
-    config = Config.fromfile(folder / case.config)
-    config.merge_from_dict(case.options if whose == "ours" else {})
+    if whose == "ours":
+        config = Config.fromfile(CONFIGS / case.ours)
+        config.merge_from_dict(case.options)
+    else:
+        assert case.mmdet is not None
+        config = Config.fromfile(str(files("mmdet") / ".mim" / "configs" / case.mmdet))
     config.model.backbone.init_cfg = None  # measuring needs no weights
     return config
 
@@ -85,11 +97,9 @@ def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) 
     if num_queries is not None:
         config.model.num_queries = num_queries
     torch.manual_seed(seed)
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # reports of init_weights
-    model = MODELS.build(config.model)
-    model.init_weights()
-    logging.disable(before)
+    with _silent():
+        model = MODELS.build(config.model)
+        model.init_weights()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if not key.startswith("backbone."):
@@ -99,9 +109,22 @@ def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) 
 
 def build_pair(name: str, seed: int = 0) -> tuple[Side, Side]:
     """Build a model and its counterpart; mmdet's gets the same weights."""
-    if not CASES[name].mmdet:
+    if CASES[name].mmdet is None:
         return build(name, "ours", seed), build(BESIDE, "ours", seed)
     theirs = build(name, "mmdet", seed)
     ours = build(name, "ours", seed)
     ours.model.load_state_dict(convert_state_dict(theirs.model.state_dict(), "mmdet"))
     return ours, theirs
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Context without the reports of ``init_weights``."""
+    import logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

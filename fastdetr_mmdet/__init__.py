@@ -8,8 +8,8 @@ if not only_help():  # --help needs no slow imports
     # First, so that a broken installation gives a clear error.
     check_environment()
 
-    from .checkpoints.belonging import refuse_others
-    from .checkpoints.safe_loading import allow_mmengine_checkpoints, guard_checkpoints
+    from .checkpoints.guard import guard_checkpoints
+    from .checkpoints.safe_loading import allow_mmengine_checkpoints
     from .engine import distributed  # noqa: F401 (registers FullFSDPStrategy)
     from .engine.hooks import (
         AtomicCheckpointHook,
@@ -55,7 +55,6 @@ if not only_help():  # --help needs no slow imports
 
     allow_mmengine_checkpoints()
     guard_checkpoints()
-    refuse_others()
 
 __all__ = [
     "AtomicCheckpointHook",

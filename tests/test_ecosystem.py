@@ -34,7 +34,7 @@ from support.runs import (
 )
 
 from fastdetr_mmdet import FastDETR
-from fastdetr_mmdet.checkpoints.safe_loading import UNGUARDED
+from fastdetr_mmdet.checkpoints.guard import UNGUARDED
 from fastdetr_mmdet.engine.mmdet_tools import find_script
 from fastdetr_mmdet.utils.run_history import RunHistory
 
@@ -122,14 +122,17 @@ print(json.dumps([dataset.data_root, config.val_evaluator.ann_file]), file=sys.s
 IMPORT = f"""\
 import os
 import torch
+from mmdet.apis import det_inferencer, inference
 from mmengine.config import Config
 from mmengine.dist import utils
 from mmengine.fileio.backends.registry_utils import backends
+from mmengine.infer import infer
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import checkpoint
 
 def owners():  # a new scheme makes mmengine sort them into a new dict
     modules = Config, utils, MMDistributedDataParallel, checkpoint, torch
+    modules += inference, infer, det_inferencer
     return [*map(vars, modules), backends, checkpoint.CheckpointLoader._schemes]
 
 before = [dict(owner) for owner in owners()]
@@ -228,11 +231,12 @@ def test_a_config_that_inherits_a_template(strangers):
 
 @pytest.mark.smoke
 def test_import_and_its_switch(strangers):
-    """Importing guards loading; with the switch, mmengine is unchanged."""
+    """Importing guards loading; with the switch, mmengine and mmdet are unchanged."""
     printed = (strangers / "import.log").read_text()
     assert "with the switch []\n" in printed
     onedl = ["_safe_torch_load"] if hasattr(loaders, "_safe_torch_load") else []
-    assert f"without {['', *onedl, 'load_url']}\n" in printed
+    loading = ["_load_checkpoint", "_load_checkpoint_to_model", *onedl]
+    assert f"without {['', *loading, 'load_checkpoint', 'load_url']}\n" in printed
 
 
 def test_test_time_augmentation(tiny_run, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .files import read_checkpoint
+from .loading import fill
+from .rename_tables import read_lists, rename, rules
 from .safe_loading import CheckpointError
 
 # mmpretrain may be missing
@@ -44,12 +45,9 @@ def load_local_weights(backbone: nn.Module) -> None:
 def load_backbone(backbone: nn.Module, file: str | Path) -> None:
     """Fill a ResNet or SwinTransformer of mmdet, a ConvNeXt of mmpretrain, or a subclass.
 
-    The file's keys tell its source (``backbone_tables.yaml``). Tables of relative positions are
-    interpolated to another window size, as in mmdet.
-
-    Args:
-        backbone: Gets all weights except norms of output maps.
-        file: File of ``torch.save`` or safetensors.
+    All weights but norms of output maps come from the file, of ``torch.save`` or safetensors, whose
+    keys tell its source (``backbone_tables.yaml``). Tables of relative positions are interpolated
+    to another window size, as in mmdet.
 
     Raises:
         CheckpointError: if the file is damaged or lacks weights of the backbone.
@@ -57,10 +55,11 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
     kind = _kind(backbone)
     given = read_checkpoint(Path(file)).weights
     own = backbone.state_dict()
-    found = {source: _rename(given, _rules(kind, source)) for source in _tables()[kind]}
+    sources = read_lists()["backbones"][kind]
+    found = {source: _rename(given, name) for source, (name, _) in sources.items()}
     source, weights = max(found.items(), key=lambda item: _fitting(item[1], own))
     if not weights.keys() & own.keys():
-        known = ", ".join(f"{table['example']} ({s})" for s, table in _tables()[kind].items())
+        known = ", ".join(f"{example} ({source})" for source, (_, example) in sources.items())
         raise CheckpointError(
             f"init_cfg.checkpoint={file} holds no weights of a {kind}: it has names such as "
             f"{next(iter(given))}, expected are names such as {known}."
@@ -69,21 +68,14 @@ def load_backbone(backbone: nn.Module, file: str | Path) -> None:
         weights[key] = resize_positions(key, weights[key], own[key])
         if weights[key].squeeze().shape == own[key].squeeze().shape:  # 1x1 convolutions or linear
             weights[key] = weights[key].view(own[key].shape)
-    missing = [key for key in own if key not in weights and not _OWN.fullmatch(key)]
-    turned = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     stages = {_stage(key) for key in own}  # a backbone may have fewer than the file
-    surplus = [key for key in weights if key not in own and _stage(key) in stages]
-    if missing or turned or surplus:
-        key = [*turned, *missing, *surplus][0]
-        shapes = tuple(own[key].shape) if key in own else "not in it"
-        there = tuple(weights[key].shape) if key in weights else "missing"
+    weights = {k: v for k, v in weights.items() if k in own or _stage(k) in stages}
+    weights = {k: v for k, v in own.items() if _OWN.fullmatch(k)} | weights
+    if wrong := fill(backbone, weights, unknown=True):
         raise CheckpointError(
             f"init_cfg.checkpoint={file} is of another {kind} than model.backbone (names of "
-            f"{source}): {len(missing)} weights are missing, {len(turned)} have other shapes, "
-            f"{len(surplus)} are too many. For example {key}: {there} in the file, {shapes} in the "
-            f"backbone. Set model.backbone to the file's, such as its depth."
+            f"{source}): {wrong}. Set model.backbone to the file's, such as its depth."
         )
-    backbone.load_state_dict(weights, strict=False)
     print_log(f"load backbone from: {file} (names of {source})", logger="current")
 
 
@@ -93,50 +85,24 @@ def _kind(backbone: nn.Module) -> str:
     return next((name for package, name in names if (package, name) in _KINDS), "")
 
 
-@functools.cache
-def _tables() -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_name("backbone_tables.yaml").read_text("utf-8"))
-
-
-def _rules(kind: str, source: str) -> list[list[str]]:
-    """Return pairs of a pattern and its replacement."""
-    pairs = []
-    for rule in _tables()[kind][source]["rules"]:
-        pairs += [rule.split(" -> ")] if isinstance(rule, str) else _rules(kind, rule["use"])
-    return pairs
-
-
 def _fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
     return sum(key in own and own[key].shape == value.shape for key, value in weights.items())
 
 
-def _rename(given: Mapping[str, Tensor], pairs: list[list[str]]) -> dict[str, Tensor]:
+def _rename(given: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
     """Rename weights to mmdet's names; names without a rule stay."""
     named: dict[str, Tensor] = {}
     for key, tensor in given.items():
-        found = next(((m, new) for old, new in pairs if (m := re.fullmatch(old, key))), None)
-        name = key if found is None else _spell_out(*found)
+        name = rename(key, rules(table)) or key
         if name.endswith("#unfold"):
             tensor = _unfold(tensor)
-        if name:
+        if not name.startswith("-"):
             named[name.removesuffix("#unfold")] = tensor
     for first in [name for name in named if name.endswith("#0")]:
         name = first.removesuffix("#0")
         parts = [named.pop(f"{name}#{part}", None) for part in range(3)]
         named[name] = torch.cat([part for part in parts if part is not None])
     return named
-
-
-def _spell_out(match: re.Match[str], new: str) -> str:
-    def group(place: re.Match[str]) -> str:
-        text = match[int(place[1])]
-        if place[2] or place[3]:
-            text = str(int(text) // (2 if place[2] else 1) + int(place[3] or 0))
-        return text
-
-    return re.sub(r"\{(\d)(//2)?([+-]\d)?\}", group, new)
 
 
 def _unfold(tensor: Tensor) -> Tensor:

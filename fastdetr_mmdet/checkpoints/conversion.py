@@ -22,11 +22,12 @@ from .classes import (
     holds_coco_ids,
     map_classes,
     objectness,
+    read_classes,
+    rows_by_name,
 )
 from .files import Source, dataset_meta, read_checkpoint, write_checkpoint
-from .fine_tuning import rows_by_name
 from .hub import read_hub
-from .own_classes import read_classes
+from .loading import shorten
 from .safe_loading import CheckpointError
 from .shipped_configs import Fit, find_configs
 from .state_dicts import Renamed, method_of, model_of, translate
@@ -35,33 +36,20 @@ from .state_dicts import Renamed, method_of, model_of, translate
 _BEHIND_ENCODER = ("transformer.decoder.", "transformer.queries.", "bbox_head.")
 # detrex's positional encoding of DINO is not the official code's
 _DETREX_DINO = {"positional_encoding.temperature": 10000, "positional_encoding.offset": -0.5}
-# Names per list in an error
-_MOST = 8
 
 
 @dataclass(frozen=True)
 class Report:
-    """Result of a conversion; as a string, the command's output.
+    """Result of a conversion; as a string, the command's output."""
 
-    Args:
-        method: One of ``METHODS``.
-        destination: The file written.
-        configs: Every shipped config that the weights fit, by its path from the repository's root.
-        options: Settings that differ from these configs, by the keys of ``--cfg-options``.
-        found_classes: Logits of the class branches in the file; None if it has none.
-        num_classes: Logits that were written; None if the class branches were left out.
-        num_tensors: Tensors written.
-        notes: Sentences on ambiguous settings and classes.
-    """
-
-    method: str
-    destination: Path
-    configs: tuple[str, ...]
-    options: dict[str, Any]
-    found_classes: int | None
-    num_classes: int | None
-    num_tensors: int
-    notes: tuple[str, ...]
+    method: str  # one of ``METHODS``
+    destination: Path  # the file written
+    configs: tuple[str, ...]  # those that the weights fit, by their path from the repository's root
+    options: dict[str, Any]  # settings that differ from them, by the keys of ``--cfg-options``
+    found_classes: int | None  # logits of the class branches in the file; None without branches
+    num_classes: int | None  # logits that were written; None if the branches were left out
+    num_tensors: int  # tensors written
+    notes: tuple[str, ...]  # sentences on ambiguous settings and classes
 
     @property
     def command(self) -> str:
@@ -105,9 +93,8 @@ def convert_checkpoint(
             sharded model.
         dst: The file to write or overwrite; not changed on errors.
         method: One of ``METHODS``.
-        classes: Logits of the class branches: 80, mmdet's labels of COCO, as in the configs; 91,
-            COCO's category ids; or the file's number. None: 80 if the file has COCO's ids, else the
-            file's number.
+        classes: Logits of the class branches, 80, 91 or as many as the file has; as in
+            ``map_classes``.
         drop_class_head: Leave the class branches out, to train on other classes.
         classes_of: COCO annotation file of own classes: classes with the same name keep their rows,
             others get the mean row.
@@ -131,7 +118,7 @@ def convert_checkpoint(
     source = (read_hub if method == "hf" else read_checkpoint)(src)
     renamed = translate(source.weights, method)
     found = count_classes(renamed.weights)
-    coco_ids = holds_coco_ids(method, found, (dataset_meta(source.meta) or {}).get("classes"))
+    coco_ids = holds_coco_ids(method, found, dataset_meta(source.meta).get("classes"))
     problems = []
     weights = drop_class_branches(renamed.weights) if drop_class_head else renamed.weights
     try:
@@ -163,28 +150,20 @@ def convert_checkpoint(
         described, num_classes = {"dataset_meta": {"classes": own}}, len(own)
         notes.append(about)
     fits = [fit for fit in fits if fit.dilated is source.arguments.get("dilation")] or fits
-    report = Report(
-        method=method,
-        destination=dst,
-        configs=tuple(fit.config for fit in fits),
-        options={f"model.{key}": value for key, value in fits[0].options.items()}
-        | ({"classes": ",".join(own)} if own else {}),
-        found_classes=found,
-        num_classes=num_classes,
-        num_tensors=len(weights),
-        notes=tuple(notes),
-    )
+    configs = tuple(fit.config for fit in fits)
+    options = {f"model.{key}": value for key, value in fits[0].options.items()}
+    options |= {"classes": ",".join(own)} if own else {}
     meta = dict(
         fastdetr_mmdet_version=__version__,
         converted_from=src.name,
         method=method,
-        configs=list(report.configs),
-        options=report.options,
+        configs=list(configs),
+        options=options,
         **described,
     )
     state_dict = {key: _own(tensor) for key, tensor in weights.items()}
     write_checkpoint(dst, {"state_dict": state_dict, "meta": meta})
-    return report
+    return Report(method, dst, configs, options, found, num_classes, len(weights), tuple(notes))
 
 
 def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,8 +195,7 @@ def _problems(official: Mapping[str, Tensor], renamed: Renamed, fit: Fit) -> Ite
         ("of another shape", shapes),
     ):
         if names:
-            more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-            yield f"{len(names)} {what}: {', '.join(names[:_MOST])}{more}"
+            yield f"{len(names)} {what}: {shorten(names, 8)}"
 
 
 def _hint(weights: Mapping[str, Tensor], method: str, renamed: Renamed) -> str:
@@ -282,7 +260,7 @@ def _dataset_meta(source: Source, coco_ids: bool, num_classes: int | None) -> di
     """Names of the classes, if known; ``DatasetClassesCheckHook`` compares them."""
     if coco_ids and num_classes == 80:
         return {"dataset_meta": coco_meta()}
-    given = dataset_meta(source.meta) or {}
+    given = dataset_meta(source.meta)
     names = given.get("classes")
     if num_classes is None or not isinstance(names, (list, tuple)) or len(names) != num_classes:
         return {}

@@ -26,11 +26,7 @@ _READING = ("_base_", "_delete_")
 
 
 class EmbeddedConfigError(UserError):
-    """The config in a checkpoint was refused.
-
-    Args:
-        why: The reason.
-    """
+    """The config in a checkpoint was refused."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -98,18 +94,12 @@ def check_config(text: str) -> None:
         elif key in _IMPORTING:
             names = value.get("imports", ()) if isinstance(value, dict) else value
             for name in [names] if isinstance(names, str) else names or ():
-                own = isinstance(name, str) and name.startswith("fastdetr_mmdet.")
-                if not own and (not isinstance(name, str) or name not in sys.modules):
+                if not str(name).startswith("fastdetr_mmdet.") and str(name) not in sys.modules:
                     _refuse(f"{key} would import {name}; import it yourself if you trust it")
 
 
 def other_size(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
-    """Return a warning if a config's test image size differs from the checkpoint's; else "".
-
-    Args:
-        config: Config of the test.
-        checkpoint: With mmengine's meta information, which holds its training config.
-    """
+    """Return a warning if a test's image size differs from the training's in a checkpoint."""
     try:
         trained = read_plain_config(str((checkpoint.get("meta") or {}).get("cfg") or ""))
     except EmbeddedConfigError:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..utils.cli import UsageError, check_destination, refuse_to_overwrite
 from ..utils.files import write_atomically
-from .classes import COCO_IDS, OFFICIAL, TWO_STAGE, coco_meta, count_classes, unmap_classes
+from .classes import OFFICIAL, TWO_STAGE, coco_meta, count_classes, names_of_rows, unmap_classes
 from .embedded_config import EmbeddedConfigError, read_plain_config
 from .files import dataset_meta, read_checkpoint, safetensors_torch, write_checkpoint
 from .safe_loading import CheckpointError
@@ -54,13 +54,12 @@ def export_checkpoint(src: str | Path, dst: str | Path, to: str) -> str:
     method, fit = _recognise(src, source.weights, source.meta, to)
     count = count_classes(source.weights) or 0
     coco = list(coco_meta()["classes"])
-    names = list((dataset_meta(source.meta) or {}).get("classes") or ())
+    names = list(dataset_meta(source.meta).get("classes") or ())
     weights = source.weights
     if count == len(coco) and names in ([], coco):
         logits = OFFICIAL[method]
         weights = unmap_classes(weights, logits)
-        by_id = dict(zip(COCO_IDS, coco, strict=True))
-        names = [by_id.get(number, "N/A") for number in range(logits)]
+        names = [name or "N/A" for name in names_of_rows({}, logits)]
     table = method if to == "official" else f"hf_{method}"
     restored = {k: v.contiguous() for k, v in restore_state_dict(weights, table).items()}
     kept = count_classes(weights)
@@ -160,10 +159,8 @@ def _recognise(
             "official code does not have. The official multi-scale model is "
             "configs/smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py."
         )
-    names = [
-        option_of(trained, "backbone.type"),
-        *(configs if isinstance(configs, list) else [])[:1],
-    ]
+    first = configs[:1] if isinstance(configs, list) else []
+    names = [option_of(trained, "backbone.type"), *first]
     dilated = [fit for fit in fits if fit.dilated]
     if dilated and any("Dilated" in str(name) or "-dc5" in str(name) for name in names):
         if to == "hf":

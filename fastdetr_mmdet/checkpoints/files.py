@@ -22,25 +22,18 @@ from .safe_loading import CheckpointError, load_plain
 
 @dataclass(frozen=True)
 class Source:
-    """Contents of a checkpoint file.
+    """Contents of a checkpoint file."""
 
-    Args:
-        weights: The state dict, without the prefix of DistributedDataParallel.
-        meta: mmengine's meta information, if it wrote the file.
-        arguments: Command line of the official code, if the file holds it.
-    """
-
-    weights: dict[str, Tensor]
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: dict[str, Tensor]  # without the prefix of DistributedDataParallel
+    meta: Mapping[str, Any] = field(default_factory=dict)  # mmengine's
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # an official code's command line
 
 
 def read_checkpoint(path: Path) -> Source:
     """Read weights without running code from the file.
 
-    Args:
-        path: A file of ``torch.save``: an official checkpoint (weights in 'model'), one of
-            mmengine's (in 'state_dict'), or a state dict by itself. Or a file of safetensors.
+    It is a file of safetensors, or of ``torch.save``: an official checkpoint (weights in 'model'),
+    one of mmengine's (in 'state_dict'), or a state dict by itself.
 
     Raises:
         CheckpointError: if the file is none of these, is damaged, or would run code.
@@ -101,12 +94,15 @@ def weights_of(content: dict[str, Any]) -> Any:
     return content.get("state_dict", content)
 
 
-def dataset_meta(meta: Any) -> dict[str, Any] | None:
-    """Dataset meta information in a checkpoint, with lower-case keys as since mmdet 3.1."""
-    known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+def dataset_meta(meta: Any) -> dict[str, Any]:
+    """Classes and palette of a checkpoint's training data, as since mmdet 3.1; {} if unknown."""
+    meta = meta if isinstance(meta, Mapping) else {}
+    known = meta.get("dataset_meta")
+    if isinstance(known, list) and known:  # of a mixed ConcatDataset
+        known = known[0]
     if isinstance(known, Mapping):
         return {str(key).lower(): value for key, value in known.items()}
-    return None
+    return {"classes": meta["CLASSES"]} if "CLASSES" in meta else {}  # mmdet before 3.0
 
 
 def _read(name: str, load: Callable[[], Any]) -> Any:
@@ -114,8 +110,7 @@ def _read(name: str, load: Callable[[], Any]) -> Any:
     if Path(name).is_dir():
         raise CheckpointError(f"{name} is a folder; name the checkpoint in it.")
     try:
-        broken = None if "://" in name else what_is_broken(name, thorough=False)
-        if broken:
+        if "://" not in name and (broken := what_is_broken(name, thorough=False)):
             raise CheckpointError(f"{name} {broken}.")
         return load()
     except CheckpointError:

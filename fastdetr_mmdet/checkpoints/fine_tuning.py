@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import resize_positions
-from .belonging import by_part, shorten
-from .classes import CLASS_BRANCHES, count_classes, take_rows
+from .classes import CLASS_BRANCHES, rows_by_name
 from .files import weights_of
-from .loading import load_fitting
-from .own_classes import Names, match, names_of_rows
+from .loading import by_part, load_fitting, shorten
 from .safe_loading import CheckpointError
 from .state_dicts import method_of
 
@@ -28,15 +26,12 @@ def start_from(
     """Load a detector's checkpoint into a FastDETR with other classes.
 
     Class rows (of decoder layers, proposals, denoising and dense heads) are matched by class name;
-    see ``own_classes.match``. Learned positions are interpolated to another size; learned queries
-    and levels keep their first rows.
+    see ``classes.match`` for own and class_map. Learned positions are interpolated to another
+    size; learned queries and levels keep their first rows.
 
     Args:
-        model: Gets all weights that fit.
         content: From ``read_content``. Its state dict is replaced by the model's, so that loading
             it again changes and reports nothing.
-        own: The model's classes.
-        class_map: Own class -> the checkpoint's name for it.
         file: The checkpoint's name, for messages.
 
     Returns:
@@ -70,55 +65,11 @@ def start_from(
     return said
 
 
-def rows_by_name(
-    weights: dict[str, Tensor],
-    meta: Any,
-    own: Sequence[str],
-    class_map: Mapping[str, str],
-    objectness: str | None,
-) -> tuple[dict[str, Tensor], str]:
-    """Return the weights with rows for the new classes, and a note on them; "" if unchanged.
-
-    Args:
-        weights: By this package's names.
-        meta: mmengine's meta information.
-        own: Own classes.
-        class_map: Own class -> the checkpoint's name for it.
-        objectness: As in ``take_rows``.
-    """
-    found = count_classes(weights)
-    if found is None:
-        return weights, ""
-    names = names_of_rows(meta, found)
-    real = [row for row, name in enumerate(names) if name is not None]
-    rows = match(own, names, class_map)
-    if (not real and found == len(own)) or rows == [*range(found)]:
-        return weights, ""
-    taken = take_rows(weights, found, rows, real or range(found), objectness)
-    return taken, _about_classes(own, rows, names)
-
-
 def _objectness(model: Any) -> str | None:
     """Prefix of the class-agnostic proposal branch."""
     head = model.bbox_head
     agnostic = head.as_two_stage and not head.class_aware_proposals
     return f"{CLASS_BRANCHES}{len(head.cls_branches) - 1}." if agnostic else None
-
-
-def _about_classes(own: Sequence[str], rows: Sequence[int | None], names: Names) -> str:
-    kept = [f"{a} <- {names[row]}" for a, row in zip(own, rows, strict=True) if row is not None]
-    others = [name for name, row in zip(own, rows, strict=True) if row is None]
-    known = [name for name in names if name is not None]
-    line = f"Of {len(own)} classes {len(kept)} start from their rows in the checkpoint"
-    line += f" ({shorten(kept)})" if kept else ""
-    if others:
-        line += f", {len(others)} from the mean row ({shorten(others)})"
-        if known:
-            line += (
-                f". The checkpoint's classes: {shorten(known)}; to use one of them for yours: "
-                f"default_hooks.resume_check.class_map=\"{{'{others[0]}': '{known[0]}'}}\""
-            )
-    return f"{line}."
 
 
 def _tables(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -55,15 +55,12 @@ def what_is_broken(path: str | Path, thorough: bool = True) -> str | None:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return _SCRIPT  # torch.load's criterion
-            damaged = archive.testzip() if thorough and _has_checksums() else None
+            # set_crc32_options turns checksums off
+            checksums = getattr(torch.serialization, "get_crc32_options", lambda: True)()
+            damaged = archive.testzip() if thorough and checksums else None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         return f"is damaged ({error})"
     return None if damaged is None else f"is damaged: {damaged} in it has a wrong checksum"
-
-
-def _has_checksums() -> bool:
-    """Whether torch writes checksums; set_crc32_options can turn them off."""
-    return getattr(torch.serialization, "get_crc32_options", lambda: True)()
 
 
 def _what_is_broken_in_pickle(path: Path) -> str | None:

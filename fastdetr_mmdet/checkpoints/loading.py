@@ -1,13 +1,12 @@
-"""Load checkpoints for prediction: all weights of the model, or an error."""
+"""Load all weights of a model, or describe what a checkpoint lacks."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
 import warnings
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,9 @@ def load_detector(
 ) -> nn.Module:
     """Like mmdet's ``init_detector``, but refuse a checkpoint that would leave weights random.
 
-    mmengine only logs weights that are missing or have another shape. Surplus weights are ignored.
-
     Args:
         config: Config of the model.
-        checkpoint: File or URL; read as data only.
+        checkpoint: File or URL; read as data only. Surplus weights are ignored.
         device: Device of the model; None: a GPU if available.
         cfg_options: Changes of the config.
 
@@ -49,11 +46,10 @@ def load_detector(
         CheckpointRefusedError: if the checkpoint is not plain data.
         CheckpointError: if the checkpoint is damaged or does not fit the model.
     """
-    given = [checkpoint] if isinstance(config, Config) else [config, checkpoint]
-    for what, path in zip(("checkpoint", "config"), reversed(given), strict=False):
-        # URLs are checked by reading
-        if "://" not in str(path) and not Path(path).is_file():
-            raise UsageError(f"There is no {what} {path}. Give the path of a file.")
+    for what, given in (("config", config), ("checkpoint", checkpoint)):
+        there = isinstance(given, Config) or "://" in str(given) or Path(given).is_file()
+        if not there:  # URLs are checked by reading
+            raise UsageError(f"There is no {what} {given}. Give the path of a file.")
     if not isinstance(config, Config):
         config = read_config(config)
     missing = [key for key in ("model", "test_dataloader") if key not in config]
@@ -69,12 +65,8 @@ def load_detector(
     if text := other_size(config, content):
         warnings.warn(text, stacklevel=2)
     model = _build(config, content, device)
-    found = fill(model, content)
-    if found:
-        raise CheckpointError(
-            f"{checkpoint} does not belong to {config.filename or 'the config'}: {found}. Give the "
-            "config that it was trained with."
-        )
+    if found := fill(model, content):
+        raise refusal(found, checkpoint, config.filename)
     return model
 
 
@@ -84,47 +76,80 @@ def _build(config: Config, content: dict[str, Any], device: str) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):  # parts may print
         model: Any = revert_sync_batchnorm(MODELS.build(config.model))
         data = DATASETS.build(dict(config.test_dataloader.dataset, lazy_init=True))
-    model.dataset_meta = _classes(content)
-    palette = data.metainfo.get("palette") or model.dataset_meta.get("palette", "random")
-    model.dataset_meta["palette"] = palette
+    known = dataset_meta(content.get("meta"))
+    if not known:
+        warnings.warn("The checkpoint has no class names; using COCO's.", stacklevel=3)
+        known = {"classes": get_classes("coco")}
+    palette = data.metainfo.get("palette") or known.get("palette", "random")
+    model.dataset_meta = {**known, "palette": palette}
     model.cfg = config  # read by mmdet's inferencers and the attention viewer
     return model.to(device).eval()
 
 
-def _classes(content: dict[str, Any]) -> dict[str, Any]:
-    """Meta information of a checkpoint's training data, keys in lower case."""
-    meta = content.get("meta")
-    known = dataset_meta(meta)
-    if known is not None:
-        return known
-    if isinstance(meta, Mapping) and "CLASSES" in meta:  # mmdet before 3.0
-        return {"classes": meta["CLASSES"]}
-    warnings.warn("The checkpoint has no class names; using COCO's.", stacklevel=4)
-    return {"classes": get_classes("coco")}
+def refusal(found: str, file: Any, config: str | None = None) -> CheckpointError:
+    """Return the error for what ``fill`` found; it names the config next to the checkpoint."""
+    beside = sorted(Path(file).parent.glob("*.py")) if file else []
+    known = f" That is {beside[0]}." if beside else ""
+    return CheckpointError(
+        f"{file or 'The checkpoint'} does not belong to {config or 'the config'}: {found}. Use the "
+        f"config that it was trained with.{known}"
+    )
+
+
+def load_whole(model: nn.Module, content: dict[str, Any], file: str | None) -> dict[str, Any]:
+    """Load a checkpoint, or refuse it; see ``without_surplus`` for what is returned."""
+    if found := fill(model, content):
+        raise refusal(found, file)
+    return without_surplus(model, content)
+
+
+def without_surplus(
+    model: nn.Module, content: dict[str, Any], say: Callable[[str], Any] = print
+) -> dict[str, Any]:
+    """Replace a checkpoint's weights by those of the model loaded from it.
+
+    So mmengine does not print each weight that does not fit; surplus ones are said in one line.
+    """
+    own = model.state_dict()
+    names = (key.removeprefix("module.") for key in weights_of(content))
+    surplus = [key for key in names if key not in own and not key.startswith("aux_heads.")]
+    if surplus:
+        place = f"{len(surplus)} weights of the checkpoint have no place in the model"
+        say(f"{place}: {by_part(surplus)}.")
+    return {**content, "state_dict": own}
+
+
+def by_part(keys: Iterable[str]) -> str:
+    """Count weights per part, such as "neck.convs (4), ..."; the four largest."""
+    parts = Counter(".".join(key.split(".")[:2]) for key in keys)
+    return shorten([f"{part} ({count})" for part, count in parts.most_common()])
+
+
+def shorten(words: Sequence[str], most: int = 4) -> str:
+    """List the first words, and count the others."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def fill(model: nn.Module, content: dict[str, Any], unknown: bool = False) -> str:
-    """Load a checkpoint's weights, and describe weights of the model that it lacks.
+    """Load a checkpoint's weights that fit, and describe weights of the model that it lacks.
 
     Args:
-        model: Gets all weights that fit.
-        content: From ``read_content``.
         unknown: Whether surplus weights count as errors, too.
 
     Returns:
         "" if all weights fit; else for example "of 210 weights 2 missing, for example NAME".
     """
-    own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
-    source = weights_of(content)
     try:
-        missing, turned, extra = load_fitting(model, source)
+        missing, turned, extra = load_fitting(model, weights_of(content))
     except RuntimeError as error:  # for example another shape under an older name
         return " ".join(str(error).split())[:300]
-    wrong = {"missing": missing, "of another shape": turned}
+    wrong = {"missing": missing, "of another shape": [*turned]}
     wrong["unknown to the model"] = extra if unknown else []
     said = ", ".join(f"{len(keys)} {what}" for what, keys in wrong.items() if keys)
     if not said:
         return ""
+    own = model.state_dict()
     example = [*missing, *turned, *extra][0]
     if example in turned:
         shapes = tuple(turned[example].shape), tuple(own[example].shape)
@@ -141,16 +166,13 @@ def load_fitting(
     Returns:
         Missing weights; weights of another shape, as in the state dict; surplus names.
     """
-    weights = OrderedDict((re.sub(r"^module\.", "", key), value) for key, value in source.items())
     own = model.state_dict()
-    turned = {
-        key: value
-        for key, value in weights.items()
-        if isinstance(value, Tensor)
-        and isinstance(own.get(key), Tensor)
-        and value.shape != own[key].shape
-    }
-    fitting = OrderedDict((key, value) for key, value in weights.items() if key not in turned)
+    fitting: OrderedDict[str, Any] = OrderedDict()
+    turned: dict[str, Tensor] = {}
+    for key, value in source.items():
+        key = key.removeprefix("module.")
+        unfit = isinstance(value, Tensor) and value.shape != own.get(key, value).shape
+        (turned if unfit else fitting)[key] = value
     if hasattr(source, "_metadata"):  # versions, which modules use to rename older keys
         fitting._metadata = source._metadata  # type: ignore[attr-defined]
     result = model.load_state_dict(fitting, strict=False)

@@ -1,8 +1,9 @@
-"""Rules of ``rename_tables.yaml``: other codes' parameter names -> this package's."""
+"""Rules of ``rename_tables.yaml`` and ``backbone_tables.yaml``: other codes' names -> mmdet's."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,17 +25,30 @@ POSITIONS, CONTENTS = "#positions", "#contents"
 # A capturing group, which may contain other groups.
 _GROUP = re.compile(r"\((?!\?)(?:[^()]|\([^()]*\))*\)")
 
+Rules = list[tuple[re.Pattern[str], str]]
+
 
 @functools.cache
-def rules(name: str) -> list[tuple[str, str]]:
+def rules(name: str) -> Rules:
     """The (pattern, replacement) pairs of one list; the first that matches a name wins."""
-    return [(old, new) for old, new in (rule.split(" -> ") for rule in _spelled_out(name))]
+    return [_compiled(*rule.split(" -> ")) for rule in _spelled_out(name)]
 
 
 @functools.cache
-def reversed_rules(name: str) -> list[tuple[str, str]]:
+def reversed_rules(name: str) -> Rules:
     """The same rules reversed."""
-    return [_reverse(old, new) for old, new in rules(name) if new != "-"]
+    pairs = [rule.split(" -> ") for rule in _spelled_out(name)]
+    return [_compiled(*_reverse(old, new)) for old, new in pairs if new != "-"]
+
+
+def rename(key: str, rules: Rules) -> str:
+    """The renamed key; "" if no pattern matches."""
+    rule = next(((old, new) for old, new in rules if old.match(key)), None)
+    return rule[0].sub(rule[1], key, count=1) if rule else ""
+
+
+def _compiled(old: str, new: str) -> tuple[re.Pattern[str], str]:
+    return re.compile(old.replace(".", r"\.")), new
 
 
 def _reverse(old: str, new: str) -> tuple[str, str]:
@@ -49,16 +63,17 @@ def _reverse(old: str, new: str) -> tuple[str, str]:
 
 
 @functools.cache
-def _lists() -> dict[str, list[Any]]:
+def read_lists() -> dict[str, Any]:
+    """All lists by their names."""
     import yaml  # late, to keep --help fast
 
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    files = (Path(__file__).with_name(f"{kind}_tables.yaml") for kind in ("rename", "backbone"))
+    return {k: v for file in files for k, v in yaml.safe_load(file.read_text("utf-8")).items()}
 
 
-def _spelled_out(rules_or_name: str | list[Any]) -> Iterator[str]:
-    """Rules of a list, with shorthands expanded."""
-    named = isinstance(rules_or_name, str)
-    for rule in _lists()[rules_or_name] if named else rules_or_name:  # type: ignore[index]
+def _spelled_out(rules: str | list[Any]) -> Iterator[str]:
+    """Rules of a list, which may be given by its name, with shorthands expanded."""
+    for rule in read_lists()[rules] if isinstance(rules, str) else rules:
         match rule:
             case str():
                 yield rule
@@ -71,10 +86,9 @@ def _spelled_out(rules_or_name: str | list[Any]) -> Iterator[str]:
                 for index in range(count):
                     yield f"{old}layers.{index}. -> {new}{2 * index}."
             case {"numbered": [letter, count], "rules": inner}:
-                for pair in _spelled_out(inner):
-                    for n in range(count):
-                        numbered = pair.replace(f"{{{letter}}}", str(n))
-                        yield numbered.replace(f"{{{letter}+1}}", str(n + 1))
+                place = re.compile(rf"\{{(2?){letter}\+?(\d?)\}}")
+                for pair, n in itertools.product(_spelled_out(inner), range(count)):
+                    yield place.sub(functools.partial(_number, n), pair)
             case {"under": prefixes, "rules": inner}:
                 before, after = prefixes.split(" -> ")
                 for pair in _spelled_out(inner):
@@ -86,3 +100,8 @@ def _spelled_out(rules_or_name: str | list[Any]) -> Iterator[str]:
                 for pair in _spelled_out(inner):
                     old, new = pair.split(" -> ")
                     yield rf"{layer}{old} -> transformer.{stack}.layers.\1.{new}"
+
+
+def _number(n: int, place: re.Match[str]) -> str:
+    """The number that {n}, {n+1}, {2n+1} or {2n+2} stands for."""
+    return str(int(place[1] or 1) * n + int(place[2] or 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pickle
@@ -13,14 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import checkpoint as loaders
 from packaging.version import Version
 
 from ..utils.cli import UserError
 from .embedded_config import disarm
-
-# Set to 1 before the import to keep mmengine's loaders.
-UNGUARDED = "FASTDETR_MMDET_UNGUARDED_LOADING"
 
 
 class CheckpointError(UserError):
@@ -68,62 +65,42 @@ def _history_buffer_method(owner: object, name: str) -> Any:
     )
 
 
-def guard_checkpoints() -> None:
-    """Make mmengine read every checkpoint without running its code.
-
-    load_from, --resume, `mim test`, init_detector, DetInferencer and `Pretrained` weights all use
-    mmengine's loaders. onedl-mmengine retries a refused file without the guard, and both mmengines
-    load URLs without it. This replaces two of their functions by ones that pass weights_only=True,
-    without state shared between threads. Loaders that others register stay unchanged.
-
-    torch below 2.6 has no safe loading (CVE-2025-32434), so loading warns.
-    """
-    if os.environ.get(UNGUARDED, "0") not in ("", "0"):
-        return
-    loaders.CheckpointLoader.register_scheme("", load_from_local, force=True)
-    loaders.load_url = load_url  # of http(s)://, torchvision://, openmmlab://, mmcls://
-    if hasattr(loaders, "_safe_torch_load"):  # of onedl's other schemes
-        loaders._safe_torch_load = read_data
-
-
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Replace mmengine's file loader."""
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{filename} can not be found.")
-    return read_data(path, map_location)
-
-
-def load_url(url: str, **kwargs: Any) -> Any:
-    """Replace torch.utils.model_zoo.load_url."""
-    return read_data(url, load=torch.hub.load_state_dict_from_url, **kwargs)
+    return read_data(path, map_location=map_location)
 
 
 def read_data(
-    file: Any, map_location: Any = None, load: Callable = torch.load, **kwargs: Any
+    file: Any, load: Callable = torch.load, weights_only: bool | None = None, **kwargs: Any
 ) -> Any:
     """Load plain data; if torch cannot do that safely, warn and load everything.
 
     Args:
         file: A path, a URL or an open file.
-        map_location: As for torch.load.
         load: torch's function to use.
-        **kwargs: As for `load`; weights_only, which onedl-mmengine passes, is ignored.
+        weights_only: Passed by onedl-mmengine, and ignored.
+        **kwargs: As for `load`.
 
     Raises:
         CheckpointRefusedError: if the file asks for anything but plain data.
     """
-    kwargs.pop("weights_only", None)
-    if not _reads_safely():
-        warnings.warn(
-            f"torch {torch.__version__} may run code in checkpoints while reading them. Load only "
-            "files that you trust, or update to torch 2.6 or later.",
-            stacklevel=3,
-        )
-        return load(file, map_location=map_location, **kwargs)
-    content = load_plain(file, load, map_location=map_location, **kwargs)
-    disarm(content)
-    return content
+    if _reads_safely():
+        content = load_plain(file, load, **kwargs)
+        disarm(content)
+        return content
+    warnings.warn(
+        f"torch {torch.__version__} may run code in checkpoints while reading them. Load only "
+        "files that you trust, or update to torch 2.6 or later.",
+        stacklevel=3,
+    )
+    return load(file, **kwargs)
+
+
+# Replaces torch.utils.model_zoo.load_url.
+load_url = functools.partial(read_data, load=torch.hub.load_state_dict_from_url)
 
 
 def load_plain(file: Any, load: Callable = torch.load, **kwargs: Any) -> Any:
@@ -147,13 +124,10 @@ def _reads_safely() -> bool:
 def _explain(name: Any, error: Exception) -> str:
     """Replace torch's message, which advises loading the file without the guard."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
-    asked = re.search(r"GLOBAL ([\w.]+)", text)
     reason = re.split(r"\.\s|\n", text)[0].rstrip(".")
-    why = (
-        f"reading it would run {asked[1]}, which weights never need"
-        if asked
-        else f"it is not plain data, as weights are ({reason})"
-    )
+    why = f"it is not plain data, as weights are ({reason})"
+    if asked := re.search(r"GLOBAL ([\w.]+)", text):
+        why = f"reading it would run {asked[1]}, which weights never need"
     return (
         f"{name} was refused: {why}. No code was run. Get the file from its authors. If they made "
         "it this way and you trust them, save only its state dict: torch.save(torch.load(path, "

@@ -43,22 +43,21 @@ _DEFAULTS = {
     "transformer.decoder.spatial_prior.smooth": 8.0,
 }
 # Other options to try if tensors whose names start like this do not fit.
-_CHOICES: list[tuple[str, Options]] = [
+_CHOICES: dict[str, list[Options]] = {
     # ImageNet weights would be another depth's
-    *(("backbone.", {"backbone.depth": n, "backbone.init_cfg": None}) for n in (50, 101, 152)),
-    *(
-        ("bbox_head.", {"transformer.decoder.refine": on, "bbox_head.share_pred_layer": not on})
-        for on in (True, False)
-    ),
-    *(
-        ("transformer.decoder.", {"transformer.decoder.spatial_prior.scale_type": scale_type})
-        for scale_type in ("fixed", "single", "independent", "correlated")
-    ),
-    *(
-        ("transformer.encoder.", {"transformer.encoder.share_cross_level": share})
-        for share in (True, False)
-    ),
-]
+    "backbone.": [{"backbone.depth": n, "backbone.init_cfg": None} for n in (50, 101, 152)],
+    "bbox_head.": [
+        {"transformer.decoder.refine": refine, "bbox_head.share_pred_layer": not refine}
+        for refine in (True, False)
+    ],
+    "transformer.decoder.": [
+        {"transformer.decoder.spatial_prior.scale_type": kind}
+        for kind in ("fixed", "single", "independent", "correlated")
+    ],
+    "transformer.encoder.": [
+        {"transformer.encoder.share_cross_level": share} for share in (True, False)
+    ],
+}
 
 
 class HostLinspace(TorchFunctionMode):
@@ -72,24 +71,14 @@ class HostLinspace(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Fit:
-    """How weights compare with one shipped config.
+    """How weights compare with one shipped config."""
 
-    Args:
-        config: Path from the repository's root.
-        options: Changes of the config that fit the weights better, by keys below ``model``.
-        missing: Names in the model that the weights lack.
-        surplus: Names of weights that the model lacks.
-        shapes: (name, shape in the file, shape in the model) where they differ.
-        dilated: Whether the config is DC5.
-        epochs: The config's epochs.
-    """
-
-    config: str
-    options: Options
-    missing: tuple[str, ...]
-    surplus: tuple[str, ...]
-    shapes: tuple[tuple[str, Shape, Shape], ...]
-    dilated: bool
+    config: str  # path from the repository's root
+    options: Options  # changes of the config that fit better, by keys below ``model``
+    missing: tuple[str, ...]  # names in the model that the weights lack
+    surplus: tuple[str, ...]  # names of weights that the model lacks
+    shapes: tuple[tuple[str, Shape, Shape], ...]  # (name, shape in the file, in the model)
+    dilated: bool  # whether the config is DC5
     epochs: int
 
     @property
@@ -116,27 +105,26 @@ def find_configs(
     Raises:
         CheckpointError: if no config of the method can be built with the known options.
     """
-    folders = _FOLDERS.get(method, [method])
-    files = [item for folder in folders for item in shipped_configs(folder).items()]
-
     compare = partial(_compare, shapes=shapes, left_out=left_out)
+    known = known or {}
     fits = []
-    for name, config in files:
-        said = {
-            key: value for key, value in (known or {}).items() if option_of(config, key) is not None
-        }
-        fits.append(compare(name, config, said))
-    nearest = min((len(fit.differing) for fit in fits if fit), default=None)
-    if nearest is None:
-        raise CheckpointError(f"no config of {method} can be built with {dict(known or {})}.")
+    for folder in _FOLDERS.get(method, [method]):
+        for name, config in shipped_configs(folder).items():
+            said = {key: known[key] for key in known if option_of(config, key) is not None}
+            if fit := compare(name, config, said):
+                fits.append((fit, config))
+    if not fits:
+        raise CheckpointError(f"no config of {method} can be built with {dict(known)}.")
+    nearest = min(len(fit.differing) for fit, _ in fits)
     found = []
-    for (name, config), fit in zip(files, fits, strict=True):
-        if fit is None or len(fit.differing) > nearest:
+    for fit, config in fits:
+        if len(fit.differing) > nearest:
             continue
-        for below, options in [*_sizes(config, fit, shapes), *_CHOICES]:
+        choices = [(below, options) for below, several in _CHOICES.items() for options in several]
+        for below, options in [*_sizes(config, fit, shapes), *choices]:
             possible = all(option_of(config, key) is not None for key in options)
             if possible and any(key.startswith(below) for key in fit.differing):
-                trial = compare(name, config, {**fit.options, **options})
+                trial = compare(fit.config, config, {**fit.options, **options})
                 if trial is not None and len(trial.differing) < len(fit.differing):
                     fit = trial
         found.append(fit)
@@ -173,7 +161,9 @@ def _compare(
     left_out: tuple[str, ...],
 ) -> Fit | None:
     """Compare with a config's model; None if the model cannot be built."""
-    expected = _shapes(_text(config, options))
+    changed = _changed(config, options)
+    changed.model.backbone.init_cfg = None
+    expected = _shapes(repr(changed.model.to_dict()))
     if expected is None:
         return None
     expected = {k: v for k, v in expected.items() if not k.startswith(left_out)}
@@ -227,8 +217,7 @@ def option_of(config: Config, key: str) -> Any:
 
 def config_of(fit: Fit) -> Config:
     """The model's config, with the changes."""
-    config = shipped_configs(fit.config.split("/")[1])[fit.config]
-    return _changed(config, fit.options)
+    return _changed(shipped_configs(fit.config.split("/")[1])[fit.config], fit.options)
 
 
 def _changed(config: Config, options: Options) -> Config:
@@ -237,16 +226,9 @@ def _changed(config: Config, options: Options) -> Config:
     return changed
 
 
-def _text(config: Config, options: Options) -> str:
-    """A model's config with options, as text, for comparison."""
-    changed = _changed(config, options)
-    changed.model.backbone.init_cfg = None
-    return repr(changed.model.to_dict())
-
-
 @lru_cache(maxsize=256)
 def _shapes(model: str) -> dict[str, Shape] | None:
-    """Shapes of a model's parameters and buffers; None if the model cannot be built."""
+    """Shapes of the parameters and buffers of a config's model; None if it cannot be built."""
     try:
         with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"), HostLinspace():
             built = MODELS.build(Config(ast.literal_eval(model)))

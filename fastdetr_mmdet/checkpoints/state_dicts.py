@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename_tables import CONTENTS, METHODS, POSITIONS, reversed_rules, rules
+from .rename_tables import CONTENTS, METHODS, POSITIONS, rename, reversed_rules, rules
 
 # Keys that tell a model whose other names have different meanings in its source.
 _TOLD_BY = {
@@ -26,21 +26,13 @@ _TOLD_BY = {
 
 @dataclass(frozen=True)
 class Renamed:
-    """A state dict with this package's names.
-
-    Args:
-        weights: Tensors by this package's names.
-        sources: This package's names -> the file's names.
-        unknown: Keys of the file that the table does not have, or that collide.
-        contradictions: Keys of the file that should equal another key, in brackets, but do not.
-        left_out: Keys of the file without counterpart: in DETR, all after the encoder.
-    """
+    """A state dict with this package's names."""
 
     weights: dict[str, Tensor] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-    contradictions: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)  # name -> the file's name
+    unknown: list[str] = field(default_factory=list)  # keys not in the table, or colliding
+    contradictions: list[str] = field(default_factory=list)  # keys with unequal copies
+    left_out: list[str] = field(default_factory=list)  # in DETR, all keys after the encoder
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
@@ -78,13 +70,12 @@ def model_of(method: str) -> str:
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
-    if method == "mmdet":
-        return "mmdet's own Deformable DETR, Conditional DETR or DINO"
-    if method == "detrex":
-        return "detrex's Deformable DETR, Conditional DETR or DINO"
-    if method == "hf":
-        return "Hugging Face's Deformable DETR, Conditional DETR or DETR"
-    return f"an official {method} model"
+    models = {
+        "mmdet": "mmdet's own Deformable DETR, Conditional DETR or DINO",
+        "detrex": "detrex's Deformable DETR, Conditional DETR or DINO",
+        "hf": "Hugging Face's Deformable DETR, Conditional DETR or DETR",
+    }
+    return models.get(method, f"an official {method} model")
 
 
 def method_of(state_dict: Mapping[str, Tensor]) -> str | None:
@@ -98,9 +89,8 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
     renamed = Renamed()
     told = (name for key, name in _TOLD_BY.items() if key in state_dict)
     table = rules(next((name for name in told if name.startswith(method)), method))
-    patterns = _compiled(table)
     for key, tensor in _tidy(state_dict, renamed.contradictions).items():
-        name = _rename(key, patterns)
+        name = rename(key, table)
         if name.startswith("-"):
             renamed.left_out.append(key)
         elif not name or name in renamed.weights:
@@ -112,11 +102,9 @@ def translate(state_dict: Mapping[str, Tensor], method: str) -> Renamed:
 
 
 def restore_state_dict(weights: Mapping[str, Tensor], table: str) -> dict[str, Tensor]:
-    """Rename to another code's names, and add the copies of tensors that its files have.
+    """Rename to the names of a table, and add the copies of tensors that its code's files have.
 
-    Args:
-        weights: By this package's names.
-        table: A list of ``rename_tables.yaml``: a method, or ``hf_`` and a method.
+    The table is a list of ``rename_tables.yaml``: a method, or ``hf_`` and a method.
 
     Raises:
         ValueError: for names that are not in the table.
@@ -155,19 +143,7 @@ def _restored_names(weights: Iterable[str], table: str) -> dict[str, str]:
     if table == "smca_detr" and "neck.convs.1.conv.weight" in weights:
         later = "transformer.encoder.layers.0.down.1.weight" in weights
         table = "smca_detr_ms_later" if later else "smca_detr_ms"
-    patterns = _compiled(reversed_rules(table))
-    return {key: _rename(key, patterns) for key in weights}
-
-
-def _compiled(table: list[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
-    """Compile patterns, in which dots are literal."""
-    return [(re.compile(old.replace(".", r"\.")), new) for old, new in table]
-
-
-def _rename(key: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:
-    """The renamed key; "" if no pattern matches."""
-    rule = next(((old, new) for old, new in patterns if old.match(key)), None)
-    return rule[0].sub(rule[1], key, count=1) if rule else ""
+    return {key: rename(key, reversed_rules(table)) for key in weights}
 
 
 def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[str, Tensor]:
@@ -185,9 +161,8 @@ def _tidy(state_dict: Mapping[str, Tensor], contradictions: list[str]) -> dict[s
         kind, rest = key.removeprefix("transformer.enc_out_").split(".", 1)
         tidied[f"{kind}.{layers}.{rest}"] = tidied.pop(key)
     if "label_enc.weight" in tidied and "class_embed.0.bias" in tidied:  # the last row is unused
-        tidied["label_enc.weight"] = tidied["label_enc.weight"][
-            : tidied["class_embed.0.bias"].numel()
-        ]
+        count = tidied["class_embed.0.bias"].numel()
+        tidied["label_enc.weight"] = tidied["label_enc.weight"][:count]
     # Official codes with refinement store the branches twice; without it Deformable DETR's layers
     # share one branch, stored once per layer. Safetensors files have only one of two names for a
     # tensor.

@@ -113,13 +113,13 @@ def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.
 
 def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -> Verdict:
     """The first type that fits a box without an object."""
-    other = real & ~same
-    for kind, among, least in (
+    tests = (
         (Kind.DUPLICATE, same, PLACED),
-        (Kind.WRONG_CLASS, other, PLACED),
+        (Kind.WRONG_CLASS, real & ~same, PLACED),
         (Kind.BADLY_PLACED, same, NEAR),
-        (Kind.BOTH, other, NEAR),
-    ):
+        (Kind.BOTH, real & ~same, NEAR),
+    )
+    for kind, among, least in tests:
         target = _best(overlaps, among, least)
         if target is not None:
             return Verdict(kind, box, target, float(overlaps[target]))

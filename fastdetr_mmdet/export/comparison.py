@@ -20,20 +20,15 @@ Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes, scores, labels 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference between onnxruntime's detections and PyTorch's.
+    """The largest differences between onnxruntime's detections and PyTorch's.
 
-    Args:
-        image_size: (bs, H, W) of the batch.
-        scores: Largest difference of scores, in order.
-        boxes: Largest difference of corners, in pixels, between a detection and its counterpart:
-            the nearest detection of the same class with nearly the same score.
-        unmatched: Detections without counterpart.
+    A detection's counterpart is the nearest one of the same class with nearly the same score.
     """
 
-    image_size: tuple[int, int, int]
-    scores: float
-    boxes: float
-    unmatched: int
+    image_size: tuple[int, int, int]  # (bs, H, W) of the batch
+    scores: float  # difference in order
+    boxes: float  # difference of a corner from its counterpart's, in pixels
+    unmatched: int  # detections without counterpart
 
     @property
     def largest(self) -> float:
@@ -53,21 +48,21 @@ class Comparison:
 
 
 def compare(
-    path: str | Path, detector: nn.Module, image_size: tuple[int, int, int], seed: int = 0
+    file: str | Path | bytes, detector: nn.Module, image_size: tuple[int, int, int], seed: int = 0
 ) -> Comparison:
-    """Compare the file's and ``predict``'s detections on random images."""
-    session = _session(path)
+    """Compare the detections of a file, or of its content, and ``predict`` on random images."""
+    session = _session(file)
     images, sizes = _batch(session, image_size, seed)
     found = _run_onnx(session, images, sizes)
     with _as_in_the_file(detector):
         expected = _run_torch(detector, images, sizes)
-    worst_score = worst_box = 0.0
+    scores = boxes = 0.0
     unmatched = 0
     for of_onnx, of_torch in zip(found, expected, strict=True):
-        worst_score = max(worst_score, float(np.abs(of_onnx[1] - of_torch[1]).max()))
-        box, alone = _match(of_onnx, of_torch)
-        worst_box, unmatched = max(worst_box, box), unmatched + alone
-    return Comparison(image_size, worst_score, worst_box, unmatched)
+        scores = max(scores, float(np.abs(of_onnx[1] - of_torch[1]).max()))
+        distance, alone = _match(of_onnx, of_torch)
+        boxes, unmatched = max(boxes, distance), unmatched + alone
+    return Comparison(image_size, scores, boxes, unmatched)
 
 
 def _match(found: Detections, expected: Detections, tolerance: float = 1e-3) -> tuple[float, int]:
@@ -109,13 +104,14 @@ def measure_speed(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _session(path: str | Path) -> Any:
+def _session(file: str | Path | bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    content = file if isinstance(file, bytes) else str(file)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _batch(
@@ -161,12 +157,7 @@ def _as_in_the_file(detector: Any) -> Iterator[None]:
 def _run_torch(
     detector: Any, images: Tensor, sizes: Sequence[tuple[int, int]]
 ) -> Sequence[Detections]:
-    shape = tuple(images.shape[-2:])
-    samples = [
-        DetDataSample(
-            metainfo=dict(img_shape=size, batch_input_shape=shape, scale_factor=(1.0, 1.0))
-        )
-        for size in sizes
-    ]
+    shared = dict(batch_input_shape=tuple(images.shape[-2:]), scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=dict(shared, img_shape=size)) for size in sizes]
     found = [r.pred_instances for r in detector.predict(images, samples, rescale=False)]
     return [(f.bboxes.numpy(), f.scores.numpy(), f.labels.numpy()) for f in found]

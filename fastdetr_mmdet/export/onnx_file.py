@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from ..models.detectors import FastDETR
 from ..ops import regions_in_onnx
 from ..utils.cli import check_destination
+from ..utils.files import write_atomically
 from ..version import __version__
 from .comparison import Comparison, compare
 from .graph import DetectionGraph
@@ -58,15 +58,15 @@ def export_onnx(
             images keep their aspect ratio, a square that holds both orientations. If dynamic, used
             for tracing only.
         batch_size: Images per batch of a file that is not dynamic.
-        check: Whether to compare the file with PyTorch before it is renamed to path; if dynamic, at
-            two sizes.
+        check: Whether to compare with PyTorch before writing; if dynamic, at two sizes.
 
     Returns:
         Comparisons, one per checked size.
 
     Raises:
         ExportError: if a package is missing, the detector is not a FastDETR, a part cannot be
-            traced, onnxruntime disagrees with PyTorch, or the file cannot be written.
+            traced, or onnxruntime disagrees with PyTorch.
+        OSError: if the file cannot be written.
     """
     check_packages()
     import onnx
@@ -80,11 +80,9 @@ def export_onnx(
         _check_padding(detector)
     training = detector.training
     graph = DetectionGraph(detector).eval()
-    # At least two images and two cells: sizes of 1 would be traced as fixed.
-    bs, channels = 2 if dynamic else batch_size, len(preprocessing.mean)
-    traced = (height, width)
-    if dynamic:
-        traced = _with_two_cells(graph.detector, channels, height, width)
+    bs, channels, traced = batch_size, len(preprocessing.mean), (height, width)
+    if dynamic:  # at least two images and two cells: sizes of 1 would be traced as fixed
+        bs, traced = 2, _with_two_cells(detector, channels, height, width)
     inputs = [torch.zeros(bs, channels, *traced)]
     if padded:
         inputs.append(torch.tensor([traced] * bs))
@@ -104,19 +102,19 @@ def export_onnx(
         detector.train(training)
     assert program is not None
     model = program.model_proto
-    _name_axes(model, dynamic)
     entries = preprocessing.metadata() | {"fastdetr_mmdet": json.dumps(__version__)}
+    sizes = [(batch_size, height, width)]
     if dynamic:
+        _name_axes(model)
         smallest = _smallest(exported)
         entries["smallest_size"] = json.dumps(smallest)
         height, width = max(height, smallest[0]), max(width, smallest[1])
+        # another batch size, and sides that strides do not divide
+        other = max(height * 3 // 4 | 1, 65, smallest[0]), max(width * 2 // 3 | 1, 65, smallest[1])
+        sizes = [(batch_size, height, width), (2, *other)]
     onnx.helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
-    sizes = [(batch_size, height, width)]
-    if dynamic:  # another batch size, and sides that strides do not divide
-        other = max(height * 3 // 4 | 1, 65, smallest[0]), max(width * 2 // 3 | 1, 65, smallest[1])
-        sizes.append((2, *other))
-    return _write(model, path, detector, sizes if check else [])
+    return _write(model.SerializeToString(), path, detector, sizes if check else [])
 
 
 def check_packages() -> None:
@@ -194,10 +192,8 @@ def _smallest(exported: Any) -> list[int]:
     return [int(ranges[images.shape[axis].node.expr].lower) for axis in (2, 3)]
 
 
-def _name_axes(model: Any, dynamic: bool) -> None:
+def _name_axes(model: Any) -> None:
     """Name the free axes instead of torch's symbols and expressions."""
-    if not dynamic:
-        return
     axes = model.graph.input[0].type.tensor_type.shape.dim
     names = {axes[axis].dim_param: name for axis, name in AXES.items()}
     for output in model.graph.output:  # fewer two-stage queries on small images
@@ -211,24 +207,18 @@ def _name_axes(model: Any, dynamic: bool) -> None:
 
 
 def _write(
-    model: Any, path: Path, detector: nn.Module, sizes: Sequence[tuple[int, int, int]]
+    content: bytes, path: Path, detector: nn.Module, sizes: Sequence[tuple[int, int, int]]
 ) -> list[Comparison]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write the file if it agrees with the detector at all sizes."""
     comparisons = []
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        for size in sizes:
-            comparisons.append(compare(temporary, detector, size))
-            if not comparisons[-1].agrees():
-                raise ExportError(
-                    f"{path} was not written, because onnxruntime disagrees with PyTorch: "
-                    f"{comparisons[-1]}. Please report this with the config."
-                )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExportError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    for size in sizes:
+        comparisons.append(compare(content, detector, size))
+        if not comparisons[-1].agrees():
+            raise ExportError(
+                f"{path} was not written, because onnxruntime disagrees with PyTorch: "
+                f"{comparisons[-1]}. Please report this with the config."
+            )
+    write_atomically(path, content)
     return comparisons
 
 

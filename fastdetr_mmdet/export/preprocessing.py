@@ -18,39 +18,23 @@ class ExportError(UserError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing from an image file to the graph's input, and class names.
+    """Preprocessing from an image file to the graph's input, and class names."""
 
-    Args:
-        classes: Class names by label.
-        channels: Order of the input's channels, mean and std: 'RGB', 'BGR', or 'loaded', the
-            loader's order.
-        mean, std: Per channel, in the loader's units: ``(pixel - mean) / std``.
-        scale: (w, h) in pixels to which images are resized; or None.
-        keep_ratio: True: an image is resized to fit the scale, (long side, short side); False:
-            stretched to it.
-        config: Name of the config, without folder.
-        scale_factor: (w, h) by which images are resized if there is no scale; or None.
-        interpolation: Of the resizing: 'bilinear' and so on, OpenCV's names.
-        loader: Name of the transform that reads a file.
-        color_type: How mmcv's loader decodes a file: 'color', 'grayscale', 'unchanged' and so on.
-        pad_to: Height and width are padded, at bottom and right, to multiples of these; (1, 1): no
-            padding. In a file of fixed size, its height and width.
-        pad_value: Value of padding, after normalisation.
-    """
-
-    classes: Sequence[str]
-    channels: str
-    mean: Sequence[float]
+    classes: Sequence[str]  # names by label
+    channels: str  # order of input, mean and std: 'RGB', 'BGR', or 'loaded', the loader's order
+    mean: Sequence[float]  # per channel, in the loader's units: (pixel - mean) / std
     std: Sequence[float]
-    scale: tuple[int, int] | None
-    keep_ratio: bool
-    config: str = ""
-    scale_factor: tuple[float, float] | None = None
-    interpolation: str = "bilinear"
-    loader: str = "LoadImageFromFile"
-    color_type: str = "color"
+    scale: tuple[int, int] | None  # (w, h) in pixels to which images are resized
+    keep_ratio: bool  # True: resize to fit the scale, (long side, short side); False: stretch
+    config: str = ""  # name of the config, without folder
+    scale_factor: tuple[float, float] | None = None  # (w, h) of the resizing without a scale
+    interpolation: str = "bilinear"  # of the resizing, OpenCV's names
+    loader: str = "LoadImageFromFile"  # name of the transform that reads a file
+    color_type: str = "color"  # how mmcv's loader decodes: 'color', 'grayscale', 'unchanged' ...
+    # Height and width are padded, at bottom and right, to multiples of these; (1, 1): no padding.
+    # A file of fixed size has its height and width here.
     pad_to: tuple[int, int] = (1, 1)
-    pad_value: float = 0.0
+    pad_value: float = 0.0  # after normalisation
 
     @classmethod
     def from_detector(cls, detector: Any) -> Preprocessing:
@@ -84,15 +68,11 @@ class Preprocessing:
     ) -> tuple[Preprocessing, tuple[int, int]]:
         """Preprocessing for a file, and the (H, W) of its padded images.
 
-        If dynamic, images are padded like the model's. Otherwise they are stretched to the file's
-        size if the model was trained so, or padded to it.
-
-        Args:
-            dynamic: Whether height and width are free; the size is then for tracing only.
-            image_size: (H, W); None: from the scale.
+        If dynamic, images are padded like the model's, and the size is for tracing only. Otherwise
+        they are stretched to the file's size if the model was trained so, or padded to it.
 
         Raises:
-            ExportError: if the config has no size.
+            ExportError: if neither image_size, (H, W), nor the config's scale gives a size.
         """
         if image_size is None and self.scale is None:
             raise ExportError(
@@ -146,25 +126,22 @@ def _resizing(resize: dict) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for key in ("scale", "scale_factor"):
         value = resize.get(key)
-        pair = (value, value) if isinstance(value, (int, float)) else value
-        if pair is not None:
-            _require(len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair), resize, key)
-            _require(min(pair) > 0, resize, key)
-            pairs[key] = tuple(pair)
+        if value is not None:
+            pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
+            numbers = len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
+            _require(numbers and min(pair) > 0, resize, key)
+            pairs[key] = pair
     _require(bool(pairs), resize, "scale", "scale_factor")
     _require(resize.get("backend", "cv2") == "cv2", resize, "backend")
-    scale: Any = pairs.get("scale")
-    factor: Any = pairs.get("scale_factor")
-    if scale is None:
-        _require(not keep_ratio or factor[0] == factor[1], resize, "scale_factor", "keep_ratio")
-    elif keep_ratio:
-        scale = (max(scale), min(scale))
-    return dict(
-        scale=scale,
-        scale_factor=factor if scale is None else None,  # as in mmcv, scale has precedence
-        keep_ratio=keep_ratio,
-        interpolation=resize.get("interpolation", "bilinear"),
-    )
+    if "scale" in pairs:  # has precedence, as in mmcv
+        pairs["scale_factor"] = None
+        if keep_ratio:
+            pairs["scale"] = (max(pairs["scale"]), min(pairs["scale"]))
+    else:
+        same = len({*pairs["scale_factor"]}) == 1
+        _require(same or not keep_ratio, resize, "scale_factor", "keep_ratio")
+    interpolation = resize.get("interpolation", "bilinear")
+    return {"scale": None, **pairs, "keep_ratio": keep_ratio, "interpolation": interpolation}
 
 
 def _require(condition: bool, resize: dict, *keys: str) -> None:

@@ -22,10 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="List all registered parts by role, with their papers and parameters. NAME "
         "prints one part in full, with what it reads and makes.",
     )
-    add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="print this part in full")
-    add("--markdown", action="store_true", help="print all as the page docs/parts.md")
-    add("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this part in full")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print all as the page docs/parts.md"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing"
+    )
     given = parser.parse_args(arguments)
     if given.name and given.markdown:
         parser.error("--markdown prints all parts; give no NAME with it")

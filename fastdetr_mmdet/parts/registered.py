@@ -182,6 +182,11 @@ class Role:
     slot: str | None
     parts: tuple[Registered, ...]
 
+    @property
+    def count(self) -> int:
+        """Number of parts."""
+        return len(self.parts)
+
 
 def registered_roles() -> list[Role]:
     """All roles and their parts, in the order of ``SLOTS``, parts by name."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
-from ..checkpoints.integrity import numbered_checkpoints, what_is_broken
+from ..checkpoints.integrity import what_is_broken
 from ..utils.cli import UsageError, UserError
 from ..utils.run_history import RunHistory
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .pictures import Photo
 
 _SESSION = re.compile(r"\d{8}_\d{6}")
+_NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 _SEPARATOR = re.compile(r"[-_./ ]+")
 _LETTERS = re.compile(r"^[^\W\d_]")  # shortened names start with a letter
 _WHAT_TO_GIVE = "Give the --work-dir of the training."
@@ -113,8 +114,8 @@ def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
         UserError: if there is none, or all are damaged.
     """
     best = sorted(work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
-    names = ("iter_{}.pth", "epoch_{}.pth")
-    last = [path for name in names for path in numbered_checkpoints(work_dir, name).values()]
+    numbered = {path: found for path in work_dir.glob("*.pth") if (found := _number(path)) >= 0}
+    last = sorted(numbered, key=_number, reverse=True)
     pointer = work_dir / "last_checkpoint"
     text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     if text:  # the folder may have been moved, so search here first
@@ -129,6 +130,11 @@ def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
             return path
         reasons.append(f"{path.name} {reason}")
     raise UserError(f"All checkpoints are damaged: {'; '.join(reasons)}.")
+
+
+def _number(path: Path) -> int:
+    found = _NUMBERED.fullmatch(path.name)
+    return int(found[1]) if found else -1
 
 
 def _is_work_dir(path: Path) -> bool:

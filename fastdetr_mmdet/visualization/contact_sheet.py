@@ -41,7 +41,10 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
     width, height = panel_size(inspected.image, 1.7, 2.9)
     row = max(height, 1.2) + 0.42
     slot = max(width, SLOT) + GAP
-    page = Canvas(2 * MARGIN + columns * slot + CHART + 0.3, HEAD + row * len(shown) + MARGIN)
+    page = Canvas(
+        2 * MARGIN + columns * slot + CHART + 0.3,
+        HEAD + row * len(shown) + MARGIN,
+    )
     page.title(MARGIN, 0.12, sheet_title(inspected), inspected.file, 12)
     page.text(MARGIN, 0.36, f"attention of decoder layer {number}", 8.5, color=FAINT)
     for index, (query, own) in enumerate(zip(inspected.queries, shown, strict=True)):

@@ -48,7 +48,8 @@ def draw_detection(
     width, height = panel_size(inspected.image, 2.9, 4.2)
     slot = max(width, SLOTS[0]) + GAP
     rows = [row for row in (_heads(shown), _levels(shown)) if row]
-    page_width = 2 * MARGIN + max(len(columns) * slot + CHART, PER_ROW * (SLOTS[1] + GAP / 2))
+    page_width = 2 * MARGIN + len(columns) * slot + CHART
+    page_width = max(page_width, 2 * MARGIN + PER_ROW * (SLOTS[1] + GAP / 2))
     sizes = [_fit(inspected, len(row), page_width) for row in rows]
     lines = [-(-len(row) // PER_ROW) for row in rows]
     top = 0.85

@@ -18,7 +18,6 @@ from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 
 BOX = "#56B4E9"  # the detection, on heat maps
 HALO = [patheffects.withStroke(linewidth=3.2, foreground="white")]
-DASHED = (0, (3, 2))
 MARKERS = "os^Dv<>p"  # one per level
 
 
@@ -57,7 +56,7 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
     colours = matplotlib.colormaps["viridis"](np.linspace(0.95, 0.0, count))
     start = query.layers[0].reference
     if start is not None and len(start) == 4:
-        box(axis, start, FAINT, 1.0, linestyle=DASHED, label="start")
+        box(axis, start, FAINT, 1.0, linestyle=(0, (3, 2)), label="start")
     elif start is not None:
         cross(axis, start, label="start")
     for index, layer in enumerate(query.layers):
@@ -155,7 +154,7 @@ def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None
     assert layer.salient_points is not None
     show(axis, inspected.image)
     if layer.reference is not None and len(layer.reference) == 4:
-        box(axis, layer.reference, INK, 1.2, linestyle=DASHED)
+        box(axis, layer.reference, INK, 1.2, linestyle=(0, (3, 2)))
     for head, (x, y) in enumerate(layer.salient_points):
         colour = COLOURS[head % len(COLOURS)]
         axis.scatter(x, y, s=75, color=colour, edgecolors=INK, linewidths=0.7, zorder=5)

@@ -35,3 +35,9 @@ GRADIENT_FLOOR = 1e-5
 def assert_near(actual, expected, dtype: torch.dtype = torch.float32, **kwargs) -> None:
     """``assert_close`` with the tolerance of the computation's type."""
     assert_close(actual, expected, **{**BY_DTYPE[dtype], **kwargs})
+
+
+def assert_same(actual, expected) -> None:
+    """Require the same keys and values of two state dicts."""
+    assert actual.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(actual[key], expected[key])] == []

@@ -25,29 +25,13 @@ COMMANDS = [
 CONVERSIONS = [words[4:] for words in COMMANDS if "--method" in words]
 
 
-@pytest.mark.smoke
-def test_what_it_prints(hollow, save, dst, tmp_path, capsys):
-    src = save(hollow("conditional_r50"), dict(dilation=False))
-    options = ["--method", "conditional_detr", "--classes", "91"]
-    assert main([str(src), str(dst), *options]) == 0
-    printed = capsys.readouterr().out
-    config = "configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
-    assert f"Config:\n    {config}\n" in printed
-    assert printed.splitlines()[-1] == (
-        f"    mim test fastdetr_mmdet {config} -C {dst} --cfg-options model.num_queries=16 "
-        "model.bbox_head.num_classes=91"
-    )
-    assert dst.exists()
-    assert main([str(tmp_path / "no.pth"), str(dst), *options]) == 2
-    assert str(tmp_path / "no.pth") in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [[], ["a", "b"], ["a", "b", "--method", "detr"]])
-def test_what_is_missing_on_the_command_line(words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
-    assert "python -m fastdetr_mmdet convert" in capsys.readouterr().err
+def test_what_is_missing_on_the_command_line(dst, capsys):
+    for words in ([], ["a", "b"], ["a", "b", "--method", "detr"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert "python -m fastdetr_mmdet convert" in capsys.readouterr().err
+    assert main(["no.pth", str(dst), "--method", "conditional_detr"]) == 2
+    assert "no.pth" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -85,8 +69,8 @@ def published(hollow, hollow_mmdet):
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(w, marks=[] if w == CONVERSIONS[0] or "hf" in w else pytest.mark.slow)
-        for w in CONVERSIONS
+        pytest.param(CONVERSIONS[0], marks=pytest.mark.smoke),
+        *(pytest.param(w, marks=() if "hf" in w else pytest.mark.slow) for w in CONVERSIONS[1:]),
     ],
     ids=lambda words: words[-1] + words[-2],
 )

@@ -8,17 +8,12 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from support.dino import ROOT, theirs
 from support.renamed import detrex, official_dino
+from support.tolerances import assert_same
 
 from fastdetr_mmdet.checkpoints import convert_checkpoint, convert_state_dict
 from fastdetr_mmdet.checkpoints.classes import COCO_IDS
 
 DINO = "dino/dino-{}_8xb2-12e_coco.py"
-
-
-def same(found, expected):
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        assert torch.equal(found[key], value), key
 
 
 def converted(weights, official):
@@ -37,7 +32,7 @@ def test_small_dino(method):
     weights = {k: torch.randn(v.shape) for k, v in model.state_dict().items() if v.dim()}
     official = official_dino(weights)
     given = detrex(official) if method == "detrex" else official
-    same(convert_state_dict(given, method), converted(weights, official))
+    assert_same(convert_state_dict(given, method), converted(weights, official))
 
 
 def test_dino_with_swin(hollow_mmdet):
@@ -47,7 +42,7 @@ def test_dino_with_swin(hollow_mmdet):
     expected = converted(weights, official)
     point_head = "transformer.decoder.ref_point_head.0.weight"
     expected[point_head] = expected[point_head][:, :512]
-    same(convert_state_dict(official, "dino"), expected)
+    assert_same(convert_state_dict(official, "dino"), expected)
 
 
 def test_merged_patches_of_swin():
@@ -72,14 +67,14 @@ def test_merged_patches_of_swin():
 def test_detrex(case, method, hollow):
     official = hollow(case)
     renamed = detrex(official)
-    same(convert_state_dict(renamed, "detrex"), convert_state_dict(official, method))
+    assert_same(convert_state_dict(renamed, "detrex"), convert_state_dict(official, method))
     torchvision = {k: v for k, v in renamed.items() if not k.startswith("backbone.")}
     torchvision |= {  # for its DC5 configs
         k.replace("backbone.0.body.", "backbone.body."): v
         for k, v in official.items()
         if k.startswith("backbone.")
     }
-    same(convert_state_dict(torchvision, "detrex"), convert_state_dict(official, method))
+    assert_same(convert_state_dict(torchvision, "detrex"), convert_state_dict(official, method))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from support.golden import CASES, GoldenCase
 from support.hf import CASES as HUB
 from support.hf import compute, run
 from support.small import small_config
-from support.tolerances import assert_near
+from support.tolerances import assert_near, assert_same
 
 from fastdetr_mmdet.checkpoints import (
     CheckpointError,
@@ -27,18 +27,14 @@ from fastdetr_mmdet.utils.cli import UsageError
 KINDS = [name for name in HUB if name != "detr"]
 
 
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_names_there_and_back(name, hollow):
     """Official names, including copies, and Hugging Face's names convert in both directions."""
     official, method = hollow(name), GoldenCase(name).method
     ours = convert_state_dict(official, method)
-    assert same(restore_state_dict(ours, method), official)
+    assert_same(restore_state_dict(ours, method), official)
     if method in ("deformable_detr", "conditional_detr"):
-        assert same(convert_state_dict(restore_state_dict(ours, f"hf_{method}"), "hf"), ours)
+        assert_same(convert_state_dict(restore_state_dict(ours, f"hf_{method}"), "hf"), ours)
 
 
 @pytest.fixture
@@ -78,7 +74,7 @@ def test_files_there_and_back(to, classes, name, trained, tmp_path, dst):
     assert report.num_classes == classes and not report.options
     back = torch.load(dst, weights_only=True)["state_dict"]
     counted = {k: v for k, v in weights.items() if k.endswith(".num_batches_tracked")}
-    assert same(back | counted, weights)
+    assert_same(back | counted, weights)
     if to == "hf":
         names = json.loads((written / "config.json").read_text())["id2label"]
         assert [names["0"], names["1"]] == (

@@ -13,10 +13,9 @@ from support.runs import CLASSES, make_runner
 from support.small import small_detector
 
 from fastdetr_mmdet.checkpoints import CheckpointError
-from fastdetr_mmdet.checkpoints.classes import COCO_IDS
+from fastdetr_mmdet.checkpoints.classes import COCO_IDS, match, names_of_rows
 from fastdetr_mmdet.checkpoints.convert import main as convert
 from fastdetr_mmdet.checkpoints.fine_tuning import start_from
-from fastdetr_mmdet.checkpoints.own_classes import match, names_of_rows
 
 COCO = CocoDataset.METAINFO["classes"]
 CONDITIONAL = "conditional_detr/conditional-detr_r50_8xb2-50e_coco"
@@ -218,10 +217,7 @@ def test_the_converter_takes_own_classes(hollow, save, dst, tmp_path, capsys):
     content = torch.load(dst, weights_only=True)
     bias = [content["state_dict"][f"bbox_head.cls_branches.{layer}.bias"] for layer in (0, 6)]
     assert bias[0].tolist() == pytest.approx([sum(COCO_IDS) / 80, 17])
-    assert bias[1].tolist() == [
-        0,
-        1,
-    ]
+    assert bias[1].tolist() == [0, 1]
     assert content["meta"]["dataset_meta"]["classes"] == ["relic", "Kitty"]
     mine.write_text("{}")
     assert convert([str(save(weights)), str(dst), *words]) == 2

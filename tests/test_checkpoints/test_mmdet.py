@@ -95,7 +95,8 @@ def test_own_classes_and_their_names(hollow_mmdet, tmp_path, dst):
         src = tmp_path / "theirs.pth"
         torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=names))), src)
         report = convert_checkpoint(src, dst, "mmdet")
-        assert report.options == {"model.bbox_head.num_classes": 2}
+        assert report.options == {"model.bbox_head.num_classes": 2} and report.num_classes == 2
+        assert "80" in report.notes[-1] and "2" in report.notes[-1]
         meta = torch.load(dst, weights_only=True)["meta"]
         assert meta.get("dataset_meta") == (
             dict(classes=names) if names == ("cat", "dog") else None

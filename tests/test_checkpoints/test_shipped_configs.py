@@ -86,12 +86,6 @@ def recognised(official, method):
     return fits
 
 
-def test_published_numbers_need_no_options(hollow):
-    official = hollow("conditional_r50")
-    official["query_embed.weight"] = torch.zeros(300, 256)
-    assert recognised(official, "conditional_detr")[0].options == {}
-
-
 def test_backbone_that_no_config_has(hollow):
     """ImageNet weights would be another depth's, and are not needed."""
     official = {k: v for k, v in hollow("sam_ms_e50").items() if "backbone" not in k}

@@ -36,11 +36,3 @@ def test_two_names_for_one_parameter():
     }
     with pytest.raises(ValueError, match=r"1 of 2 .*\.high_to_low_1\.bias"):
         convert_state_dict(both, "smca_detr")
-
-
-@pytest.mark.parametrize("method", ["deformable_detr", "sam_detr"])
-def test_copies_have_to_be_copies(method):
-    key = "bbox_embed.0.layers.2.bias"
-    branches = {key: torch.zeros(4), f"transformer.decoder.{key}": torch.ones(4)}
-    with pytest.raises(ValueError, match=rf"transformer\.decoder\.{key} \(.* {key}\)"):
-        convert_state_dict(branches, method)

@@ -16,7 +16,6 @@ from support.coco import sound
 from fastdetr_mmdet.datasets.check import check_annotations, check_files, clean
 from fastdetr_mmdet.datasets.check import files as files_module
 from fastdetr_mmdet.datasets.check.files import Loader, locate, look_at
-from fastdetr_mmdet.datasets.check.sets import CheckedSet
 
 WIDTH, HEIGHT = 60, 40
 
@@ -127,10 +126,9 @@ def test_any_damage_is_a_look_and_no_exception(tmp_path):
 annotated = functools.partial(sound, width=WIDTH, height=HEIGHT)
 
 
-def check(coco, images, pipeline=None, **options):
+def check(coco, images, **options):
     report = check_annotations(coco, "train.json")
-    checked = CheckedSet("train.json", str(images), pipeline=pipeline)
-    sizes = check_files(report, checked, **options)
+    sizes = check_files(report, str(images), **options)
     found = {
         name: [coco["images"][n]["file_name"] for n in finding.positions]
         for name, finding in report.findings.items()

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from support.models import tiny_config
 from support.small import CONFIGS, small_detector
 
 from fastdetr_mmdet.export import ExportError, Preprocessing, compare, export_onnx, onnx_file
@@ -88,16 +86,25 @@ def test_fixed_files_of_padded_images(name, overrides, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, overrides",
+    "overrides, path, message",
     [
-        ("separate_sizes", dict(test_cfg__separate_sizes=True)),
-        ("ignore_padding", dict(transformer__decoder__aligner__ignore_padding=True)),
+        (dict(test_cfg__separate_sizes=True), "a.onnx", r"separate_sizes=True.*--dynamic"),
+        (
+            dict(transformer__decoder__aligner__ignore_padding=True),
+            "a.onnx",
+            r"ignore_padding=True.*--dynamic",
+        ),
+        ({}, ".", "is a folder"),
+        ({}, "missing/a.onnx", "make the folder"),
+        (None, "a.onnx", r"Linear cannot be exported.*for FastDETR"),
     ],
 )
-def test_a_detector_that_keeps_padding_out_is_not_padded(key, overrides, tmp_path):
-    detector = small_detector(SAM, **SMALL, **overrides)
-    with pytest.raises(ExportError, match=rf"{key}=True.*--dynamic"):
-        export_onnx(detector, tmp_path / "detector.onnx", PREPROCESSING)
+def test_what_cannot_be_exported(overrides, path, message, tmp_path):
+    detector = torch.nn.Linear(2, 2)
+    if overrides is not None:
+        detector = small_detector(SAM, **SMALL, **overrides)
+    with pytest.raises(UserError, match=message):
+        export_onnx(detector, tmp_path / path, PREPROCESSING)
     assert not list(tmp_path.iterdir())
 
 
@@ -150,13 +157,16 @@ def test_free_axes_have_readable_names():
     formula = "Min(100, 6*Min(50, s1*s2))"
     images = helper.make_tensor_value_info("images", kind, ["s0", 3, "s1", "s2"])
     outputs = [
-        helper.make_tensor_value_info("boxes", kind, ["s0", formula, 4]),
-        helper.make_tensor_value_info("scores", kind, ["s0", formula]),
-        helper.make_tensor_value_info("labels", kind, ["s0", 100]),
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in zip(
+            ("boxes", "scores", "labels"),
+            (["s0", formula, 4], ["s0", formula], ["s0", 100]),
+            strict=True,
+        )
     ]
     graph = helper.make_graph([], "detector", [images], outputs)
     model = helper.make_model(graph)
-    onnx_file._name_axes(model, dynamic=True)
+    onnx_file._name_axes(model)
     shapes = [
         [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
@@ -187,14 +197,13 @@ def test_the_comparison_notices(dynamic):
 
 
 @pytest.mark.slow
-def test_a_disagreement_is_not_written(dynamic, tmp_path, monkeypatch):
+def test_a_disagreement_is_not_written(dynamic, tmp_path):
     """The former file stays, without other files."""
-    model = onnx.load(dynamic[1])
     detector = small_detector(SAM, seed=1, **SMALL)
     target = tmp_path / "detector.onnx"
     target.write_bytes(b"before")
     with pytest.raises(ExportError, match=r"onnxruntime disagrees .* was not written"):
-        onnx_file._write(model, target, detector, [(1, 96, 96)])
+        onnx_file._write(dynamic[1].read_bytes(), target, detector, [(1, 96, 96)])
     assert target.read_bytes() == b"before" and list(tmp_path.iterdir()) == [target]
 
 
@@ -211,21 +220,6 @@ def test_part_that_reads_a_size_is_refused():
     with pytest.raises(ExportError, match=r"with free image sizes.*leave --dynamic out"):
         onnx_file._trace(Counting(), [images], dynamic=True)
     onnx_file._trace(Counting(), [images], dynamic=False)
-
-
-def test_only_fast_detr(tmp_path):
-    module = torch.nn.Linear(2, 2)
-    with pytest.raises(ExportError, match=r"Linear cannot be exported.*for FastDETR"):
-        export_onnx(module, tmp_path / "linear.onnx", PREPROCESSING)
-
-
-@pytest.mark.parametrize(
-    "path, message", [(".", "is a folder"), ("missing/detector.onnx", "make the folder")]
-)
-def test_destination(path, message, tmp_path):
-    detector = MODELS.build(tiny_config())
-    with pytest.raises(UserError, match=message):
-        export_onnx(detector, tmp_path / path, PREPROCESSING)
 
 
 @pytest.mark.slow

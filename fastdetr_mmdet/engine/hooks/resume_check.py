@@ -16,9 +16,9 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ...checkpoints.belonging import lacking, refusal, without_surplus
 from ...checkpoints.embedded_config import EmbeddedConfigError, other_size, read_plain_config
 from ...checkpoints.fine_tuning import start_from
+from ...checkpoints.loading import fill, refusal, without_surplus
 from ...datasets.wrappers import leaf_datasets
 from ...models import FastDETR
 from ...utils.cli import UserError
@@ -91,7 +91,7 @@ class ResumeCheckHook(Hook):
         """Load weights that fit, and log the others in a few lines instead of mmengine's list."""
         loop = runner._train_loop
         if not isinstance(loop, BaseLoop):  # a test needs all weights
-            self._lacking = lacking(model, checkpoint)
+            self._lacking = fill(model, checkpoint)
             checkpoint.update(without_surplus(model, checkpoint, runner.logger.warning))
             return
         _, data = next(leaf_datasets(loop.dataloader.dataset))
