@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from ..structures import DecoderOutput, Memory, Proposals, Queries, Targets
 from .layers import check_heads
 
+# The head's class and box branch for encoder proposals; None if there are no proposals.
+BranchPair = tuple[nn.Module, nn.Module] | None
+# What a query initialiser makes.
+Made = tuple[Queries, Proposals | None]
+
 
 class Field(Enum):
     """Fields that parts read and make. The values name them in messages."""
@@ -76,7 +81,7 @@ class Transformer(Part):
         self,
         memory: Memory,
         box_branches: Sequence[nn.Module] | None = None,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        proposal_branches: BranchPair = None,
         targets: Targets | None = None,
     ) -> DecoderOutput:
         """Encode, make queries, decode.
@@ -128,11 +133,8 @@ class QueryInitialiser(Part):
         self.num_queries = num_queries
 
     def forward(
-        self,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
-    ) -> tuple[Queries, Proposals | None]:
+        self, memory: Memory, proposal_branches: BranchPair = None, targets: Targets | None = None
+    ) -> Made:
         """Queries for every image of the memory.
 
         Args:

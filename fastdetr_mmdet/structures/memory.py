@@ -81,14 +81,11 @@ class Memory:
         image_sizes: Tensor | None = None,
         valid_shapes: tuple[tuple[tuple[int, int], ...], ...] | None = None,
     ) -> Memory:
-        """Flatten feature maps into a memory.
+        """Flatten feature maps into a memory; other arguments as of the class.
 
         Shape:
             maps, pos_maps: per level (bs, embed_dims, h, w).
-            valid_ratios: (bs, num_levels, 2), (w, h).
             masks: per level (bs, h, w) bool, True on padding, or None when nothing is padded.
-            image_sizes: (bs, 2), (w, h) in pixels.
-            valid_shapes: per level and image (h, w) in cells.
         """
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
         pos = torch.cat([p.flatten(2).transpose(1, 2) for p in pos_maps], dim=1)

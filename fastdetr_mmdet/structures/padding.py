@@ -64,20 +64,13 @@ def masks_of(
     level_sizes: Sequence[Size],
     mask_from: Sequence[int | None],
 ) -> tuple[list[Tensor], Tensor]:
-    """Compute ``level_masks`` from masks of the images' rows and columns.
+    """Compute ``level_masks`` from masks of the images' rows and columns; always with masks.
 
     Exported graphs use this too, with image sizes as tensors.
 
-    Args:
-        rows: True on the image.
-        columns: True on the image.
-        level_sizes: (h, w) of every feature level.
-        mask_from: As in ``level_masks``, one entry per level.
-
     Shape:
-        rows: (bs, H) bool
-        columns: (bs, W) bool
-        returns: as ``level_masks``, but always with masks
+        rows: (bs, H) bool, True on the image
+        columns: (bs, W) bool, True on the image
     """
     whole = (rows[:, None].float(), columns[:, None].float())
     valid: list[tuple[Tensor, Tensor]] = []  # per level rows (bs, 1, h) and columns, 1 on the image

@@ -77,11 +77,7 @@ class SAMSemanticAligner(Aligner):
         nn.init.zeros_(last.bias)
 
     def forward(self, queries: Queries, memory: Memory) -> Queries:
-        """Find the salient points of each query.
-
-        Shape:
-            returns: the queries with ``salient`` set
-        """
+        """See ``Aligner.forward``."""
         assert queries.reference is not None
         bs, num_queries, embed_dims = queries.content.shape
         reference = queries.reference.detach()

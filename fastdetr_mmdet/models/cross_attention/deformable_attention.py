@@ -63,11 +63,7 @@ class DeformableAttention(CrossAttention):
     def forward(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Tensor:
-        """Sample around the references.
-
-        Shape:
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``CrossAttention.forward``."""
         if memory.num_levels != self.num_levels:
             raise ValueError(
                 f"DeformableAttention has num_levels={self.num_levels}, but the memory has "

@@ -22,12 +22,7 @@ class DenseAttention(CrossAttention):
     def forward(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Tensor:
-        """Attend from the queries to the memory.
-
-        Shape:
-            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``CrossAttention.forward``."""
         query, key, value = self._project(queries, memory)
         bias = attention_bias(memory.attend_mask, spatial_prior)
         dropout = self.dropout if self.training else 0.0

@@ -41,12 +41,7 @@ class SAMAttention(CrossAttention):
     def forward(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Tensor:
-        """Attend from the queries to the memory.
-
-        Shape:
-            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``CrossAttention.forward``."""
         weights = self._weights(queries, memory, spatial_prior)
         value = self.v_proj(memory.tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         if self.training and self.dropout:

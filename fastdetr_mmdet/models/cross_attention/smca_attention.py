@@ -44,12 +44,7 @@ class SMCAAttention(MultiheadCrossAttention):
     def forward(
         self, queries: Queries, memory: Memory, spatial_prior: Tensor | None = None
     ) -> Tensor:
-        """Attend from the queries to the memory.
-
-        Shape:
-            spatial_prior: (bs, num_heads or 1, num_queries, num_tokens), added to scores; None.
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``CrossAttention.forward``."""
         if self.scale_selection is None:
             return super().forward(queries, memory, spatial_prior)
         query, key, value = self._project(queries, memory)

@@ -62,8 +62,7 @@ class DetrDecoder(Decoder):
         level_schedule: Per layer the index of the memory level that it sees; None: all levels.
         mixed_supervision: Whether cross-attention comes before self-attention, and the states
             between them are trained one-to-many (MS-DETR; see ``FastDETRHead``).
-        with_cp: Whether training recomputes each layer in the backward pass (gradient
-            checkpointing): less memory, a second forward pass of this part.
+        with_cp: Gradient checkpointing: training recomputes each layer in the backward pass.
 
     Raises:
         ValueError: if num_layers is below 1, level_schedule does not have one entry per layer, a

@@ -60,8 +60,7 @@ class DeformableDetrEncoder(Encoder):
         num_points: Points per head and level.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
-        with_cp: Whether training recomputes each layer in the backward pass (gradient
-            checkpointing): less memory, a second forward pass of this part.
+        with_cp: Gradient checkpointing: training recomputes each layer in the backward pass.
         memory_fusion: Whether the result is a projection of the input and all layers' outputs
             (Stable-DINO, Liu et al. 2023, arXiv 2304.04742) instead of the last output.
 
@@ -94,13 +93,10 @@ class DeformableDetrEncoder(Encoder):
         self.fusion = MemoryFusion(embed_dims, num_layers) if memory_fusion else None
 
     def forward(self, memory: Memory) -> Memory:
-        """Encode.
+        """See ``Encoder.forward``.
 
         Padding is sampled as zeros, but its tokens are updated too (SAM-DETR's aligner may read
         them).
-
-        Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
         """
         grid, states = memory.grid(), [memory.tokens]
         for layer in self.layers:

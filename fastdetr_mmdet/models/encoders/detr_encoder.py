@@ -62,8 +62,7 @@ class DetrEncoder(Encoder):
         num_heads: Heads; must divide embed_dims.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of attention weights, residual branches and feed-forward block.
-        with_cp: Whether training recomputes each layer in the backward pass (gradient
-            checkpointing): less memory, a second forward pass of this part.
+        with_cp: Gradient checkpointing: training recomputes each layer in the backward pass.
         memory_fusion: Whether the result is a projection of the input and all layers' outputs
             (Stable-DINO, Liu et al. 2023, arXiv 2304.04742) instead of the last output.
 
@@ -90,13 +89,7 @@ class DetrEncoder(Encoder):
         self.fusion = MemoryFusion(embed_dims, num_layers) if memory_fusion else None
 
     def forward(self, memory: Memory) -> Memory:
-        """Encode.
-
-        Padding is never attended to. Its tokens are updated too, but nothing reads them.
-
-        Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
-        """
+        """See ``Encoder.forward``; padding is never attended to, but updated too."""
         tokens, attend_mask = memory.tokens, memory.attend_mask
         states = [tokens]
         for layer in self.layers:

@@ -118,13 +118,7 @@ class HybridEncoder(Encoder):
         )
 
     def forward(self, memory: Memory) -> Memory:
-        """Encode.
-
-        Cells of the image never read padding.
-
-        Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
-        """
+        """See ``Encoder.forward``; cells of the image never read padding."""
         shapes, coarsest = memory.spatial_shapes, memory.level(-1)
         maps = [level.tokens.unflatten(1, level.spatial_shapes[0]) for level in memory.levels]
         paddings = [

@@ -89,10 +89,8 @@ def per_image(
 ) -> list[Tensor]:
     """Apply a function to the maps of all images together, or to each image without its padding.
 
-    Args:
-        function: Per level (bs, embed_dims, h, w) -> per level the same.
-        maps: Per level.
-        valid_shapes: Per level and image (h, w), as in ``Memory``; None: all images together.
+    Maps are (bs, embed_dims, h, w) per level; with ``valid_shapes``, as in ``Memory``, the function
+    is called for each image.
     """
     if valid_shapes is None:
         return function(maps)
@@ -130,8 +128,7 @@ class SMCAConvEncoder(Encoder):
             every batch.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of residual branches and feed-forward block.
-        with_cp: Whether training recomputes each layer in the backward pass (gradient
-            checkpointing): less memory, a second forward pass of this part.
+        with_cp: Gradient checkpointing: training recomputes each layer in the backward pass.
 
     Raises:
         ValueError: if kernel_size is even, reduce_first is set with one level, or, when the model
@@ -177,11 +174,9 @@ class SMCAConvEncoder(Encoder):
         self.reduce = nn.Conv2d(embed_dims, embed_dims, 3, 2, 1) if reduce_first else None
 
     def forward(self, memory: Memory) -> Memory:
-        """Encode.
+        """See ``Encoder.forward``.
 
-        Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else unchanged; with reduce_first the
-                first level has the second's size, positions, mask and valid ratios.
+        With reduce_first the first level has the second's size, positions, mask and valid ratios.
         """
         valid_shapes = memory.valid_shapes if self.ignore_padding else None
         for layer in self.layers:

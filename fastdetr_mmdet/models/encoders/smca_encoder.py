@@ -33,8 +33,7 @@ class SMCAEncoder(Encoder):
         num_heads: Heads; must divide embed_dims.
         feedforward_channels: Hidden width of the feed-forward block.
         dropout: Dropout of attention weights, residual branches and feed-forward block.
-        with_cp: Whether training recomputes each layer in the backward pass (gradient
-            checkpointing): less memory, a second forward pass of this part.
+        with_cp: Gradient checkpointing: training recomputes each layer in the backward pass.
 
     Raises:
         ValueError: if the pattern is empty or has other values, or embed_dims is not divisible by
@@ -69,11 +68,7 @@ class SMCAEncoder(Encoder):
         )
 
     def forward(self, memory: Memory) -> Memory:
-        """Encode.
-
-        Shape:
-            returns: tokens (bs, num_tokens, embed_dims), all else unchanged.
-        """
+        """See ``Encoder.forward``."""
         levels = memory.levels  # for their positions and masks
         for kind, layer in zip(self.pattern, self.layers, strict=True):
             if kind == "multi":

@@ -22,20 +22,12 @@ def sees_quality(loss: nn.Module) -> bool:
 def sum_class_loss(
     loss: Any, logits: Tensor, query_index: Tensor, classes: Tensor, quality: Tensor | None
 ) -> Tensor:
-    """Sum a class loss over each layer.
+    """Sum a class loss over each layer; tensors are those of ``QualityLoss.forward``.
 
     Args:
         loss: A ``QualityLoss``, one of mmdet's sigmoid losses, or a loss with either interface.
-        logits: Predictions of all layers, float32 at least.
-        query_index: Matched queries, into (num_layers, bs, num_queries) flattened; unique.
-        classes: Classes of the matched objects.
-        quality: IoU of the matched boxes, without gradient, if the loss ``sees_quality``; else
-            None.
-
-    Shape:
-        logits: (num_layers, bs, num_queries, num_classes)
-        query_index, classes, quality: (num_pairs,)
-        returns: (num_layers,)
+        logits, query_index, classes: Predictions and matched pairs.
+        quality: IoU of the matched boxes if the loss ``sees_quality``, else None.
     """
     if isinstance(loss, QualityLoss):
         return loss(logits, query_index, classes, quality)

@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import DecoderOutput, QueryGroup, Targets
-from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy
-from ..matchers import DENSE_ASSIGNERS, AssignerMatcher, Call, Matcher, Matches
+from ...structures.boxes import add_reference
+from ..matchers import DENSE_ASSIGNERS, AssignerMatcher, Call, Matcher
+from ..parts import BranchPair
 from .branches import PRIOR_LOGIT, Branches, box_branch, class_branch
-from .class_loss import check_class_loss, sees_quality, sum_class_loss
+from .class_loss import check_class_loss
 from .mmdet_call import takes_mmdet_call
+from .set_loss import calls_of, compare, given_matches
 from .top_k import top_k
 
 TRAIN_KEYS = ("assigner", "one_to_many")
@@ -168,7 +169,7 @@ class FastDETRHead(BaseModule):
         return [self.reg_branches[layer] for layer in range(self.num_decoder_layers)]
 
     @property
-    def proposal_branches(self) -> tuple[nn.Module, nn.Module] | None:
+    def proposal_branches(self) -> BranchPair:
         """Class and box branch for encoder proposals, the last branches; None if not two-stage."""
         return (self.cls_branches[-1], self.reg_branches[-1]) if self.as_two_stage else None
 
@@ -219,7 +220,7 @@ class FastDETRHead(BaseModule):
             weighted scalars.
         """
         cls_scores, boxes = self(output)
-        calls = _calls(cls_scores, boxes, targets, output.groups, "decoder layer")
+        calls = calls_of(cls_scores, boxes, targets, output.groups, "decoder layer")
         if output.one_to_many is not None:
             calls.append(self._one_to_many_call(output, targets, calls[0].group))
         proposals = output.proposals
@@ -231,7 +232,7 @@ class FastDETRHead(BaseModule):
                 wanted = replace(targets, labels=torch.zeros_like(targets.labels))
             if self.proposal_loss is None:
                 found = proposals.cls_scores[None], proposals.boxes[None]
-                of_encoder = _calls(*found, wanted, proposals.groups, "encoder proposals, layer")
+                of_encoder = calls_of(*found, wanted, proposals.groups, "encoder proposals, layer")
             else:
                 dense = self.proposal_loss(proposals, wanted)
                 losses |= {f"enc_{name}": value for name, value in dense.items()}
@@ -272,7 +273,7 @@ class FastDETRHead(BaseModule):
             boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h)
             returns: ``loss_cls``, ``loss_bbox``, ``loss_iou``, each (num_layers,)
         """
-        return self._compare_all(_calls(cls_scores, boxes, targets, (), what))[0]
+        return self._compare_all(calls_of(cls_scores, boxes, targets, (), what))[0]
 
     def _compare_all(self, calls: list[Call]) -> list[dict[str, Tensor]]:
         """Losses of each call; the device is waited for once."""
@@ -281,52 +282,10 @@ class FastDETRHead(BaseModule):
         counts = [float(call.targets.num_objects * call.group.copies) for call in calls]
         num_boxes = torch.tensor(counts).to(calls[0].boxes.device, non_blocking=True)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)
-        return [
-            self._compare(call, next(found) if call.group.pairs is None else _given(call), count)
-            for call, count in zip(calls, num_boxes.split(1), strict=True)
-        ]
-
-    def _compare(self, call: Call, matches: Matches, num_boxes: Tensor) -> dict[str, Tensor]:
-        """The three losses by name, each (num_layers,)."""
-        cls_scores, boxes, targets, group = call.cls_scores, call.boxes, call.targets, call.group
-        num_layers, bs, num_queries, num_classes = cls_scores.shape
-        prefix = f"{group.name}_" if group.name else ""
-        names = [f"{prefix}loss_{name}" for name in ("cls", "bbox", "iou")]
-        if num_queries == 0:  # may hold on one process only
-            return dict.fromkeys(names, _nothing(boxes))
-        num_boxes = num_boxes / group.weight
-
-        predicted = boxes.flatten(0, 2)[matches.query_index]  # (num_pairs, 4)
-        wanted = targets.boxes[matches.object_index]
-        layer_and_image = torch.div(matches.query_index, num_queries, rounding_mode="floor")
-        layer = torch.div(layer_and_image, bs, rounding_mode="floor")
-        scale = targets.scales[layer_and_image % bs]
-        corners = cxcywh_to_xyxy(predicted) * scale
-        wanted_corners = cxcywh_to_xyxy(wanted) * scale
-
-        if group.pairs is None:  # parts of a matched group count as images of their own
-            cls_scores = cls_scores.reshape(num_layers, bs * group.parts, -1, num_classes)
-        quality = None
-        if sees_quality(self.loss_cls):
-            quality = bbox_overlaps(corners.detach(), wanted_corners, is_aligned=True)
-        loss_cls = sum_class_loss(
-            self.loss_cls,
-            at_least_float32(cls_scores),
-            matches.query_index,
-            targets.labels[matches.object_index],
-            quality,
-        )
-        losses = [loss_cls / num_boxes]
-        if len(predicted) == 0:
-            return dict(zip(names, losses + [_nothing(boxes)] * 2, strict=True))
-        for values in (
-            self.loss_bbox(predicted, wanted, reduction_override="none"),
-            self.loss_iou(corners, wanted_corners, reduction_override="none"),
-        ):
-            values = values.reshape(len(layer), -1).sum(1)
-            total = values.new_zeros(num_layers).index_add(0, layer, values)
-            losses.append(total / num_boxes)
-        return dict(zip(names, losses, strict=True))
+        losses = self.loss_cls, self.loss_bbox, self.loss_iou
+        matches = [next(found) if c.group.pairs is None else given_matches(c) for c in calls]
+        shares = zip(calls, matches, num_boxes.split(1), strict=True)
+        return [compare(*share, *losses) for share in shares]
 
     @takes_mmdet_call
     def predict(
@@ -383,32 +342,6 @@ class FastDETRHead(BaseModule):
         if score_thr > 0 or self.nms_iou is not None:
             results = [result[result.scores > score_thr] for result in results]
         return results
-
-
-def _calls(
-    cls_scores: Tensor, boxes: Tensor, targets: Targets, groups: Sequence[QueryGroup], what: str
-) -> list[Call]:
-    """One call per group of queries; without groups, one for all."""
-    groups = groups or [QueryGroup("", cls_scores.shape[2])]
-    sizes = [group.size for group in groups]
-    shares = zip(cls_scores.split(sizes, 2), boxes.split(sizes, 2), groups, strict=True)
-    return [Call(scores, own, targets, what, group) for scores, own, group in shares]
-
-
-def _nothing(boxes: Tensor) -> Tensor:
-    """Zero losses without objects, in the graph so that every parameter has a gradient."""
-    return boxes.flatten(1).sum(1) * 0
-
-
-def _given(call: Call) -> Matches:
-    """Matches of a group whose pairs are given, in every layer."""
-    assert call.group.pairs is not None
-    query_index, object_index = call.group.pairs
-    num_layers, bs, num_queries = call.boxes.shape[:3]
-    layers = torch.arange(num_layers, device=call.boxes.device).unsqueeze(1)
-    return Matches(
-        (query_index + layers * (bs * num_queries)).flatten(), object_index.repeat(num_layers)
-    )
 
 
 def _references(output: DecoderOutput) -> Sequence[Tensor | None]:

@@ -54,17 +54,7 @@ class PositionModulatedFocalCost(FocalLossCost):
         img_meta: dict | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Costs of one image, as mmdet's assigners ask for them.
-
-        Args:
-            pred_instances: ``scores`` (num_queries, num_classes) logits, ``bboxes`` (num_queries,
-                4) pixel xyxy.
-            gt_instances: ``labels`` (num_objects,), ``bboxes`` (num_objects, 4) pixel xyxy.
-            img_meta: Ignored.
-
-        Returns:
-            (num_queries, num_objects)
-        """
+        """Costs of one image, (num_queries, num_objects), with the interface of mmdet's costs."""
         scores = pred_instances.scores.sigmoid()[:, gt_instances.labels]
         giou = bbox_overlaps(pred_instances.bboxes, gt_instances.bboxes, mode="giou")
         column = torch.arange(scores.shape[1], device=scores.device)

@@ -194,16 +194,9 @@ class HungarianMatcher(Matcher):
         img_meta: dict | None = None,
         **kwargs,
     ) -> AssignResult:
-        """Match one image, with the interface of mmdet's heads.
+        """Match one image, with the interface of mmdet's heads; errors as for ``match``.
 
-        Args:
-            pred_instances: ``scores`` (num_queries, num_classes) logits and ``bboxes``
-                (num_queries, 4) pixel xyxy.
-            gt_instances: ``labels`` and ``bboxes``, pixel xyxy.
-            img_meta: Must hold ``img_shape``, (h, w).
-
-        Raises:
-            ValueError: as for ``match``.
+        Boxes are pixel xyxy, scores are logits; ``img_meta`` must hold ``img_shape``, (h, w).
         """
         meta = img_meta or {}
         num_objects, num_queries = len(gt_instances), len(pred_instances)

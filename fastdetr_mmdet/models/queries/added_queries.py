@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...structures import Memory, Proposals, Queries, QueryGroup, Targets
+from ...structures import Memory, QueryGroup, Targets
 from ..contracts import contract
-from ..parts import Field, QueryInitialiser
+from ..parts import BranchPair, Field, Made, QueryInitialiser
 
-# Results of a query initialiser, and its arguments in training.
-Made = tuple[Queries, Proposals | None]
-Given = tuple[Memory, tuple[nn.Module, nn.Module] | None, Targets]
+# Arguments of a query initialiser in training.
+Given = tuple[Memory, BranchPair, Targets]
 
 
 class AddedQueries(QueryInitialiser):
@@ -58,15 +57,9 @@ class AddedQueries(QueryInitialiser):
         self._register_load_state_dict_pre_hook(_nest_names, with_module=True)
 
     def forward(
-        self,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
+        self, memory: Memory, proposal_branches: BranchPair = None, targets: Targets | None = None
     ) -> Made:
-        """Make the matching queries, in training followed by the groups; see ``QueryInitialiser``.
-
-        Only training needs ``targets``.
-        """
+        """See ``QueryInitialiser.forward``; in training the groups follow the matching queries."""
         made = self.queries(memory, proposal_branches, targets)
         if self.training and targets is not None:
             return self.add(made, (memory, proposal_branches, targets))

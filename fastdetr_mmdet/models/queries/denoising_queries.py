@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ...structures import Queries, QueryGroup, Targets
 from ...structures.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from ..parts import Field
-from .added_queries import AddedQueries, Given, Made
+from ..parts import Field, Made
+from .added_queries import AddedQueries, Given
 from .hybrid_queries import HybridQueries
 
 

@@ -6,7 +6,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ...structures import QueryGroup
-from .added_queries import AddedQueries, Given, Made, join
+from ..parts import Made
+from .added_queries import AddedQueries, Given, join
 
 
 @MODELS.register_module()

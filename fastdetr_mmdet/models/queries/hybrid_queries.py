@@ -5,7 +5,8 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 
 from ...structures import QueryGroup
-from .added_queries import AddedQueries, Given, Made, join
+from ..parts import Made
+from .added_queries import AddedQueries, Given, join
 
 
 @MODELS.register_module()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Proposals, Queries, Targets
-from ..parts import Field, QueryInitialiser
+from ...structures import Memory, Queries, Targets
+from ..parts import BranchPair, Field, Made, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -32,17 +32,9 @@ class LearnedBoxQueries(QueryInitialiser):
         self.reference = nn.Embedding(num_queries, 4)
 
     def forward(
-        self,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
-    ) -> tuple[Queries, Proposals | None]:
-        """Queries for every image of the memory; branches and targets are not used.
-
-        Shape:
-            returns: content (bs, num_queries, embed_dims) zeros, pos None, reference
-                (bs, num_queries, 4).
-        """
+        self, memory: Memory, proposal_branches: BranchPair = None, targets: Targets | None = None
+    ) -> Made:
+        """See ``QueryInitialiser.forward``; only the memory's number of images is used."""
         bs = memory.tokens.shape[0]
         boxes: Tensor = self.reference.weight
         content = boxes.new_zeros(1, len(boxes), self.embed_dims)

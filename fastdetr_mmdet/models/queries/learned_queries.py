@@ -8,9 +8,9 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import Memory, Proposals, Queries, Targets
+from ...structures import Memory, Queries, Targets
 from ..layers import MLP, init_xavier
-from ..parts import Field, QueryInitialiser
+from ..parts import BranchPair, Field, Made, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -63,16 +63,9 @@ class LearnedQueries(QueryInitialiser):
             self.makes = frozenset({Field.POINT})
 
     def forward(
-        self,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
-    ) -> tuple[Queries, Proposals | None]:
-        """Queries for every image of the memory; branches and targets are not used.
-
-        Shape:
-            returns: content and pos (bs, num_queries, embed_dims), reference (bs, num_queries, 2).
-        """
+        self, memory: Memory, proposal_branches: BranchPair = None, targets: Targets | None = None
+    ) -> Made:
+        """See ``QueryInitialiser.forward``; only the memory's number of images is used."""
         bs = memory.tokens.shape[0]
         pos = self.pos.weight
         content = torch.zeros_like(pos) if self.content is None else self.content.weight

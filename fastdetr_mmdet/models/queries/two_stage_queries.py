@@ -12,15 +12,10 @@ from torch import Tensor, nn
 
 from ...ops.nms import distinct
 from ...structures import Memory, Proposals, Queries, Targets
-from ...structures.boxes import (
-    add_reference,
-    at_least_float32,
-    cxcywh_to_xyxy,
-    inverse_sigmoid,
-)
+from ...structures.boxes import add_reference, at_least_float32, cxcywh_to_xyxy, inverse_sigmoid
 from ..heads.branches import PRIOR_LOGIT
 from ..layers.positions import sine_embedding
-from ..parts import Field, QueryInitialiser
+from ..parts import BranchPair, Field, Made, QueryInitialiser
 
 
 @MODELS.register_module()
@@ -137,17 +132,9 @@ class TwoStageQueries(QueryInitialiser):
         )
 
     def forward(
-        self,
-        memory: Memory,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
-    ) -> tuple[Queries, Proposals]:
-        """Propose and choose.
-
-        Args:
-            memory: Encoder output.
-            proposal_branches: The head's class and box branch for proposals.
-            targets: Not used.
+        self, memory: Memory, proposal_branches: BranchPair = None, targets: Targets | None = None
+    ) -> Made:
+        """See ``QueryInitialiser.forward``; targets are not used.
 
         Shape:
             returns: queries with content and pos (bs, k, embed_dims), reference (bs, k, 4),

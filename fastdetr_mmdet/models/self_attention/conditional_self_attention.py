@@ -36,11 +36,7 @@ class ConditionalSelfAttention(SelfAttention):
         self.out_proj = OutProjection(embed_dims)
 
     def forward(self, queries: Queries) -> Tensor:
-        """Attend among the queries of each image.
-
-        Shape:
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``SelfAttention.forward``."""
         content, pos = queries.content, queries.pos
         query = self.q_content_proj(content) + self.q_pos_proj(pos)
         key = self.k_content_proj(content) + self.k_pos_proj(pos)

@@ -30,14 +30,9 @@ class MultiheadSelfAttention(SelfAttention):
         self.out_proj = OutProjection(embed_dims)
 
     def forward(self, queries: Queries) -> Tensor:
-        """Attend among the queries of each image.
-
-        Shape:
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
-        content = queries.content
-        located = content if queries.pos is None else content + queries.pos
-        query, key, value = self.in_proj(located, located, content)
+        """See ``SelfAttention.forward``."""
+        located = queries.located
+        query, key, value = self.in_proj(located, located, queries.content)
         dropout = self.dropout if self.training else 0.0
         output = attend(query, key, value, self.num_heads, queries.attend_mask, dropout)
         return self.out_proj(output)

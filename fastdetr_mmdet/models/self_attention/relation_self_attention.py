@@ -50,11 +50,7 @@ class RelationSelfAttention(MultiheadSelfAttention):
             self.relation_proj = nn.Linear(4 * 2 * _WAVES, self.num_heads)
 
     def forward(self, queries: Queries) -> Tensor:
-        """Attend among the queries of each image.
-
-        Shape:
-            returns: (bs, num_queries, embed_dims), without the residual.
-        """
+        """See ``SelfAttention.forward``."""
         if self.relation_proj is not None:
             bias = attention_bias(queries.attend_mask, self._relation(queries, self.relation_proj))
             queries = replace(queries, attend_mask=bias)

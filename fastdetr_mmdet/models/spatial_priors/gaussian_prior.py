@@ -141,16 +141,12 @@ class GaussianPrior(SpatialPrior):
             nn.init.ones_(self.scale_branch.bias)
 
     def locate(self, queries: Queries) -> Queries:
-        """Set reference points, predicted from the embedded queries (first layer only)."""
+        """See ``SpatialPrior.locate``; predicted from the embedded queries (first layer only)."""
         assert self.reference_branch is not None and queries.embedded is not None
         return queries.with_reference(self.reference_branch(queries.embedded))
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """Compute the term that is added to attention scores.
-
-        Shape:
-            returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0
-        """
+        """See ``SpatialPrior.forward``; float32 at least, <= 0."""
         assert queries.embedded is not None and queries.reference is not None
         per_level = (self.num_levels, self.num_heads, -1)
         offsets = at_least_float32(self.offset_branch(queries.embedded)).unflatten(-1, per_level)

@@ -33,11 +33,7 @@ class SalientGaussianPrior(SpatialPrior):
         self.smooth = smooth
 
     def forward(self, queries: Queries, memory: Memory) -> Tensor:
-        """Compute the term that is added to attention scores.
-
-        Shape:
-            returns: (bs, num_heads, num_queries, num_tokens), float32 at least, <= 0
-        """
+        """See ``SpatialPrior.forward``; float32 at least, <= 0."""
         salient = queries.salient
         assert salient is not None and salient.scales is not None  # check_flow guarantees it
         scales = at_least_float32(salient.scales).square()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...structures import DecoderOutput, Memory, Targets
+from ...structures import Memory
 from ..contracts import contract
 from ..parts import Field
 from .detr_transformer import DetrTransformer
@@ -39,16 +38,6 @@ class DeformableDetrTransformer(DetrTransformer):
         self.level_embed: nn.Parameter | None = None
         if any(Field.POS in contract(*placed).reads for placed in self.parts):
             self.level_embed = nn.Parameter(torch.randn(num_levels, self.embed_dims))
-
-    def forward(
-        self,
-        memory: Memory,
-        box_branches: Sequence[nn.Module] | None = None,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
-        targets: Targets | None = None,
-    ) -> DecoderOutput:
-        """As ``DetrTransformer``, after adding the level embedding."""
-        return super().forward(self.embed_levels(memory), box_branches, proposal_branches, targets)
 
     def embed_levels(self, memory: Memory) -> Memory:
         """Add each level's vector to its positional encoding."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...structures import DecoderOutput, Memory, Targets
 from ..contracts import check_flow
-from ..parts import Decoder, Placed, Transformer
+from ..parts import BranchPair, Decoder, Placed, Transformer
 
 
 @MODELS.register_module()
@@ -63,13 +63,17 @@ class DetrTransformer(Transformer):
         self,
         memory: Memory,
         box_branches: Sequence[nn.Module] | None = None,
-        proposal_branches: tuple[nn.Module, nn.Module] | None = None,
+        proposal_branches: BranchPair = None,
         targets: Targets | None = None,
     ) -> DecoderOutput:
         """Encode, make queries, decode; see ``Transformer.forward``."""
-        memory = self.encoder(memory)
+        memory = self.encoder(self.embed_levels(memory))
         queries, proposals = self.queries(memory, proposal_branches, targets)
         output = self.decoder(queries, memory, box_branches)
         return replace(
             output, proposals=proposals, class_logits=queries.class_logits, memory=memory
         )
+
+    def embed_levels(self, memory: Memory) -> Memory:
+        """Change the memory before it is encoded; subclasses add level embeddings."""
+        return memory
