@@ -37,20 +37,3 @@ def logging_stays_on() -> Iterator[None]:
     """Keep logging on, which benchmarks turn off."""
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-            ],
-        ),
-    ]
-)
-def device(request) -> torch.device:
-    """The CPU and, if available, the GPU."""
-    return torch.device(request.param)

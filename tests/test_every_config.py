@@ -19,7 +19,6 @@ from fastdetr_mmdet.checkpoints import convert_state_dict
 from fastdetr_mmdet.utils import derived_keys  # noqa: F401 (patches Config)
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts)
-NAME = re.compile(r"[a-z0-9-]+(_[a-z0-9-]+)+")
 
 each_config = pytest.mark.parametrize(
     "path", CONFIGS, ids=[str(path.relative_to(ROOT / "configs")) for path in CONFIGS]
@@ -35,12 +34,6 @@ def load(path):
 def head_of(config):
     """The box head, also of Faster R-CNN."""
     return config.model.get("roi_head", config.model).bbox_head
-
-
-@each_config
-def test_name(path):
-    """mim converts queries to lower case."""
-    assert NAME.fullmatch(path.stem)
 
 
 def test_loads_and_dumps(tmp_path):
@@ -61,6 +54,7 @@ def test_imports_and_classes_agree_with_the_head(path):
     config = load(path)
     assert config.default_scope == "mmdet"
     assert "fastdetr_mmdet" in config.custom_imports["imports"]
+    assert config.custom_imports["allow_failed_imports"] is False
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         dataset = loader.dataset
         while "dataset" in dataset:
@@ -182,19 +176,3 @@ def test_trains(path):
             assert torch.isfinite(sample.pred_instances.bboxes).all()
     for hook in config.get("custom_hooks", []):
         HOOKS.build(hook)
-
-
-@pytest.mark.parametrize(
-    "config, num_classes, expected",
-    [
-        ("smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py", 92, 40_763_514),
-        ("sam_detr/sam-detr_r50_4xb4-12e_coco.py", 91, 58_074_058),
-        ("sam_detr/sam-detr_r50_4xb4-50e_coco.py", 91, 58_073_546),
-    ],
-)
-def test_parameters_are_as_many_as_in_the_official_logs(config, num_classes, expected):
-    model = Config.fromfile(ROOT / "configs" / config).model
-    model.bbox_head.num_classes = num_classes
-    with torch.device("meta"):
-        trained = [p.numel() for p in MODELS.build(model).parameters() if p.requires_grad]
-    assert sum(trained) == expected

@@ -12,8 +12,17 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from support.by_hand import attend_by_hand
 from support.memories import in_double, make_memory, make_queries
-from support.models import EMBED_DIMS, NUM_HEADS, make_batch, pick, randomise, tiny_config, total
+from support.models import (
+    EMBED_DIMS,
+    NUM_HEADS,
+    check_trains,
+    make_batch,
+    pick,
+    randomise,
+    tiny_config,
+)
 from support.runs import BIN
 from support.tolerances import assert_near
 
@@ -104,8 +113,7 @@ def test_trains_predicts_and_images_do_not_see_each_other(config):
     inputs, samples = make_batch(num_classes=6)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    total(model.loss(inputs, samples)).backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    check_trains(model, inputs, samples)
     slopes = [p for n, p in model.named_parameters() if n.endswith("slope")]
     assert len(slopes) == 2  # one per layer
     assert all(p.grad.abs().min() > 0 for p in slopes)
@@ -133,11 +141,9 @@ def combinations():
 
 @pytest.mark.parametrize(("queries", "aligner", "prior"), list(combinations()))
 def test_combines_as_it_is(queries, aligner, prior):
-    model = randomise(MODELS.build(tiny_config(**overrides(queries, aligner, prior)))).train()
-    inputs, samples = make_batch()
-    total(model.loss(inputs, samples)).backward()
-    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-    assert len(model.eval().predict(inputs, samples)) == 2
+    model = randomise(MODELS.build(tiny_config(**overrides(queries, aligner, prior))))
+    check_trains(model, *make_batch())
+    assert len(model.eval().predict(*make_batch())) == 2
 
 
 @pytest.mark.parametrize(
@@ -170,36 +176,24 @@ def test_equals_the_formula(part, salient):
     attention = randomise(part(EMBED_DIMS, num_heads=NUM_HEADS, dropout=0.0)).double()
     memory, queries = in_double(make_memory(strides=(8, 16))), in_double(make_queries())
     prior = -torch.rand(2, 1, queries.content.shape[1], memory.tokens.shape[1]).double()
-    dims, points = EMBED_DIMS // NUM_HEADS, queries.reference.unsqueeze(2)
-    asked = (queries.content + queries.pos).unsqueeze(2)
+    points = queries.reference.unsqueeze(2)
     if salient:
         shape = (*queries.content.shape[:2], NUM_HEADS)
         found = torch.randn(2, *shape, EMBED_DIMS).double()
         points = torch.rand(*shape, 2).double()
         queries = queries.with_salient(SalientPoints(*found, points))
-        asked = found.sum(0)
-    weight, bias = (p.detach() for p in attention.in_proj.proj.parameters())
-    grid, chunks = memory.grid().double(), []
-    for head in range(NUM_HEADS):
-        q, k, v = (
-            slice(i * EMBED_DIMS + head * dims, i * EMBED_DIMS + (head + 1) * dims)
-            for i in range(3)
-        )
-        ask, point = (x[:, :, head if salient else 0] for x in (asked, points))
-        key = (memory.tokens + memory.pos) @ weight[k].T + bias[k]
-        scores = (ask @ weight[q].T + bias[q]) @ key.transpose(1, 2) / dims**0.5
-        away = (point.unsqueeze(2) - grid.unsqueeze(1)).abs().sum(-1)
-        scores = scores - attention.slope[head].detach() * away + prior[:, 0]
-        scores = scores.masked_fill(memory.padding_mask.unsqueeze(1), float("-inf"))
-        chunks.append(scores.softmax(-1) @ (memory.tokens @ weight[v].T + bias[v]))
     with torch.no_grad():
-        expected = attention.out_proj(torch.cat(chunks, -1))
-        assert_near(attention(queries, memory, prior), expected, torch.float64)
+        projected = attention.in_proj(queries.located, memory.located, memory.tokens, NUM_HEADS)
+        query, key, value = (x.unflatten(-1, (NUM_HEADS, -1)) for x in projected)
+        # (bs, num_queries, num_heads or 1, num_tokens)
+        away = (points.unsqueeze(3) - memory.grid()[:, None, None]).abs().sum(-1)
+        bias = prior - attention.slope.view(-1, 1, 1) * away.transpose(1, 2)
+        scale, padding = (EMBED_DIMS / NUM_HEADS) ** -0.5, memory.padding_mask
+        expected = attend_by_hand(query, key, value, scale, padding, bias)
+        assert_near(attention(queries, memory, prior), attention.out_proj(expected), torch.float64)
         weights = attention.explain(queries, memory, prior).weights
-        value = memory.tokens @ weight[2 * EMBED_DIMS :].T + bias[2 * EMBED_DIMS :]
-        read = weights.double() @ value.unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2)
-        # the readable weights are float32
-        assert_near(attention.out_proj(read.transpose(1, 2).flatten(2)), expected, torch.float32)
+        read = torch.einsum("bhqk,bkhd->bqhd", weights.double(), value).flatten(2)
+        assert_near(read, expected)  # the readable weights are float32
 
 
 @pytest.mark.slow

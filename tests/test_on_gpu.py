@@ -191,26 +191,25 @@ def test_training_lowers_the_loss(gpu, name, dtype):
 def no_waits(device, monkeypatch):
     """Make waits for the device errors, except in ``Tensor.cpu``, whose calls are returned."""
     calls, to_host = [], torch.Tensor.cpu
-    modes = ("error", "default") if device.type == "cuda" else ()
+
+    def on_waits(mode):
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode(mode)
 
     def copy_to_host(x, *args, **kwargs):
         calls.append(x)
-        for mode in modes[1:]:
-            torch.cuda.set_sync_debug_mode(mode)
+        on_waits("default")
         result = to_host(x, *args, **kwargs)
-        for mode in modes[:1]:
-            torch.cuda.set_sync_debug_mode(mode)
+        on_waits("error")
         return result
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "cpu", copy_to_host)
         try:
-            for mode in modes[:1]:
-                torch.cuda.set_sync_debug_mode(mode)
+            on_waits("error")
             yield calls
         finally:
-            for mode in modes[1:]:
-                torch.cuda.set_sync_debug_mode(mode)
+            on_waits("default")
 
 
 @pytest.mark.parametrize("name", [*EVERY_PART, DINO])

@@ -1,7 +1,11 @@
 """Detectors give the official codes' results (helpers: support/golden.py)."""
 
+import math
+
+import numpy as np
 import pytest
-from support.golden import CASES, GoldenCase, measure, too_large
+import torch
+from support.golden import CASES, Errors, GoldenCase, measure, too_large
 
 # One case per method, also for the second stack.
 SMOKE = {"conditional_r50", "deformable_two_stage", "smca_ms_conv", "sam_r50_smca_e12"}
@@ -16,3 +20,10 @@ def marks(name):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in CASES])
 def test_equals_official_code(name):
     assert too_large(measure(GoldenCase(name))) == []
+
+
+def test_nan_is_an_error_that_stays():
+    errors, zero = Errors(), torch.zeros(2)
+    for found in (zero, zero * math.nan, zero):
+        errors.note("pos", found, np.zeros(2))
+    assert math.isnan(errors["pos"])

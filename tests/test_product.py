@@ -9,7 +9,15 @@ from collections import Counter
 import pytest
 import torch
 from mmdet.registry import MODELS
-from support.models import EMBED_DIMS, NUM_CLASSES, NUM_HEADS, make_batch, randomise, total
+from support.models import (
+    EMBED_DIMS,
+    NUM_CLASSES,
+    NUM_HEADS,
+    check_trains,
+    make_batch,
+    randomise,
+    tiny_config,
+)
 from support.tolerances import assert_near
 from torch import nn
 
@@ -88,48 +96,30 @@ def model_config(encoder, attention, num_levels, aligner, prior, queries, refine
     }[queries]
     # boxes differ between layers and images
     relation = dict(type="RelationSelfAttention") if refine and queries == "two_stage" else None
-    strides = LEVELS[num_levels]
-    return dict(
-        type="FastDETR",
+    embedded = dict(type="DeformableDetrTransformer", num_levels=num_levels)
+    encoder = encoder_config(encoder, num_levels)
+    return tiny_config(
         num_queries=6,
-        backbone=dict(type="Patches", strides=strides),
-        neck=dict(
-            type="ChannelMapper",
-            in_channels=[EMBED_DIMS] * num_levels,
-            kernel_size=1,
-            out_channels=EMBED_DIMS,
-            act_cfg=None,
-            num_outs=num_levels,
+        backbone=dict(_delete_=True, type="Patches", strides=LEVELS[num_levels]),
+        neck__in_channels=[EMBED_DIMS] * num_levels,
+        neck__num_outs=num_levels,
+        transformer__encoder=encoder and dict(encoder, _delete_=True),
+        transformer__queries=dict(query_config, _delete_=True),
+        transformer__decoder=dict(
+            _delete_=True,
+            type="ConditionalDecoder" if attention == "conditional" else "DetrDecoder",
+            num_layers=2,
+            **LAYER,
+            self_attn=relation,
+            cross_attn=cross_attn,
+            aligner=dict(type="SAMSemanticAligner", ignore_padding=True) if aligner else None,
+            spatial_prior=dict(type="GaussianPrior", num_levels=num_levels) if prior else None,
+            refine=refine,
+            mixed_supervision=mixed,
         ),
-        transformer=dict(
-            type="DeformableDetrTransformer" if num_levels > 1 else "DetrTransformer",
-            **(dict(num_levels=num_levels) if num_levels > 1 else {}),
-            embed_dims=EMBED_DIMS,
-            encoder=encoder_config(encoder, num_levels),
-            queries=query_config,
-            decoder=dict(
-                type="ConditionalDecoder" if attention == "conditional" else "DetrDecoder",
-                num_layers=2,
-                **LAYER,
-                self_attn=relation,
-                cross_attn=cross_attn,
-                aligner=dict(type="SAMSemanticAligner", ignore_padding=True) if aligner else None,
-                spatial_prior=dict(type="GaussianPrior", num_levels=num_levels) if prior else None,
-                refine=refine,
-                mixed_supervision=mixed,
-            ),
-        ),
-        bbox_head=dict(type="FastDETRHead", num_classes=NUM_CLASSES, share_pred_layer=shared),
+        bbox_head__share_pred_layer=shared,
+        **{f"transformer__{k}": v for k, v in embedded.items() if num_levels > 1},
     )
-
-
-def check_trains(model):
-    inputs, samples = make_batch(SIZES)
-    loss = total(model.train().loss(inputs, samples))
-    assert torch.isfinite(loss)
-    loss.backward()
-    # DistributedDataParallel's unused parameters
-    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def check_images_do_not_see_their_batch(model):
@@ -186,7 +176,7 @@ def check_builds_or_refuses(cell):
         return "refused"
     model = randomise(MODELS.build(config))
     try:
-        check_trains(model)
+        check_trains(model, *make_batch(SIZES))
         check_images_do_not_see_their_batch(model)
     except (AssertionError, RuntimeError) as error:
         raise AssertionError(f"{cell}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def attend_by_hand(
@@ -36,10 +36,39 @@ def attend_by_hand(
     return torch.einsum("bhqk,bkhd->bqhd", weights, value.double()).flatten(2)
 
 
+def as_torch(part: nn.Module) -> nn.MultiheadAttention:
+    """torch's attention with the weights of a part's ``in_proj`` and ``out_proj``."""
+    theirs = nn.MultiheadAttention(part.out_proj.in_features, part.num_heads, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = part.in_proj.proj.parameters()
+    theirs.out_proj.load_state_dict(part.out_proj.state_dict())
+    return theirs
+
+
 def softmax_by_hand(scores: list[float]) -> list[float]:
     """Softmax of a list of scores."""
     exponentials = [math.exp(score) for score in scores]
     return [x / sum(exponentials) for x in exponentials]
+
+
+def gaussian_by_hand(
+    centre: list[float], scales: list[float], shape: tuple[int, int], cell_offset: float = 0.5
+) -> Tensor:
+    """``s_x^2 dx^2 + s_y^2 dy^2 + s_xy^2 dx^2 dy^2`` of each cell of a map, row by row.
+
+    Args:
+        centre: (x, y), in cells.
+        scales: (s_x, s_y), or (s_x, s_y, s_xy).
+        shape: (h, w) of the map.
+        cell_offset: Coordinate of the first cell's centre.
+    """
+    s_x, s_y, s_xy = [*scales, 0.0][:3]
+    distances = []
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            dx2 = (column + cell_offset - centre[0]) ** 2
+            dy2 = (row + cell_offset - centre[1]) ** 2
+            distances.append(s_x**2 * dx2 + s_y**2 * dy2 + s_xy**2 * dx2 * dy2)
+    return torch.tensor(distances)
 
 
 def interpolate_by_hand(rows: list[list[list[float]]], y: float, x: float) -> list[float]:

@@ -132,11 +132,6 @@ class GoldenCase:
         return state_dict_from_manifest(self.manifest)
 
     @property
-    def has_level_embed(self) -> bool:
-        """Whether the transformer has level embeddings."""
-        return "transformer.level_embed" in self.official_weights
-
-    @property
     def model_config(self) -> ConfigDict:
         """The shipped config's model with the official classes, and without pretrained weights."""
         recipe = CASES[self.name]
@@ -203,10 +198,11 @@ def measure(case: GoldenCase) -> dict[str, float]:
     assert weights_sha256(case.official_weights) == case.manifest["weights_sha256"]
     model = case.build().train()
     inputs, samples = case.batch()
+    errors = Errors()
     with torch.no_grad(), _backbone_once(model):
-        errors = _features(model, case, inputs, samples)
-        errors |= _outputs(model, case, inputs, samples)
-        errors |= _results(model.eval(), case, inputs, samples)
+        _features(errors, model, case, inputs, samples)
+        _outputs(errors, model, case, inputs, samples)
+        _results(errors, model.eval(), case, inputs, samples)
         model.train()
         empty = {"loss_empty": (0,), "loss_allempty": ()}
         empty_losses = [
@@ -237,17 +233,20 @@ def _backbone_once(model: nn.Module) -> Iterator[None]:
     del model.extract_feat
 
 
-def _worst(ours: Tensor, golden: np.ndarray) -> float:
-    assert tuple(ours.shape) == golden.shape, (tuple(ours.shape), golden.shape)
-    return float(np.abs(ours.detach().numpy() - golden).max())
+class Errors(dict[str, float]):
+    """Worst error of each quantity; NaN stays NaN."""
+
+    def note(self, name: str, ours: Tensor, golden: np.ndarray) -> None:
+        assert tuple(ours.shape) == golden.shape, (tuple(ours.shape), golden.shape)
+        error = np.abs(ours.detach().numpy() - golden).max()
+        self[name] = float(np.maximum(self.get(name, 0.0), error))
 
 
-def _features(model, case, inputs, samples) -> dict[str, float]:
+def _features(errors, model, case, inputs, samples) -> None:
     golden = case.arrays
     transformer = model.transformer
     memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
-    errors = {"pos": 0.0, "src": 0.0, "memory": 0.0}
-    embedded = transformer.embed_levels(memory) if case.has_level_embed else memory
+    embedded = transformer.embed_levels(memory)
     encoded = unreduced = transformer.encoder(embedded)
     if "ms_conv" in case.name:  # recorded before halving the first level
         unreduced = embedded
@@ -259,21 +258,19 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
         assert torch.equal(
             valid, torch.ones_like(valid) if level.padding_mask is None else ~level.padding_mask
         )
-        errors["pos"] = max(errors["pos"], _worst(level.pos[..., ::27], golden[f"pos_l{index}"]))
-        errors["src"] = max(errors["src"], _worst(level.tokens[..., ::27], golden[f"src_l{index}"]))
+        errors.note("pos", level.pos[..., ::27], golden[f"pos_l{index}"])
+        errors.note("src", level.tokens[..., ::27], golden[f"src_l{index}"])
         if case.method == "sam_detr":  # its aligner reads padding
             valid = torch.ones_like(valid)
-        found, expected = after.tokens[..., ::9][valid], golden[f"memory_l{index}"][valid.numpy()]
-        errors["memory"] = max(errors["memory"], _worst(found, expected))
+        expected = golden[f"memory_l{index}"][valid.numpy()]
+        errors.note("memory", after.tokens[..., ::9][valid], expected)
     branches, proposal_branches = model.bbox_head.box_branches, model.bbox_head.proposal_branches
     queries, proposals = transformer.queries(encoded, proposal_branches)
     decoded = transformer.decoder(queries, encoded, branches)
-    errors["references"] = _references(decoded, golden)
-    errors["hidden states"] = _worst(decoded.hidden_states[..., ::9], golden["hs"])
+    _references(errors, decoded, golden)
+    errors.note("hidden states", decoded.hidden_states[..., ::9], golden["hs"])
     if proposals is not None:
-        errors["references"] = max(
-            errors["references"], _worst(proposals.boxes, golden["enc_boxes"])
-        )
+        errors.note("references", proposals.boxes, golden["enc_boxes"])
         best = proposals.cls_scores[..., 0].topk(len(golden["enc_topk"][0])).indices
         assert np.array_equal(best.numpy(), golden["enc_topk"])
         as_objects = [sample.new() for sample in samples]  # all of class 0
@@ -282,13 +279,11 @@ def _features(model, case, inputs, samples) -> dict[str, float]:
             sample.gt_instances = InstanceData(bboxes=given.gt_instances.bboxes, labels=labels)
         scores, proposed = proposals.cls_scores[None], proposals.boxes[None]
         _matches(model.bbox_head.assigner, scores, proposed, as_objects, case, ["enc"])
-        found = _worst(proposals.cls_scores[..., ::18], golden["enc_logits"])
-        errors["hidden states"] = max(errors["hidden states"], found)
-    return errors
+        errors.note("hidden states", proposals.cls_scores[..., ::18], golden["enc_logits"])
 
 
-def _references(decoded, golden) -> float:
-    """Error of the references that enter each layer; official codes record them differently."""
+def _references(errors, decoded, golden) -> None:
+    """Errors of the references that enter each layer; official codes record them differently."""
     ours = [logits.sigmoid() for logits in decoded.reference_logits]
     if "reference_boxes" in golden:
         expected = list(golden["reference_boxes"])
@@ -299,17 +294,16 @@ def _references(decoded, golden) -> float:
         expected = [golden["points"].reshape(-1, *ours[0].shape)[0]]
     else:
         expected = [golden["reference_points"]] * len(ours)
-    return max(_worst(*pair) for pair in zip(ours, expected, strict=True))
+    for pair in zip(ours, expected, strict=True):
+        errors.note("references", *pair)
 
 
-def _outputs(model, case, inputs, samples) -> dict[str, float]:
+def _outputs(errors, model, case, inputs, samples) -> None:
     golden = case.arrays
     logits, boxes = model._forward(inputs, samples)
     _matches(model.bbox_head.assigner, logits, boxes, samples, case)
-    errors = {
-        "logits": _worst(logits, golden["pred_logits"]),
-        "boxes": _worst(boxes, golden["pred_boxes"]),
-    }
+    errors.note("logits", logits, golden["pred_logits"])
+    errors.note("boxes", boxes, golden["pred_boxes"])
     if len(case.images) > 1:
         variant, batch = "solo", case.batch((1,))
     else:
@@ -319,9 +313,8 @@ def _outputs(model, case, inputs, samples) -> dict[str, float]:
             mask = golden[f"padded/mask_l{index}"]
             assert np.array_equal(memory.level(index).padding_mask.numpy(), mask.reshape(1, -1))
     logits, boxes = model._forward(*batch)
-    errors["logits"] = max(errors["logits"], _worst(logits, golden[f"{variant}/pred_logits"]))
-    errors["boxes"] = max(errors["boxes"], _worst(boxes, golden[f"{variant}/pred_boxes"]))
-    return errors
+    errors.note("logits", logits, golden[f"{variant}/pred_logits"])
+    errors.note("boxes", boxes, golden[f"{variant}/pred_boxes"])
 
 
 def _matches(matcher, logits, boxes, samples, case, layers=None) -> None:
@@ -339,9 +332,8 @@ def _matches(matcher, logits, boxes, samples, case, layers=None) -> None:
     assert set(ours) == golden
 
 
-def _results(model, case, inputs, samples) -> dict[str, float]:
+def _results(errors, model, case, inputs, samples) -> None:
     """Errors of sorted scores, and of labels and boxes whose rank is not affected by rounding."""
-    score_error = box_error = 0.0
     for image, sample in enumerate(model.predict(inputs, samples)):
         ours = sample.pred_instances
         scores, labels, boxes = (
@@ -349,15 +341,14 @@ def _results(model, case, inputs, samples) -> dict[str, float]:
         )
         order = np.argsort(-scores, kind="stable")  # SMCA's are unsorted
         scores, labels, boxes = scores[order], labels[order], boxes[order]
-        score_error = max(score_error, _worst(ours.scores, scores))
+        errors.note("scores", ours.scores, scores)
         gaps = np.abs(np.diff(scores, prepend=np.inf, append=-np.inf))
         certain = np.minimum(gaps[:-1], gaps[1:]) > 2e-5
         assert certain.mean() > 0.5
         h, w = sample.img_shape
         clipped = boxes.clip(0, np.array([w, h, w, h], dtype=np.float32))  # mmdet's convention
         assert np.array_equal(ours.labels.numpy()[certain], labels[certain])
-        box_error = max(box_error, _worst(ours.bboxes[certain], clipped[certain]))
-    return {"scores": score_error, "result boxes": box_error}
+        errors.note("result boxes", ours.bboxes[certain], clipped[certain])
 
 
 def _losses(losses: dict[str, Tensor], case: GoldenCase, variant: str) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from support.dino import draw
 from support.models import make_batch
 from support.runs import ROOT
+from support.small import small_config
 
 RECORDED = ROOT / "tests" / "data" / "hf.npz"
 DIMS, HEADS, FFN, QUERIES, CLASSES = 32, 4, 48, 8, 5
@@ -40,25 +41,15 @@ CASES: dict[str, tuple[str, dict]] = {
 
 
 def small(name: str) -> Config:
-    """Small version of this package's config."""
+    """This package's config with a small model."""
     config = Config.fromfile(ROOT / "configs" / f"{CASES[name][0]}.py")
-    levels = len(config.model.neck.in_channels)
-    changes = {
-        "backbone.depth": 18,
-        "backbone.base_channels": 8,
-        "backbone.stem_channels": 8,
-        "backbone.init_cfg": None,
-        "neck.in_channels": [16, 32, 64][-levels:],
-        "neck.out_channels": DIMS,
-        "num_queries": QUERIES,
-        "bbox_head.num_classes": CLASSES,
-        "transformer.embed_dims": DIMS,
-    }
-    for stack in ("encoder", "decoder"):
-        changes[f"transformer.{stack}.num_layers"] = 2
-        changes[f"transformer.{stack}.num_heads"] = HEADS
-        changes[f"transformer.{stack}.feedforward_channels"] = FFN
-    config.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
+    model = small_config(CASES[name][0])
+    model.num_queries = QUERIES
+    for part in (model.transformer.encoder, model.transformer.decoder):
+        part.num_heads = HEADS
+    if "norm_cfg" in model.neck:
+        model.neck.norm_cfg.num_groups = 32  # fixed in transformers
+    config.model = model
     return config
 
 

@@ -89,6 +89,12 @@ def tiny_model(seed: int = 0, **overrides) -> nn.Module:
     return randomise(MODELS.build(tiny_config(**overrides)), seed).train()
 
 
+def build_part(type: str, scale: float = 0.1, **options) -> nn.Module:
+    """A registered part with ``randomise``d weights, EMBED_DIMS wide if the options do not tell."""
+    torch.manual_seed(0)
+    return randomise(MODELS.build(dict(type=type, embed_dims=EMBED_DIMS) | options), scale=scale)
+
+
 def randomise(module: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
     """Add noise to every parameter, so that none is zero or equal to another."""
     generator = torch.Generator().manual_seed(seed)
@@ -149,3 +155,13 @@ def pick(inputs: Tensor, samples: Sequence[DetDataSample], index: int) -> tuple[
 def total(losses: dict[str, Tensor]) -> Tensor:
     """The sum that mmengine optimises."""
     return torch.stack([loss.sum() for loss in losses.values()]).sum()
+
+
+def check_trains(model: nn.Module, *batch) -> dict[str, Tensor]:
+    """Check that all parameters get a finite gradient, as DDP needs it; return the losses."""
+    losses = model.train().loss(*batch)
+    model.parse_losses(losses)[0].backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    return losses

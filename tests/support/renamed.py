@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
-_LAYER = r"^transformer\.(?:en|de)coder\.layers\.\d+\."
 
 
 def _rename(weights: Weights, rules: list[tuple[str, str]]) -> Weights:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
@@ -31,10 +30,6 @@ EVERY_PART = (
     "smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco",
     "sam_detr/sam-detr-ms-smca_r50_8xb2-50e_coco",
 )
-# For tests of one fact about every model; other models are in `make test-slow` only.
-EACH_CONFIG = [
-    pytest.param(name, marks=[] if name in EVERY_PART else pytest.mark.slow) for name in CONFIGS
-]
 EMBED_DIMS, NUM_HEADS, NUM_QUERIES, NUM_CLASSES = 32, 4, 12, 5
 
 

@@ -7,8 +7,8 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from scipy.optimize import linear_sum_assignment
-from support.matching import objects_of
-from support.models import NUM_CLASSES, make_batch, randomise, tiny_config
+from support.matching import loss_sums, objects_of, official_cost
+from support.models import NUM_CLASSES, check_trains, make_batch, randomise, tiny_config
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.heads import fast_detr_head
@@ -47,39 +47,15 @@ def decoded(model, objects=(2, 3)):
     return model.forward_transformer(inputs, samples, targets), targets
 
 
-def costs(scores, boxes, labels, wanted, scale):
-    """Focal, L1 and GIoU cost of every query and object, weights 2, 5 and 2."""
-    p = scores.sigmoid()[:, labels]
-    focal = -0.25 * (1 - p) ** 2 * (p + 1e-12).log() + 0.75 * p**2 * (1 - p + 1e-12).log()
-    giou = bbox_overlaps(cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale, "giou")
-    return 2 * focal + 5 * (boxes[:, None] - wanted).abs().sum(-1) - 2 * giou
-
-
-def sums(scores, boxes, labels, wanted, scale, pairs):
-    """Focal, L1 and GIoU loss of an image's queries, given the pairs."""
-    target = torch.zeros_like(scores)
-    for query, column in pairs:
-        target[query, labels[column]] = 1
-    p = scores.sigmoid()
-    as_object, as_background = -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log()
-    focal = (target * as_object + (1 - target) * as_background).sum()
-    l1 = sum((boxes[q] - wanted[c]).abs().sum() for q, c in pairs)
-    corners, aim = cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(wanted) * scale
-    giou = sum(
-        1 - bbox_overlaps(corners[q : q + 1], aim[c : c + 1], "giou")[0, 0] for q, c in pairs
-    )
-    return torch.stack([2 * focal, 5 * torch.as_tensor(l1), 2 * torch.as_tensor(giou)])
-
-
 def one_layer(scores, boxes, targets, repeats):
     """Match and sum image by image, with every object several times."""
     found = torch.zeros(3, dtype=scores.dtype)
     for image in range(len(targets.counts)):
         own, scale = objects_of(targets, image), targets.scales[image]
         labels, wanted = targets.labels[own].repeat(repeats), targets.boxes[own].repeat(repeats, 1)
-        given = scores[image], boxes[image], labels, wanted, scale
-        pairs = list(zip(*linear_sum_assignment(costs(*given).detach()), strict=True))
-        found = found + sums(*given, pairs)
+        given = scores[image], boxes[image], labels, wanted
+        pairs = list(zip(*linear_sum_assignment(official_cost(*given).detach()), strict=True))
+        found = found + loss_sums(*given, scale, pairs)
     return found
 
 
@@ -141,8 +117,7 @@ class TestEveryKind:
     @pytest.mark.parametrize("objects", [(0, 0), (0, 2)])
     def test_every_parameter_has_a_gradient(self, kind, inner, objects):
         model = detector(dict(OUTER[kind], queries=INNER[inner]))
-        sum(model.loss(*make_batch(objects=objects)).values()).backward()
-        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        check_trains(model, *make_batch(objects=objects))
 
 
 @pytest.mark.parametrize("kind", OUTER)
@@ -260,7 +235,7 @@ def test_mixed_supervision_is_the_papers(groups):
                 ranked = positives(*given)
                 seen |= set(map(len, ranked))
                 pairs = [(query, c) for c, found in enumerate(ranked) for query in found[:MOST]]
-                expected = expected + sums(*given, pairs) / (groups * targets.num_objects)
+                expected = expected + loss_sums(*given, pairs) / (groups * targets.num_objects)
         for name, value in zip(("cls", "bbox", "iou"), expected, strict=True):
             assert_near(losses[f"{prefix}o2m_loss_{name}"].double(), value, msg=name)
     assert {0, 1, 2} <= seen  # objects with no query, one, and more than are kept
@@ -273,11 +248,9 @@ class TestMixedSupervision:
         """With denoising around it, whose queries have no such loss."""
         queries = dict(type="DenoisingQueries", queries=INNER["mixed"])
         model = detector(queries, dict(mixed_supervision=True, with_cp=checkpointed))
-        losses = model.loss(*make_batch(objects=objects))
+        losses = check_trains(model, *make_batch(objects=objects))
         assert {"o2m_loss_cls", "d0.o2m_loss_iou", "dn_loss_cls"} <= set(losses)
         assert "o2m_dn_loss_cls" not in losses
-        sum(losses.values()).backward()
-        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     def test_all_groups_share_one_copy_to_the_host_and_one_sum_over_processes(self, monkeypatch):
         waits = []

@@ -1,28 +1,21 @@
 """Dense cross-attentions: priors and formulas."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from support.memories import (
-    make_memory,
-    make_queries,
-    with_other_padding,
-)
-from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
+from support.by_hand import as_torch, attend_by_hand
+from support.memories import in_double, make_memory, make_queries, with_other_padding
+from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, build_part
 from support.tolerances import assert_near
-from torch import nn
 
 from fastdetr_mmdet.models.layers import attention_bias
 
 KINDS = ["MultiheadCrossAttention", "ConditionalAttention"]
 
 
-def build(kind, **kwargs):
-    torch.manual_seed(0)
-    config = dict(type=kind, embed_dims=EMBED_DIMS, num_heads=NUM_HEADS, dropout=0.0)
-    return randomise(MODELS.build(config | kwargs))
+build = partial(build_part, num_heads=NUM_HEADS, dropout=0.0)
 
 
 @pytest.mark.parametrize("layer_index", [0, 1])
@@ -54,11 +47,7 @@ class TestEveryKind:
 
 def test_plain_equals_torch():
     attention, queries, memory = build("MultiheadCrossAttention"), make_queries(), make_memory()
-    theirs = nn.MultiheadAttention(EMBED_DIMS, NUM_HEADS, batch_first=True)
-    theirs.in_proj_weight.data = attention.in_proj.proj.weight.data
-    theirs.in_proj_bias.data = attention.in_proj.proj.bias.data
-    theirs.out_proj.load_state_dict(attention.out_proj.state_dict())
-    expected, _ = theirs(
+    expected, _ = as_torch(attention)(
         queries.content + queries.pos,
         memory.tokens + memory.pos,
         memory.tokens,
@@ -70,8 +59,8 @@ def test_plain_equals_torch():
 @pytest.mark.parametrize("layer_index", [0, 1])
 def test_conditional_equals_equation_2(layer_index):
     """Per head c_q . c_k + p_q . p_k, scaled by the joint width (arXiv 2108.06152)."""
-    attention = build("ConditionalAttention", layer_index=layer_index)
-    queries, memory = make_queries(), make_memory()
+    attention = build("ConditionalAttention", layer_index=layer_index).double()
+    queries, memory = in_double(make_queries()), in_double(make_memory())
     c_q = attention.q_content_proj(queries.content)
     c_k = attention.k_content_proj(memory.tokens)
     p_q = attention.q_spatial_proj(queries.conditional.spatial)
@@ -79,18 +68,12 @@ def test_conditional_equals_equation_2(layer_index):
     if layer_index == 0:
         c_q = c_q + attention.q_pos_proj(queries.pos)
         c_k = c_k + p_k
-    value = attention.v_proj(memory.tokens)
-
-    width = EMBED_DIMS // NUM_HEADS
-    outputs = torch.zeros(2, NUM_QUERIES, EMBED_DIMS)
-    for head in range(NUM_HEADS):
-        own = slice(head * width, (head + 1) * width)
-        content = c_q[..., own] @ c_k[..., own].transpose(1, 2)
-        spatial = p_q[..., own] @ p_k[..., own].transpose(1, 2)
-        scores = (content + spatial) / (2 * width) ** 0.5
-        scores = scores.masked_fill(memory.padding_mask[:, None], -torch.inf)
-        outputs[..., own] = scores.softmax(-1) @ value[..., own]
-    assert_near(attention(queries, memory), attention.out_proj(outputs))
+    heads = (c_q, c_k, attention.v_proj(memory.tokens), p_q, p_k)
+    c_q, c_k, value, p_q, p_k = (x.unflatten(-1, (NUM_HEADS, -1)) for x in heads)
+    scale = (2 * EMBED_DIMS / NUM_HEADS) ** -0.5
+    spatial = scale * torch.einsum("bqhd,bkhd->bhqk", p_q, p_k)
+    outputs = attend_by_hand(c_q, c_k, value, scale, memory.padding_mask, spatial)
+    assert_near(attention(queries, memory), attention.out_proj(outputs), torch.float64)
 
 
 def test_bias_is_nothing_when_there_is_nothing():

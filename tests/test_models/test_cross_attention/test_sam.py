@@ -1,14 +1,13 @@
 """SAM-DETR's cross-attention against loops, and against keys copied for every head."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmdet.registry import MODELS
 from support.by_hand import attend_by_hand
 from support.memories import in_double, make_memory, make_queries
-from support.models import randomise
+from support.models import build_part
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.ops.dropout import Dropout
@@ -19,10 +18,7 @@ PADDED = ((32, 48), (24, 32))
 NOT_PADDED = ((32, 48), (32, 48))
 
 
-def build(**kwargs):
-    torch.manual_seed(0)
-    config = dict(type="SAMAttention", embed_dims=DIMS, num_heads=HEADS, dropout=0.0)
-    return randomise(MODELS.build(config | kwargs))
+build = partial(build_part, "SAMAttention", embed_dims=DIMS, num_heads=HEADS)
 
 
 def make_inputs(image_sizes=PADDED, strides=(8,)):
@@ -41,19 +37,10 @@ def make_prior(memory, heads=HEADS):
 
 def project(attention, queries, memory):
     """Queries per head, keys, values: (bs, tokens[, num_heads], dims)."""
-
-    def mlp(layers, x):
-        hidden = F.linear(x, layers[0].weight, layers[0].bias).clamp(min=0)
-        return F.linear(hidden, layers[2].weight, layers[2].bias)
-
-    def linear(layer, x):
-        return F.linear(x, layer.weight, layer.bias)
-
-    salient = queries.salient
-    query = linear(attention.q_content_proj, salient.content)
-    query = query + mlp(attention.q_pos_proj, salient.pos)
-    key = linear(attention.k_content_proj, memory.tokens) + mlp(attention.k_pos_proj, memory.pos)
-    return query, key, linear(attention.v_proj, memory.tokens)
+    content, pos = queries.salient.content, queries.salient.pos
+    query = attention.q_content_proj(content) + attention.q_pos_proj(pos)
+    key = attention.k_content_proj(memory.tokens) + attention.k_pos_proj(memory.pos)
+    return query, key, attention.v_proj(memory.tokens)
 
 
 @pytest.mark.parametrize("image_sizes", [PADDED, NOT_PADDED], ids=["padded", "not padded"])
@@ -62,7 +49,7 @@ def project(attention, queries, memory):
 @torch.no_grad()
 def test_equals_loops(prior, strides, image_sizes):
     """Heads have queries as wide as the shared keys, and split the values."""
-    attention = build().double()
+    attention = build(dropout=0.0).double()
     queries, memory = (in_double(x) for x in make_inputs(image_sizes, strides))
     heads = {"no prior": 0, "one for all heads": 1, "per head": HEADS}[prior]
     scores = make_prior(memory, heads).double() if heads else None
@@ -75,13 +62,12 @@ def test_equals_loops(prior, strides, image_sizes):
         padding=memory.padding_mask,
         bias=None if scores is None else scores.expand(-1, HEADS, -1, -1),
     )
-    expected = F.linear(expected, attention.out_proj.weight, attention.out_proj.bias)
-    assert_near(attention(queries, memory, scores), expected, torch.float64)
+    assert_near(attention(queries, memory, scores), attention.out_proj(expected), torch.float64)
 
 
 @torch.no_grad()
 def test_without_an_aligner_all_heads_ask_with_the_query_itself():
-    attention = build().double()
+    attention = build(dropout=0.0).double()
     queries, memory = (in_double(x) for x in make_inputs())
     content, pos = (torch.stack([x] * HEADS, dim=2) for x in (queries.content, queries.pos))
     copied = queries.with_salient(replace(queries.salient, content=content, pos=pos))

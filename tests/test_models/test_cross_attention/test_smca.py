@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from mmdet.registry import MODELS
 from support.by_hand import attend_by_hand, softmax_by_hand
 from support.memories import in_double, make_memory, make_queries
-from support.models import randomise
+from support.models import build_part
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.parts import Field
@@ -20,13 +19,10 @@ PADDED = ((32, 48), (24, 32))
 NOT_PADDED = ((32, 48), (32, 48))
 
 
-def build(num_levels, **kwargs):
-    torch.manual_seed(0)
-    config = dict(
-        type="SMCAAttention", embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels, dropout=0.0
-    )
-    # enough noise for queries to select different scales
-    return randomise(MODELS.build(config | kwargs), scale=0.5)
+def build(num_levels):
+    """With enough noise for queries to select different scales."""
+    options = dict(embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels, dropout=0.0)
+    return build_part("SMCAAttention", scale=0.5, **options)
 
 
 def make_inputs(num_levels, image_sizes=PADDED):
@@ -41,16 +37,10 @@ def make_prior(memory, heads=HEADS):
 
 def inputs_per_head(queries, memory):
     """Query, key and value inputs: (bs, tokens, num_heads, dims)."""
+    given = (queries.content + queries.pos, memory.tokens + memory.pos, memory.tokens)
+    query, key, value = (torch.stack([x] * HEADS, dim=2) for x in given)
     salient = queries.salient
-    if salient is not None:
-        located = salient.content + salient.pos
-    else:
-        located = queries.content if queries.pos is None else queries.content + queries.pos
-        located = torch.stack([located] * HEADS, dim=2)
-    key, value = (
-        torch.stack([x] * HEADS, dim=2) for x in (memory.tokens + memory.pos, memory.tokens)
-    )
-    return located, key, value
+    return query if salient is None else salient.content + salient.pos, key, value
 
 
 @torch.no_grad()
@@ -67,10 +57,8 @@ def by_hand(attention, queries, memory, prior):
         for x, weight, bias in zip(inputs_per_head(queries, memory), weights, biases, strict=True)
     )
     selection = select_by_hand(attention, queries, memory.num_levels)
-    total, start = torch.zeros_like(queries.content), 0
-    for level, size in enumerate(memory.level_sizes):
-        own = slice(start, start + size)
-        start += size
+    total = torch.zeros_like(queries.content)
+    for level, own in enumerate(memory.level_slices):
         found = attend_by_hand(
             query,
             key[:, own],
@@ -82,15 +70,14 @@ def by_hand(attention, queries, memory, prior):
         for image in range(2):
             for q in range(QUERIES):
                 total[image, q] += selection[image][q][level] * found[image, q]
-    return F.linear(total, attention.out_proj.weight, attention.out_proj.bias)
+    return attention.out_proj(total)
 
 
 def select_by_hand(attention, queries, num_levels):
     """Per image and query one weight per level."""
     if num_levels == 1:
         return [[[1.0]] * QUERIES] * 2
-    linear = attention.scale_selection
-    logits = F.linear(queries.embedded, linear.weight, linear.bias).tolist()
+    logits = attention.scale_selection(queries.embedded).tolist()
     return [[softmax_by_hand(query) for query in image] for image in logits]
 
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from support.memories import make_memory, make_queries
-from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, randomise
+from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, build_part
 from support.tolerances import assert_near
 from torch import nn
 
@@ -16,40 +15,14 @@ KINDS = ["DetrDecoder", "ConditionalDecoder"]
 NUM_LAYERS = 3
 
 
-def build(kind="ConditionalDecoder", **kwargs):
-    torch.manual_seed(0)
-    config = dict(
-        type=kind,
-        embed_dims=EMBED_DIMS,
-        num_layers=NUM_LAYERS,
-        num_heads=NUM_HEADS,
-        feedforward_channels=48,
-        dropout=0.0,
-    )
-    return randomise(MODELS.build(config | kwargs))
+def build(kind="ConditionalDecoder", num_layers=NUM_LAYERS, **kwargs):
+    options = dict(num_heads=NUM_HEADS, feedforward_channels=48, dropout=0.0, **kwargs)
+    return build_part(kind, num_layers=num_layers, **options)
 
 
 def box_branches(seed=0):
     torch.manual_seed(seed)
     return nn.ModuleList(nn.Linear(EMBED_DIMS, 4) for _ in range(NUM_LAYERS))
-
-
-@pytest.mark.parametrize("refine", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-class TestEveryKind:
-    def test_shapes(self, kind, refine):
-        decoder = build(kind, refine=refine)
-        output = decoder(make_queries(), make_memory(), box_branches())
-        assert output.hidden_states.shape == (NUM_LAYERS, 2, NUM_QUERIES, EMBED_DIMS)
-        dims = [reference.shape[-1] for reference in output.reference_logits]
-        assert dims == ([2, 4, 4] if refine else [2, 2, 2])
-        assert output.proposals is None
-
-
-def test_references_stay_where_they_are_without_refinement():
-    queries = make_queries()
-    output = build(refine=False)(queries, make_memory())
-    assert all(logits is queries.reference_logits for logits in output.reference_logits)
 
 
 def test_without_references_none_are_returned():
@@ -133,14 +106,6 @@ def test_refining_without_box_branches_is_named():
     decoder = build("DetrDecoder", refine=True)
     with pytest.raises(ValueError, match="refine=True needs the head's box branches"):
         decoder(make_queries(), make_memory())
-
-
-def test_post_norm_can_be_left_out():
-    contents = []
-    decoder = build(post_norm=False)
-    decoder.layers[-1].register_forward_hook(lambda _, __, output: contents.append(output[0]))
-    output = decoder(make_queries(), make_memory())
-    assert torch.equal(output.hidden_states[-1], contents[0])
 
 
 def test_level_schedule_shows_one_level_to_each_layer():

@@ -6,6 +6,7 @@ from mmdet.registry import MODELS
 from support.models import (
     EMBED_DIMS,
     THREE_LEVELS,
+    check_trains,
     make_batch,
     tiny_config,
     tiny_model,
@@ -52,13 +53,6 @@ AUX = dict(
 )
 
 
-def batch(objects=2):
-    inputs, samples = make_batch(objects=objects)
-    for sample in samples:
-        sample.set_metainfo(dict(pad_shape=inputs.shape[-2:]))
-    return inputs, samples
-
-
 @pytest.mark.parametrize("share", [True, False])
 @torch.no_grad()
 def test_an_untrained_decoder_gives_the_proposals_back(share):
@@ -68,7 +62,7 @@ def test_an_untrained_decoder_gives_the_proposals_back(share):
     # proposals as after training, so that they differ; an initial decoder
     for branch in (model.bbox_head.cls_branches[-1], model.bbox_head.reg_branches[-1][-1]):
         torch.nn.init.normal_(branch.weight, std=0.3)
-    inputs, samples = batch()
+    inputs, samples = make_batch()
     output = model.forward_transformer(inputs, samples)
     logits, boxes = model.bbox_head(output)
     chosen = output.class_logits, output.reference_logits[0].sigmoid()
@@ -84,7 +78,7 @@ def test_an_untrained_decoder_gives_the_proposals_back(share):
 
 def test_classes_are_added_to_detached_logits_and_groups_start_at_the_prior():
     model = tiny_model(**NOISY)
-    inputs, samples = batch()
+    inputs, samples = make_batch()
     output = model.forward_transformer(inputs, samples, Targets.from_data_samples(samples, "cpu"))
     assert not output.class_logits.requires_grad
     matching, dn = output.class_logits.shape[1], output.groups[-1].size
@@ -106,12 +100,8 @@ def test_classes_are_added_to_detached_logits_and_groups_start_at_the_prior():
 )
 def test_every_parameter_has_a_finite_gradient(options, on, objects):
     model = tiny_model(**options, aux_heads=[AUX], aux_heads_on=on)
-    losses = model.loss(*batch(objects))
+    losses = check_trains(model, *make_batch(objects=objects))
     assert {"enc_loss_cls", "enc_loss_iou", "aux0.loss_cls", "aux0.loss_centerness"} <= set(losses)
-    model.parse_losses(losses)[0].backward()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
 @pytest.mark.parametrize("on", ["neck", "encoder"])
@@ -127,7 +117,7 @@ def test_auxiliary_heads_are_there_in_training_only(on):
     model.load_state_dict(lone, strict=True)
     plain.load_state_dict(model.state_dict(), strict=True)
     assert not any("aux" in key for key in lone)
-    inputs, samples = batch()
+    inputs, samples = make_batch()
     losses, expected = model.loss(inputs, samples), plain.loss(inputs, samples)
     maps = model.extract_feat(inputs)
     if on == "encoder":
@@ -138,7 +128,7 @@ def test_auxiliary_heads_are_there_in_training_only(on):
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         assert_near(losses[name], value)
-    found, wanted = (x.eval().predict(*batch())[0].pred_instances for x in (model, plain))
+    found, wanted = (x.eval().predict(*make_batch())[0].pred_instances for x in (model, plain))
     assert torch.equal(found.bboxes, wanted.bboxes)
     model.init_weights()
     assert model.aux_heads[0].atss_cls.bias.max() < -4  # the focal prior

@@ -157,28 +157,3 @@ def test_without_noise_the_ground_truth_comes_back():
     labels, boxes = queries.noise(targets, 4)
     assert torch.equal(labels, targets.labels.expand(4, -1))
     assert_near(boxes, targets.boxes.expand(4, -1, -1))
-
-
-def test_no_object_in_the_batch(pair):
-    second = pair[1].train()
-    losses = second.loss(*batch((0, 0)))
-    assert all(value == 0 for name, value in losses.items() if "dn_" in name)
-    second.zero_grad()
-    sum(losses.values()).backward()
-    missing = [n for n, p in second.named_parameters() if p.requires_grad and p.grad is None]
-    assert missing == []
-
-
-def test_matching_queries_do_not_see_the_groups(pair):
-    second = pair[1].train()
-    inputs, samples = batch((3, 1))
-    targets = Targets.from_data_samples(samples, "cpu")
-    predicted = []
-    for noise in (0.0, 1.0):
-        second.transformer.queries.box_noise = noise
-        output = second.forward_transformer(inputs, samples, targets)
-        assert output.groups[1].size == 2 * 4 * 3  # DN // 3 groups of 3 objects, twice each
-        predicted.append(second.bbox_head(output))
-    for before, after in zip(*predicted, strict=True):
-        assert_near(before[:, :, :NUM_QUERIES], after[:, :, :NUM_QUERIES])
-        assert not torch.equal(before[:, :, NUM_QUERIES:], after[:, :, NUM_QUERIES:])

@@ -2,31 +2,22 @@
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from support.memories import in_double, make_memory
-from support.models import randomise
+from support.models import build_part
 from support.tolerances import assert_near
 from torch.nn import functional as F
 
 from fastdetr_mmdet.structures import Memory
 
-DIMS, HEADS = 8, 2
+DIMS = 8
 STRIDES = {1: (8,), 2: (8, 16), 3: (8, 16, 32)}
 EVEN = ((128, 192), (64, 128))  # 16 x 24 and 8 x 16 cells, whole ones on every level
 ODD = ((56, 88), (24, 56))  # 7 x 11 and 3 x 7 cells, 4 x 6 and 2 x 4, 2 x 3 and 1 x 2
 
 
 def build(num_levels, **kwargs):
-    torch.manual_seed(0)
-    config = dict(
-        type="HybridEncoder",
-        embed_dims=DIMS,
-        num_levels=num_levels,
-        num_heads=HEADS,
-        feedforward_channels=12,
-        depth=2,
-    )
-    return randomise(MODELS.build(config | kwargs)).double().eval()
+    options = dict(embed_dims=DIMS, num_heads=2, feedforward_channels=12, depth=2, **kwargs)
+    return build_part("HybridEncoder", num_levels=num_levels, **options).double().eval()
 
 
 def encode_by_hand(encoder, memory):

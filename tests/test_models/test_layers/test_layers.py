@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from support.by_hand import attend_by_hand
 from support.tolerances import BY_DTYPE, assert_near
 from support.versions import needs_half_on_cpu
 from torch import nn
@@ -13,19 +14,11 @@ from fastdetr_mmdet.structures import Memory
 BS, NUM_HEADS, NUM_QUERIES, NUM_KEYS = 2, 4, 5, 7
 
 
-def attend_by_hand(query, key, value, num_heads, bias=None):
-    outputs = []
-    for q, k, v, head in zip(
-        *(x.chunk(num_heads, dim=-1) for x in (query, key, value)), range(num_heads), strict=True
-    ):
-        scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-        if bias is not None:
-            own = bias.expand(len(q), num_heads, q.shape[1], k.shape[1])[:, head]
-            scores = (
-                scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
-            )
-        outputs.append(scores.softmax(-1) @ v)
-    return torch.cat(outputs, dim=-1)
+def expected(query, key, value, bias):
+    heads = [x.unflatten(-1, (NUM_HEADS, -1)) for x in (query, key, value)]
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros(bias.shape).masked_fill(~bias, -torch.inf)
+    return attend_by_hand(*heads, scale=heads[0].shape[-1] ** -0.5, bias=bias).float()
 
 
 def biases():
@@ -50,7 +43,7 @@ def test_equals_attention_written_out(bias, key_dims, value_dims):
     value = torch.randn(BS, NUM_KEYS, value_dims)
     output = attend(query, key, value, NUM_HEADS, bias)
     assert output.shape == (BS, NUM_QUERIES, value_dims)
-    assert_near(output, attend_by_hand(query, key, value, NUM_HEADS, bias))
+    assert_near(output, expected(query, key, value, bias))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +53,9 @@ def test_takes_a_float32_bias_at_half_precision(dtype):
     query, key, value = (torch.randn(BS, NUM_KEYS, 16).to(dtype) for _ in range(3))
     bias = torch.randn(BS, NUM_HEADS, NUM_KEYS, NUM_KEYS)
     output = attend(query, key, value, NUM_HEADS, bias)
-    expected = attend_by_hand(query.float(), key.float(), value.float(), NUM_HEADS, bias)
+    exact = expected(query.float(), key.float(), value.float(), bias)
     assert output.dtype == dtype
-    assert_near(output.float(), expected, dtype, **BY_DTYPE[torch.bfloat16])
+    assert_near(output.float(), exact, dtype, **BY_DTYPE[torch.bfloat16])
 
 
 def test_dropout_drops_weights():

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from support.models import EMBED_DIMS, NUM_CLASSES, make_batch, randomise
@@ -22,24 +21,26 @@ LABELS = [4, 0, 2, 4, 0, 2]
 QUALITY = [0.8, 0.3, 0.5, 0.0, 1.0, 0.1]
 
 
-def mal(p, q, best):
+def mal(p, q, best, gamma=1.5, loss_weight=1.0):
     if q is None:
-        return -(p**1.5) * math.log(1 - p)
-    return -(q**1.5) * math.log(p) - (1 - q**1.5) * math.log(1 - p)
+        return -loss_weight * p**gamma * math.log(1 - p)
+    t = q**gamma
+    return -loss_weight * (t * math.log(p) + (1 - t) * math.log(1 - p))
 
 
-def ia_bce(p, q, best):
+def ia_bce(p, q, best, alpha=0.25, gamma=2.0):
     if q is None:
-        return -(p**2) * math.log(1 - p)
-    t = max(p**0.25 * q**0.75, 0.01)
+        return -(p**gamma) * math.log(1 - p)
+    t = max(p**alpha * q ** (1 - alpha), 0.01)
     return -t * math.log(p) - (1 - t) * math.log(1 - p)
 
 
-def position_supervised(p, q, best):
+def position_supervised(p, q, best, alpha=0.25, gamma=2.0, loss_weight=6.0):
     if q is None:
-        return -6 * 0.75 * p**2 * math.log(1 - p)
+        return -loss_weight * (1 - alpha) * p**gamma * math.log(1 - p)
     t = q**2 / best**2
-    return -6 * 0.25 * (t - p) ** 2 * (t * math.log(p) + (1 - t) * math.log(1 - p))
+    entropy = -t * math.log(p) - (1 - t) * math.log(1 - p)
+    return loss_weight * alpha * abs(t - p) ** gamma * entropy
 
 
 def varifocal(p, q, best):
@@ -60,6 +61,11 @@ EQUATIONS = dict(
     VarifocalLoss=varifocal,
     QualityFocalLoss=quality_focal,
 )
+OPTIONS = [
+    ("MALLoss", dict(gamma=0.0, loss_weight=2.0)),  # the plain cross-entropy
+    ("IABCELoss", dict(alpha=0.0, gamma=0.0)),
+    ("PositionSupervisedLoss", dict(alpha=0.5, gamma=1.0, loss_weight=1.0)),
+]
 names = pytest.mark.parametrize("name", EQUATIONS)
 
 
@@ -70,8 +76,8 @@ def arguments(dtype=torch.float64):
     return logits, query_index, torch.tensor(LABELS), torch.tensor(QUALITY, dtype=dtype)
 
 
-@names
-def test_equals_the_papers_equation(name):
+@pytest.mark.parametrize(("name", "options"), [*((n, {}) for n in EQUATIONS), *OPTIONS], ids=str)
+def test_equals_the_papers_equation(name, options):
     logits, *pairs = arguments()
     expected = torch.zeros(LAYERS, dtype=torch.float64)
     known = dict(zip(PAIRS, zip(LABELS, QUALITY, strict=True), strict=True))
@@ -84,33 +90,10 @@ def test_equals_the_papers_equation(name):
                 label, quality = known.get((layer, image, query), (None, None))
                 for c in range(CLASSES):
                     p = torch.sigmoid(logits[layer, image, query, c]).item()
-                    expected[layer] += EQUATIONS[name](p, quality if c == label else None, best)
-    assert_near(
-        sum_class_loss(MODELS.build(dict(type=name)), logits, *pairs), expected, torch.float64
-    )
-
-
-def plain_cross_entropy(logits, query_index, classes):
-    wanted = torch.zeros_like(logits).flatten(0, 2)
-    wanted[query_index, classes] = 1
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted.view_as(logits), reduction="none")
-    return entropy.flatten(1).sum(1)
-
-
-def test_mal_of_gamma_0_is_the_plain_cross_entropy():
-    logits, query_index, classes, quality = arguments()
-    loss = MODELS.build(dict(type="MALLoss", gamma=0.0, loss_weight=2.0))
-    expected = 2 * plain_cross_entropy(logits, query_index, classes)
-    assert_near(loss(logits, query_index, classes, quality), expected, torch.float64)
-
-
-def test_ia_bce_of_perfect_boxes_without_weights_is_the_plain_cross_entropy():
-    logits, query_index, classes, quality = arguments()
-    loss = MODELS.build(dict(type="IABCELoss", alpha=0.0, gamma=0.0))
-    expected = plain_cross_entropy(logits, query_index, classes)
-    assert_near(
-        loss(logits, query_index, classes, torch.ones_like(quality)), expected, torch.float64
-    )
+                    given = p, quality if c == label else None, best
+                    expected[layer] += EQUATIONS[name](*given, **options)
+    loss = MODELS.build(dict(type=name, **options))
+    assert_near(sum_class_loss(loss, logits, *pairs), expected, torch.float64)
 
 
 @pytest.mark.parametrize("name", ["MALLoss", "IABCELoss", "PositionSupervisedLoss"])

@@ -1,7 +1,6 @@
 """Errors on invalid numbers name image, layer and cost."""
 
 import pytest
-import torch
 from support.matching import instances, make_predictions, make_targets, objects_of
 from support.models import make_batch, tiny_model
 
@@ -93,12 +92,3 @@ def test_detector_passes_the_image_on():
     samples[1].gt_instances.labels[0] = 5
     with pytest.raises(ValueError, match=r"Class index 5 of image .id 1, file images/two.jpg."):
         model.loss(inputs, samples)
-
-
-def test_more_objects_than_queries_leaves_the_dearest_unmatched():
-    targets = make_targets((4,))
-    logits = torch.zeros(1, 1, 2, 5)
-    boxes = targets.boxes[None, None, [2, 0]].clone()
-    matches = HungarianMatcher().match(logits, boxes, targets)
-    assert matches.query_index.tolist() == [0, 1]
-    assert matches.object_index.tolist() == [2, 0]

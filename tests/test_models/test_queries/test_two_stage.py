@@ -3,14 +3,12 @@
 import pytest
 import torch
 from mmcv.ops import nms
-from mmdet.registry import MODELS
 from support.memories import in_double, make_memory
-from support.models import EMBED_DIMS, NUM_CLASSES, randomise
+from support.models import EMBED_DIMS, NUM_CLASSES, build_part
 from support.tolerances import assert_near
 from torch import nn
 
 from fastdetr_mmdet.models.heads.branches import PRIOR_LOGIT
-from fastdetr_mmdet.models.layers.positions import sine_embedding
 from fastdetr_mmdet.models.queries.two_stage_queries import distinct_first
 from fastdetr_mmdet.structures.boxes import cxcywh_to_xyxy
 
@@ -18,10 +16,8 @@ NUM_QUERIES = 6
 SIZES = ((32, 48), (24, 32))
 
 
-def build(**kwargs):
-    torch.manual_seed(0)
-    config = dict(type="TwoStageQueries", embed_dims=EMBED_DIMS, num_queries=NUM_QUERIES)
-    return randomise(MODELS.build(config | kwargs))
+def build(num_queries=NUM_QUERIES, **kwargs):
+    return build_part("TwoStageQueries", num_queries=num_queries, **kwargs)
 
 
 @pytest.fixture
@@ -56,12 +52,12 @@ def test_anchors_near_the_border_are_not_used():
 @pytest.mark.parametrize("cells", [50, 100, 25, 84])
 def test_what_is_usable_does_not_depend_on_the_batch(cells):
     """With 50 cells, 800 pixels at stride 16, the outermost centres lie on the limit of 1 %."""
-    queries = MODELS.build(dict(type="TwoStageQueries", embed_dims=EMBED_DIMS))
+    queries = build()
     side = cells * 8
     expected = (torch.arange(cells) + 0.5) / cells
     expected = (expected > 0.01) & (expected < 0.99)
     for width in range(side, side + 320, 8):  # beside a wider image, and alone
-        memory = make_memory(((side, side), (side, width)))
+        memory = make_memory(((side, side), (side, width)), embed_dims=4)
         _, usable = queries.anchors(memory)
         row = usable[0].view(cells, width // 8)[cells // 2, :cells]
         assert torch.equal(row, expected), width
@@ -77,14 +73,6 @@ def test_chooses_the_best_proposals(branches, class_aware):
     for image in range(2):
         best = scores[image].topk(NUM_QUERIES).indices
         assert torch.equal(queries.reference[image], proposals.boxes[image, best])
-
-
-def test_both_parts_of_the_query_come_from_the_box(branches):
-    part = build(content="box")
-    queries, _ = part(make_memory(SIZES), branches)
-    embedded = sine_embedding(queries.reference, EMBED_DIMS // 2, order="xywh")
-    made = part.box_norm(part.box_proj(embedded))
-    assert_near(torch.cat([queries.pos, queries.content], dim=-1), made)
 
 
 def test_content_can_be_the_token_itself(branches):

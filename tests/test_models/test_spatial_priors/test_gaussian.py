@@ -1,13 +1,13 @@
 """SMCA's Gaussian prior against its formula, written as loops over heads, queries and cells."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmdet.registry import MODELS
+from support.by_hand import gaussian_by_hand
 from support.memories import make_memory, make_queries
-from support.models import randomise
+from support.models import build_part
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.parts import Field
@@ -25,12 +25,10 @@ OPTIONS = [
 ]
 
 
-def build(num_levels=1, noise=0.1, **kwargs):
-    torch.manual_seed(0)
-    if kwargs.pop("strides", False):
-        kwargs["strides"] = STRIDES[num_levels]
-    config = dict(type="GaussianPrior", embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels)
-    return randomise(MODELS.build(config | kwargs), scale=noise)
+def build(num_levels=1, strides=False, **kwargs):
+    options = dict(embed_dims=DIMS, num_heads=HEADS, num_levels=num_levels, **kwargs)
+    strides = STRIDES[num_levels] if strides else None
+    return build_part("GaussianPrior", strides=strides, **options)
 
 
 def make_inputs(num_levels=1, reference_dims=2, image_sizes=PADDED):
@@ -41,8 +39,7 @@ def make_inputs(num_levels=1, reference_dims=2, image_sizes=PADDED):
 
 def predict(linear, embedded, num_levels, values):
     """Output of a branch as [image][query][level][head][value]."""
-    predicted = F.linear(embedded, linear.weight, linear.bias)
-    return predicted.view(2, QUERIES, num_levels, HEADS, values).tolist()
+    return linear(embedded).view(2, QUERIES, num_levels, HEADS, values).tolist()
 
 
 @torch.no_grad()
@@ -55,34 +52,22 @@ def by_hand(
     if scale_type != "fixed":
         scales = predict(prior.scale_branch, queries.embedded, num_levels, VALUES[scale_type])
     scores = torch.zeros(2, HEADS, QUERIES, memory.tokens.shape[1])
-    for image in range(2):
-        for head in range(HEADS):
-            for query in range(QUERIES):
-                reference = queries.reference[image, query].tolist()
-                token = 0
-                for level, (h, w) in enumerate(memory.spatial_shapes):
-                    stride = STRIDES[num_levels][level]
-                    if strides:
-                        height, width = (pixels / stride for pixels in PADDED[image])
-                    else:
-                        share = memory.valid_ratios[image, level].tolist()
-                        height, width = share[1] * h, share[0] * w
-                    offset = offsets[image][query][level][head]
-                    x, y = reference[0] * width + offset[0], reference[1] * height + offset[1]
-                    s_x = s_y = 1.0
-                    s_xy = 0.0
-                    if scales is not None:
-                        own = scales[image][query][level][head]
-                        s_x, s_y = own[0], own[0 if scale_type == "single" else 1]
-                        s_xy = own[2] if scale_type == "correlated" else 0.0
-                    for row in range(h):
-                        for column in range(w):
-                            dx2 = (column + cell_offset - x) ** 2
-                            dy2 = (row + cell_offset - y) ** 2
-                            distance = s_x**2 * dx2 + s_y**2 * dy2 + s_xy**2 * dx2 * dy2
-                            distance *= stride / unit if unit else 1.0
-                            scores[image, head, query, token] = -distance / smooth
-                            token += 1
+    for image, head, query in itertools.product(range(2), range(HEADS), range(QUERIES)):
+        reference = queries.reference[image, query].tolist()
+        for level, own in enumerate(memory.level_slices):
+            (h, w), stride = memory.spatial_shapes[level], STRIDES[num_levels][level]
+            if strides:
+                height, width = (pixels / stride for pixels in PADDED[image])
+            else:
+                share = memory.valid_ratios[image, level].tolist()
+                height, width = share[1] * h, share[0] * w
+            offset = offsets[image][query][level][head]
+            centre = [reference[0] * width + offset[0], reference[1] * height + offset[1]]
+            found = [1.0] if scales is None else scales[image][query][level][head]
+            found = found * 2 if len(found) == 1 else found
+            distance = gaussian_by_hand(centre, found, (h, w), cell_offset)
+            distance = distance * (stride / unit if unit else 1.0)
+            scores[image, head, query, own] = -distance / smooth
     return scores
 
 
@@ -102,7 +87,7 @@ def test_equals_loops(scale_type, num_levels, options):
 @pytest.mark.parametrize("scale_type", VALUES)
 def test_all_scales_start_at_one(scale_type):
     """For any query."""
-    prior, (queries, _) = build(noise=0.0, scale_type=scale_type), make_inputs()
+    prior, (queries, _) = build(scale=0.0, scale_type=scale_type), make_inputs()
     if scale_type == "fixed":
         assert prior.scale_branch is None
     else:
@@ -120,32 +105,25 @@ def test_first_layer_can_predict_the_references():
     queries, memory = make_inputs()
     queries = replace(queries, reference=None, reference_logits=None)
     located = first.locate(queries)
-    hidden = queries.embedded
-    linears = [layer for layer in first.reference_branch if hasattr(layer, "weight")]
-    assert len(linears) == 3
-    for index, linear in enumerate(linears):
-        hidden = F.linear(hidden, linear.weight, linear.bias)
-        hidden = hidden.clamp(min=0) if index < 2 else hidden
-    assert_near(located.reference_logits, hidden)
-    assert_near(located.reference, hidden.sigmoid())
+    assert len(first.reference_branch) == 5  # three linear layers
+    logits = first.reference_branch(queries.embedded)
+    assert_near(located.reference_logits, logits)
+    assert_near(located.reference, logits.sigmoid())
     for prior in (first, later):
         assert_near(prior(located, memory), by_hand(prior, located, memory, "independent"))
 
 
-@pytest.mark.parametrize("scale_type", VALUES)
 @pytest.mark.parametrize("predict_reference", [True, False])
-def test_gradient_reaches_all_parameters_and_the_queries(predict_reference, scale_type):
-    prior = build(3, scale_type=scale_type, predict_reference=predict_reference)
+def test_gradient_reaches_all_parameters_and_the_queries(predict_reference):
+    prior = build(3, predict_reference=predict_reference)
     queries, memory = make_inputs(3)
     embedded = queries.embedded.requires_grad_()
     logits = queries.reference_logits.requires_grad_()
     queries = prior.locate(queries) if predict_reference else queries.with_reference(logits)
     prior(queries, memory).exp().sum().backward()
-    without = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
+    assert all(p.grad.any() for p in prior.parameters())
     assert embedded.grad.any(-1).all()
-    if not predict_reference:
-        assert logits.grad.all()
+    assert predict_reference or logits.grad.all()
 
 
 def test_coordinates_stay_in_float32():
@@ -167,7 +145,6 @@ def test_coordinates_stay_in_float32():
     ],
 )
 def test_refuses(kwargs, named):
-    config = dict(type="GaussianPrior", embed_dims=DIMS, num_heads=HEADS)
     with pytest.raises(ValueError) as error:
-        MODELS.build(config | kwargs)
+        build_part("GaussianPrior", **kwargs)
     assert [name for name in named if name not in str(error.value)] == []

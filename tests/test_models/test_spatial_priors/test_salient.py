@@ -1,9 +1,13 @@
 """The Gaussian prior at salient points against its formula, written as loops."""
 
+import itertools
+from functools import partial
+
 import pytest
 import torch
-from mmdet.registry import MODELS
+from support.by_hand import gaussian_by_hand
 from support.memories import make_memory, make_queries
+from support.models import build_part
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.structures import SalientPoints
@@ -13,9 +17,7 @@ PADDED = ((44, 62), (30, 41))
 STRIDES = {1: (8,), 3: (8, 16, 32)}
 
 
-def build(**kwargs):
-    config = dict(type="SalientGaussianPrior", embed_dims=DIMS, num_heads=HEADS)
-    return MODELS.build(config | kwargs)
+build = partial(build_part, "SalientGaussianPrior", embed_dims=DIMS, num_heads=HEADS)
 
 
 def make_inputs(num_levels=1, image_sizes=PADDED):
@@ -35,21 +37,13 @@ def make_inputs(num_levels=1, image_sizes=PADDED):
 def test_equals_loops(num_levels, options):
     queries, memory = make_inputs(num_levels)
     expected = torch.zeros(2, HEADS, QUERIES, memory.tokens.shape[1])
-    for image in range(2):
-        for query in range(QUERIES):
-            for head in range(HEADS):
-                point = queries.salient.points[image, query, head].tolist()
-                scale = queries.salient.scales[image, query, head].tolist()
-                token = 0
-                for level, (h, w) in enumerate(memory.spatial_shapes):
-                    share = memory.valid_ratios[image, level].tolist()
-                    x, y = point[0] * share[0] * w, point[1] * share[1] * h
-                    for row in range(h):
-                        for column in range(w):
-                            dx, dy = column + 0.5 - x, row + 0.5 - y
-                            distance = (scale[0] * dx) ** 2 + (scale[1] * dy) ** 2
-                            expected[image, head, query, token] = -distance
-                            token += 1
+    for image, head, query in itertools.product(range(2), range(HEADS), range(QUERIES)):
+        x, y = queries.salient.points[image, query, head].tolist()
+        scale = queries.salient.scales[image, query, head].tolist()
+        for level, own in enumerate(memory.level_slices):
+            (h, w), share = memory.spatial_shapes[level], memory.valid_ratios[image, level].tolist()
+            centre = [x * share[0] * w, y * share[1] * h]
+            expected[image, head, query, own] = -gaussian_by_hand(centre, scale, (h, w))
     scores = build(**options)(queries, memory)
     assert scores.dtype == torch.float32
     assert (scores <= 0).all()
