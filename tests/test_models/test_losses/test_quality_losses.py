@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from support.models import EMBED_DIMS, NUM_CLASSES, make_batch, randomise
@@ -94,6 +95,21 @@ def test_equals_the_papers_equation(name, options):
                     expected[layer] += EQUATIONS[name](*given, **options)
     loss = MODELS.build(dict(type=name, **options))
     assert_near(sum_class_loss(loss, logits, *pairs), expected, torch.float64)
+
+
+def test_separate_classes_weight_the_other_classes_by_quality():
+    logits, query_index, classes, quality = arguments()
+    plain, separate = (
+        MODELS.build(dict(type="MALLoss", separate_classes=x))(
+            logits, query_index, classes, quality
+        )
+        for x in (False, True)
+    )
+    rows = logits.flatten(0, 2)[query_index]
+    more = (quality.unsqueeze(1) - rows.sigmoid().pow(1.5)) * F.softplus(rows)
+    more[torch.arange(len(classes)), classes] = 0  # an object's entry costs the same
+    expected = torch.stack([more[:3].sum(), more[3:].sum()])  # three pairs per layer
+    assert_near(separate - plain, expected, torch.float64)
 
 
 @pytest.mark.parametrize("name", ["MALLoss", "IABCELoss", "PositionSupervisedLoss"])
