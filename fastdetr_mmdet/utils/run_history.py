@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ class RunHistory:
         return max((point.progress for point in self._points()), default=0.0)
 
     def _points(self) -> Iterator[Point]:
-        for curve in [*self.losses.values(), *self.metrics.values()]:
-            yield from curve
+        return chain(*self.losses.values(), *self.metrics.values())
 
     @classmethod
     def read(cls, work_dir: str | Path) -> RunHistory:
@@ -218,20 +218,21 @@ class _Session:
         self.name = folder.name
         self.rows: list[_Row] = []
         self.notes: list[str] = []
-        texts = [path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.log"))]
+        text = "\n".join(log.read_text("utf-8", "replace") for log in sorted(folder.glob("*.log")))
         logged = self._read_scalars(folder / "vis_data")
         train = [r for r in logged if _is_number(r.get("loss")) and _is_number(r.get("iter"))]
         by_epoch = all(_is_number(row.get("epoch")) for row in train)
         self.unit = "epoch" if by_epoch else "iteration"
         if train:
-            self._read_clock("\n".join(texts))
-            length = (self._length or _epoch_length(train)) if by_epoch else 0
+            self._read_clock(text)
+            length = 0
             if by_epoch:
+                length = self._length or _epoch_length(train)
                 self._count_from_epochs(train)
             self.rows = self._train_rows(train, length)
             self.rows += self._val_rows([row for row in logged if "loss" not in row])
             self.rows.sort(key=lambda row: (row.minutes, row.progress))
-        elif any(_TRAIN_LINE.search(text) for text in texts):
+        elif _TRAIN_LINE.search(text):
             self.notes.append("this session logged nothing.")
 
     def _read_scalars(self, folder: Path) -> list[dict[str, Any]]:
@@ -274,20 +275,17 @@ class _Session:
 
     def _count_from_epochs(self, rows: Sequence[dict[str, Any]]) -> None:
         """Correct iteration numbers after a resume with another batch size."""
-        places = [
-            int(r["iter"]) - (int(r["epoch"]) - 1) * self._length for r in rows if self._length
-        ]
-        if self._trained_at and not all(0 < place <= self._length for place in places):
+        places = [int(row["iter"]) - (int(row["epoch"]) - 1) * self._length for row in rows]
+        if self._length and not all(0 < place <= self._length for place in places):
             shift = int(rows[0]["iter"]) - min(self._trained_at)
             for row in rows:
                 row["iter"] -= shift
 
     def _train_rows(self, rows: Sequence[dict[str, Any]], length: int) -> list[_Row]:
-        first = int(rows[0]["iter"])
+        first = since = int(rows[0]["iter"])
         # include the iterations before the first row
-        since = first
         if length:
-            since = first - (int(rows[0]["epoch"]) - 1) * length
+            since -= (int(rows[0]["epoch"]) - 1) * length
         elif len(rows) > 1:
             since = min(first, int(rows[1]["iter"]) - first or first)
         lead = seconds = max(since, 1) * _seconds(rows[0])
