@@ -9,8 +9,6 @@ from support.runs import (
     change_annotations,
     log_rows,
     make_runner,
-    own_visualizer,
-    run_tool,
 )
 
 
@@ -41,16 +39,6 @@ def test_number_of_classes_disagrees(runner, no_steps):
     """Other cases are in the hook's own tests."""
     with pytest.raises(ValueError, match=r"num_classes=80\b.*train_dataloader.*\b6 "):
         runner(model__bbox_head__num_classes=80).train()
-
-
-def test_number_of_classes_disagrees_in_test_only(tiny_run, no_steps, tmp_path, monkeypatch):
-    arguments = [tiny_run.config, tiny_run.checkpoint, "--work-dir", tmp_path, "--cfg-options"]
-    options = [
-        f"data_root={tiny_run.data_root}/",
-        "test_dataloader.dataset.metainfo.classes=[disc]",
-    ]
-    with pytest.raises(ValueError, match=r"num_classes=6\b.*test_dataloader.*\b1 "):
-        run_tool(monkeypatch, "test.py", *arguments, *options, own_visualizer())
 
 
 # --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from support.coco import sound
 from fastdetr_mmdet.datasets.check import check_annotations, check_files, clean
 from fastdetr_mmdet.datasets.check import files as files_module
 from fastdetr_mmdet.datasets.check.files import Loader, locate, look_at
+from fastdetr_mmdet.datasets.check.sets import CheckedSet
 
 WIDTH, HEIGHT = 60, 40
 
@@ -126,9 +127,10 @@ def test_any_damage_is_a_look_and_no_exception(tmp_path):
 annotated = functools.partial(sound, width=WIDTH, height=HEIGHT)
 
 
-def check(coco, images, **options):
+def check(coco, images, pipeline=None, **options):
     report = check_annotations(coco, "train.json")
-    sizes = check_files(report, str(images), **options)
+    checked = CheckedSet("train.json", str(images), pipeline=pipeline)
+    sizes = check_files(report, checked, **options)
     found = {
         name: [coco["images"][n]["file_name"] for n in finding.positions]
         for name, finding in report.findings.items()

@@ -16,7 +16,7 @@ from mmdet.registry import DATASETS, HOOKS
 from mmengine.config import Config
 from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
 from support.coco import box, drop, each, image
-from support.runs import change_annotations, log_rows, make_runner
+from support.runs import CLASSES, change_annotations, log_rows, make_runner
 
 from fastdetr_mmdet import DatasetCheckHook
 from fastdetr_mmdet.datasets.check import check_annotations, read_coco, sets
@@ -53,9 +53,20 @@ def runner(tiny_config_file, shapes, tmp_path):
     return make
 
 
+def before(hook, phase="test", dataset=None, val=None):
+    """Call a hook like a runner before the first step."""
+    datasets = {phase: dataset} | ({} if val is None else {"val": val})
+    loaders = {f"{split}_dataloader": SimpleNamespace(dataset=d) for split, d in datasets.items()}
+    loops = dict(val_loop=val, _train_loop=None, _val_loop=None, _test_loop=None)
+    runner = SimpleNamespace(logger=logging.getLogger("check"), **loops, **loaders)
+    hook.before_run(runner)
+    getattr(hook, f"before_{phase}")(runner)
+    return dataset
+
+
 @pytest.fixture
 def start(tiny_config_file, shapes):
-    """Prepares data like a runner before the first step, without a model."""
+    """Builds data like a runner, and calls the hook; returns the dataset."""
 
     def run(phase="train", hook=None, **options):
         config = Config.fromfile(tiny_config_file)
@@ -63,16 +74,12 @@ def start(tiny_config_file, shapes):
         config.merge_from_dict({key.replace("__", "."): value for key, value in options.items()})
         (shipped,) = [one for one in config.custom_hooks if one.type == "DatasetCheckHook"]
         hook = HOOKS.build(hook or shipped)
-        loaders = {}
-        for split in ("train", "val") if phase == "train" else (phase,):
-            # mmengine's slow garbage collection in serialization
-            dataset = dict(config[f"{split}_dataloader"].dataset, serialize_data=False)
-            loaders[f"{split}_dataloader"] = SimpleNamespace(dataset=DATASETS.build(dataset))
-        loops = dict(val_loop=True, _train_loop=None, _val_loop=None, _test_loop=None)
-        runner = SimpleNamespace(logger=logging.getLogger("check"), **loops, **loaders)
-        hook.before_run(runner)
-        getattr(hook, f"before_{phase}")(runner)
-        return runner
+        # mmengine's slow garbage collection in serialization
+        datasets = [
+            DATASETS.build(dict(config[f"{split}_dataloader"].dataset, serialize_data=False))
+            for split in (("train", "val") if phase == "train" else (phase,))
+        ]
+        return before(hook, phase, *datasets)
 
     return run
 
@@ -137,7 +144,7 @@ SKIPPED = [
 def test_skips_with_a_count(start, change_set, caplog, tmp_path, kind, change, skipped):
     caplog.set_level(logging.INFO, "check")
     options = change_set(change)
-    dataset = start(**options).train_dataloader.dataset
+    dataset = start(**options)
     (line,) = [m for m in caplog.messages if options["train_ann"] in m]
     assert f"skipped: {skipped};" in line and f"[{kind}]" in line
     written = len(json.loads((tmp_path / "train.json").read_text())["annotations"])
@@ -232,7 +239,7 @@ def test_unusable_image(start, with_image, change_set, content, named, error):
         options |= change_set(lambda c: c["images"][2].update(width=3000, height=1))
     with pytest.raises(ValueError, match=rf"image 3 \(000003.jpg, .*{named}"):
         start(**options)
-    dataset = start(hook=NO_LOOK, **options).train_dataloader.dataset
+    dataset = start(hook=NO_LOOK, **options)
     with pytest.raises(error, match=rf"{path} \(image id 3\)"):
         [dataset[n] for n in range(len(dataset))]
 
@@ -257,23 +264,12 @@ def coco_dataset(shapes):
     """Makes datasets of the embedded or other annotations."""
 
     def make(ann_file="annotations/val.json", cls=CocoDataset, **options):
-        defaults = dict(pipeline=[dict(type="LoadImageFromFile")], test_mode=True)
-        options = defaults | dict(serialize_data=False) | options
-        return cls(
-            data_root=str(shapes),
-            ann_file=ann_file,
-            data_prefix=dict(img="val/"),
-            metainfo=dict(classes=("disc", "square", "triangle", "star", "cross", "ring")),
-            **options,
-        )
+        pipeline = [dict(type="LoadImageFromFile")]
+        options = dict(pipeline=pipeline, test_mode=True, serialize_data=False) | options
+        folders = dict(data_root=str(shapes), data_prefix=dict(img="val/"))
+        return cls(ann_file=ann_file, metainfo=dict(classes=CLASSES), **folders, **options)
 
     return make
-
-
-def before(hook, phase="test", dataset=None):
-    runner = SimpleNamespace(logger=logging.getLogger("check"), val_loop=None)
-    setattr(runner, f"{phase}_dataloader", SimpleNamespace(dataset=dataset))
-    getattr(hook, f"before_{phase}")(runner)
 
 
 def test_other_data_sets_are_left_alone(coco_dataset, caplog):

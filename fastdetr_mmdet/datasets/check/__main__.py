@@ -145,9 +145,9 @@ def _check(checked: CheckedSet, args: argparse.Namespace) -> Report:
     else:
         started = time.perf_counter()
         progress = _show_progress if sys.stderr.isatty() else None
-        sizes = check_files(report, checked.images, checked.root, decode=args.decode,
-                            workers=args.workers, progress=progress,
-                            pipeline=checked.pipeline)  # fmt: skip
+        sizes = check_files(
+            report, checked, decode=args.decode, workers=args.workers, progress=progress
+        )
         looked += f", {len(sizes)} images in {time.perf_counter() - started:.1f} s"
     print(f"{report.text(args.allow)} ({looked})", flush=True)
     if args.write_cleaned:

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .annotations import MOST_PIXELS as MOST_SIDE
 from .read import is_file_name, number
 from .report import Report
+
+if TYPE_CHECKING:
+    from .sets import CheckedSet
 
 # Limits of pixels: OpenCV's, and Pillow's for safe decoding.
 MOST_PIXELS, MOST_DECODED = 2**30, 178_956_970
@@ -29,37 +32,34 @@ _BATCH = 4096  # images waiting for a thread
 
 def check_files(
     report: Report,
-    images: str,
-    root: str | None = None,
+    checked: CheckedSet,
     find: bool = True,
     look: bool = True,
     decode: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    pipeline: Sequence[Any] | None = None,
     most: int | None = None,
 ) -> dict[int, tuple[int, int]]:
     """Add the problems of image files to a report.
 
     Args:
         report: Report of the annotations.
-        images: The folder that file names are relative to.
-        root: The dataset's folder, which may hold files, too.
+        checked: The dataset, with a folder of images.
         find: Whether to look for files; otherwise only for folders outside of the dataset.
         look: Whether to read files.
         decode: Whether to decode every image, which finds damage in the middle of a file.
         workers: Threads that read files; None: by the number of cores.
         progress: Called with the numbers of finished and of all images.
-        pipeline: The dataset's transforms; None: OpenCV reads the images.
         most: Maximum number of images to load with a custom loader; None: all.
 
     Returns:
         (width, height) by position in the file's list, for images that were read.
     """
+    images, pipeline = checked.images or os.curdir, checked.pipeline
     report.images = images
     named = _named(report)
     there = []
-    places = locate([entry["file_name"] for _, entry in named], images, root, find)
+    places = locate([entry["file_name"] for _, entry in named], images, checked.root, find)
     if find and places and all(problem == "file-missing" for problem, _ in places):
         if not any("but there is" in note for _, note in places):
             missing = "" if os.path.isdir(images) else ", which does not exist"
@@ -120,7 +120,8 @@ def locate(
 ) -> list[tuple[str, str]]:
     """Find the files of images by one listing per folder, without reading files.
 
-    Args: as for `check_files`. Returns a kind of problem, or "", and a note per name.
+    Names are relative to `images`; `root` may hold files, too. Without `find`, only names that lead
+    out of both are reported. Returns a kind of problem, or "", and a note per name.
     """
     allowed = [images, root or images]
     roots = tuple(os.path.join(os.path.abspath(folder), "") for folder in allowed)

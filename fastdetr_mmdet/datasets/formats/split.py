@@ -33,28 +33,30 @@ def split_off(found: Found, share: float, seed: int = 0) -> None:
     train = found.splits["train"]
     images = train.coco["images"]
     paths = [train.images / image["file_name"] for image in images]
-    groups, how = _groups(paths)
-    if len(groups) < 2:
+    group_of, how = _groups(paths)
+    sizes = np.bincount(group_of)
+    if len(sizes) < 2:
         raise UserError(
             f"No validation set can be split off: all {len(images)} images belong together "
             f"({how}). Name one: --val DATA2."
         )
     columns = {category["id"]: n for n, category in enumerate(train.coco["categories"])}
-    of_image = {images[i]["id"]: n for n, group in enumerate(groups) for i in group}
-    counts = np.zeros((len(groups), len(columns)))  # objects by group and class
+    rows = {image["id"]: group for image, group in zip(images, group_of, strict=True)}
+    counts = np.zeros((len(sizes), len(columns)))  # objects by group and class
     for item in train.coco["annotations"]:
-        if item.get("image_id") in of_image and item.get("category_id") in columns:
-            counts[of_image[item["image_id"]], columns[item["category_id"]]] += 1
+        if item.get("image_id") in rows and item.get("category_id") in columns:
+            counts[rows[item["image_id"]], columns[item["category_id"]]] += 1
     total = counts.sum(0).clip(1)
     random = np.random.default_rng(seed)
     chosen = min(
-        (_choose(groups, share * len(images), random) for _ in range(_TRIES)),
+        (_choose(sizes, share * len(images), random) for _ in range(_TRIES)),
         key=lambda chosen: np.abs(counts[chosen].sum(0) / total - share).sum(),
     )
-    held = {images[i]["id"] for number in chosen for i in groups[number]}
+    apart = set(chosen)
+    held = {image_id for image_id, group in rows.items() if group in apart}
     found.splits["val"] = Split(_only(train.coco, held, True), train.images)
     found.splits["train"] = Split(_only(train.coco, held, False), train.images)
-    together = sum(len(group) for group in groups if len(group) > 1)
+    together = sizes[sizes > 1].sum()
     advice = "" if _NEAR_EQUAL in how else f" To find {_NEAR_EQUAL} too: pip install imagehash."
     found.notes.append(
         f"There is no validation set: {len(held)} of {len(images)} images were split off for it. "
@@ -71,18 +73,19 @@ def _only(coco: dict, ids: set, inside: bool) -> dict:
     }
 
 
-def _choose(groups: list[list[int]], wanted: float, random: np.random.Generator) -> list[int]:
+def _choose(sizes: np.ndarray, wanted: float, random: np.random.Generator) -> list[int]:
+    """Random groups of about the wanted number of images."""
     chosen: list[int] = []
     size = 0
-    for number in random.permutation(len(groups)):
-        if not chosen or size + len(groups[number]) <= wanted + 0.5:
-            chosen.append(int(number))
-            size += len(groups[number])
+    for group in random.permutation(len(sizes)):
+        if not chosen or size + sizes[group] <= wanted + 0.5:
+            chosen.append(group)
+            size += sizes[group]
     return chosen
 
 
-def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
-    """Indices of images that belong together, and a description of the criteria."""
+def _groups(paths: Sequence[Path]) -> tuple[np.ndarray, str]:
+    """A number for each image, equal if they belong together, and a description of the criteria."""
     names, by_name = _names(paths)
     files = [_digest(path) if path.is_file() else path for path in paths]
     pairs: list[tuple[int, int]] = []
@@ -95,10 +98,7 @@ def _groups(paths: Sequence[Path]) -> tuple[list[list[int]], str]:
         pairs += _near(hashes, hashes)
         how += f", {_NEAR_EQUAL}"
     graph = coo_matrix((np.ones(len(pairs)), np.transpose(pairs)), [len(paths)] * 2)
-    groups: dict[int, list[int]] = {}
-    for index, group in enumerate(connected_components(graph, directed=False)[1]):
-        groups.setdefault(group, []).append(index)
-    return list(groups.values()), how
+    return connected_components(graph, directed=False)[1], how
 
 
 def _names(paths: Sequence[Path]) -> tuple[list[str], bool]:

@@ -84,7 +84,7 @@ class DatasetCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one."""
         datasets = [(runner.train_dataloader.dataset, False)]
-        if getattr(runner, "val_loop", None) is not None:
+        if runner.val_loop is not None:
             datasets.append((runner.val_dataloader.dataset, True))
         self._check(runner, datasets)
 
@@ -151,15 +151,8 @@ class DatasetCheckHook(Hook):
         report = check_set(checked, coco=parsed)
         read = get_world_size() == 1 if self.read_images is None else self.read_images
         if checked.images is not None:
-            check_files(
-                report,
-                checked.images,
-                checked.root,
-                find=self.find_images,
-                look=self.find_images and read,
-                pipeline=checked.pipeline,
-                most=_MOST_LOADED,
-            )
+            look = self.find_images and read
+            check_files(report, checked, find=self.find_images, look=look, most=_MOST_LOADED)
         return report
 
 

@@ -92,6 +92,7 @@ def _sources(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[dict, list[str]]:
     """Return the detections, and the files that cannot be read."""
+    import cv2
     from mmcv.transforms import Compose
     from mmdet.apis import inference_detector
     from mmdet.registry import VISUALIZERS
@@ -111,12 +112,13 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
     taken: dict[str, int] = {}
     for source in sources:
         taken[source.name] = taken.get(source.name, 0) + 1
-        writer = _Writer(out, source, taken[source.name])
+        path, is_video = _target(out, source, taken[source.name]), _is_video(source)
+        stream = cv2.VideoWriter()
         for name, image in _frames(source):
             if image is None:
                 unreadable.append(str(source))
                 continue
-            if _is_video(source):
+            if is_video:
                 found = inference_detector(model, image, pixels)
             else:
                 found = inference_detector(model, str(source), files)
@@ -136,8 +138,16 @@ def _detect(model: Any, sources: list[Path], out: Path, score: float) -> tuple[d
             visualizer.add_datasample(
                 name, image[..., ::-1], found, draw_gt=False, pred_score_thr=0
             )
-            writer.write(visualizer.get_image()[..., ::-1])
-        writer.close()
+            drawn = visualizer.get_image()[..., ::-1]
+            if not is_video:
+                cv2.imwrite(str(path), drawn)
+                continue
+            if not stream.isOpened():
+                rate = cv2.VideoCapture(str(source)).get(cv2.CAP_PROP_FPS) or 25
+                code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+                stream.open(str(path.with_suffix(".mp4")), code, rate, drawn.shape[1::-1])
+            stream.write(drawn)
+        stream.release()
     return dict(images=images, annotations=annotations, categories=categories), unreadable
 
 
@@ -156,34 +166,12 @@ def _frames(source: Path) -> Iterator[tuple[str, Any]]:
         yield str(source), None
 
 
-class _Writer:
-    """Writes one picture, or one video; equal names get a number."""
-
-    def __init__(self, out: Path, source: Path, number: int) -> None:
-        self.source = source
-        self.path = out / (f"{source.stem}-{number}{source.suffix}" if number > 1 else source.name)
-        if self.path.exists() and self.path.resolve() == source.resolve():
-            raise UsageError(
-                f"{self.path} would be overwritten by its picture. Name another --out."
-            )
-        self._stream: Any = None
-
-    def write(self, image: Any) -> None:
-        import cv2
-
-        if not _is_video(self.source):
-            cv2.imwrite(str(self.path), image)
-            return
-        if self._stream is None:
-            rate = cv2.VideoCapture(str(self.source)).get(cv2.CAP_PROP_FPS) or 25
-            code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-            size = image.shape[1::-1]
-            self._stream = cv2.VideoWriter(str(self.path.with_suffix(".mp4")), code, rate, size)
-        self._stream.write(image)
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.release()
+def _target(out: Path, source: Path, number: int) -> Path:
+    """The path of a picture or video; the second of equal names, and so on, gets a number."""
+    path = out / (f"{source.stem}-{number}{source.suffix}" if number > 1 else source.name)
+    if path.exists() and path.resolve() == source.resolve():
+        raise UsageError(f"{path} would be overwritten by its picture. Name another --out.")
+    return path
 
 
 def _category_ids(model: Any) -> list[int]:
