@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from scipy.optimize import linear_sum_assignment
 from support.matching import loss_sums, objects_of, official_cost
-from support.models import NUM_CLASSES, check_trains, make_batch, randomise, tiny_config
+from support.models import check_trains, make_batch, randomise, tiny_config
 from support.tolerances import assert_near
 
 from fastdetr_mmdet.models.heads import fast_detr_head
@@ -171,38 +171,6 @@ def test_weights_of_a_model_without_groups_load():
     assert unexpected == [] and all("others" in key or "label" in key for key in missing)
     for key, value in inner.queries.queries.state_dict().items():
         assert torch.equal(value, plain[key] + 1)
-
-
-GROUPS, HYBRID = (dict(one, queries=INNER["boxes"]) for one in OUTER.values())
-DENOISING = dict(type="DenoisingQueries", queries=INNER["boxes"], num_classes=NUM_CLASSES)
-
-
-@pytest.mark.parametrize(
-    "config, named",
-    [
-        (dict(GROUPS, num_groups=0), "num_groups=0"),
-        (dict(HYBRID, repeats=0), "repeats=0"),
-        (dict(HYBRID, weight=0), "weight=0"),
-        (dict(GROUPS, num_queries=3, queries=dict(INNER["boxes"], num_queries=2)), "=2 disagree"),
-        (dict(GROUPS, queries=DENOISING), "put DenoisingQueries around GroupQueries"),
-        (dict(GROUPS, queries=HYBRID), "choose GroupQueries or HybridQueries"),
-        (dict(DENOISING, queries=DENOISING), "leave one DenoisingQueries out"),
-    ],
-)
-def test_refuses(config, named):
-    with pytest.raises(ValueError, match=named):
-        MODELS.build(dict(config, embed_dims=32))
-
-
-def test_mmdets_denoising_options_are_named():
-    given = dict(label_noise_scale=0.5, group_cfg=dict(num_dn_queries=100))
-    with pytest.raises(TypeError, match=r"label_noise_scale, group_cfg.*label_noise to half"):
-        MODELS.build(dict(DENOISING, embed_dims=32, **given))
-
-
-def test_hybrid_beside_denoising_warns():
-    with pytest.warns(UserWarning, match="48.7 to 46.5"):
-        MODELS.build(dict(DENOISING, queries=HYBRID, embed_dims=32))
 
 
 def positives(scores, boxes, labels, wanted, scale):

@@ -48,12 +48,6 @@ def test_level_is_a_view_of_one_level(memory, index):
     assert level.tokens.untyped_storage().data_ptr() == memory.tokens.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("index", [2, -3])
-def test_level_that_does_not_exist(memory, index):
-    with pytest.raises(IndexError):
-        memory.level(index)
-
-
 def test_grid_is_normalised_to_the_unpadded_image():
     memory = make_memory(((32, 48), (24, 32)), strides=(8,))
     grid = memory.grid().view(2, 4, 6, 2)

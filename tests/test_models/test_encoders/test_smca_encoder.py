@@ -1,6 +1,5 @@
 """The encoder of the SMCA paper against its blocks, called for each scale."""
 
-import re
 from functools import partial
 
 import pytest
@@ -46,9 +45,3 @@ def test_equals_loops(pattern, image_sizes):
     assert_near(encoded.tokens, encode_by_hand(encoder, memory, pattern), torch.float64)
     assert encoded.pos is memory.pos
     assert encoded.padding_mask is memory.padding_mask
-
-
-@pytest.mark.parametrize("pattern", [[], ["intra", "cross"]])
-def test_refuses(pattern):
-    with pytest.raises(ValueError, match=re.escape(f"pattern={pattern}")):
-        build(pattern=pattern)

@@ -182,18 +182,6 @@ def test_every_shipped_config_takes_the_head(path):
     assert MODELS.build(model.bbox_head).num_classes == 80
 
 
-@pytest.mark.parametrize("name", ["ConditionalDETR", "DeformableDETR, refine, two stage"])
-def test_head_takes_mmdets_assigner(name):
-    kinds = ("HungarianAssigner", "HungarianMatcher")
-    batch = make_batch(objects=(4, 0))
-    expected, actual = (
-        losses_of(build(shipped(name, kind, sigmoid=True, type="FastDETRHead")), batch)
-        for kind in kinds
-    )
-    for key, loss in expected.items():
-        assert_near(actual[key], loss)
-
-
 def test_dab_detr_has_one_box_branch():
     model = build(shipped("DABDETR", type="FastDETRHead", share_pred_layer=False))
     assert not hasattr(model.bbox_head, "fc_reg")

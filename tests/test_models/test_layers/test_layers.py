@@ -58,13 +58,6 @@ def test_takes_a_float32_bias_at_half_precision(dtype):
     assert_near(output.float(), exact, dtype, **BY_DTYPE[torch.bfloat16])
 
 
-def test_dropout_drops_weights():
-    query = torch.randn(1, 3, 8)
-    assert not torch.equal(
-        attend(query, query, query, 2, dropout=0.5), attend(query, query, query, 2)
-    )
-
-
 def test_mlp_has_relu_between_its_layers_only():
     mlp = MLP(3, 8, 2, num_layers=3)
     first, second, third = (layer for layer in mlp if isinstance(layer, nn.Linear))

@@ -99,14 +99,6 @@ def test_costs_are_in_float32(dtype):
     assert torch.equal(matches.object_index, expected.object_index)
 
 
-def test_takes_one_cost_as_a_dict():
-    cost = dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy")
-    given = *make_predictions(2, 2, 9), make_targets((3, 2))
-    one, listed = (HungarianMatcher(costs).match(*given) for costs in (cost, [cost]))
-    assert torch.equal(one.query_index, listed.query_index)
-    assert torch.equal(one.object_index, listed.object_index)
-
-
 @pytest.mark.parametrize("costs", [(), ("BBoxL1Cost", "DiceCost"), ("CrossEntropyLossCost",)])
 def test_refuses_no_costs_and_costs_of_masks(costs):
     with pytest.raises(ValueError, match=f"match_costs .*{costs[-1] if costs else 'empty'}"):

@@ -183,10 +183,3 @@ def test_several_initialisers_have_the_mean_of_their_losses():
         assert_near(found[name], (value + part(second, targets)[name]) / 2)
     # the matching refuses a wrong label; an error here would leave other processes waiting
     part(first, replace(targets, labels=targets.labels + NUM_CLASSES))
-
-
-def test_refuses_other_assigners_and_losses():
-    with pytest.raises(ValueError, match=r"assigner .*HungarianMatcher.*DynamicSoftLabelAssigner"):
-        MODELS.build(dict(type="DenseProposalLoss", assigner=dict(type="HungarianMatcher")))
-    with pytest.raises(ValueError, match=r"proposal_loss\.loss_cls of type L1Loss"):
-        MODELS.build(dict(type="DenseProposalLoss", loss_cls=dict(type="L1Loss")))

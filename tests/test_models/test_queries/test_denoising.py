@@ -105,20 +105,6 @@ def test_groups_of_dn_detr_have_no_background():
     assert torch.equal(group.pairs[1], torch.arange(3).repeat(3))
 
 
-@pytest.mark.parametrize(
-    "change, named",
-    [
-        (dict(queries=dict(type="LearnedQueries", reference="mlp")), "LearnedQueries"),
-        (dict(label_noise=2), "label_noise=2"),
-        (dict(num_groups=0), "num_groups=0"),
-        (dict(num_queries=5, queries=dict(type="LearnedBoxQueries", num_queries=4)), "=4"),
-    ],
-)
-def test_refuses(change, named):
-    with pytest.raises(ValueError, match=named):
-        MODELS.build(dict(denoising(INNER[3], embed_dims=32), **change))
-
-
 def test_classes_are_those_of_the_head():
     config = tiny_config(transformer__decoder__refine=True)
     config.transformer.queries = dict(denoising(INNER[3]), num_classes=NUM_CLASSES + 1)

@@ -33,15 +33,6 @@ def test_queries_are_the_same_for_every_image(content, reference):
         assert_near(queries.reference, queries.reference_logits.sigmoid())
 
 
-@pytest.mark.parametrize(
-    "option", [dict(num_queries=0), dict(content="one"), dict(reference="box")]
-)
-def test_refuses(option):
-    ((key, value),) = option.items()
-    with pytest.raises(ValueError, match=f"{key}={value!r}"):
-        build(**option)
-
-
 def test_boxes_are_the_same_for_every_image():
     """The content starts at zero, and there is no position."""
     part = build("LearnedBoxQueries", embed_dims=8)

@@ -112,21 +112,6 @@ def test_more_queries_than_tokens(branches):
     assert all(torch.isfinite(p.grad).all() for p in branches[1].parameters())
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        dict(content="zero"),
-        dict(supervise="best"),
-        dict(box_size=1.0),
-        dict(box_form="corners"),
-    ],
-)
-def test_refuses(option):
-    ((key, value),) = option.items()
-    with pytest.raises(ValueError, match=f"{key}={value!r}"):
-        build(**option)
-
-
 def test_learned_content_and_losses_on_the_selected_proposals(branches):
     part = build(content="learned", supervise="selected", class_aware=True)
     memory = make_memory(SIZES)

@@ -134,17 +134,3 @@ def test_coordinates_stay_in_float32():
     scores = prior.bfloat16()(half, memory)
     assert scores.dtype == torch.float32
     assert_near(scores, by_hand(prior, half, memory, "independent"))
-
-
-@pytest.mark.parametrize(
-    "kwargs, named",
-    [
-        (dict(scale_type="type3"), ["scale_type='type3'", "independent"]),
-        (dict(num_levels=3, strides=(8, 16)), ["strides=[8, 16]", "num_levels=3"]),
-        (dict(unit=32), ["unit=32", "strides"]),
-    ],
-)
-def test_refuses(kwargs, named):
-    with pytest.raises(ValueError) as error:
-        build_part("GaussianPrior", **kwargs)
-    assert [name for name in named if name not in str(error.value)] == []
