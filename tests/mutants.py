@@ -9,19 +9,21 @@ Works on copies of this folder. For each mistake it runs the tests that should f
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", "work_dirs", "/data")
 MARKS = ["-m", "not slow and not gpu"]
+SLOW_IMPORTS = """torch._dynamo scipy.optimize hypothesis mmcv.ops mmdet.apis mmdet.evaluation
+    mmdet.models mmdet.utils mmengine.runner""".split()
 
 
 @dataclass(frozen=True)
@@ -74,33 +76,49 @@ def plant(mutant: Mutant, tree: Path) -> str:
     return text
 
 
-def is_caught(tree: Path, arguments: list[str]) -> bool:
-    """Whether a test fails in a copy of the project."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *MARKS]
-    result = subprocess.run(
-        [*command, *arguments], cwd=tree, env=environment, capture_output=True, text=True
-    )
-    if result.returncode not in (0, 1):
-        raise RuntimeError(f"pytest {' '.join(arguments)} could not run:\n{result.stdout[-2000:]}")
-    return result.returncode == 1
+def start(tree: Path, tests: list[str]) -> int:
+    """Run tests in a copy of the project, in a fork that shares slow imports; return its pid."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        log = os.open(log_of(tree), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(tree)
+        os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+        sys.path[0] = str(tree)  # instead of this script's folder
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *MARKS, *tests])
+        sys.stdout.flush()
+        os._exit(int(code))
+    return pid
 
 
-def try_out(mutant: Mutant, trees: Queue[Path], full: bool) -> bool:
-    """Whether the mistake is caught."""
-    tree = trees.get()
-    try:
-        before = plant(mutant, tree)
-        try:
-            caught = is_caught(tree, [f"tests/{name}" for name in mutant.tests.split()])
-            if not caught and full:
-                caught = is_caught(tree, ["tests"])
-        finally:
-            (tree / "fastdetr_mmdet" / mutant.file).write_text(before)
-    finally:
-        trees.put(tree)
-    print(f"{'caught  ' if caught else 'SURVIVED'}  {mutant.file}: {mutant.name}", flush=True)
-    return caught
+def log_of(tree: Path) -> Path:
+    """File with the output of pytest, beside the copy."""
+    return tree.with_suffix(".txt")
+
+
+def try_out(mutants: list[Mutant], trees: list[Path], full: bool = False) -> list[Mutant]:
+    """Plant each mistake and run its tests, or all; return the mistakes that no test catches."""
+    waiting, free, survived = list(mutants), list(trees), []
+    running: dict[int, tuple[Mutant, Path, str]] = {}
+    while waiting or running:
+        if waiting and free:
+            mutant, tree = waiting.pop(0), free.pop()
+            before = plant(mutant, tree)
+            tests = ["tests"] if full else [f"tests/{name}" for name in mutant.tests.split()]
+            running[start(tree, tests)] = mutant, tree, before
+            continue
+        pid, status = os.wait()
+        mutant, tree, before = running.pop(pid)
+        (tree / "fastdetr_mmdet" / mutant.file).write_text(before)
+        free.append(tree)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, 1):
+            raise RuntimeError(f"{mutant.name}:\n{log_of(tree).read_text()[-2000:]}")
+        print(f"{'caught  ' if code else 'SURVIVED'}  {mutant.file}: {mutant.name}", flush=True)
+        survived += [] if code else [mutant]
+    return survived
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,17 +137,20 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         print("\n".join(f"{mutant.file}: {mutant.name}" for mutant in mutants))
         return 0
+    for mutant in mutants:  # before slow steps
+        (ROOT / "fastdetr_mmdet" / mutant.file).read_text().index(mutant.old)
+    for module in SLOW_IMPORTS:
+        importlib.import_module(module)
+    assert "fastdetr_mmdet" not in sys.modules
     with tempfile.TemporaryDirectory() as folder:
-        trees: Queue[Path] = Queue()
-        for job in range(given.jobs):
-            shutil.copytree(ROOT, tree := Path(folder, str(job)), ignore=SKIPPED)
-            trees.put(tree)
-        for mutant in mutants:  # before slow steps
-            (ROOT / "fastdetr_mmdet" / mutant.file).read_text().index(mutant.old)
-        with ThreadPoolExecutor(given.jobs) as pool:
-            caught = list(pool.map(lambda mutant: try_out(mutant, trees, given.full), mutants))
-    print(f"{sum(caught)} of {len(mutants)} mistakes caught")
-    return 0 if all(caught) else 1
+        trees = [Path(folder, str(job)) for job in range(given.jobs)]
+        for tree in trees:
+            shutil.copytree(ROOT, tree, ignore=SKIPPED)
+        survived = try_out(mutants, trees)
+        if given.full:
+            survived = try_out(survived, trees, full=True)
+    print(f"{len(mutants) - len(survived)} of {len(mutants)} mistakes caught")
+    return 1 if survived else 0
 
 
 if __name__ == "__main__":
