@@ -14,7 +14,7 @@ def preprocessing(resize=None, more=(), load=None, backbone=None, test_cfg=None,
     """Preprocessing of a config with changes."""
     pipeline = [
         load or dict(type="LoadImageFromFile"),
-        dict(type="Resize", **(resize or dict(scale=(128, 96)))),
+        {"type": "Resize", **(resize or dict(scale=(128, 96)))},
         *more,
         dict(type="PackDetInputs"),
     ]
@@ -93,10 +93,8 @@ def test_channels_follow_the_model():
 
 def test_transforms_given_as_classes():
     """As in pure Python configs."""
-    pipeline = [dict(type=type("LoadImageFromFile", (), {})), dict(type=Resize, scale=64)]
-    cfg = Config(dict(model=dict(backbone={}), test_dataloader=dict(dataset=dict(pipeline=[]))))
-    cfg.test_dataloader.dataset.pipeline = pipeline
-    found = Preprocessing.from_detector(SimpleNamespace(cfg=cfg, dataset_meta=dict(classes="ab")))
+    loader = type("LoadImageFromFile", (), {})
+    found = preprocessing(dict(type=Resize, scale=64), load=dict(type=loader))
     assert (found.loader, found.scale) == ("LoadImageFromFile", (64, 64))
 
 
