@@ -22,6 +22,7 @@ from fastdetr_mmdet.models.parts import SLOTS, Field, Part
 NO_POINTS = dict(transformer__queries__reference="none")
 GAUSSIAN = dict(type="GaussianPrior")
 DEFORMABLE = dict(type="DeformableAttention", num_levels=1, num_points=2)
+DENOISING = dict(_delete_=True, type="DenoisingQueries", queries=dict(type="LearnedBoxQueries"))
 TRANSFORMER = dict(transformer__type="DeformableDetrTransformer")
 
 
@@ -124,17 +125,64 @@ REFUSED = {
     ),
     "a mask that self-attention does not read": (
         dict(
-            transformer__queries=dict(
-                _delete_=True,
-                type="DenoisingQueries",
-                queries=dict(type="LearnedBoxQueries"),
-                num_classes=5,
-            ),
+            transformer__queries=DENOISING,
             transformer__decoder__self_attn=dict(type="PlainSelfAttention"),
         ),
         ["DenoisingQueries", "PlainSelfAttention", "attend_mask", "transformer.decoder.self_attn"],
     ),
     "no queries": (dict(transformer__queries=None), ["queries", "decoder"]),
+    "number of queries": (
+        dict(transformer__queries__num_queries=9),
+        ["model.num_queries=10", "queries.num_queries=9"],
+    ),
+    "width of the head": (
+        dict(bbox_head__embed_dims=64),
+        ["bbox_head.embed_dims=64", "transformer.embed_dims=32"],
+    ),
+    "width of the neck": (
+        dict(neck__out_channels=64),
+        ["neck.out_channels=64", "transformer.embed_dims=32"],
+    ),
+    "width of positions": (
+        dict(positional_encoding=dict(type="SinePositionalEncoding", num_feats=8)),
+        ["positional_encoding", "embed_dims=32", "num_feats"],
+    ),
+    "no classes": (dict(bbox_head__num_classes=0), ["bbox_head.num_classes=0"]),
+    "classes of denoising": (
+        dict(transformer__queries=dict(DENOISING, num_classes=6)),
+        ["transformer.queries.num_classes=6"],
+    ),
+    "two test_cfg": (
+        dict(test_cfg=dict(max_per_img=5), bbox_head__test_cfg=dict(max_per_img=6)),
+        ["model.test_cfg={'max_per_img': 5}", "model.bbox_head.test_cfg={'max_per_img': 6}"],
+    ),
+    "two train_cfg": (
+        dict(
+            train_cfg=dict(assigner=dict(type="HungarianMatcher")),
+            bbox_head__train_cfg=dict(assigner=dict(type="ScoreMatcher")),
+        ),
+        ["model.train_cfg=", "HungarianMatcher", "model.bbox_head.train_cfg=", "ScoreMatcher"],
+    ),
+    "a matcher for states that no decoder makes": (
+        dict(train_cfg=dict(one_to_many=dict(type="ScoreMatcher"))),
+        ["train_cfg.one_to_many", "mixed_supervision=True"],
+    ),
+    "no match per object": (
+        dict(train_cfg=dict(one_to_many=dict(type="ScoreMatcher", most=0))),
+        ["most=0"],
+    ),
+    "a loss of proposals that nobody makes": (
+        dict(bbox_head__proposal_loss=dict(type="DenseProposalLoss")),
+        ["proposal_loss", "LearnedQueries"],
+    ),
+    "a loss of proposals that are not selected": (
+        dict(
+            transformer__queries=dict(TWO_STAGE, supervise="selected"),
+            bbox_head__proposal_loss=dict(type="DenseProposalLoss"),
+        ),
+        ["proposal_loss", "supervise"],
+    ),
+    "auxiliary heads": (dict(aux_heads_on="backbone"), ["aux_heads_on='backbone'"]),
 }
 for slot, wrong in {
     "decoder.self_attn": "SAMAttention",

@@ -245,9 +245,3 @@ class TestMixedSupervision:
             assert torch.equal(changed.one_to_many[0], output.one_to_many[0])
             assert not torch.equal(changed.hidden_states[0], output.hidden_states[0])
             assert decoded(model.eval())[0].one_to_many is None
-
-    def test_what_nothing_would_read_is_refused(self):
-        with pytest.raises(ValueError, match=r"train_cfg\.one_to_many.*mixed_supervision=True"):
-            detector(INNER["mixed"], train_cfg=SCORED)
-        with pytest.raises(ValueError, match="most=0"):
-            detector(INNER["mixed"], train_cfg=dict(one_to_many=dict(type="ScoreMatcher", most=0)))

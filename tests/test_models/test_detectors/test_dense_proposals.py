@@ -132,17 +132,3 @@ def test_auxiliary_heads_are_there_in_training_only(on):
     assert torch.equal(found.bboxes, wanted.bboxes)
     model.init_weights()
     assert model.aux_heads[0].atss_cls.bias.max() < -4  # the focal prior
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (dict(bbox_head__proposal_loss=LOSS), ["proposal_loss", "LearnedQueries"]),
-        (dict(DENSE, transformer__queries__supervise="selected"), ["proposal_loss", "supervise"]),
-        (dict(aux_heads_on="backbone"), ["aux_heads_on='backbone'"]),
-    ],
-)
-def test_refuses(options, named):
-    with pytest.raises(ValueError) as error:
-        tiny_model(**options)
-    assert [name for name in named if name not in str(error.value)] == []

@@ -105,13 +105,6 @@ def test_groups_of_dn_detr_have_no_background():
     assert torch.equal(group.pairs[1], torch.arange(3).repeat(3))
 
 
-def test_classes_are_those_of_the_head():
-    config = tiny_config(transformer__decoder__refine=True)
-    config.transformer.queries = dict(denoising(INNER[3]), num_classes=NUM_CLASSES + 1)
-    with pytest.raises(ValueError, match=r"transformer\.queries\.num_classes=6"):
-        MODELS.build(config)
-
-
 @pytest.mark.parametrize("inner", INNER[1:], ids=lambda cfg: cfg["type"])
 def test_weights_of_a_model_without_denoising_load(inner):
     """All weights load, except the missing class embedding."""
