@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,13 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 class Case:
     """A model of this package and its counterpart.
 
-    ``mmdet``: mmdet's config of the same model; None if mmdet has none, then the counterpart is
-    this package's ``BESIDE``. ``options``: changes of this package's config.
+    ``config``: its config, below ``configs``; mmdet's has the same name. ``mmdet``: whether mmdet
+    has the model; else the counterpart is this package's ``BESIDE``. ``options``: changes of this
+    package's config.
     """
 
-    ours: str
-    mmdet: str | None = None
+    config: str
+    mmdet: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -38,25 +37,17 @@ class Case:
 BESIDE = "conditional-detr"
 
 CASES = {
-    "conditional-detr": Case(
-        "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
-        "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
-    ),
-    "deformable-detr": Case(
-        "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
-        "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
-    ),
+    "conditional-detr": Case("conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", True),
+    "deformable-detr": Case("deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", True),
     "deformable-detr-refine": Case(
-        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py",
-        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py",
+        "deformable_detr/deformable-detr-refine_r50_16xb2-50e_coco.py", True
     ),
     "deformable-detr-refine-twostage": Case(
-        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
-        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py",
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py", True
     ),
     "dino": Case(
         "dino/dino-4scale_r50_8xb2-12e_coco.py",
-        "dino/dino-4scale_r50_8xb2-12e_coco.py",
+        True,
         # as in mmdet >= 3.4
         {} if mmdet.__version__ < "3.4" else {"model.transformer.decoder.reference_feats": 256},
     ),
@@ -77,12 +68,9 @@ class Side:
 def load_config(name: str, whose: str) -> Config:
     """Config of a case; ``whose`` is ``ours`` or ``mmdet``."""
     case = CASES[name]
-    if whose == "ours":
-        config = Config.fromfile(CONFIGS / case.ours)
-        config.merge_from_dict(case.options)
-    else:
-        assert case.mmdet is not None
-        config = Config.fromfile(str(files("mmdet") / ".mim" / "configs" / case.mmdet))
+    folder = CONFIGS if whose == "ours" else Path(mmdet.__file__).parent / ".mim/configs"
+    config = Config.fromfile(folder / case.config)
+    config.merge_from_dict(case.options if whose == "ours" else {})
     config.model.backbone.init_cfg = None  # measuring needs no weights
     return config
 
@@ -97,9 +85,11 @@ def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) 
     if num_queries is not None:
         config.model.num_queries = num_queries
     torch.manual_seed(seed)
-    with _silent():
-        model = MODELS.build(config.model)
-        model.init_weights()
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # reports of init_weights
+    model = MODELS.build(config.model)
+    model.init_weights()
+    logging.disable(before)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if not key.startswith("backbone."):
@@ -109,22 +99,9 @@ def build(name: str, whose: str, seed: int = 0, num_queries: int | None = None) 
 
 def build_pair(name: str, seed: int = 0) -> tuple[Side, Side]:
     """Build a model and its counterpart; mmdet's gets the same weights."""
-    if CASES[name].mmdet is None:
+    if not CASES[name].mmdet:
         return build(name, "ours", seed), build(BESIDE, "ours", seed)
     theirs = build(name, "mmdet", seed)
     ours = build(name, "ours", seed)
     ours.model.load_state_dict(convert_state_dict(theirs.model.state_dict(), "mmdet"))
     return ours, theirs
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Context without the reports of ``init_weights``."""
-    import logging
-
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

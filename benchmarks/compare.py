@@ -24,6 +24,7 @@ from . import launches, memory, work
 from .batches import Batch, make_batch
 from .cases import BESIDE, CASES, Side, build_pair
 from .clocks import Timing, alternate
+from .quiet import parser as parser_of
 from .quiet import quiet
 from .table import markdown
 
@@ -122,39 +123,20 @@ def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare", description=__doc__.splitlines()[0]
-    )
-    everything = "default: all"
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--models", nargs="+", choices=list(CASES), default=list(CASES), help=everything
-    )
-    parser.add_argument(
-        "--what", nargs="+", choices=MEASURES, default=list(MEASURES), help=everything
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: 5)")
-    parser.add_argument(
-        "--mode", choices=["eager", "compiled"], default="eager", help="default: eager"
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="default: 480 640; cuda: 800 1333",
-    )
-    parser.add_argument(
-        "--batches", type=int, nargs="+", help="batch sizes (default: 2; cuda: 1 4 8)"
-    )
-    parser.add_argument(
-        "--dtypes", nargs="+", choices=list(work.DTYPES), help="default: fp32; cuda: all"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write the table to FILE"
-    )
+    parser = parser_of(__file__, __doc__)
+    add = parser.add_argument
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--models", nargs="+", choices=list(CASES), default=list(CASES), help="models to compare")
+    add("--what", nargs="+", choices=MEASURES, default=list(MEASURES), help="what to measure")
+    add("--rounds", type=int, default=5, help="repetitions")
+    add("--mode", choices=["eager", "compiled"], default="eager", help="how models run")
+    add("--image-size", type=int, nargs=2, metavar=("H", "W"),
+        help="default: 480 640; cuda: 800 1333")  # fmt: skip
+    add("--batches", type=int, nargs="+", help="batch sizes (default: 2; cuda: 1 4 8)")
+    add("--dtypes", nargs="+", choices=list(work.DTYPES), help="default: fp32; cuda: all")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
+    add("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
     args = parser.parse_args(arguments)
     on_cuda = args.device.startswith("cuda")
     if on_cuda and not torch.cuda.is_available():

@@ -18,11 +18,9 @@ import argparse
 import contextlib
 import io
 import json
-import logging
 import random
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
 
 from .each_part import run_config
+from .quiet import parser, quiet
 
 Weights = dict[str, torch.Tensor]
 
@@ -68,26 +67,22 @@ def train(args: argparse.Namespace, images: Path, load_from: str | None, work_di
 
 def main() -> None:
     """Train and print a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fine_tuning", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR",
+    options = parser(__file__, __doc__)
+    add = options.add_argument
+    add("--data-root", type=Path, required=True, metavar="DIR",
         help="folder with train.json, val.json and images/")  # fmt: skip
-    parser.add_argument(
-        "--classes", type=lambda text: text.split(","), required=True, metavar="A,B,..."
-    )
-    parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
-    parser.add_argument("--source", type=Path, help="detector of other classes to start from")
-    parser.add_argument("--source-epochs", type=int, default=8, help="epochs of the detector (8)")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of fine-tuning (3)")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    args = parser.parse_args()
+    add("--classes", type=lambda text: text.split(","), required=True, metavar="A,B,...")
+    add("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"), help="pixels")
+    add("--source", type=Path, help="detector of other classes to start from")
+    add("--source-epochs", type=int, default=8, help="epochs of the detector")
+    add("--epochs", type=int, default=3, help="epochs of fine-tuning")
+    add("--batch-size", type=int, default=4, help="images")
+    add("--lr", type=float, default=1e-3, help="learning rate")
+    add("--seeds", type=int, nargs="+", default=(0, 1, 2), help="one run per seed")
+    args = options.parse_args()
     args.recipe, args.frozen = True, False
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore")
+    quiet()
     args.data_root = args.data_root.resolve()
     every, epochs = args.classes, args.epochs
     known = every[: 2 * len(every) // 3]

@@ -6,7 +6,6 @@ faults and kernel time; and operators by time, from a profile.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 
@@ -17,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .batches import make_batch
 from .cases import CASES, build_pair
 from .compare import beside
-from .quiet import quiet
+from .quiet import parser, quiet
 from .work import inference, training_step
 
 _WORK = {"inference": inference, "train": training_step}
@@ -36,17 +35,15 @@ def matmul_rate(device: str = "cpu", size: int = 2048) -> float:
 
 def main() -> None:
     """Print FLOPs, minimum time and profile of one model, this package's and mmdet's."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__)
-    shown = "default: %(default)s"
-    parser.add_argument("model", choices=list(CASES))
-    parser.add_argument("--what", choices=list(_WORK), default="inference", help=shown)
-    parser.add_argument("--batch", type=int, default=2, help=f"images; {shown}")
-    parser.add_argument(
-        "--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=shown
-    )
-    parser.add_argument("--threads", type=int, default=2, help=shown)
-    parser.add_argument("--rows", type=int, default=12, help=f"rows of the profile; {shown}")
-    args = parser.parse_args()
+    options = parser(__file__, __doc__)
+    add = options.add_argument
+    add("model", choices=list(CASES))
+    add("--what", choices=list(_WORK), default="inference", help="work to measure")
+    add("--batch", type=int, default=2, help="images")
+    add("--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="pixels")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--rows", type=int, default=12, help="rows of the profile")
+    args = options.parse_args()
     quiet()
     torch.set_num_threads(args.threads)
     rate = matmul_rate()

@@ -5,22 +5,19 @@ By image side, and number of queries, objects and images; writes one plot and on
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
 
 from .batches import make_batch
 from .cases import CASES, Side, build
 from .clocks import seconds
-from .quiet import quiet
+from .quiet import parser, quiet
 from .work import training_step
-
-matplotlib.use("Agg")
 
 # Values of the dimensions that do not grow.
 USUAL = dict(side=320, queries=300, objects=7, batch=1)
@@ -69,18 +66,11 @@ def kept(side: Side, data: Any) -> int:
 
 def plot(rows: list[dict], path: Path, title: str) -> None:
     """Plot one column per dimension: time above, memory below, both from zero."""
-    import matplotlib.pyplot as plt
-
     models = list(dict.fromkeys(row["model"] for row in rows))
     columns = list(dict.fromkeys(row["grows"] for row in rows))
-    figure, axes = plt.subplots(
-        2,
-        len(columns),
-        figsize=(1.5 + 3 * len(columns), 6),
-        sharey="row",
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (1.5 + 3 * len(columns), 6)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(2, len(columns), sharey="row", squeeze=False)
     for column, grows in enumerate(columns):
         for colour, model in zip(COLOURS, models, strict=False):
             own = [r for r in rows if r["model"] == model and r["grows"] == grows]
@@ -88,10 +78,8 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
                 x, y = [r["value"] for r in own], [r[key] for r in own]
                 axes[row, column].plot(x, y, "o-", color=colour, label=model)
         axes[1, column].set_xlabel(AXES[grows])
-    for axis, label in zip(
-        axes[:, 0], ("training step, ms", "kept for gradients, MiB"), strict=True
-    ):
-        axis.set_ylabel(label)
+    axes[0, 0].set_ylabel("training step, ms")
+    axes[1, 0].set_ylabel("kept for gradients, MiB")
     for axis in axes.flat:
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
@@ -100,44 +88,20 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
     axes[0, 0].legend(frameon=False)
     figure.suptitle(title, wrap=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, draw."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.growth", description=__doc__.splitlines()[0]
-    )
+    options = parser(__file__, __doc__)
+    add = options.add_argument
     models = ["conditional-detr", "deformable-detr", "smca-detr", "sam-detr"]
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=list(CASES),
-        default=models,
-        help=f"default: {' '.join(models)}",
-    )
-    parser.add_argument(
-        "--grows",
-        nargs="+",
-        choices=list(STEPS),
-        default=list(STEPS),
-        help="what grows (default: all)",
-    )
-    parser.add_argument("--steps", type=int, help="how many values of each (default: all)")
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=3,
-        help="repetitions; the median counts (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("work_dirs/growth"),
-        help="folder to write to (default: %(default)s)",
-    )
-    args = parser.parse_args(arguments)
+    add("--models", nargs="+", choices=list(CASES), default=models, help="models to measure")
+    add("--grows", nargs="+", choices=list(STEPS), default=list(STEPS), help="what grows")
+    add("--steps", type=int, help="how many values of each (default: all)")
+    add("--rounds", type=int, default=3, help="repetitions; the median counts")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--out", type=Path, default=Path("work_dirs/growth"), help="folder to write to")
+    args = options.parse_args(arguments)
     quiet()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)

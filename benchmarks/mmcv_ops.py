@@ -7,10 +7,11 @@ MMCV is the package's folder with sources, as in its wheels; TARGET is a folder 
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 from pathlib import Path
+
+from .quiet import parser
 
 # Ops of mmdet's detectors and this package: sampling, RoIAlign, NMS, focal loss.
 OPS = ("ms_deform_attn", "roi_align", "nms", "sigmoid_focal_loss")
@@ -98,13 +99,10 @@ def build(mmcv: Path, target: Path, on_cuda: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.mmcv_ops", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "mmcv", type=Path, metavar="MMCV", help="folder of mmcv with sources, as in its wheels"
-    )
-    parser.add_argument("target", type=Path, metavar="TARGET", help="folder for sys.path")
-    parser.add_argument("--cpu", action="store_true", help="without CUDA")
-    args = parser.parse_args()
+    options = parser(__file__, __doc__)
+    add = options.add_argument
+    add("mmcv", type=Path, metavar="MMCV", help="folder of mmcv with sources, as in its wheels")
+    add("target", type=Path, metavar="TARGET", help="folder for sys.path")
+    add("--cpu", action="store_true", help="without CUDA")
+    args = options.parse_args()
     build(args.mmcv.absolute(), args.target.absolute(), not args.cpu)

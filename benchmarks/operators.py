@@ -7,13 +7,12 @@ training step is forward, loss, backward, clipping and optimizer of each side's 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 from .batches import Batch, make_batch
 from .cases import CASES, build
 from .fake_cuda import FakeCuda, install
-from .quiet import quiet
+from .quiet import parser, quiet
 from .work import DTYPES, inference, training_step
 
 MEASURES: dict[str, Callable[[FakeCuda], float]] = {
@@ -48,22 +47,14 @@ def count(
 
 def main(arguments: list[str] | None = None) -> None:
     """Count and print a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.operators", description=__doc__.splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--models", nargs="+", choices=COMPARED, default=COMPARED, help="default: all")
-    add("--batches", nargs="+", type=int, default=[2], help="batch sizes (default: 2)")
-    add("--image-size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"),
-        help="default: 800 1333")  # fmt: skip
-    add("--dtype", choices=list(DTYPES), default="fp32", help="default: fp32")
-    add(
-        "--top",
-        type=int,
-        default=0,
-        help="also list the operators that this package's model calls most",
-    )
-    args = parser.parse_args(arguments)
+    options = parser(__file__, __doc__)
+    add = options.add_argument
+    add("--models", nargs="+", choices=COMPARED, default=COMPARED, help="models to compare")
+    add("--batches", nargs="+", type=int, default=[2], help="batch sizes")
+    add("--image-size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"), help="pixels")
+    add("--dtype", choices=list(DTYPES), default="fp32", help="precision")
+    add("--top", type=int, default=0, help="also list the operators that our model calls most")
+    args = options.parse_args(arguments)
     quiet()
     install()
     print(f"| model | what | batch | {' | '.join(MEASURES)} |\n{'|---' * (3 + len(MEASURES))}|")

@@ -6,7 +6,6 @@ training keeps for gradients, for one image.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastdetr_mmdet  # noqa: F401  registers the parts
 from fastdetr_mmdet.structures import Memory, Queries
 
-from .quiet import quiet
+from .quiet import parser, quiet
 
 DIMS = 256
 ATTENTIONS = ("MultiheadSelfAttention", "RelationSelfAttention")
@@ -75,14 +74,12 @@ def measure(call: Callable[[], Tensor], rounds: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Print a table of self-attentions and one of encoders."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__)
-    shown = "default: %(default)s"
-    parser.add_argument("--queries", type=int, nargs="+", default=[300, 900], help=shown)
-    parser.add_argument(
-        "--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=shown
-    )
-    parser.add_argument("--rounds", type=int, default=5, help=shown)
-    args = parser.parse_args(argv)
+    options = parser(__file__, __doc__)
+    add = options.add_argument
+    add("--queries", type=int, nargs="+", default=[300, 900], help="numbers of queries")
+    add("--image-size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="pixels")
+    add("--rounds", type=int, default=5, help="repetitions")
+    args = options.parse_args(argv)
     quiet()
     torch.set_num_threads(1)
 

@@ -6,7 +6,6 @@ data loading process, for the estimates of docs/scaling.md.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -17,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 from fastdetr_mmdet.structures.targets import Targets
@@ -25,16 +23,16 @@ from fastdetr_mmdet.structures.targets import Targets
 from .batches import make_batch
 from .cases import CASES, CONFIGS, build
 from .clocks import seconds
-from .quiet import quiet
+from .quiet import parser, quiet
 
 
-def volumes(name: str) -> dict[str, float]:
+def volumes(name: str) -> tuple[float, float, float]:
     """Millions of trained parameters, MB of their gradients, MB of a checkpoint."""
     model = build(name, "ours").model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     held = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     moments = 2 * 4 * trained  # AdamW's state
-    return dict(trained=trained / 1e6, gradients=4 * trained / 1e6, file=(held + moments) / 1e6)
+    return trained / 1e6, 4 * trained / 1e6, (held + moments) / 1e6
 
 
 def matcher_times(batch_size: int, num_objects: int, rounds: int) -> float:
@@ -57,9 +55,8 @@ def matcher_times(batch_size: int, num_objects: int, rounds: int) -> float:
 
 def loading_rate(rounds: int) -> float:
     """Images of 480 x 640 per second through the COCO configs' training pipeline, one process."""
-    config = Config.fromfile(CONFIGS / CASES["conditional-detr"].ours)
-    steps = [TRANSFORMS.build(step) for step in config.train_dataloader.dataset.pipeline]
-    pipeline = Compose(steps)
+    config = Config.fromfile(CONFIGS / CASES["conditional-detr"].config)
+    pipeline = Compose(config.train_dataloader.dataset.pipeline)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "image.jpg")
         # noise of several sizes, as hard to decode as a photograph
@@ -74,30 +71,24 @@ def loading_rate(rounds: int) -> float:
         info = dict(img_path=path, img_id=0, height=480, width=640, instances=instances)
         started = time.perf_counter()
         for _ in range(rounds):
-            pipeline({key: value for key, value in info.items()})
+            pipeline(dict(info))
         return rounds / (time.perf_counter() - started)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--rounds", type=int, default=20, help="repetitions (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    args = parser.parse_args(arguments)
+    options = parser(__file__, __doc__)
+    options.add_argument("--rounds", type=int, default=20, help="repetitions")
+    options.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = options.parse_args(arguments)
     quiet()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)  # as in a loader process
-    print(
-        "| model | trained parameters | gradients | checkpoint with optimiser |\n|---|---|---|---|"
-    )
+    print("| model | trained parameters | gradients | checkpoint with optimiser |")
+    print("|---|---|---|---|")
     for name in CASES:
-        sizes = volumes(name)
-        print(
-            f"| {name} | {sizes['trained']:.1f} M | {sizes['gradients']:.0f} MB "
-            f"| {sizes['file']:.0f} MB |"
-        )
+        trained, gradients, file = volumes(name)
+        print(f"| {name} | {trained:.1f} M | {gradients:.0f} MB | {file:.0f} MB |")
     print("\n| images in a process's batch | 7 objects each | 50 objects each |\n|---|---|---|")
     for batch_size in (1, 2, 8, 16):
         times = [f"{matcher_times(batch_size, n, args.rounds):.1f} ms" for n in (7, 50)]

@@ -8,7 +8,7 @@ import pytest
 
 from fastdetr_mmdet.parts import SLOTS, Registered, registered_roles
 from fastdetr_mmdet.parts.__main__ import main
-from fastdetr_mmdet.parts.pages import full, overview, page
+from fastdetr_mmdet.parts.pages import render
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "parts.md"
@@ -28,14 +28,16 @@ def decorated_classes():
 
 def test_page_is_up_to_date():
     command = "python -m fastdetr_mmdet parts --markdown -o docs/parts.md"
-    assert PAGE.read_text() == page(ROLES) + "\n", f"{PAGE.name} is old; run: {command}"
+    assert PAGE.read_text() == render("page.md", roles=ROLES) + "\n", (
+        f"{PAGE.name} is old; run: {command}"
+    )
 
 
 def test_every_registered_class_is_listed():
     names = list(decorated_classes())
     assert len(names) > 20
     assert sorted(names) == sorted(part.cls.__name__ for part in PARTS.values())
-    text = overview(ROLES)
+    text = render("overview.txt", roles=ROLES)
     assert [name for name in PARTS if f"\n  {name}(" not in text] == []
     assert [name for name in PARTS if f"\n| [`{name}`](" not in PAGE.read_text()] == []
 
@@ -97,10 +99,9 @@ def test_docstring_is_taken_apart():
 
 def test_what_a_part_inherits_is_listed():
     decoder = PARTS["ConditionalDecoder"]
-    assert [p.name for p in decoder.parameters][-1] == "**kwargs"
+    assert decoder.parameters[-1].name == "**kwargs"
     names = [p.name for p in decoder.inherited]
-    assert "refine" in names
-    assert "cross_attn" not in names  # its own
+    assert "refine" in names and "cross_attn" not in names  # its own
     assert all(p.text for p in decoder.inherited)
     assert "ResNet" in PARTS["DilatedResNet"].foreign
 
@@ -126,20 +127,15 @@ def test_one_part_in_full(capsys):
         assert f"\n  {parameter}\n" in text
     for named in ("arXiv 2101.07448", "unlike the paper", "Reads: POINT, EMBEDDED", "layer_index"):
         assert named in text
-    assert text.strip() == full(part, SLOTS[part.role])
+    assert text.strip() == render("part.txt", part=part, slot=SLOTS[part.role])
 
 
-@pytest.mark.parametrize(
-    ("given", "nearest"), [("GausianPrior", "GaussianPrior"), ("samattention", "SAMAttention")]
-)
-def test_unknown_name_suggests_the_nearest(given, nearest, capsys):
-    assert main([given]) == 2
-    error = capsys.readouterr().err
-    assert given in error
-    assert nearest in error
-
-
-def test_file_is_written(tmp_path, capsys):
+def test_command(tmp_path, capsys):
+    """An unknown name suggests the nearest."""
+    for given, nearest in (("GausianPrior", "GaussianPrior"), ("samattention", "SAMAttention")):
+        assert main([given]) == 2
+        error = capsys.readouterr().err
+        assert given in error and nearest in error
     assert main(["TorchDefault", "-o", str(tmp_path / "part.txt")]) == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "part.txt").read_text().startswith("TorchDefault\n")

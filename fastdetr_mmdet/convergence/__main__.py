@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .results import read_curve, read_reference, write_results
     from .runs import discover_runs, train_all
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt
     references = [read_reference(path) for path in args.reference]
     notes: list[str] = []
     failed: dict[Run, str] = {}
@@ -70,33 +70,23 @@ def prepare(args: argparse.Namespace) -> list[Run]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"Two configs have the name {', '.join(twice)}. Rename one.")
-    prepared = []
+    configs, options = {}, (args.val_interval, args.data_root, args.cfg_options)
     for seed in args.seeds or (0, 1):
         for path in args.configs:
             run = Run(path.stem, seed, args.epochs, args.out)
-            options = (args.val_interval, args.data_root, args.cfg_options)
-            cfg = apply_budget(path, args.epochs, seed, *options)
+            configs[run] = apply_budget(path, args.epochs, seed, *options)
             if run.final_ap is None:
-                check_data(cfg, path)
-            prepared.append((run, cfg))
-    for run, cfg in prepared:
+                check_data(configs[run], path)
+    for run, cfg in configs.items():
         run.prepare(cfg)
-    return [run for run, _ in prepared]
+    return list(configs)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fastdetr_mmdet convergence",
-        description=__doc__,
-    )
+    parser = Parser(prog="python -m fastdetr_mmdet convergence", description=__doc__)
     add = parser.add_argument
-    add(
-        "configs",
-        nargs="*",
-        type=Path,
-        metavar="CONFIG",
-        help="configs to compare, the baseline first",
-    )
+    add("configs", nargs="*", type=Path, metavar="CONFIG",
+        help="configs to compare, the baseline first")  # fmt: skip
     add("--data-root", metavar="DIR", help="folder of the dataset")
     add("--epochs", type=positive_int, metavar="N", help="epochs of every run")
     add("--seeds", type=int, nargs="+", metavar="N", help="one run per seed (default: 0 1)")
@@ -112,18 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON files of published curves, to draw too (docs/convergence.md)")  # fmt: skip
     add("--results-only", action="store_true", help="train nothing; write the results of the "
         "runs in --out, or of those that CONFIG..., --seeds and --epochs select")  # fmt: skip
-    add(
-        "--cfg-options",
-        nargs="+",
-        action=CfgOptions,
-        metavar="KEY=VALUE",
-        help="changes to all configs, as for mim train",
-    )
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE",
+        help="changes to all configs, as for mim train")  # fmt: skip
     return parser
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -87,13 +87,12 @@ def _set_epochs(cfg: Config, epochs: int) -> None:
 
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
-        if not scheduler.get("by_epoch", True):
-            continue
-        for key in _LENGTHS:
-            if isinstance(scheduler.get(key), int) and scheduler[key] > 0:
-                scheduler[key] = scaled(scheduler[key])
-        if "milestones" in scheduler:
-            scheduler["milestones"] = sorted(set(map(scaled, scheduler["milestones"])))
+        if scheduler.get("by_epoch", True):
+            for key in _LENGTHS:
+                if isinstance(scheduler.get(key), int) and scheduler[key] > 0:
+                    scheduler[key] = scaled(scheduler[key])
+            if "milestones" in scheduler:
+                scheduler["milestones"] = sorted(set(map(scaled, scheduler["milestones"])))
 
 
 def check_data(cfg: Config, path: Path) -> None:

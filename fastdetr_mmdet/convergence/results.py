@@ -85,40 +85,21 @@ class Summary:
     planned: int = 0
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Published curves; drawn in a separate chart, because their data differ.
-
-    ``series`` maps a name to (epoch, AP in [0, 1]) pairs; up to three pairs are drawn as marks.
-    """
-
-    title: str
-    source: str
-    series: dict[str, tuple[tuple[float, float], ...]]
-
-
 def read_curve(run: Run, failed: str | None = None) -> Curve:
     """Read the curve of a run, up to its planned epochs."""
     history = RunHistory.read(run.work_dir)
     epochs = [epoch for epoch in history.epochs if epoch.number <= run.epochs]
-    points = tuple(
-        Point(
-            epoch.number,
-            max(epoch.metrics[METRIC], 0.0),  # COCO's AP is -1 without objects
-            max(epoch.metrics.get(f"{METRIC}_50", 0.0), 0.0),
-            epoch.minutes,
-            epoch.cpu_minutes,
-        )
-        for epoch in epochs
-        if METRIC in epoch.metrics
-    )
-    trained, parameters = epochs[-1].number if epochs else 0, history.parameters
-    return Curve(
-        run.name, run.seed, parameters, points, failed, trained, run.epochs, history.device
-    )
+    points = []
+    for epoch in epochs:
+        if METRIC in epoch.metrics:
+            # COCO's AP is -1 without objects
+            ap, ap50 = (max(epoch.metrics.get(key, 0.0), 0.0) for key in (METRIC, f"{METRIC}_50"))
+            points.append(Point(epoch.number, ap, ap50, epoch.minutes, epoch.cpu_minutes))
+    about, trained = (run.name, run.seed, history.parameters), epochs[-1].number if epochs else 0
+    return Curve(*about, tuple(points), failed, trained, run.epochs, history.device)
 
 
-def read_reference(path: Path) -> Reference:
+def read_reference(path: Path) -> dict[str, Any]:
     """Read ``{"title": ..., "source": ..., "series": {name: [[epoch, AP], ...]}}``.
 
     Raises:
@@ -127,10 +108,10 @@ def read_reference(path: Path) -> Reference:
     try:
         data = json.loads(path.read_text())
         series = {
-            str(name): tuple((float(epoch), float(ap)) for epoch, ap in pairs)
+            str(name): [(float(epoch), float(ap)) for epoch, ap in pairs]
             for name, pairs in data["series"].items()
         }
-        reference = Reference(str(data["title"]), str(data["source"]), series)
+        reference = dict(title=str(data["title"]), source=str(data["source"]), series=series)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} is not a reference file ({type(error).__name__}: {error}). It must be "
@@ -150,27 +131,30 @@ def summarise(curves: Sequence[Curve], targets: Iterable[float] | None = None) -
         targets: AP to reach; None: half of the best mean AP of all configs, and the best mean AP of
             the first config, the baseline.
     """
-    by_name = _by_name([curve for curve in curves if curve.points])
+    groups = _by_name(curve for curve in curves if curve.points)
     if targets is None:
-        best = [max(_statistics(group)[1], default=0.0) for group in by_name.values()]
+        best = [max(map(fmean, _by_epoch(g, "ap").values()), default=0.0) for g in groups.values()]
         chosen = {round(max(best) / 2, 3), round(best[0], 3)} if best else set()
         targets = sorted(chosen - {0.0})  # an AP of 0 is always reached
-    targets = tuple(targets)
-    return [
-        Summary(
-            name,
-            group[0].parameters,
-            tuple(curve.seed for curve in group),
-            *_statistics(group),
-            minutes_per_epoch=fmean(c.points[-1].minutes / c.points[-1].epoch for c in group),
-            cpu_minutes_per_epoch=fmean(
-                c.points[-1].cpu_minutes / c.points[-1].epoch for c in group
-            ),
-            reached=tuple(_reached(group, target) for target in targets),
-            planned=max(curve.epochs for curve in group),
-        )
-        for name, group in by_name.items()
-    ]
+    targets = list(targets)
+    return [_summary(name, group, targets) for name, group in groups.items()]
+
+
+def _summary(name: str, curves: list[Curve], targets: list[float]) -> Summary:
+    aps, ends = _by_epoch(curves, "ap"), [curve.points[-1] for curve in curves]
+    return Summary(
+        name,
+        curves[0].parameters,
+        tuple(curve.seed for curve in curves),
+        tuple(aps),
+        tuple(map(fmean, aps.values())),
+        tuple(map(min, aps.values())),
+        tuple(map(max, aps.values())),
+        minutes_per_epoch=fmean(end.minutes / end.epoch for end in ends),
+        cpu_minutes_per_epoch=fmean(end.cpu_minutes / end.epoch for end in ends),
+        reached=tuple(_reached(curves, target) for target in targets),
+        planned=max(curve.epochs for curve in curves),
+    )
 
 
 def _by_name(curves: Iterable[Curve]) -> dict[str, list[Curve]]:
@@ -180,14 +164,11 @@ def _by_name(curves: Iterable[Curve]) -> dict[str, list[Curve]]:
     return groups
 
 
-def _statistics(
-    curves: list[Curve],
-) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Epochs with validations of all seeds, and mean, lowest and highest AP over the seeds."""
-    per_seed = [{point.epoch: point.ap for point in curve.points} for curve in curves]
-    epochs = tuple(epoch for epoch in per_seed[0] if all(epoch in seed for seed in per_seed))
-    values = [[seed[epoch] for seed in per_seed] for epoch in epochs]
-    return epochs, tuple(map(fmean, values)), tuple(map(min, values)), tuple(map(max, values))
+def _by_epoch(curves: list[Curve], key: str) -> dict[int, list[float]]:
+    """Values of a field of ``Point`` with each seed, at epochs that all seeds have validated."""
+    own = [{point.epoch: getattr(point, key) for point in curve.points} for curve in curves]
+    common = [epoch for epoch in own[0] if all(epoch in seed for seed in own)]
+    return {epoch: [seed[epoch] for seed in own] for epoch in common}
 
 
 def _reached(curves: list[Curve], target: float) -> Reached:
@@ -204,7 +185,7 @@ def write_results(
     curves: Sequence[Curve],
     budget: dict[str, Any],
     targets: Sequence[float] | None = None,
-    references: Sequence[Reference] = (),
+    references: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> list[Path]:
     """Write ``convergence.json``, ``.md``, ``.png`` and ``curves.csv``; return their paths.
@@ -225,7 +206,7 @@ def write_results(
         "notes": notes,
         "summary": [asdict(summary) for summary in summaries],
         "runs": [asdict(curve) for curve in curves],
-        "references": [asdict(reference) for reference in references],
+        "references": references,
     }
     paths[2].write_text(json.dumps(_rounded(data), indent=1) + "\n")
     with paths[3].open("w", newline="") as file:
@@ -243,45 +224,37 @@ def _rounded(data: Any) -> Any:
 
 
 def charts(
-    summaries: Sequence[Summary], curves: Sequence[Curve], references: Sequence[Reference] = ()
+    summaries: Sequence[Summary], curves: Sequence[Curve], references: Sequence[dict[str, Any]] = ()
 ) -> Iterator[Chart]:
     """Charts of AP over epochs and over time, and one chart per reference.
 
     Time is CPU time, which other programs do not change, unless a run trained on another device.
     """
+    groups = _by_name(curve for curve in curves if curve.points)
     seeds, on_cpu = len({c.seed for c in curves}), {c.device for c in curves if c.points} <= {"cpu"}
     top = _HEADROOM * max((ap for summary in summaries for ap in summary.high), default=0.0)
-    title = f"mean and range over {seeds} seeds" if seeds > 1 else "one seed"
-    common: dict[str, Any] = dict(y_label="COCO AP", y_range=(0, top or None))
     targets = [reached.target for reached in summaries[0].reached] if summaries else []
-    common["levels"] = {f"target {target:.3f}": target for target in targets}
-    lines = [_line(n, own, own.epochs) for n, own in enumerate(summaries)]
-    yield Chart(lines, "epoch", title=title, **common)
-    by_name = _by_name([curve for curve in curves if curve.points])
-    minutes = [_minutes(by_name[own.name], own.epochs, on_cpu) for own in summaries]
-    lines = [_line(n, own, minutes[n]) for n, own in enumerate(summaries)]
+    levels = {f"target {target:.3f}": target for target in targets}
     label = "CPU minutes of training" if on_cpu else "minutes of training (wall-clock)"
-    yield Chart(lines, label, title="the same, by computing time", **common)
+    what = f"mean and range over {seeds} seeds" if seeds > 1 else "one seed"
+    for x_label, key, title in (
+        ("epoch", "epoch", what),
+        (label, "cpu_minutes" if on_cpu else "minutes", "the same, by computing time"),
+    ):
+        lines = []
+        for look, own in enumerate(summaries):
+            x = [fmean(values) for values in _by_epoch(groups[own.name], key).values()]
+            lines.append(Line(own.name, look, x, own.mean, (own.low, own.high)))
+        yield Chart(lines, x_label, "COCO AP", title, (0, top or None), levels=levels)
     for reference in references:
         # few pairs are not connected, since values between them are unknown; other colours than
         # configs
         lines = [
             Line(name, look, [x for x, _ in pairs], [y for _, y in pairs], connected=len(pairs) > 3)
-            for look, (name, pairs) in enumerate(reference.series.items(), len(summaries))
+            for look, (name, pairs) in enumerate(reference["series"].items(), len(summaries))
         ]
-        title = f"for reference: {reference.title}"
-        yield Chart(lines, "epoch", "COCO AP", title, (0, None), note=reference.source)
-
-
-def _line(look: int, summary: Summary, x: Sequence[float]) -> Line:
-    return Line(summary.name, look, x, summary.mean, (summary.low, summary.high))
-
-
-def _minutes(curves: Sequence[Curve], epochs: Sequence[int], on_cpu: bool) -> list[float]:
-    """Minutes until each epoch, mean over the seeds."""
-    key = "cpu_minutes" if on_cpu else "minutes"
-    own = [{point.epoch: getattr(point, key) for point in curve.points} for curve in curves]
-    return [fmean(minutes[epoch] for minutes in own) for epoch in epochs]
+        title = f"for reference: {reference['title']}"
+        yield Chart(lines, "epoch", "COCO AP", title, (0, None), note=reference["source"])
 
 
 def markdown_table(summaries: Sequence[Summary]) -> str:
@@ -328,6 +301,8 @@ def notes_on(curves: Sequence[Curve], summaries: Sequence[Summary]) -> list[str]
             for curve in runs
             if curve.failed or curve.trained < curve.epochs
         ]
+        if not states:
+            continue
         summary, extent = summary_of.get(name), "no figures yet, since no epoch is validated"
         if summary is not None:
             extent = "no mean, since no epoch is validated with every seed"
@@ -335,8 +310,7 @@ def notes_on(curves: Sequence[Curve], summaries: Sequence[Summary]) -> list[str]
                 extent = f"figures up to epoch {summary.epochs[-1]}"
             if len(summary.seeds) < len(runs):
                 extent += f", only of seed {', '.join(map(str, summary.seeds))}"
-        if states:
-            notes.append(f"{name}: {', '.join(states)}; {extent}")
+        notes.append(f"{name}: {', '.join(states)}; {extent}")
     if summaries and not summaries[0].reached:
         notes.append("No config has a mean AP of 0.001 yet, so there is no target: give --target")
     return notes

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -22,7 +23,6 @@ from ..utils.run_history import RunHistory
 
 METRIC = "coco/bbox_mAP"
 _CONFIG = re.compile(r"(?P<name>.+)_seed_(?P<seed>-?\d+)\.py")
-_CHECKPOINT = re.compile(r"epoch_(\d+)\.pth\s*$")
 # Keys that may differ when a run is made longer.
 _LENGTH = {"max_epochs", "train_cfg.max_epochs"}
 _POLL_SECONDS, _END_SECONDS = 0.2, 20.0
@@ -111,21 +111,17 @@ class Run:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
+            streams: dict[str, Any] = dict(
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
+            process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
         pid_file.write_text(f"{process.pid}\n")
         return process
 
     def saved_epoch(self) -> str | None:
         """Epoch of the last checkpoint."""
         pointer = self.work_dir / "last_checkpoint"
-        found = _CHECKPOINT.search(pointer.read_text()) if pointer.is_file() else None
+        found = pointer.is_file() and re.search(r"epoch_(\d+)\.pth\s*$", pointer.read_text())
         return found[1] if found else None
 
     def last_lines(self, count: int = 12) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import warnings
@@ -25,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .evaluate import open_set
     from .stages import NMS_IOU, measure_stages
 
-    def progress(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
+    progress = functools.partial(print, file=sys.stderr, flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmdet's warnings on palettes and evaluators
         model = load_detector(given.config, given.checkpoint, given.device, given.cfg_options)

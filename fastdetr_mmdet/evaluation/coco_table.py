@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,9 +64,8 @@ class CocoTable:
 
 def evaluates_coco_boxes(metric: Any) -> bool:
     """Whether a metric is mmdet's CocoMetric with an annotation file, and evaluates boxes."""
-    return getattr(metric, "_coco_api", None) is not None and "bbox" in getattr(
-        metric, "metrics", ()
-    )
+    has_file = getattr(metric, "_coco_api", None) is not None
+    return has_file and "bbox" in getattr(metric, "metrics", ())
 
 
 def coco_table(
@@ -89,34 +89,26 @@ def coco_table(
         per_class = {name: {c: 0.0 if objects[name] else None for c in COLUMNS} for name in classes}
         return CocoTable(nothing, per_class, objects)
     overall = _figures(evaluation)
-    precision = evaluation.eval["precision"]  # (iou, recall, class, area, limit)
-    by_id = {}
-    for place, identity in enumerate(evaluation.params.catIds):  # sorted by pycocotools
+    parameters, precision = evaluation.params, evaluation.eval["precision"]
+    size, areas = len(parameters.imgIds), len(parameters.areaRng)
+    figures, matched = {}, {}
+    for place, identity in enumerate(parameters.catIds):  # sorted by pycocotools
+        # (iou, recall, class, area, limit)
         evaluation.eval["precision"] = precision[:, :, [place]]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.summarize()
-        by_id[identity] = _figures(evaluation)
-    ids = metric._coco_api.get_cat_ids(cat_names=list(classes))
-    per_class = {name: by_id[identity] for name, identity in zip(classes, ids, strict=True)}
-    images_of = _matched(evaluation)
-    curves = {c: _curve(images_of[i]) for c, i in zip(classes, ids, strict=True)}
+        figures[identity] = _figures(evaluation)
+        # by class, area and image; the first area has all sizes
+        matched[identity] = evaluation.evalImgs[place * areas * size :][:size]
+    ids = dict(zip(classes, metric._coco_api.get_cat_ids(cat_names=list(classes)), strict=True))
+    curves = {name: _curve(matched[identity]) for name, identity in ids.items()}
     return CocoTable(
         overall,
-        per_class,
+        {name: figures[identity] for name, identity in ids.items()},
         objects,
-        _curve([image for found in images_of.values() for image in found]),
+        _curve(itertools.chain.from_iterable(matched.values())),
         {name: curve for name, curve in curves.items() if curve is not None},
     )
-
-
-def _matched(evaluation: COCOeval) -> dict[int, list[dict]]:
-    """pycocotools' matches per category and image, over all object sizes."""
-    parameters = evaluation.params
-    size, areas = len(parameters.imgIds), len(parameters.areaRng)
-    return {
-        identity: evaluation.evalImgs[place * areas * size :][:size]
-        for place, identity in enumerate(parameters.catIds)
-    }
 
 
 def _curve(images: Iterable[dict | None]) -> Curve | None:

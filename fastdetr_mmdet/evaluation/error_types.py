@@ -113,13 +113,13 @@ def overlaps_of(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.
 
 def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -> Verdict:
     """The first type that fits a box without an object."""
-    tests = (
+    other = real & ~same
+    for kind, among, least in (
         (Kind.DUPLICATE, same, PLACED),
-        (Kind.WRONG_CLASS, real & ~same, PLACED),
+        (Kind.WRONG_CLASS, other, PLACED),
         (Kind.BADLY_PLACED, same, NEAR),
-        (Kind.BOTH, real & ~same, NEAR),
-    )
-    for kind, among, least in tests:
+        (Kind.BOTH, other, NEAR),
+    ):
         target = _best(overlaps, among, least)
         if target is not None:
             return Verdict(kind, box, target, float(overlaps[target]))
@@ -129,6 +129,4 @@ def _error(box: int, overlaps: np.ndarray, same: np.ndarray, real: np.ndarray) -
 def _best(overlaps: np.ndarray, among: np.ndarray, least: float) -> int | None:
     """The object with the highest IoU, if at least ``least``."""
     candidates = np.where(among, overlaps, -1.0)
-    if not len(candidates) or candidates.max() < least:
-        return None
-    return int(candidates.argmax())
+    return int(candidates.argmax()) if candidates.max(initial=-1.0) >= least else None

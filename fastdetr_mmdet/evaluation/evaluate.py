@@ -80,14 +80,9 @@ class EvaluationSet:
     partial: bool
 
     @property
-    def dataset(self) -> Any:
-        """Dataset of the loader."""
-        return self.loader.dataset
-
-    @property
     def classes(self) -> tuple[str, ...]:
         """Their names."""
-        return tuple(map(str, self.dataset.metainfo.get("classes") or ()))
+        return tuple(map(str, self.loader.dataset.metainfo.get("classes") or ()))
 
 
 def open_set(config: Config, splits: Sequence[str], progress: Progress) -> EvaluationSet:
@@ -107,7 +102,10 @@ def open_set(config: Config, splits: Sequence[str], progress: Progress) -> Evalu
     if split is None or not config.get(f"{split}_evaluator"):
         raise UserError("The config has no validation set with an evaluator.")
     with redirect_stdout(io.StringIO()):  # pycocotools prints
-        loader = _build_loader(config[f"{split}_dataloader"])
+        options = dict(config[f"{split}_dataloader"], num_workers=0, persistent_workers=False)
+        for key in ("prefetch_factor", "timeout"):  # only for worker processes
+            options.pop(key, None)
+        loader = Runner.build_dataloader(options, seed=0)
         evaluator = Evaluator(config[f"{split}_evaluator"])
     dataset = loader.dataset
     use_first_metainfo(dataset)
@@ -145,9 +143,9 @@ def evaluate(
             folder, or the checkpoint is damaged or does not fit the config.
     """
     data = open_set(config, ("val", "test"), progress)
-    evaluator, infos = data.evaluator, data.infos
+    dataset, evaluator, infos = data.loader.dataset, data.evaluator, data.infos
     model: Any = _load_model(config, checkpoint, device)
-    model.dataset_meta = data.dataset.metainfo  # as in init_detector; for the viewer
+    model.dataset_meta = dataset.metainfo  # as in init_detector; for the viewer
     coco = next(filter(evaluates_coco_boxes, evaluator.metrics), None)
 
     images: list[ImageResult] = []
@@ -175,7 +173,7 @@ def evaluate(
         metrics, table = {}, coco_table(coco, images, data.classes, chosen)
     return Evaluation(
         checkpoint=checkpoint,
-        dataset=str(getattr(data.dataset, "ann_file", type(data.dataset).__name__)),
+        dataset=str(getattr(dataset, "ann_file", type(dataset).__name__)),
         classes=data.classes,
         images=images,
         of_images=len(infos),
@@ -204,13 +202,6 @@ def _load_model(config: Config, checkpoint: Path, device: str | None) -> nn.Modu
         raise UserError(f"The weights of {checkpoint.name} do not fit its config: {found}.")
     model.cfg = config  # read by mmdet's inferencers
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-
-
-def _build_loader(settings: dict) -> Any:
-    loader = dict(settings, num_workers=0, persistent_workers=False)
-    for key in ("prefetch_factor", "timeout"):  # only for worker processes
-        loader.pop(key, None)
-    return Runner.build_dataloader(loader, seed=0)
 
 
 def image_result(found: InstanceData, info: dict) -> ImageResult:
@@ -247,19 +238,16 @@ def _check_image_paths(dataset: Any, paths: Sequence[str]) -> None:
         return
     # not normalised, because `..` after a link may lead elsewhere
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
-    wrong: dict[int, str] = {}
-    for index, folder in enumerate(folders):
-        found = {
-            number: f"{paths[number]}: {note}"
-            for number, (problem, note) in enumerate(locate(absolute, folder))
-            if problem
-        }
-        # an image outside of one folder may be in another
-        wrong = found if index == 0 else {n: why for n, why in wrong.items() if n in found}
+    in_folders = zip(*(locate(absolute, folder) for folder in folders), strict=True)
+    wrong = [  # an image outside of one folder may be in another
+        f"{path}: {found[0][1]}"
+        for path, found in zip(paths, in_folders, strict=True)
+        if all(problem for problem, _ in found)
+    ]
     if wrong:
         count = "1 image is" if len(wrong) == 1 else f"{len(wrong)} images are"
         raise UserError(
             f"{count} missing or outside of the folder of the validation set; none was opened "
-            f"({next(iter(wrong.values()))}). Set the folder by --cfg-options data_root=... "
+            f"({wrong[0]}). Set the folder by --cfg-options data_root=... "
             "(python -m fastdetr_mmdet check lists all such images)."
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models import FastDETR, TwoStageQueries
 from ..models.parts import QueryInitialiser
-from ..structures import DecoderOutput, Queries
+from ..structures import DecoderOutput
 from ..structures.boxes import inverse_sigmoid, xyxy_to_cxcywh
 from ..utils.cli import UserError
 from .coco_table import evaluates_coco_boxes, run_coco
@@ -98,7 +98,7 @@ class _Watch:
         while isinstance(inner := getattr(self.proposing, "queries", None), QueryInitialiser):
             self.proposing = inner
         self.class_aware = self.head.class_aware_proposals
-        self.seen: tuple[tuple, Queries] | None = None  # of the query initialiser
+        self.seen: Any = None  # arguments and queries of the query initialiser
         self.features: Sequence[Tensor] = ()  # input of the transformer
 
     @contextmanager
@@ -127,9 +127,7 @@ class _Watch:
         metas = [sample.metainfo for sample in samples]
         stages = dict(self.proposals())
         layers = [*zip(*self.head(output), strict=True)]
-        stages |= {
-            f"layer {number}": (layer[0], layer[1]) for number, layer in enumerate(layers, 1)
-        }
+        stages |= {f"layer {number}": layer for number, layer in enumerate(layers, 1)}
         if (with_truth := self.with_true_boxes(samples)) is not None:
             stages[TRUE_BOXES] = with_truth
         for stage, candidates in self.auxiliary(metas):
@@ -140,23 +138,16 @@ class _Watch:
             self.keep(stage, samples, detections, self.detect(*predicted, metas, CANDIDATES))
         return self.head.predict_by_feat(*layers[-1], metas, rescale)
 
-    def keep(
-        self,
-        stage: str,
-        samples: Sequence,
-        detections: Sequence[InstanceData],
-        candidates: Sequence[InstanceData],
-    ) -> None:
-        """Add a batch's detections to a stage, without and with NMS."""
+    def keep(self, stage: str, samples: Sequence, *detections: Sequence[InstanceData]) -> None:
+        """Add a batch's detections to a stage, and candidates after NMS."""
         plain, kept = self.found.setdefault(stage, ([], []))
-        for sample, own, more in zip(samples, detections, candidates, strict=True):
+        for sample, own, more in zip(samples, *detections, strict=True):
             info = self.infos[sample.img_id]
             plain.append(image_result(own, info))
             kept.append(image_result(self.without_duplicates(more), info))
 
     def auxiliary(self, metas: Sequence[dict]) -> Iterator[tuple[str, list[InstanceData]]]:
         """Detections of auxiliary heads, best first."""
-        assert self.seen is not None
         features, ((memory, *_), _) = self.features, self.seen
         if self.model.aux_heads_on == "encoder":
             features = memory.maps()
@@ -174,7 +165,6 @@ class _Watch:
         queries: Any = self.proposing
         if not isinstance(queries, TwoStageQueries):
             return
-        assert self.seen is not None
         supervised = queries.supervise
         for stage, queries.supervise in ((PROPOSALS, "all"), (SELECTED, "selected")):
             found = queries(*self.seen[0])[1]
@@ -183,12 +173,23 @@ class _Watch:
         queries.supervise = supervised
 
     def with_true_boxes(self, samples: Sequence) -> tuple[Tensor, Tensor] | None:
-        """Logits and boxes of the last layer if each object has a query at its true box."""
-        assert self.seen is not None
+        """Logits and boxes of the last layer if each object has a query at its true box.
+
+        The query nearest to an object moves; contents stay.
+        """
         (memory, *_), queries = self.seen
         if queries.reference is None:
             return None
-        moved = self.move(queries, [self.true_boxes(sample) for sample in samples])
+        logits = queries.reference_logits.clone()
+        for image, sample in enumerate(samples):
+            wanted = self.true_boxes(sample)[:, : logits.shape[-1]].to(logits)
+            distance = torch.cdist(queries.reference[image], wanted, p=1).cpu().numpy()
+            index, which = linear_sum_assignment(distance)
+            logits[image, index] = inverse_sigmoid(wanted[which])
+        if queries.pos is not None:
+            with suppress(NotImplementedError):  # learned positions do not move
+                queries = replace(queries, pos=self.proposing.position(logits))
+        moved = queries.with_reference(logits)
         decoded = self.transformer.decoder(moved, memory, self.head.box_branches)
         return self.head.last_layer(decoded)
 
@@ -200,29 +201,13 @@ class _Watch:
         factor = torch.tensor([*sample.get("scale_factor", (1.0, 1.0))] * 2)
         return xyxy_to_cxcywh(torch.tensor(objects).reshape(-1, 4) * factor / size)
 
-    def move(self, queries: Queries, objects: Sequence[Tensor]) -> Queries:
-        """Move the queries nearest to objects to the true boxes; contents stay."""
-        assert queries.reference is not None and queries.reference_logits is not None
-        logits = queries.reference_logits.clone()
-        size = logits.shape[-1]
-        for image, boxes in enumerate(objects):
-            wanted = boxes[:, :size].to(logits)
-            distance = torch.cdist(queries.reference[image], wanted, p=1).cpu().numpy()
-            index, which = linear_sum_assignment(distance)
-            logits[image, index] = inverse_sigmoid(wanted[which])
-        if queries.pos is not None:
-            with suppress(NotImplementedError):  # learned positions do not move
-                queries = replace(queries, pos=self.proposing.position(logits))
-        return queries.with_reference(logits)
-
     def detect(
         self, scores: Tensor, boxes: Tensor, metas: Sequence[dict], limit: int | None = None
     ) -> list[InstanceData]:
         """Detections by the head from logits and boxes; ``limit``: maximum number per image."""
         settings = self.head.test_cfg
-        self.head.test_cfg = dict(settings, nms=None)
-        if limit is not None:
-            self.head.test_cfg["max_per_img"] = limit
+        limits = {} if limit is None else dict(max_per_img=limit)
+        self.head.test_cfg = dict(settings, nms=None, **limits)
         found = self.head.predict_by_feat(scores, boxes, metas, rescale=True)
         self.head.test_cfg = settings
         return found

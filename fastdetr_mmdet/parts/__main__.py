@@ -22,32 +22,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="List all registered parts by role, with their papers and parameters. NAME "
         "prints one part in full, with what it reads and makes.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this part in full")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print all as the page docs/parts.md"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing"
-    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="print this part in full")
+    add("--markdown", action="store_true", help="print all as the page docs/parts.md")
+    add("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
     given = parser.parse_args(arguments)
     if given.name and given.markdown:
         parser.error("--markdown prints all parts; give no NAME with it")
 
     if given.output:
         check_destination(given.output)
-    from .pages import full, overview, page
+    from .pages import render
     from .registered import registered_roles
 
     roles = registered_roles()
     if given.name:
-        parts = {part.name: (part, role.slot) for role in roles for part in role.parts}
+        parts = {
+            part.name: dict(part=part, slot=role.slot) for role in roles for part in role.parts
+        }
         if given.name not in parts:
             lower = {name.lower(): name for name in parts}
             nearest = difflib.get_close_matches(given.name.lower(), lower, n=1, cutoff=0)
             raise UsageError(f"No part is named {given.name!r}. Nearest: {lower[nearest[0]]}.")
-        text = full(*parts[given.name])
+        text = render("part.txt", **parts[given.name])
     else:
-        text = page(roles) if given.markdown else overview(roles)
+        text = render("page.md" if given.markdown else "overview.txt", roles=roles)
     if given.output:
         given.output.write_text(text + "\n")
     else:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
 from ..models.parts import Field
-from .registered import Registered, Role
 
 
-def overview(roles: Sequence[Role]) -> str:
-    """All parts, for a terminal."""
-    return _render("overview.txt", roles=roles)
-
-
-def full(part: Registered, slot: str | None) -> str:
-    """One part: docstring, declarations and parameters, for a terminal."""
-    return _render("part.txt", part=part, slot=slot)
-
-
-def page(roles: Sequence[Role]) -> str:
-    """The page ``docs/parts.md``."""
-    return _render("page.md", roles=roles, fields=list(Field))
-
-
-def _render(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """Render ``overview.txt`` or ``page.md`` (roles), or ``part.txt`` (part, slot)."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastdetr_mmdet.parts"),
         undefined=jinja2.StrictUndefined,
@@ -36,6 +20,7 @@ def _render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= dict(command="python -m fastdetr_mmdet parts", page="docs/parts.md")
+    environment.globals["fields"] = list(Field)
     environment.filters |= dict(
         cell=lambda text: text.replace("|", r"\|"), markdown=_markdown, wrap=_wrap
     )

@@ -156,21 +156,19 @@ class Registered:
             choices["num_levels"] = (3,)
         small = {name: value for name, value in _SMALL.items() if name in accepted}
         plain = self.cls(**small)
-        names = {
-            "reads": [field.name for field in Field if field in plain.reads],
-            "makes": [field.name for field in Field if field in plain.makes],
+        found = {
+            verb: [field.name for field in Field if field in getattr(plain, verb)]
+            for verb in ("reads", "makes")
         }
-        for name, values in choices.items():
-            for value in values:
-                try:
-                    other = self.cls(**dict(small, **{name: value}))
-                except ValueError:  # needs another argument, too
-                    continue
-                what = f"{name}={value!r}"
-                for verb, fields in names.items():  # sorted, because the order of sets varies
-                    new = getattr(other, verb) - getattr(plain, verb)
-                    fields += [f"{field.name} ({what})" for field in Field if field in new]
-        return names
+        for name, value in ((name, value) for name, values in choices.items() for value in values):
+            try:
+                other = self.cls(**dict(small, **{name: value}))
+            except ValueError:  # needs another argument, too
+                continue
+            for verb, fields in found.items():  # sorted, because the order of sets varies
+                new = getattr(other, verb) - getattr(plain, verb)
+                fields += [f"{field.name} ({name}={value!r})" for field in Field if field in new]
+        return found
 
 
 @dataclass(frozen=True)
@@ -181,11 +179,6 @@ class Role:
     text: str
     slot: str | None
     parts: tuple[Registered, ...]
-
-    @property
-    def count(self) -> int:
-        """Number of parts."""
-        return len(self.parts)
 
 
 def registered_roles() -> list[Role]:

@@ -21,12 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "predictions, attention and errors. More: docs/report.md.",
     )
     add = parser.add_argument
-    add(
-        "work_dirs",
-        nargs="+",
-        metavar="WORK_DIR",
-        help="work directory of a run, or a folder of several",
-    )
+    add("work_dirs", nargs="+", metavar="WORK_DIR",
+        help="work directory of a run, or a folder of several")  # fmt: skip
     add("--out", default="report.html", metavar="FILE", help="file to write (%(default)s)")
     add("--no-predictions", action="store_false", dest="predictions",
         help="curves and configs only, without running a model")  # fmt: skip

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from ..checkpoints.embedded_config import EmbeddedConfigError, check_config
 from ..evaluation.evaluate import evaluate
-from ..utils.cli import UsageError, UserError, refuse_to_overwrite
+from ..utils.cli import UsageError, UserError, check_destination, refuse_to_overwrite
 from ..utils.files import write_atomically
 from .page import make_page
 from .pictures import contact_sheets
@@ -52,10 +52,7 @@ def make_report(
         OSError: if the file cannot be written.
     """
     out = Path(out)
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder. Name the file to write: {out}/report.html.")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"{out} cannot be written: make the folder {out.parent} first.")
+    check_destination(out)
     folders = find_work_dirs([Path(path) for path in work_dirs])
     refuse_to_overwrite(
         [out], (path for folder in folders for name in _SOURCES for path in folder.glob(name))

@@ -84,9 +84,7 @@ def make_page(runs: Sequence[Run], written: datetime, settings: Settings) -> str
     )  # fmt: skip
 
 
-def config_differences(
-    configs: Sequence[Mapping[str, Any]],
-) -> list[tuple[list[str], list[str]]]:
+def config_differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], list[str]]]:
     """List the keys in which configs differ.
 
     Returns:

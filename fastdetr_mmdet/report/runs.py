@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.embedded_config import EmbeddedConfigError, read_plain_config
-from ..checkpoints.integrity import what_is_broken
+from ..checkpoints.integrity import numbered_checkpoints, what_is_broken
 from ..utils.cli import UsageError, UserError
 from ..utils.run_history import RunHistory
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .pictures import Photo
 
 _SESSION = re.compile(r"\d{8}_\d{6}")
-_NUMBERED = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
 _SEPARATOR = re.compile(r"[-_./ ]+")
 _LETTERS = re.compile(r"^[^\W\d_]")  # shortened names start with a letter
 _WHAT_TO_GIVE = "Give the --work-dir of the training."
@@ -98,12 +97,11 @@ def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
     Raises:
         UsageError: if none of them holds a run.
     """
-    runs = [_read_run(path, name) for path, name in zip(work_dirs, _names(work_dirs), strict=True)]
+    names = _names(work_dirs)
+    runs = [_read_run(*each) for each in zip(work_dirs, names, range(len(names)), strict=True)]
     if runs and all(run.is_empty for run in runs):
         paths = ", ".join(map(str, work_dirs))
         raise UsageError(f"No log, config or checkpoint in {paths}. {_WHAT_TO_GIVE}")
-    for number, run in enumerate(runs):
-        run.number = number
     return runs
 
 
@@ -114,8 +112,8 @@ def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
         UserError: if there is none, or all are damaged.
     """
     best = sorted(work_dir.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
-    numbered = {path: found for path in work_dir.glob("*.pth") if (found := _number(path)) >= 0}
-    last = sorted(numbered, key=_number, reverse=True)
+    names = ("iter_{}.pth", "epoch_{}.pth")
+    last = [path for name in names for path in numbered_checkpoints(work_dir, name).values()]
     pointer = work_dir / "last_checkpoint"
     text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     if text:  # the folder may have been moved, so search here first
@@ -130,11 +128,6 @@ def find_checkpoint(work_dir: Path, which: str = "best") -> Path:
             return path
         reasons.append(f"{path.name} {reason}")
     raise UserError(f"All checkpoints are damaged: {'; '.join(reasons)}.")
-
-
-def _number(path: Path) -> int:
-    found = _NUMBERED.fullmatch(path.name)
-    return int(found[1]) if found else -1
 
 
 def _is_work_dir(path: Path) -> bool:
@@ -175,9 +168,9 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [name[start:] for name in names]
 
 
-def _read_run(path: Path, name: str) -> Run:
+def _read_run(path: Path, name: str, number: int) -> Run:
     history = RunHistory.read(path)
-    run = Run(name, path, history, notes=list(history.notes))
+    run = Run(name, path, history, number, notes=list(history.notes))
     dumped = sorted(path.glob("*/vis_data/config.py"))
     trained = [file for file in dumped if _has_losses(file.with_name("scalars.json"))]
     at_top = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)

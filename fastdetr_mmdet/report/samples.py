@@ -131,8 +131,8 @@ def _class_name(evaluation: Evaluation, label: int) -> str:
 
 
 def _same_image(run: Run, image: ImageResult) -> ImageResult | None:
-    same = (other for other in run.evaluated.images if other.image_id == image.image_id)
-    return next((other for other in same if other.path == image.path), None)
+    wanted = image.image_id, image.path
+    return next((i for i in run.evaluated.images if (i.image_id, i.path) == wanted), None)
 
 
 def _predicted_boxes(run: Run, image: ImageResult, min_score: float) -> tuple[list[Box], int]:
@@ -184,11 +184,9 @@ def _crop(
 
 def _surroundings(boxes: Sequence[Box], shape: tuple[int, int]) -> tuple[float, ...]:
     """A square around boxes, cut to the image."""
-    height, width = shape
-    corners = np.array([box.xyxy for box in boxes], dtype=float)
-    (x1, y1), (x2, y2) = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
-    side = max(x2 - x1, y2 - y1) * (1 + 2 * _MARGIN)
-    side = min(max(side, _SMALLEST * max(width, height)), max(width, height))
-    left = np.clip((x1 + x2 - side) / 2, 0, max(width - side, 0))
-    top = np.clip((y1 + y2 - side) / 2, 0, max(height - side, 0))
-    return (left, top, min(left + side, width), min(top + side, height))
+    size = np.array([*shape[::-1]])
+    corners = np.concatenate([np.reshape(box.xyxy, (2, 2)) for box in boxes]).astype(float)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    side = np.clip((high - low).max() * (1 + 2 * _MARGIN), _SMALLEST * size.max(), size.max())
+    start = np.clip((low + high - side) / 2, 0, np.maximum(size - side, 0))
+    return (*start, *np.minimum(start + side, size))

@@ -41,10 +41,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
     width, height = panel_size(inspected.image, 1.7, 2.9)
     row = max(height, 1.2) + 0.42
     slot = max(width, SLOT) + GAP
-    page = Canvas(
-        2 * MARGIN + columns * slot + CHART + 0.3,
-        HEAD + row * len(shown) + MARGIN,
-    )
+    page = Canvas(2 * MARGIN + columns * slot + CHART + 0.3, HEAD + row * len(shown) + MARGIN)
     page.title(MARGIN, 0.12, sheet_title(inspected), inspected.file, 12)
     page.text(MARGIN, 0.36, f"attention of decoder layer {number}", 8.5, color=FAINT)
     for index, (query, own) in enumerate(zip(inspected.queries, shown, strict=True)):
@@ -63,8 +60,7 @@ def draw_contact_sheet(inspected: InspectedImage, layer: int | None = None) -> n
         if own.level_weights is not None:
             below = 0.16 + 0.15 * len(own.level_weights)
             axis = page.panel(left + 0.35, top + height - below + 0.28, CHART - 0.45, below - 0.12)
-            names = [f"level {level}" for level in own.levels]
-            panels.bars(axis, own.level_weights, names)
+            panels.bars(axis, own)
         axis = page.panel(left, top, CHART - 0.1, max(height - below - 0.1, 0.5))
         panels.scores(axis, inspected, query, number)
         if index == 0:

@@ -36,10 +36,9 @@ def draw_detection(
     """
     count = len(inspected.queries)
     if not -count <= index < count:
-        were = "query was" if count == 1 else "queries were"
         raise IndexError(
-            f"index={index} is out of range: {count} {were} inspected, counted from 0. To draw a "
-            "query by its number, inspect the image with queries=[number]."
+            f"index={index} is out of range; number of inspected queries: {count}. To draw a query "
+            "by its number, inspect the image with queries=[number]."
         )
     query = inspected.queries[index]
     shown = query.layer(layer)
@@ -48,8 +47,7 @@ def draw_detection(
     width, height = panel_size(inspected.image, 2.9, 4.2)
     slot = max(width, SLOTS[0]) + GAP
     rows = [row for row in (_heads(shown), _levels(shown)) if row]
-    page_width = 2 * MARGIN + len(columns) * slot + CHART
-    page_width = max(page_width, 2 * MARGIN + PER_ROW * (SLOTS[1] + GAP / 2))
+    page_width = 2 * MARGIN + max(len(columns) * slot + CHART, PER_ROW * (SLOTS[1] + GAP / 2))
     sizes = [_fit(inspected, len(row), page_width) for row in rows]
     lines = [-(-len(row) // PER_ROW) for row in rows]
     top = 0.85
@@ -72,7 +70,7 @@ def draw_detection(
     panels.title(axis, "class scores per layer")
     if shown.level_weights is not None:
         axis = page.panel(left + 0.3, top + height - 0.42, CHART - 0.6, 0.5)
-        panels.bars(axis, shown.level_weights, [f"level {level}" for level in shown.levels])
+        panels.bars(axis, shown)
         panels.title(axis, "scale selection", 8)
     for (small, tall), row, count in zip(sizes, rows, lines, strict=True):
         for place, (heading, colour, draw_small) in enumerate(row):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path, PurePath
 from typing import Any
@@ -90,20 +91,18 @@ def inspect_batch(
                 f"There is no query {query}; the model has {num_queries}, numbered from 0."
             )
     metas = [sample.metainfo for sample in data["data_samples"]]
-    chosen = []
-    for image in range(len(metas)):
-        best = scores[-1, image].amax(-1).topk(min(top_k, num_queries)).indices.tolist()
-        chosen.append(list(queries) if queries is not None else best)
+    top = scores[-1].amax(-1).topk(min(top_k, num_queries)).indices.tolist()
+    chosen = top if queries is None else [list(queries)] * len(metas)
 
-    layers: list[list[list[InspectedLayer]]] = [[[] for _ in own] for own in chosen]
+    layers: dict[tuple[int, int], list[InspectedLayer]] = defaultdict(list)
     assert recording.memory is not None
     for index, call in enumerate(recording.layers):
         explanation = call.explain()  # inside the loop, to hold only one layer's weights
         levels = _levels(model.transformer.decoder, index, call.memory, recording.memory)
         for image, own in enumerate(chosen):
             frame = _Frame(metas[image], call.memory, image)
-            for position, query in enumerate(own):
-                layers[image][position].append(
+            for query in dict.fromkeys(own):
+                layers[image, query].append(
                     InspectedLayer(
                         box=frame.box(boxes[index, image, query]),
                         scores=_numpy(scores[index, image, query]),
@@ -114,9 +113,11 @@ def inspect_batch(
     classes = tuple((getattr(model, "dataset_meta", None) or {}).get("classes") or ())
     found = []
     for image, own in enumerate(chosen):
-        best_scores, labels = scores[-1, image, own].max(-1)
-        shown = zip(own, labels.tolist(), best_scores.tolist(), layers[image], strict=True)
-        rows = tuple(InspectedQuery(q, label, s, tuple(parts)) for q, label, s, parts in shown)
+        best, labels = (x.tolist() for x in scores[-1, image, own].max(-1))
+        rows = tuple(
+            InspectedQuery(query, label, score, tuple(layers[image, query]))
+            for query, label, score in zip(own, labels, best, strict=True)
+        )
         pixels = np.ascontiguousarray(images[image])
         file = PurePath(metas[image].get("img_path") or "").name
         found.append(InspectedImage(pixels, rows, classes, queries is not None, file))
@@ -127,22 +128,19 @@ def _attention(
     call: LayerCall, explanation: Explanation, frame: _Frame, image: int, query: int
 ) -> dict[str, Any]:
     """Fields of ``InspectedLayer`` from the cross-attention and its arguments."""
-    shown: dict[str, Any] = {}
-    asked = call.queries
-    if asked.reference is not None:
-        shown["reference"] = frame.reference(asked.reference[image, query])
-    if asked.salient is not None:
-        shown["salient_points"] = frame.points(asked.salient.points[image, query])
-    if call.spatial_prior is not None:
-        shown["prior_logits"] = frame.maps(call.spatial_prior[image, :, query])
-    if explanation.weights is not None:
-        shown["weights"] = frame.maps(explanation.weights[image, :, query])
-    if explanation.level_weights is not None:
-        shown["level_weights"] = _numpy(explanation.level_weights[image, query])
-    if explanation.points is not None and explanation.point_weights is not None:
-        inside = explanation.points[image, query].float() / frame.ratios[:, None]
-        shown["points"] = frame.points(inside)
-        shown["point_weights"] = _numpy(explanation.point_weights[image, query])
+    salient = call.queries.salient
+    fields: dict[str, tuple[Tensor | None, Callable[[Tensor], np.ndarray]]] = {
+        "reference": (call.queries.reference, frame.reference),
+        "salient_points": (None if salient is None else salient.points, frame.points),
+        "level_weights": (explanation.level_weights, _numpy),
+        "points": (explanation.points, frame.sampled),
+        "point_weights": (explanation.point_weights, _numpy),
+    }
+    maps = {"prior_logits": call.spatial_prior, "weights": explanation.weights}
+    shown: dict[str, Any] = {
+        name: convert(x[image, query]) for name, (x, convert) in fields.items() if x is not None
+    }
+    shown |= {name: frame.maps(x[image, :, query]) for name, x in maps.items() if x is not None}
     return shown
 
 
@@ -152,20 +150,18 @@ class _Frame:
     def __init__(self, meta: dict, memory: Memory, image: int) -> None:
         h, w = meta["img_shape"][:2]
         scale = torch.tensor(meta.get("scale_factor", (1.0, 1.0)), dtype=torch.float32)[:2]
-        self.device = memory.tokens.device
         # From the normalised un-padded image to pixels of the original, as in the head.
-        self.size = (torch.tensor([w, h]) / scale).to(self.device)
+        self.size = (torch.tensor([w, h]) / scale).to(memory.tokens.device)
         self.ratios = memory.valid_ratios[image].float()  # (num_levels, 2), (w, h)
-        self.level_sizes = memory.level_sizes
-        self.shapes = memory.spatial_shapes
-        self.valid = [
-            (round(h * ratio_h), round(w * ratio_w))
-            for (h, w), (ratio_w, ratio_h) in zip(self.shapes, self.ratios.tolist(), strict=True)
-        ]
+        self.memory = memory
 
     def points(self, points: Tensor) -> np.ndarray:
         """(..., 2), normalised to the un-padded image -> pixels."""
         return _numpy(points.float() * self.size)
+
+    def sampled(self, points: Tensor) -> np.ndarray:
+        """(num_heads, num_levels, num_points, 2), normalised to padded maps -> pixels."""
+        return self.points(points.float() / self.ratios[:, None])
 
     def reference(self, reference: Tensor) -> np.ndarray:
         """(2,) point or (4,) cx, cy, w, h -> pixels, a box as x1, y1, x2, y2."""
@@ -180,10 +176,11 @@ class _Frame:
 
     def maps(self, tokens: Tensor) -> tuple[np.ndarray, ...]:
         """(num_heads, num_tokens) -> per level (num_heads, h, w) without padding."""
-        levels = tokens.float().split(self.level_sizes, dim=-1)
+        levels = tokens.float().split(self.memory.level_sizes, dim=-1)
+        parts = zip(levels, self.memory.spatial_shapes, self.ratios.tolist(), strict=True)
         return tuple(
-            _numpy(level.unflatten(-1, shape)[:, :h, :w])
-            for level, shape, (h, w) in zip(levels, self.shapes, self.valid, strict=True)
+            _numpy(level.unflatten(-1, (h, w))[:, : round(h * ratio_h), : round(w * ratio_w)])
+            for level, (h, w), (ratio_w, ratio_h) in parts
         )
 
 

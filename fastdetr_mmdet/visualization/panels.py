@@ -18,6 +18,7 @@ from .inspected import InspectedImage, InspectedLayer, InspectedQuery
 
 BOX = "#56B4E9"  # the detection, on heat maps
 HALO = [patheffects.withStroke(linewidth=3.2, foreground="white")]
+DASHED = (0, (3, 2))
 MARKERS = "os^Dv<>p"  # one per level
 
 
@@ -56,7 +57,7 @@ def refinement(axis: Any, inspected: InspectedImage, query: InspectedQuery) -> N
     colours = matplotlib.colormaps["viridis"](np.linspace(0.95, 0.0, count))
     start = query.layers[0].reference
     if start is not None and len(start) == 4:
-        box(axis, start, FAINT, 1.0, linestyle=(0, (3, 2)), label="start")
+        box(axis, start, FAINT, 1.0, linestyle=DASHED, label="start")
     elif start is not None:
         cross(axis, start, label="start")
     for index, layer in enumerate(query.layers):
@@ -154,7 +155,7 @@ def salient(axis: Any, inspected: InspectedImage, layer: InspectedLayer) -> None
     assert layer.salient_points is not None
     show(axis, inspected.image)
     if layer.reference is not None and len(layer.reference) == 4:
-        box(axis, layer.reference, INK, 1.2, linestyle=(0, (3, 2)))
+        box(axis, layer.reference, INK, 1.2, linestyle=DASHED)
     for head, (x, y) in enumerate(layer.salient_points):
         colour = COLOURS[head % len(COLOURS)]
         axis.scatter(x, y, s=75, color=colour, edgecolors=INK, linewidths=0.7, zorder=5)
@@ -187,14 +188,15 @@ def scores(
         text.set_parse_math(False)
 
 
-def bars(axis: Any, shares: np.ndarray, names: Sequence[str]) -> None:
-    """Draw the share of each level as bars with percentages."""
-    rows = np.arange(len(shares))
-    axis.barh(rows, shares, color="#0072B2", height=0.6)
-    for row, share in enumerate(shares):
+def bars(axis: Any, layer: InspectedLayer) -> None:
+    """Draw the layer's share of each level as bars with percentages."""
+    assert layer.level_weights is not None
+    rows = np.arange(len(layer.levels))
+    axis.barh(rows, layer.level_weights, color="#0072B2", height=0.6)
+    for row, share in enumerate(layer.level_weights):
         axis.text(share + 0.02, row, f"{share:.0%}", va="center", fontsize=7, color=INK)
-    axis.set(xlim=(0, 1.15), ylim=(len(shares) - 0.4, -0.6), xticks=[], yticks=rows)
-    axis.set_yticklabels(names, fontsize=7)
+    axis.set(xlim=(0, 1.15), ylim=(len(rows) - 0.4, -0.6), xticks=[], yticks=rows)
+    axis.set_yticklabels([f"level {level}" for level in layer.levels], fontsize=7)
     axis.tick_params(length=0)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 

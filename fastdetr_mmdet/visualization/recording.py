@@ -20,14 +20,13 @@ class LayerCall:
     part: nn.Module
     queries: Queries
     memory: Memory
-    spatial_prior: Tensor | None
+    spatial_prior: Tensor | None = None
 
     def explain(self) -> Explanation:
         """The part's explanation of this call; empty without an ``explain`` method."""
         explain = getattr(self.part, "explain", None)
-        if explain is None:
-            return Explanation()
-        return explain(self.queries, self.memory, self.spatial_prior)
+        arguments = self.queries, self.memory, self.spatial_prior
+        return Explanation() if explain is None else explain(*arguments)
 
 
 @dataclass
@@ -50,23 +49,19 @@ def record(model: nn.Module) -> Iterator[Recording]:
     decoder = find_decoder(model)
     recording = Recording()
 
-    def start(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def start(_decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         recording.layers.clear()  # a second pass replaces the first
-        recording.memory = (dict(zip(("queries", "memory"), args, strict=False)) | kwargs)["memory"]
+        recording.memory = kwargs["memory"] if "memory" in kwargs else args[1]
 
     def note(part: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         names = ("queries", "memory", "spatial_prior")
-        recording.layers.append(
-            LayerCall(
-                part, **{"spatial_prior": None, **dict(zip(names, args, strict=False)), **kwargs}
-            )
-        )
+        given = dict(zip(names, args, strict=False)) | kwargs
+        recording.layers.append(LayerCall(part, **given))
 
+    parts = [layer.cross_attn for layer in decoder.layers]
     with ExitStack() as stack:
-        handle = decoder.register_forward_pre_hook(start, with_kwargs=True)
-        stack.callback(handle.remove)
-        for layer in decoder.layers:
-            handle = layer.cross_attn.register_forward_pre_hook(note, with_kwargs=True)
+        for module, hook in [(decoder, start), *((part, note) for part in parts)]:
+            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         yield recording
 

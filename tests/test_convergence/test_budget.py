@@ -13,7 +13,7 @@ from fastdetr_mmdet.utils.cli import UsageError
 CONFIGS = ROOT / "configs"
 
 
-def test_epochs_stretch_the_schedule():
+def test_epochs_stretch_the_schedule_and_a_run_has_what_it_needs():
     """Milestones keep their share of training; a warm-up in iterations keeps its length."""
     path = CONFIGS / "sam_detr/sam-detr_r50_4xb4-12e_coco.py"
     assert apply_budget(path, 12, 0).param_scheduler == Config.fromfile(path).param_scheduler
@@ -26,6 +26,11 @@ def test_epochs_stretch_the_schedule():
     cfg = apply_budget(CONFIGS / "demo/fast-detr_r18_shapes.py", epochs=52, seed=0)
     warmup, cosine = cfg.param_scheduler
     assert warmup.end == 384 and "end" not in cosine  # it ends with the training
+    assert cfg.default_hooks.checkpoint.type == "fastdetr_mmdet.AtomicCheckpointHook"
+    assert cfg.default_hooks.checkpoint.interval == 1
+    assert cfg.default_hooks.exact_resume.type == "fastdetr_mmdet.ExactResumeHook"
+    hooks = [hook.type for hook in cfg.custom_hooks]  # the config's own stay
+    assert hooks[-1] == "fastdetr_mmdet.TrainingProgressHook" and "DatasetCheckHook" in hooks
 
 
 def test_data_root_goes_everywhere():
@@ -38,40 +43,28 @@ def test_data_root_goes_everywhere():
     assert cfg.model.bbox_head.num_classes == 2
 
 
-def test_what_a_run_needs_is_there():
-    """Also in a config with other hooks."""
-    cfg = apply_budget(CONFIGS / "demo/fast-detr_r18_shapes.py", epochs=2, seed=0)
-    assert cfg.default_hooks.checkpoint.type == "fastdetr_mmdet.AtomicCheckpointHook"
-    assert cfg.default_hooks.checkpoint.interval == 1
-    assert cfg.default_hooks.exact_resume.type == "fastdetr_mmdet.ExactResumeHook"
-    hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks[-1] == "fastdetr_mmdet.TrainingProgressHook"
-    assert "DatasetCheckHook" in hooks
-
-
-def test_a_config_of_mmdet_alone(tmp_path):
-    """Without this package's import and hooks."""
-    path = tmp_path / "plain.py"
-    path.write_text("train_cfg = dict(max_epochs=3)\nval_evaluator = dict(type='CocoMetric')\n")
-    cfg = apply_budget(path, epochs=2, seed=0)
-    assert cfg.custom_imports.imports == ["fastdetr_mmdet"]
-    with pytest.raises(UsageError, match="--data-root"):
-        apply_budget(path, epochs=2, seed=0, data_root="data/x")
+MMDET = "train_cfg = dict(max_epochs=3)\nval_evaluator = dict(type='CocoMetric')\n"
 
 
 @pytest.mark.parametrize(
-    "text, key",
+    "text, options, key",
     [
-        ("train_cfg = dict(max_iters=3)\nval_evaluator = dict()\n", "max_epochs"),
-        ("train_cfg = dict(max_epochs=3)\n", "val_evaluator"),
-        (None, r"config\.py"),
+        (MMDET, {}, None),
+        (MMDET, dict(data_root="data/x"), "--data-root"),
+        ("train_cfg = dict(max_iters=3)\nval_evaluator = dict()\n", {}, "max_epochs"),
+        ("train_cfg = dict(max_epochs=3)\n", {}, "val_evaluator"),
+        (None, {}, r"config\.py"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tmp_path, text, key):
+def test_configs_without_this_package(tmp_path, text, options, key):
+    path = tmp_path / "config.py"
     if text is not None:
-        (tmp_path / "config.py").write_text(text)
-    with pytest.raises(UsageError, match=key):
-        apply_budget(tmp_path / "config.py", epochs=2, seed=0)
+        path.write_text(text)
+    if key is None:
+        assert apply_budget(path, 2, 0).custom_imports.imports == ["fastdetr_mmdet"]
+    else:
+        with pytest.raises(UsageError, match=key):
+            apply_budget(path, epochs=2, seed=0, **options)
 
 
 def with_data(root, classes=("cat",), wrapped=False, **more):
@@ -116,16 +109,10 @@ def test_missing_file_and_other_classes(tmp_path, wrapped):
     assert "'cat'" in text and "'nine', 'ten'" in text and "classes=nine,ten " in text
 
 
-def test_data_sets_that_cannot_be_built():
-    assert "petrel" in refusal(with_data("s3://bucket"))
-
-
-def test_one_class_takes_a_comma(tmp_path):
-    """Without it --cfg-options makes a string."""
+def test_other_refusals(tmp_path):
+    """One class takes a comma, without which --cfg-options makes a string."""
+    assert "petrel" in refusal(with_data("s3://bucket"))  # cannot be built
     assert "classes=ten, " in refusal(with_data(annotations(tmp_path, "ten")))
     assert refusal(Config(dict(classes="nine"))).endswith("classes=nine,")
-
-
-def test_a_file_that_is_not_coco(tmp_path):
     (tmp_path / "train.json").write_text("[]")
     assert "train.json" in refusal(with_data(tmp_path))

@@ -22,14 +22,6 @@ train_dataloader = dict(dataset=dict(data_prefix=dict(img='nowhere/')))
 FILES = ("convergence.md", "convergence.png", "convergence.json", "curves.csv")
 
 
-def wait_for_epoch(work_dir, process):
-    deadline = time.monotonic() + 300
-    while not read_progress(work_dir)["epochs"]:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def trained_here(monkeypatch):
     """Runs trainings in this process, to avoid imports."""
@@ -90,15 +82,14 @@ def test_killed_and_continued(tiny_config_file, shapes, tmp_path, capsys):
     """The training ends with the command; the next call continues it."""
     arguments = [str(tiny_config_file), "--data-root", f"{shapes}/", "--epochs", "4"]
     arguments += ["--seeds", "5", "--out", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastdetr_mmdet.convergence", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = [sys.executable, "-m", "fastdetr_mmdet.convergence", *arguments]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, **streams)
     work_dir = tmp_path / "tiny/seed_5"
-    wait_for_epoch(work_dir, process)
+    deadline = time.monotonic() + 300
+    while not read_progress(work_dir)["epochs"]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
     trained = int((work_dir / "train.pid").read_text())
     process.send_signal(signal.SIGTERM)
     printed = process.communicate(timeout=60)[0]

@@ -30,21 +30,32 @@ def test_no_other_configs():
 
 
 @pytest.mark.parametrize("name", METHODS[1:])
-def test_everything_around_the_model_is_equal(configs, name):
+def test_everything_around_the_model_and_its_size_are_equal(configs, name):
     ours, detr = configs[name], configs["detr"]
-    for key in ("train_dataloader", "val_dataloader", "val_evaluator", "train_cfg", "randomness"):
+    for key in (
+        "train_dataloader", "val_dataloader", "val_evaluator", "train_cfg", "randomness",
+        "param_scheduler", "default_hooks",
+    ):  # fmt: skip
         assert ours[key] == detr[key], key
-    assert ours.param_scheduler == detr.param_scheduler
-    assert ours.optim_wrapper.optimizer == detr.optim_wrapper.optimizer
-    assert ours.optim_wrapper.clip_grad == detr.optim_wrapper.clip_grad
-    assert ours.default_hooks == detr.default_hooks
+    for key in ("optimizer", "clip_grad"):
+        assert ours.optim_wrapper[key] == detr.optim_wrapper[key], key
     for key in ("data_preprocessor", "backbone", "neck", "num_queries", "test_cfg"):
         assert ours.model[key] == detr.model[key], key
     assert ours.model.test_cfg.max_per_img == ours.model.num_queries
     assert ours.model.backbone.get("init_cfg") is None
     for key, weight in (("loss_bbox", 5.0), ("loss_iou", 2.0)):
-        assert ours.model.bbox_head[key].loss_weight == weight
-        assert detr.model.bbox_head[key].loss_weight == weight
+        for model in (ours.model, detr.model):
+            assert model.bbox_head[key].loss_weight == weight
+    # mmdet has other names of sizes
+    transformer, detr = ours.model.transformer, detr.model
+    for part in ("encoder", "decoder"):
+        layer = detr[part].layer_cfg
+        attention, ffn = layer.self_attn_cfg, layer.ffn_cfg
+        assert transformer[part].num_layers == detr[part].num_layers
+        assert transformer[part].num_heads == attention.num_heads
+        assert transformer[part].feedforward_channels == ffn.feedforward_channels
+        assert transformer[part].dropout == attention.dropout == ffn.ffn_drop
+        assert transformer.embed_dims == attention.embed_dims == ffn.embed_dims
 
 
 @pytest.mark.parametrize("name", ["rtmdet", "atss", "dino", "faster-rcnn"])
@@ -76,19 +87,6 @@ def test_rates_of_the_recipe_are_those_of_its_proposals():
     assert rates == {f"bbox_head.cls_branches.{layers}", f"bbox_head.reg_branches.{layers}.4"}
 
 
-@pytest.mark.parametrize("name", METHODS[1:])
-def test_transformers_have_the_same_size(configs, name):
-    """mmdet has other names of sizes."""
-    ours, detr = configs[name].model.transformer, configs["detr"].model
-    for part in ("encoder", "decoder"):
-        layer = detr[part].layer_cfg
-        assert ours[part].num_layers == detr[part].num_layers
-        assert ours[part].num_heads == layer.self_attn_cfg.num_heads
-        assert ours[part].feedforward_channels == layer.ffn_cfg.feedforward_channels
-        assert ours[part].dropout == layer.self_attn_cfg.dropout == layer.ffn_cfg.ffn_drop
-        assert ours.embed_dims == layer.self_attn_cfg.embed_dims == layer.ffn_cfg.embed_dims
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_parameters_are_in_the_band(models, name):
     count = {key: sum(p.numel() for p in model.parameters()) for key, model in models.items()}
@@ -104,15 +102,17 @@ def test_the_baseline_is_mmdets_own(models):
     assert models["detr"].bbox_head.cls_out_channels == 4  # three classes and the background
 
 
+PARTS = {
+    "deformable-detr": {"DeformableAttention", "DeformableDetrEncoder"},
+    "conditional-detr": {"ConditionalAttention"},
+    "smca-detr": {"SMCAAttention", "GaussianPrior"},
+    "sam-detr": {"SAMAttention", "SAMSemanticAligner"},
+    "sam-detr-smca": {"SAMAttention", "SAMSemanticAligner", "SalientGaussianPrior"},
+}
+
+
 def test_methods_are_what_their_names_say(models):
-    parts = {
-        name: {type(module).__name__ for module in model.modules()}
-        for name, model in models.items()
-    }
-    assert "DeformableAttention" in parts["deformable-detr"]
-    assert "DeformableDetrEncoder" in parts["deformable-detr"]
-    assert "ConditionalAttention" in parts["conditional-detr"]
-    assert {"SMCAAttention", "GaussianPrior"} <= parts["smca-detr"]
-    assert {"SAMAttention", "SAMSemanticAligner"} <= parts["sam-detr"]
-    assert "SalientGaussianPrior" not in parts["sam-detr"]
-    assert {"SAMAttention", "SAMSemanticAligner", "SalientGaussianPrior"} <= parts["sam-detr-smca"]
+    for name, expected in PARTS.items():
+        parts = {type(module).__name__ for module in models[name].modules()}
+        assert expected <= parts
+        assert ("SalientGaussianPrior" in parts) == (name == "sam-detr-smca")

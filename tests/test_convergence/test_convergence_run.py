@@ -1,9 +1,6 @@
 """A run's folder: continuing or refusing, and start and end of trainings."""
 
-import os
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -18,21 +15,18 @@ val_evaluator = dict(type='CocoMetric')
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 param_scheduler = [dict(type='LinearLR', by_epoch=False, begin=0, end=100), {steps}]
 """
-STEPS = "dict(type='MultiStepLR', milestones=[2])"
 
 
 @pytest.fixture
-def constant(tmp_path):
-    """A constant learning rate."""
-    (tmp_path / "constant.py").write_text(TEXT.format(steps=""))
-    return tmp_path / "constant.py"
+def config(tmp_path):
+    """Makes a config with a constant learning rate, or one that changes by epochs."""
 
+    def make(steps=""):
+        path = tmp_path / ("steps.py" if steps else "constant.py")
+        path.write_text(TEXT.format(steps=steps))
+        return path
 
-@pytest.fixture
-def steps(tmp_path):
-    """A learning rate that changes at a share of the epochs."""
-    (tmp_path / "steps.py").write_text(TEXT.format(steps=STEPS))
-    return tmp_path / "steps.py"
+    return make
 
 
 def prepared(path, out, epochs, **options):
@@ -41,25 +35,22 @@ def prepared(path, out, epochs, **options):
     return run
 
 
-def test_the_same_run_is_continued(constant, tmp_path):
-    run = prepared(constant, tmp_path, 2)
+def test_the_same_run_is_continued_and_another_refused(config, tmp_path):
+    run = prepared(config(), tmp_path, 2)
     run.work_dir.mkdir(parents=True)
     before = run.config.read_text()
-    assert prepared(constant, tmp_path, 2).config.read_text() == before
+    for epochs, options, word in (
+        (2, {"optim_wrapper.optimizer.lr": 1.0}, r"optimizer\.lr"),
+        (1, {}, "max_epochs"),
+        (2, dict(note={}), "note"),  # the config has no values of its own
+    ):
+        with pytest.raises(UsageError, match=word):
+            prepared(config(), tmp_path, epochs, **options)
+    assert prepared(config(), tmp_path, 2).config.read_text() == before
 
 
-def test_another_run_is_refused(constant, tmp_path):
-    prepared(constant, tmp_path, 2).work_dir.mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"optimizer\.lr"):
-        prepared(constant, tmp_path, 2, **{"optim_wrapper.optimizer.lr": 1.0})
-    with pytest.raises(UsageError, match="max_epochs"):
-        prepared(constant, tmp_path, 1)
-    with pytest.raises(UsageError, match="note"):  # the config has no values of its own
-        prepared(constant, tmp_path, 2, note={})
-    prepared(constant, tmp_path, 2)
-
-
-def test_a_run_is_made_longer_if_the_schedule_does_not_depend_on_it(constant, steps, tmp_path):
+def test_a_run_is_made_longer_if_the_schedule_does_not_depend_on_it(config, tmp_path):
+    constant, steps = config(), config("dict(type='MultiStepLR', milestones=[2])")
     for path in (constant, steps):
         prepared(path, tmp_path, 6).work_dir.mkdir(parents=True)
     assert "max_epochs=8" in prepared(constant, tmp_path, 8).config.read_text().replace(" ", "")
@@ -132,28 +123,3 @@ def test_each_job_has_a_gpu(visible, count, expected, tmp_path, fake_mim, monkey
     runs = [Run(name, 0, 1, tmp_path) for name in "abc"]
     train_all(runs, jobs=3, tell=lambda line: None)
     assert [run.log.read_text().strip() for run in runs] == [str(name) for name in expected]
-
-
-@pytest.mark.slow
-def test_trainings_end_with_the_command(tmp_path, fake_mim, monkeypatch):
-    """An interrupt of the command ends the trainings."""
-    fake_mim("subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])")
-    started: list[subprocess.Popen] = []
-    start = Run.start
-
-    def keep(run, gpu):
-        started.append(start(run, gpu))
-        return started[-1]
-
-    def tell(line):
-        if line.startswith("b"):
-            time.sleep(1)  # until mim has started something
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Run, "start", keep)
-    with pytest.raises(KeyboardInterrupt):
-        train_all([Run("a", 0, 1, tmp_path), Run("b", 0, 1, tmp_path)], jobs=2, tell=tell)
-    for process in started:
-        assert process.returncode == -15
-        with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)

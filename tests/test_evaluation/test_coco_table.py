@@ -1,6 +1,7 @@
 """COCO metrics equal mmdet's."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,14 +20,18 @@ from fastdetr_mmdet.evaluation.results import ImageResult
 
 
 @pytest.fixture
-def images(shapes) -> list[ImageResult]:
+def annotations(shapes) -> dict:
+    return json.loads((shapes / "annotations/val.json").read_text())
+
+
+@pytest.fixture
+def images(annotations) -> list[ImageResult]:
     """Simulated detections: the validation set's objects with noise, some missing."""
-    coco = json.loads((shapes / "annotations/val.json").read_text())
-    label_of = {c["id"]: CLASSES.index(c["name"]) for c in coco["categories"]}
+    label_of = {c["id"]: CLASSES.index(c["name"]) for c in annotations["categories"]}
     generator = np.random.default_rng(0)
     found = []
-    for image in coco["images"]:
-        own = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
+    for image in annotations["images"]:
+        own = [a for a in annotations["annotations"] if a["image_id"] == image["id"]]
         true = np.array([a["bbox"] for a in own], dtype=float).reshape(-1, 4)
         true[:, 2:] += true[:, :2]
         labels = np.array([label_of[a["category_id"]] for a in own], dtype=int)
@@ -41,8 +46,11 @@ def images(shapes) -> list[ImageResult]:
     return found
 
 
-def evaluated(shapes, images, **options) -> tuple[CocoMetric, dict[str, float]]:
-    metric = CocoMetric(ann_file=str(shapes / "annotations/val.json"), metric="bbox", **options)
+def coco_metric(folder, metric="bbox", **options) -> CocoMetric:
+    return CocoMetric(str(folder / "annotations/val.json"), metric, **options)
+
+
+def mmdets_figures(metric, images) -> dict[str, float]:
     metric.dataset_meta = dict(classes=CLASSES)
     for image in images:
         instances = dict(
@@ -52,13 +60,15 @@ def evaluated(shapes, images, **options) -> tuple[CocoMetric, dict[str, float]]:
         )
         sample = dict(pred_instances=instances, img_id=image.image_id, ori_shape=(160, 160))
         metric.process({}, [sample])
-    return metric, metric.evaluate(len(images))
+    return metric.evaluate(len(images))
 
 
 @pytest.mark.parametrize("options", [{}, dict(proposal_nums=(1, 10, 100))], ids=["1000", "100"])
-def test_equal_to_mmdet(shapes, images, options):
-    metric, theirs = evaluated(shapes, images, classwise=True, **options)
+def test_equal_to_mmdet(shapes, annotations, images, options):
+    metric = coco_metric(shapes, classwise=True, **options)
+    theirs = mmdets_figures(metric, images)
     table = coco_table(metric, images, CLASSES)
+    assert sum(table.objects.values()) == len(annotations["annotations"])
     ours = {
         f"coco/bbox_{name}": table.overall[col] for col, name in zip(COLUMNS, METRICS, strict=True)
     }
@@ -78,15 +88,9 @@ def test_equal_to_mmdet(shapes, images, options):
         assert np.mean(known) == pytest.approx(table.overall[column])
 
 
-def test_objects_are_counted(shapes, images):
-    metric, _ = evaluated(shapes, images)
-    coco = json.loads((shapes / "annotations/val.json").read_text())
-    assert sum(coco_table(metric, images, CLASSES).objects.values()) == len(coco["annotations"])
-
-
 def test_curves_give_ap_at_half_overlap(shapes, images):
     """The area of a class's curve, interpolated at COCO's 101 recalls, is its AP50."""
-    table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
+    table = coco_table(coco_metric(shapes), images, CLASSES)
     assert set(table.curves) == set(CLASSES) and table.pooled is not None
     for name, curve in table.curves.items():
         places = np.searchsorted(curve.recall, np.linspace(0, 1, 101) - 1e-9)
@@ -109,43 +113,33 @@ def test_only_some_images(shapes, images):
     """As with --max-images: objects of other images do not count."""
     some = [image for image in images if len(image.true_boxes)][:2]
     perfect = [
-        ImageResult(i.image_id, "", i.true_boxes, i.true_labels, i.crowd, i.true_boxes,
-                    i.true_labels, np.ones(len(i.true_boxes)))
+        replace(i, boxes=i.true_boxes, labels=i.true_labels, scores=np.ones(len(i.true_boxes)))
         for i in some
-    ]  # fmt: skip
-    metric = CocoMetric(ann_file=str(shapes / "annotations/val.json"), metric="bbox")
+    ]
+    metric = coco_metric(shapes)
     chosen = [image.image_id for image in some]
     assert coco_table(metric, perfect, CLASSES, chosen).overall["AP"] == pytest.approx(1.0)
     assert coco_table(metric, perfect, CLASSES).overall["AP"] < 0.9
 
 
-def test_classes_whose_ids_are_not_in_order(shapes, images, tmp_path):
+def test_classes_whose_ids_are_not_in_order(shapes, annotations, images, tmp_path):
     """Labels are in the file's order of categories, pycocotools' arrays in the order of ids."""
-    table = coco_table(evaluated(shapes, images)[0], images, CLASSES)
-    coco = json.loads((shapes / "annotations/val.json").read_text())
-    for entry, key in [(c, "id") for c in coco["categories"]] + [
-        (a, "category_id") for a in coco["annotations"]
-    ]:
-        entry[key] = 100 - entry[key]
+    table = coco_table(coco_metric(shapes), images, CLASSES)
+    for kind, key in (("categories", "id"), ("annotations", "category_id")):
+        for entry in annotations[kind]:
+            entry[key] = 100 - entry[key]
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/val.json").write_text(json.dumps(coco))
-    metric = CocoMetric(ann_file=str(tmp_path / "annotations/val.json"), metric="bbox")
-    assert coco_table(metric, images, CLASSES).classes == table.classes
+    (tmp_path / "annotations/val.json").write_text(json.dumps(annotations))
+    assert coco_table(coco_metric(tmp_path), images, CLASSES).classes == table.classes
 
 
 def test_nothing_found(shapes, images):
-    empty = [
-        ImageResult(i.image_id, "", i.true_boxes, i.true_labels, i.crowd, np.zeros((0, 4)),
-                    np.zeros(0, dtype=int), np.zeros(0))
-        for i in images
-    ]  # fmt: skip
-    metric, _ = evaluated(shapes, images)
-    table = coco_table(metric, empty, CLASSES)
+    nothing = dict(boxes=np.zeros((0, 4)), labels=np.zeros(0, dtype=int), scores=np.zeros(0))
+    table = coco_table(coco_metric(shapes), [replace(i, **nothing) for i in images], CLASSES)
     assert table.overall["AP"] == 0.0 and table.classes["disc"]["AP50"] == 0.0
 
 
 def test_other_metrics_have_no_table(shapes):
-    file = str(shapes / "annotations/val.json")
-    assert evaluates_coco_boxes(CocoMetric(ann_file=file, metric=["bbox", "segm"]))
-    assert not evaluates_coco_boxes(CocoMetric(ann_file=file, metric="segm"))
+    assert evaluates_coco_boxes(coco_metric(shapes, metric=["bbox", "segm"]))
+    assert not evaluates_coco_boxes(coco_metric(shapes, metric="segm"))
     assert not evaluates_coco_boxes(object())

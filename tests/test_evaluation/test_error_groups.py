@@ -17,13 +17,12 @@ def shifted(box, dx):
     return (box[0] + dx, box[1], box[2] + dx, box[3])
 
 
-def kinds(found, objects, crowd=None, **options):
-    """Types of (box, label, score) with objects (box, label), missed objects last."""
+def verdicts(found, objects, crowd=None, **options):
+    """Verdicts on (box, label, score) with objects (box, label), missed objects last."""
     boxes, true_boxes = (
-        np.array([box for box, *_ in entries], dtype=float).reshape(-1, 4)
-        for entries in (found, objects)
+        np.reshape([x[0] for x in y], (-1, 4)).astype(float) for y in (found, objects)
     )
-    labels, true_labels = (np.array([e[1] for e in x], dtype=int) for x in (found, objects))
+    labels, true_labels = (np.array([x[1] for x in y], dtype=int) for y in (found, objects))
     crowd = np.zeros(len(objects), dtype=bool) if crowd is None else crowd
     scores = np.array([score for *_, score in found], dtype=float)
     image = ImageResult(1, "", true_boxes, true_labels, crowd, boxes, labels, scores)
@@ -49,19 +48,27 @@ CASES = {
         [(OBJECT, DOG, 0.9), (OBJECT, CAT, 0.8)],
         [Kind.CORRECT, Kind.WRONG_CLASS],
     ),
+    "duplicate comes before wrong class": (
+        [(OBJECT, CAT, 0.9), (OBJECT, CAT, 0.8)],
+        [Kind.CORRECT, Kind.DUPLICATE, Kind.MISSED],
+        [(OBJECT, CAT), (OBJECT, DOG)],
+    ),
     "not sure enough": ([(OBJECT, CAT, 0.29)], [Kind.MISSED]),
     "nothing found": ([], [Kind.MISSED]),
     "no area": ([((10, 10, 10, 10), CAT, 0.9)], [Kind.BACKGROUND, Kind.MISSED]),
+    "no objects": ([(OBJECT, CAT, 0.9)], [Kind.BACKGROUND], []),
+    "nothing at all": ([], [], []),
 }
 
 
-@pytest.mark.parametrize(("found", "expected"), CASES.values(), ids=CASES)
-def test_groups(found, expected):
-    assert [verdict.kind for verdict in kinds(found, [(OBJECT, CAT)])] == expected
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_groups(case):
+    found, expected, objects = (*case, [(OBJECT, CAT)])[:3]
+    assert [verdict.kind for verdict in verdicts(found, objects)] == expected
 
 
 def test_every_group_has_a_case_and_an_explanation():
-    seen = {kind for _, expected in CASES.values() for kind in expected}
+    seen = {kind for case in CASES.values() for kind in case[1]}
     assert seen == set(Kind) == set(EXPLANATIONS)
 
 
@@ -75,13 +82,13 @@ def test_groups_exclude_each_other():
         labels = generator.integers(0, 2, n + m)
         scores = generator.uniform(0, 1, n)
         found = list(zip(boxes[:n], labels[:n], scores, strict=True))
-        verdicts = kinds(found, list(zip(boxes[n:], labels[n:], strict=True)))
-        judged = [v.box for v in verdicts if v.box is not None]
-        assert sorted(judged) == np.flatnonzero(scores >= 0.3).tolist()
-        counts = Counter(verdict.kind for verdict in verdicts)
-        missed = {v.target for v in verdicts if v.kind is Kind.MISSED}
-        taken = {v.target for v in verdicts if v.kind is Kind.CORRECT}
-        meant = {v.target for v in verdicts if v.kind in (Kind.WRONG_CLASS, Kind.BADLY_PLACED)}
+        judged = verdicts(found, list(zip(boxes[n:], labels[n:], strict=True)))
+        places = sorted(v.box for v in judged if v.box is not None)
+        assert places == np.flatnonzero(scores >= 0.3).tolist()
+        counts = Counter(verdict.kind for verdict in judged)
+        missed = {v.target for v in judged if v.kind is Kind.MISSED}
+        taken = {v.target for v in judged if v.kind is Kind.CORRECT}
+        meant = {v.target for v in judged if v.kind in (Kind.WRONG_CLASS, Kind.BADLY_PLACED)}
         assert len(missed) == counts[Kind.MISSED] and len(taken) == counts[Kind.CORRECT]
         assert missed | taken | meant == set(range(m)) and not missed & (taken | meant)
 
@@ -89,26 +96,19 @@ def test_groups_exclude_each_other():
 def test_a_box_takes_the_object_that_it_overlaps_most():
     found = [(shifted(OBJECT, 2), CAT, 0.5), (shifted(OBJECT, 5), CAT, 0.9)]
     objects = [(OBJECT, CAT), (shifted(OBJECT, 6), CAT)]
-    verdicts = kinds(found, objects)
-    assert [(v.kind, v.box, v.target) for v in verdicts] == [
+    first, second = verdicts(found, objects)
+    assert [(v.kind, v.box, v.target) for v in (first, second)] == [
         (Kind.CORRECT, 1, 1),
         (Kind.CORRECT, 0, 0),
     ]
-    assert verdicts[0].iou == pytest.approx(19 / 21)
-
-
-def test_duplicate_comes_before_wrong_class():
-    objects = [(OBJECT, CAT), (OBJECT, DOG)]
-    found = [(OBJECT, CAT, 0.9), (OBJECT, CAT, 0.8)]
-    expected = [Kind.CORRECT, Kind.DUPLICATE, Kind.MISSED]
-    assert [v.kind for v in kinds(found, objects)] == expected
+    assert first.iou == pytest.approx(19 / 21)
 
 
 def test_crowds_are_neither_missed_nor_background():
     crowd = np.array([True, False])
     objects = [((0, 0, 100, 50), CAT), ((0, 60, 20, 80), CAT)]
     inside, half_out = ((10, 10, 30, 30), CAT, 0.9), ((10, 41, 30, 60), CAT, 0.9)
-    found = kinds([inside, half_out], objects, crowd=crowd)
+    found = verdicts([inside, half_out], objects, crowd=crowd)
     assert [(v.kind, v.box, v.target) for v in found] == [
         (Kind.BACKGROUND, 1, None),
         (Kind.MISSED, None, 1),
@@ -116,14 +116,8 @@ def test_crowds_are_neither_missed_nor_background():
 
 
 def test_min_score():
-    assert [v.kind for v in kinds([(OBJECT, CAT, 0.1)], [(OBJECT, CAT)], min_score=0.1)] == [
-        Kind.CORRECT
-    ]
-
-
-def test_no_objects():
-    assert [v.kind for v in kinds([(OBJECT, CAT, 0.9)], [])] == [Kind.BACKGROUND]
-    assert kinds([], []) == []
+    (verdict,) = verdicts([(OBJECT, CAT, 0.1)], [(OBJECT, CAT)], min_score=0.1)
+    assert verdict.kind is Kind.CORRECT
 
 
 def test_iou():

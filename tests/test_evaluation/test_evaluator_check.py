@@ -23,18 +23,14 @@ def write(tmp_path):
     """Writes annotations of images with one object each, except the last."""
 
     def write(name, ids=range(1, 7), x=5, names=CLASSES, reverse=False, empty=(), prefix=""):
+        size = dict(height=50, width=60)
+        box = dict(bbox=[x, 1.1, 10.3, 9], area=90, iscrowd=0)
+        own = [i for i in ids if i not in empty]
         coco = dict(
-            images=[dict(id=i, file_name=f"{prefix}{i}.jpg", height=50, width=60) for i in ids],
-            annotations=[
-                dict(
-                    id=i, image_id=i, category_id=1 + i % 2, bbox=[x, 1.1, 10.3, 9], area=90,
-                    iscrowd=0,
-                )
-                for i in ids
-                if i not in empty
-            ],
+            images=[dict(id=i, file_name=f"{prefix}{i}.jpg", **size) for i in ids],
+            annotations=[dict(id=i, image_id=i, category_id=1 + i % 2, **box) for i in own],
             categories=[dict(id=n, name=name) for n, name in enumerate(names, start=1)],
-        )  # fmt: skip
+        )
         if reverse:
             coco["categories"].reverse()
         path = tmp_path / name
@@ -45,38 +41,35 @@ def write(tmp_path):
 
 
 def load(path, kind=CocoDataset, **options):
-    options = dict(test_mode=True, pipeline=[]) | options
-    return kind(
-        ann_file=path, data_prefix=dict(img="images/"), metainfo=dict(classes=CLASSES), **options
-    )
+    options = dict(test_mode=True, pipeline=[], metainfo=dict(classes=CLASSES)) | options
+    return kind(ann_file=path, data_prefix=dict(img="images/"), **options)
+
+
+def both(first, second):
+    return ConcatDataset([load(first), load(second)])
 
 
 def coco(path, **options):
     return dict(type="CocoMetric", ann_file=path, metric="bbox", **options)
 
 
-def runner_of(dataset, config, phase="val"):
-    build = EVALUATOR.build if isinstance(config, dict) and "metrics" in config else Evaluator
+def start(dataset, config, phase="val"):
+    """Run the hook's check; return the evaluator, the hook and the runner."""
+    build = EVALUATOR.build if "metrics" in config else Evaluator
     evaluator = build(config)
     evaluator.dataset_meta = dataset.metainfo
-    loader = SimpleNamespace(dataset=dataset)
-    where = "test" if phase == "test" else "val"
-    loops = {"val_loop": None, f"{where}_loop": SimpleNamespace(dataloader=loader)}
-    loops[f"{where}_loop"].evaluator = evaluator
-    return SimpleNamespace(
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=evaluator)
+    runner = SimpleNamespace(
         model=SimpleNamespace(),
-        cfg={f"{where}_evaluator": config},
+        cfg={f"{'test' if phase == 'test' else 'val'}_evaluator": config},
         logger=logging.getLogger("evaluator"),
-        train_loop=SimpleNamespace(dataloader=loader) if phase == "train" else None,
-        **loops,
+        train_loop=SimpleNamespace(dataloader=loop.dataloader),
+        val_loop=None if phase == "test" else loop,
+        test_loop=loop,
     )
-
-
-def start(dataset, config, phase="val"):
-    """Run the hook's check; return the evaluator."""
-    runner = runner_of(dataset, config, phase)
-    getattr(HOOKS.build(dict(type="DatasetClassesCheckHook")), f"before_{phase}")(runner)
-    return (runner.test_loop if phase == "test" else runner.val_loop).evaluator
+    hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
+    getattr(hook, f"before_{phase}")(runner)
+    return evaluator, hook, runner
 
 
 def average_precision(evaluator, dataset):
@@ -95,87 +88,76 @@ def average_precision(evaluator, dataset):
 
 
 @phases
-def test_own_file(write, phase):
-    path = write("val.json")
+def test_own_and_other_file(write, phase):
+    """Perfect detections would silently have an AP of 0 with the other file."""
+    path, other = write("val.json"), write("other.json", x=6)
     dataset = load(path)
-    evaluator = start(dataset, coco(path), phase)
+    evaluator, *_ = start(dataset, coco(path), phase)
     assert evaluator.metrics[0].img_ids is None
     assert average_precision(evaluator, dataset)["coco/bbox_mAP"] == 1
+    with pytest.raises(UserError, match=rf"Image 1\b.*{path}.*_evaluator\.ann_file={other}"):
+        start(dataset, coco(other), phase)
 
 
-def test_a_copy_and_more_objects(write):
-    """Boxes that mmdet's dataset skips are only in the evaluator's file."""
-    evaluated = write("copy.json")
-    dataset = load(write("val.json", empty=[2]))
-    start(dataset, coco(evaluated))
+NOTHING = dict(empty=range(1, 7))
 
 
-OTHERS = {
-    "other boxes": dict(x=6),
-    "other images": dict(ids=range(11, 17)),
-    "other order of classes": dict(reverse=True),
-    "other classes": dict(names=("cat", "fox")),
-    "no objects": dict(empty=range(1, 7)),
-}
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ({}, dict(ids=range(11, 17))),
+        ({}, dict(reverse=True)),  # the order of classes
+        ({}, dict(names=("cat", "fox"))),
+        ({}, NOTHING),
+        (NOTHING, dict(prefix="b", **NOTHING)),
+    ],
+)
+def test_file_of_other_images(write, own, other):
+    dataset, path = load(write("val.json", **own)), write("other.json", **other)
+    with pytest.raises(UserError, match=rf"Image 1\b.*{path}"):
+        start(dataset, coco(path))
+    start(dataset, coco(path, format_only=True, outfile_prefix="x"))  # nothing is evaluated
 
 
-@phases
-@pytest.mark.parametrize("name", OTHERS)
-def test_file_of_other_images(write, phase, name):
-    """Perfect detections would silently have an AP of 0."""
-    own, other = write("val.json"), write("other.json", **OTHERS[name])
-    with pytest.raises(UserError, match=rf"Image 1\b.*{own}.*_evaluator\.ann_file={other}"):
-        start(load(own), coco(other), phase)
-
-
-def test_file_of_other_images_without_objects(write):
-    nothing = dict(empty=range(1, 7))
-    own, other = write("val.json", **nothing), write("other.json", prefix="b", **nothing)
-    start(load(own), coco(own))
-    with pytest.raises(UserError, match=other):
-        start(load(own), coco(other))
-    start(load(own), coco(other, format_only=True, outfile_prefix="x"))  # nothing is evaluated
+def test_what_is_accepted(write):
+    """The evaluator's file may have more boxes; without a file, it uses the samples' objects."""
+    start(load(write("val.json", empty=[2])), coco(write("copy.json")))
+    start(load(write("val.json", **NOTHING)), coco(write("val.json", **NOTHING)))
+    start(load(write("val.json")), dict(type="CocoMetric"))
 
 
 @phases
 def test_two_data_sets(write, phase):
-    first, second = write("a.json", range(1, 4)), write("b.json", range(4, 7))
-    whole = write("whole.json")
-    dataset = ConcatDataset([load(first), load(second)])
-    evaluator = start(dataset, coco(whole), phase)
+    first, second, whole = (
+        write("a.json", range(1, 4)),
+        write("b.json", range(4, 7)),
+        write("c.json"),
+    )
+    dataset = both(first, second)
+    evaluator, *_ = start(dataset, coco(whole), phase)
     assert average_precision(evaluator, dataset)["coco/bbox_mAP"] == 1
     with pytest.raises(UserError, match=rf"Image 4\b.*{second}.*{first}"):
         start(dataset, coco(first), phase)
 
 
-@phases
-def test_two_data_sets_with_the_same_ids(write, phase):
-    first, second = write("a.json", range(1, 5)), write("b.json", range(3, 7))
-    dataset = ConcatDataset([load(first), load(second)])
-    with pytest.raises(UserError, match=rf"{first}, {second}.* 3\b.*{write('whole.json')}"):
-        start(dataset, coco(write("whole.json")), phase)
-
-
-def test_two_data_sets_with_a_metric_each(write):
-    """Then ids may repeat."""
+def test_images_with_the_same_id(write):
+    """They are allowed if each dataset has a metric."""
     first, second = write("a.json", range(1, 5)), write("b.json", range(3, 7), x=7)
-    dataset = ConcatDataset([load(first), load(second)])
+    dataset, whole = both(first, second), write("whole.json")
+    with pytest.raises(UserError, match=rf"{first}, {second}.* 3\b.*{whole}"):
+        start(dataset, coco(whole))
+    with pytest.raises(UserError, match=rf"two images with id 1\b.*{whole}"):
+        start(RepeatDataset(load(whole), 2), coco(whole))
 
     def several(*files):
         metrics = [coco(file) for file in files]
         return dict(type="MultiDatasetsEvaluator", metrics=metrics, dataset_prefixes=["a", "b"])
 
-    evaluator = start(dataset, several(first, second))
+    evaluator, *_ = start(dataset, several(first, second))
     found = average_precision(evaluator, dataset)
     assert (found["a/coco/bbox_mAP"], found["b/coco/bbox_mAP"]) == (1, 1)
     with pytest.raises(UserError, match=rf"{first}.*{second}"):
         start(dataset, several(second, first))
-
-
-def test_repeated_data_set(write):
-    path = write("val.json")
-    with pytest.raises(UserError, match=rf"two images with id 1\b.*{path}"):
-        start(RepeatDataset(load(path), 2), coco(path))
 
 
 @phases
@@ -184,7 +166,7 @@ def test_some_of_the_images(write, phase, caplog):
     path = write("val.json")
     dataset = load(path, indices=2)
     with caplog.at_level(logging.WARNING):
-        evaluator = start(dataset, coco(path), phase)
+        evaluator, *_ = start(dataset, coco(path), phase)
     assert caplog.text.count(path) == 2 and "2 of the 6" in caplog.text
     assert average_precision(evaluator, dataset)["coco/bbox_mAP"] == 1
 
@@ -194,13 +176,8 @@ def test_filtered_images(write, test_mode):
     """Only a dataset that is not in test mode drops images without objects."""
     path = write("val.json", empty=[2, 5])
     dataset = load(path, test_mode=test_mode, filter_cfg=dict(filter_empty_gt=True))
-    evaluator = start(dataset, coco(path))
+    evaluator, *_ = start(dataset, coco(path))
     assert evaluator.metrics[0].img_ids == (None if test_mode else [1, 3, 4, 6])
-
-
-def test_ground_truth_of_the_data_set(write):
-    """A metric without a file uses the samples' ground truth."""
-    start(load(write("val.json")), dict(type="CocoMetric"))
 
 
 class Own(CocoDataset):
@@ -216,18 +193,15 @@ class Own(CocoDataset):
 def test_data_set_with_its_own_reading(write):
     """Only ids can be compared."""
     path = write("val.json")
-    dataset = load(path, Own)
-    start(dataset, coco(path))
+    start(load(path, Own), coco(path))
     with pytest.raises(UserError, match=path):
-        start(dataset, coco(write("other.json", range(11, 17))))
+        start(load(path, Own), coco(write("other.json", range(11, 17))))
 
 
 def test_is_checked_once(write, monkeypatch):
     """The check runs before training only."""
     path = write("val.json")
     dataset = load(path)
-    runner = runner_of(dataset, coco(path), "train")
-    hook = HOOKS.build(dict(type="DatasetClassesCheckHook"))
-    hook.before_train(runner)
+    _, hook, runner = start(dataset, coco(path), "train")
     monkeypatch.setattr(dataset, "get_data_info", lambda index: pytest.fail("read again"))
     hook.before_val(runner)

@@ -16,7 +16,7 @@ from fastdetr_mmdet.structures import Proposals
 from fastdetr_mmdet.structures.boxes import inverse_sigmoid, xyxy_to_cxcywh
 from fastdetr_mmdet.utils.cli import UserError
 
-QUERIES = "model.transformer.queries"
+QUERIES, DECODER = "model.transformer.queries", "model.transformer.decoder"
 
 
 @pytest.fixture
@@ -96,25 +96,17 @@ def test_known_answers(opened, class_aware, confused):
 
 @pytest.mark.parametrize("queries", ["two-stage", "denoising", "boxes", "points", "none"])
 def test_last_layer_is_what_the_evaluator_says(opened, queries):
-    changes = {
-        "two-stage": {},
-        "denoising": {
-            QUERIES: dict(
-                _delete_=True,
-                type="DenoisingQueries",
-                queries=dict(type="TwoStageQueries", class_aware=True, content="memory"),
-            )
-        },
-        "boxes": {QUERIES: dict(_delete_=True, type="LearnedBoxQueries")},
-        "points": {QUERIES: dict(_delete_=True, type="LearnedQueries", reference="mlp")},
-        "none": {
-            QUERIES: dict(_delete_=True, type="LearnedQueries"),
-            "model.transformer.decoder.refine": False,
-            "model.transformer.decoder.cross_attn": dict(
-                _delete_=True, type="MultiheadCrossAttention"
-            ),
-        },
-    }[queries]
+    wrapped = dict(type="TwoStageQueries", class_aware=True, content="memory")
+    other: dict = {
+        "denoising": dict(type="DenoisingQueries", queries=wrapped),
+        "boxes": dict(type="LearnedBoxQueries"),
+        "points": dict(type="LearnedQueries", reference="mlp"),
+        "none": dict(type="LearnedQueries"),
+    }
+    changes = {QUERIES: dict(_delete_=True, **other[queries])} if queries in other else {}
+    if queries == "none":
+        plain = dict(_delete_=True, type="MultiheadCrossAttention")
+        changes |= {f"{DECODER}.refine": False, f"{DECODER}.cross_attn": plain}
     model, data = opened(**changes)
     if queries == "two-stage":
         truth(model, data)
@@ -198,16 +190,14 @@ def test_command(tiny_run, tmp_path, capsys):
     options = ["--cfg-options", f"data_root={tiny_run.data_root}/"]
     assert main([*given, "--json", str(out), *options]) == 0
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
-    assert [row["stage"] for row in found["stages"]] == [
-        *(PROPOSALS, SELECTED),
-        *("layer 1", "layer 2", TRUE_BOXES),
-    ]
+    stages = [PROPOSALS, SELECTED, "layer 1", "layer 2", TRUE_BOXES]
+    assert [row["stage"] for row in found["stages"]] == stages
     for row in found["stages"]:
         assert f"{row['AP']:.4f}" in next(x for x in printed.splitlines() if row["stage"] in x)
     assert found["images"] == 8 and found["nms_iou"] == 0.7
-    voc = "test_evaluator.type=VOCMetric"
+    voc = ["test_evaluator.type=VOCMetric", "test_evaluator._delete_=True"]
     assert main([given[0], str(tmp_path / "gone.pth"), *options]) == 2
-    assert main([*given, *options, voc, "test_evaluator._delete_=True"]) == 1
+    assert main([*given, *options, *voc]) == 1
     assert "VOCMetric" in capsys.readouterr().err
 
 

@@ -6,8 +6,8 @@ import pickle
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,20 +23,13 @@ EVIL_FILE = "<img src=x onerror=alert(2)>.jpg"
 EVIL_WORK = "<script>alert(3)<%2Fscript>"
 
 
-class Elements(HTMLParser):
-    """Names, attributes and text of a page."""
+def elements(page: str) -> ElementTree.Element:
+    """A page or a part of it, which must be well-formed."""
+    return ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
 
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(page)
 
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
+def text_of(page: str) -> str:
+    return "".join(elements(page).itertext())
 
 
 class Bomb:
@@ -112,12 +105,8 @@ def section(page: str, name: str) -> str:
 def card(page: str, name: str) -> str:
     """The text of a run's card."""
     cards = re.findall(r"<article.*?</article>", section(page, "runs"), re.DOTALL)
-    (found,) = [text for card in cards if name in (text := Elements(card).text)]
+    (found,) = [text for card in cards if name in (text := text_of(card))]
     return found
-
-
-def test_it_is_well_formed(page):
-    ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
 
 
 @pytest.mark.parametrize(
@@ -129,31 +118,30 @@ def test_templates_escape_every_text(text, shown):
 
 
 def test_it_loads_and_runs_nothing(page):
-    elements = Elements(page).found
-    addresses = [
-        value
-        for _, attributes in elements
-        for name, value in attributes.items()
-        if name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
+    found = [
+        (element.tag.rpartition("}")[2], {k.rpartition("}")[2]: v for k, v in element.items()})
+        for element in elements(page).iter()
     ]
+    names = ("src", "href", "srcset", "action", "data", "poster")
+    addresses = [a[name] for _, a in found for name in names if name in a]
     assert len(addresses) > 10
     assert [a for a in addresses if not a.startswith(("data:image/jpeg;base64,", "#"))] == []
-    tags = {tag for tag, _ in elements}
+    tags = {tag for tag, _ in found}
     assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form", "audio"}
-    assert not [a for _, attributes in elements for a in attributes if a.startswith("on")]
+    assert not [a for _, attributes in found for a in attributes if a.startswith("on")]
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
     assert "url(" not in style and "@import" not in style
-    (policy,) = [a["content"] for t, a in elements if a.get("http-equiv")]
+    (policy,) = [a["content"] for _, a in found if "http-equiv" in a]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def test_names_are_text(page):
-    text = Elements(page).text
+    text = text_of(page)
     assert EVIL in section(page, "coco").replace("&lt;", "<").replace("&gt;", ">")
     for name in (EVIL, EVIL_FILE, EVIL_WORK):
         assert name in text
     assert "<script" not in page and "<img src=x" not in page and "{{" not in page
-    assert repr(EVIL) in Elements(section(page, "config")).text  # a config's value
+    assert repr(EVIL) in text_of(section(page, "config"))  # a config's value
 
 
 @pytest.mark.smoke
@@ -181,14 +169,13 @@ def test_what_is_missing_is_said(page):
 def test_hostile_checkpoint_is_refused(folder, page):
     assert not (folder / "executed").exists()
     assert re.search(r"refused.* \w+\.system", card(page, "bomb"))
-    with open(folder / "bomb" / "epoch_2.pth", "rb") as file:  # the bomb is a bomb
-        assert b"PK" == file.read(2)
-    assert pickle.loads(pickle.dumps(Bomb(folder / "proof"))) == 0 and (folder / "proof").exists()
+    with pytest.raises(pickle.UnpicklingError):  # the bomb is a bomb
+        torch.load(folder / "bomb" / "epoch_2.pth", weights_only=True)
 
 
 def test_every_section_has_its_content(page):
     curves = section(page, "curves")
-    assert curves.count("<svg") >= 4 and "killed" in Elements(curves).text
+    assert curves.count("<svg") >= 4 and "killed" in text_of(curves)
     figures = section(page, "coco")
     assert figures.count("F1 by least score") == figures.count("best score</th>") >= 1
     ids = re.findall(r' id="([^"]*)"', page)
@@ -199,10 +186,10 @@ def test_every_section_has_its_content(page):
     errors = section(page, "errors")
     assert all(word in errors for word in ("missed", "background", "duplicate", "badly placed"))
     assert errors.count('class="photo"') >= 2
-    (source,) = re.findall(
+    sheets = re.findall(
         r'<img src="data:image/jpeg;base64,[^"]{2000,}"', section(page, "attention")
     )
-    assert source
+    assert len(sheets) == 1
 
 
 def test_progress_is_told(folder):
@@ -257,49 +244,42 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, mo
     out = tmp_path / "report.html"
     out.write_text("old")
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
-        make_report(
-            [folder / "killed"], out, Settings(predictions=False), progress=lambda text: None
-        )
+        make_report([folder / "killed"], out, Settings(predictions=False))
     assert out.read_text() == "old" and os.listdir(tmp_path) == ["report.html"]
 
 
 @pytest.fixture
 def moved_run(tiny_run, tmp_path):
-    """Copies the run with changed configs, and its data; returns a report's notes."""
+    """Copies the run with changed configs, and its data; returns the run and a report's notes."""
     work = Path(shutil.copytree(tiny_run.work_dir, tmp_path / "work"))
     data = Path(shutil.copytree(tiny_run.data_root, tmp_path / "data"))
 
-    def report(change, settings=None, options=None):
+    def report(change=str, settings=None, options=None):
         for config in [*work.glob("*.py"), *work.glob("*/vis_data/config.py")]:
             text = config.read_text().replace(str(tiny_run.data_root), str(data))
             config.write_text(change(text))
-        arguments = settings, options, lambda text: None
-        (run,) = make_report([work], tmp_path / "r.html", *arguments)
+        out = tmp_path / "r.html"
+        (run,) = make_report([work], out, settings, options, progress=lambda text: None)
         return run, " ".join(run.notes)
 
     report.data = data
     return report
 
 
-def test_images_outside_of_the_data_set_are_not_opened(moved_run, tmp_path):
+def test_images_that_are_missing_or_outside_of_the_data_set(moved_run, tmp_path):
+    """None is opened."""
     file = moved_run.data / "annotations" / "val.json"
     coco = json.loads(file.read_text())
     image = moved_run.data / "val" / coco["images"][0]["file_name"]
     assert Path(shutil.copy(image, tmp_path / "secret.jpg")).exists()
     coco["images"][0]["file_name"] = "../../secret.jpg"
     file.write_text(json.dumps(coco))
-    run, notes = moved_run(str)
+    run, notes = moved_run()
     assert run.evaluation is None and "1 image is" in notes and "secret.jpg" in notes
-
-
-def test_images_that_are_missing(moved_run):
     shutil.rmtree(moved_run.data / "val")
-    run, notes = moved_run(str)
+    run, notes = moved_run()
     assert run.evaluation is None
     assert f"{VAL_IMAGES} images are" in notes and "data_root=" in notes
 
@@ -322,12 +302,11 @@ def test_data_that_is_elsewhere_now(moved_run, tmp_path, monkeypatch):
     """COCOeval runs once, not in the evaluator, too."""
     calls, evaluate = [], COCOeval.evaluate
     monkeypatch.setattr(COCOeval, "evaluate", lambda self: calls.append(self) or evaluate(self))
-    here, there = moved_run.data, tmp_path / "moved"
-    shutil.move(here, there)
+    there = shutil.move(moved_run.data, tmp_path / "moved")
     settings = Settings(sheets=0, images=1, examples=0, max_images=3)
-    run, notes = moved_run(str, settings)
+    run, notes = moved_run(settings=settings)
     assert run.evaluation is None and "--cfg-options data_root=..." in notes
-    run, notes = moved_run(str, settings, {"data_root": f"{there}/"})
+    run, notes = moved_run(settings=settings, options={"data_root": f"{there}/"})
     assert len(run.evaluation.images) == 3 and run.sheets == [] and run.evaluation.model is None
     assert len(calls) == 1 and run.evaluation.table is not None
     assert f"3 of {VAL_IMAGES}" in section((tmp_path / "r.html").read_text(), "coco")

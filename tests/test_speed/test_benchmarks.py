@@ -74,17 +74,15 @@ def test_unequal_models_are_not_timed(pair):
 
 def test_every_case_names_configs_that_exist():
     for name, case in CASES.items():
-        assert (compare.Path(__file__).parents[2] / "configs" / case.ours).is_file(), name
+        assert (compare.Path(__file__).parents[2] / "configs" / case.config).is_file(), name
     assert compare.beside("sam-detr") == "conditional-detr"
 
 
 def test_rounds_alternate():
     calls = []
 
-    def note(name):
-        return lambda: calls.append(name)
-
-    timing = alternate(note("a"), note("b"), rounds=3, least_seconds=0.0)
+    a, b = partial(calls.append, "a"), partial(calls.append, "b")
+    timing = alternate(a, b, rounds=3, least_seconds=0.0)
     assert "".join(calls).endswith("abbaab")  # after warm-up calls
     assert len(timing.ratios) == 3
 
@@ -102,15 +100,9 @@ def test_counts_launches_and_waits_of_a_cuda_step():
         return SimpleNamespace(name=name, cpu_parent=parent)
 
     linear = event("aten::linear")
-    events = [
-        linear,
-        event("aten::addmm", linear),
-        event("cudaLaunchKernel", linear),
-        event("aten::relu"),
-        event("cudaLaunchKernel"),
-        event("cudaMemcpyAsync"),
-        event("cudaStreamSynchronize"),
-    ]
+    events = [linear, event("aten::addmm", linear), event("cudaLaunchKernel", linear)]
+    names = ("aten::relu", "cudaLaunchKernel", "cudaMemcpyAsync", "cudaStreamSynchronize")
+    events += map(event, names)
     assert launches.tally(events) == {"operators": 2, "launches": 2, "waits": 1}
 
 
@@ -122,19 +114,14 @@ def test_table_of_memory():
     )
 
 
-def test_growth_counts_what_is_kept(pair):
-    side = Side(pair[0].model, pair[0].config)
-    small, large = (growth.kept(side, make_batch(1, size)) for size in ((64, 64), (128, 128)))
-    assert small < large < 4 * small
-
-
-def test_growth_lets_go_of_what_it_counted(pair):
+def test_growth_counts_what_is_kept_and_lets_go_of_it(pair):
     def in_graphs():
         gc.collect()
         return sum(isinstance(x, torch.Tensor) and x.grad_fn is not None for x in gc.get_objects())
 
-    before = in_graphs()
-    growth.kept(Side(pair[0].model, pair[0].config), make_batch(1, (64, 64)))
+    side, before = Side(pair[0].model, pair[0].config), in_graphs()
+    small, large = (growth.kept(side, make_batch(1, size)) for size in ((64, 64), (128, 128)))
+    assert small < large < 4 * small
     assert in_graphs() == before
 
 

@@ -14,14 +14,10 @@ from fastdetr_mmdet.visualization import record
 def calls_with_outputs(model):
     """Recorded call and output of each layer, for a padded batch."""
     outputs = []
-    handles = [
-        layer.cross_attn.register_forward_hook(lambda part, args, output: outputs.append(output))
-        for layer in model.transformer.decoder.layers
-    ]
+    for layer in model.transformer.decoder.layers:
+        layer.cross_attn.register_forward_hook(lambda *call: outputs.append(call[-1]))
     with torch.no_grad(), record(model) as recording:
         model._forward(*make_batch())
-    for handle in handles:
-        handle.remove()
     return list(zip(recording.layers, outputs, strict=True))
 
 
@@ -87,11 +83,7 @@ def test_scale_selection_is_the_share_of_each_level():
 @pytest.mark.parametrize("bias", ["none", "mask", "prior"])
 def test_readable_attention_equals_the_fast_one(bias):
     query, key, value = torch.randn(2, 5, 24), torch.randn(2, 7, 24), torch.randn(2, 7, 12)
-    added = {
-        "none": None,
-        "mask": torch.rand(2, 1, 1, 7) > 0.4,
-        "prior": torch.randn(2, 3, 5, 7),
-    }[bias]
-    weights = attention_weights(query, key, 3, added)
-    read = weights @ value.unflatten(-1, (3, -1)).transpose(1, 2)
+    mask, prior = torch.rand(2, 1, 1, 7) > 0.4, torch.randn(2, 3, 5, 7)
+    added = dict(none=None, mask=mask, prior=prior)[bias]
+    read = attention_weights(query, key, 3, added) @ value.unflatten(-1, (3, -1)).transpose(1, 2)
     assert_near(read.transpose(1, 2).flatten(2), attend(query, key, value, 3, added))

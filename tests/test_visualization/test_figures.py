@@ -29,12 +29,13 @@ KINDS = {
 }
 
 
-def inspected(name, seed=0, top_k=2, model=None):
+def inspected(name="plain", top_k=2, queries=None, model=None, seed=0, path=""):
     inputs, samples = make_batch(((64, 96),), seed=seed)
+    samples[0].set_metainfo(dict(img_path=path))
     pixels = (inputs[0] * 40 + 120).clamp(0, 255).byte()
-    picture = pixels.permute(1, 2, 0).numpy()
     batch = dict(inputs=[pixels], data_samples=samples)
-    (found,) = inspect_batch(model or mix(name), batch, [picture], top_k)
+    picture = pixels.permute(1, 2, 0).numpy()
+    (found,) = inspect_batch(model or mix(name), batch, [picture], top_k, queries)
     return replace(found, classes=tuple(f"class {i} of $5_" for i in range(NUM_CLASSES)))
 
 
@@ -61,12 +62,28 @@ def test_pages_of_every_kind(name):
     assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
 
 
-def test_pages_are_the_image_s_and_the_query_s():
-    found, other = inspected("plain"), inspected("plain", seed=1)
-    sheets = [draw_contact_sheet(each) for each in (found, other, found)]
-    assert not np.array_equal(sheets[0], sheets[1])
-    assert np.array_equal(sheets[0], sheets[2])
-    assert not np.array_equal(draw_detection(found, 0), draw_detection(found, 1))
+def test_pages_are_the_image_s_the_query_s_and_the_layer_s():
+    """A sheet has a row per query."""
+    found, other = inspected(), inspected(seed=1)
+    sheet, last = draw_contact_sheet(found), draw_contact_sheet(found, 2)
+    assert np.array_equal(sheet, last)
+    one = draw_contact_sheet(replace(found, queries=found.queries[:1]))
+    assert sheet.shape[1] == one.shape[1] and sheet.shape[0] > 1.5 * one.shape[0]
+    pairs = [(sheet, draw_contact_sheet(other)), (sheet, draw_contact_sheet(found, 1))]
+    pairs.append((draw_detection(found, 0), draw_detection(found, 1)))
+    for first, second in pairs:
+        assert not np.array_equal(first, second)
+
+
+def test_what_cannot_be_drawn():
+    found = inspected()
+    for draw in (lambda: draw_detection(found, 0, 0), lambda: draw_contact_sheet(found, 3)):
+        with pytest.raises(ValueError, match=r"layer [03]; the model has 2"):
+            draw()
+    with pytest.raises(ValueError, match="top_k"):
+        draw_contact_sheet(replace(found, queries=()))
+    with pytest.raises(IndexError, match=r"index=7 .*: 2\."):
+        draw_detection(found, 7)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +100,12 @@ def test_every_panel_is_drawn_from_its_array(name):
     last = query.layers[-1]
     before = draw_detection(found)
     changes = dict(box=last.box * 0.5, scores=1 - last.scores)
-    for field in ("weights", "prior_logits"):
-        if getattr(last, field) is not None:
-            changes[field] = tuple(maps[:, ::-1] for maps in getattr(last, field))
-    for field in ("level_weights", "points", "point_weights"):
-        if getattr(last, field) is not None:
-            changes[field] = getattr(last, field)[::-1] * 0.9
+    for field in ("weights", "prior_logits", "level_weights", "points", "point_weights"):
+        value = getattr(last, field)
+        if isinstance(value, tuple):  # maps per level
+            changes[field] = tuple(maps[:, ::-1] for maps in value)
+        elif value is not None:
+            changes[field] = value[::-1] * 0.9
     assert len(changes) >= 4
     for field, value in changes.items():
         layers = (*query.layers[:-1], replace(last, **{field: value}))
@@ -96,27 +113,11 @@ def test_every_panel_is_drawn_from_its_array(name):
         assert after.shape != before.shape or not np.array_equal(after, before), field
 
 
-def test_layer_is_chosen():
-    found = inspected("plain", top_k=1)
-    assert not np.array_equal(draw_contact_sheet(found, 1), draw_contact_sheet(found, 2))
-    for draw in (lambda: draw_detection(found, 0, 0), lambda: draw_contact_sheet(found, 3)):
-        with pytest.raises(ValueError, match=r"^There is no decoder layer [03]; the model has 2"):
-            draw()
-
-
-def test_sheet_has_a_row_per_query():
-    found = inspected("plain")
-    two, one = (draw_contact_sheet(replace(found, queries=found.queries[:k])) for k in (2, 1))
-    assert two.shape[1] == one.shape[1] and two.shape[0] > 1.5 * one.shape[0]
-    with pytest.raises(ValueError, match="no query to show"):
-        draw_contact_sheet(replace(inspected("plain"), queries=()))
-
-
 def test_part_that_shows_nothing_has_its_boxes():
     model = mix("plain")
     for layer in model.transformer.decoder.layers:
         layer.cross_attn.__class__ = type("Silent", (type(layer.cross_attn),), {"explain": None})
-    found = inspected("", model=model)
+    found = inspected(model=model)
     assert found.queries[0].layers[-1].weights is None
     assert len(sheet_columns(found.queries[0], found.queries[0].layers[-1])) == 1  # its boxes
     assert is_picture(draw_contact_sheet(found)) and is_picture(draw_detection(found))
@@ -145,12 +146,6 @@ def test_density_does_not_depend_on_the_grid():
     assert density([fine * 60, coarse], shares=False).mean() == pytest.approx((0.1 + 1 / 6) / 2)
 
 
-def test_there_is_no_such_entry():
-    found = inspected("plain", top_k=2)
-    with pytest.raises(IndexError, match=r"^index=7 is out of range: 2 queries were inspected"):
-        draw_detection(found, 7)
-
-
 @pytest.mark.parametrize(
     "numbers, title",
     [
@@ -162,12 +157,7 @@ def test_there_is_no_such_entry():
     ],
 )
 def test_title_says_which_queries(numbers, title):
-    inputs, samples = make_batch(((64, 96),))
-    pixels = (inputs[0] * 40 + 120).clamp(0, 255).byte()
-    batch = dict(inputs=[pixels], data_samples=samples)
-    picture = pixels.permute(1, 2, 0).numpy()
-    (found,) = inspect_batch(mix("plain"), batch, [picture], 2, numbers)
-    assert sheet_title(found) == title
+    assert sheet_title(inspected(queries=numbers)) == title
 
 
 @pytest.mark.parametrize("width", [3.0, 9.0])
@@ -195,27 +185,17 @@ def test_titles_fit_the_page(width, monkeypatch):
 def test_pages_name_their_image(draw, monkeypatch):
     files = []
     monkeypatch.setattr(canvas.Canvas, "title", lambda *args: files.append(args[4]))
-    draw(replace(inspected("plain", top_k=1), file="a.jpg"))
-    assert files == ["a.jpg"]
-
-
-def test_name_of_the_image_comes_from_the_batch():
-    inputs, samples = make_batch(((64, 96), (64, 96)))
-    samples[1].set_metainfo(dict(img_path="/data/val/000012.jpg"))
-    pixels = [(x * 40 + 120).clamp(0, 255).byte() for x in inputs]
-    pictures = [x.permute(1, 2, 0).numpy() for x in pixels]
-    batch = dict(inputs=pixels, data_samples=samples)
-    found = inspect_batch(mix("plain"), batch, pictures, 1)
-    assert [each.file for each in found] == ["", "000012.jpg"]
+    for path in ("", "/data/val/000012.jpg"):
+        draw(inspected(top_k=1, path=path))
+    assert files == ["", "000012.jpg"]
 
 
 def test_predictions_beside_ground_truth(tmp_path):
     """Only boxes with enough score are drawn, on the right."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((60, 80, 3), 128, np.uint8))
     one, label = np.array([[10.0, 20, 50, 40]]), np.array([0])
-    image = ImageResult(
-        1, str(tmp_path / "a.png"), one, label, np.array([False]), one, label, np.array([0.5])
-    )
+    truth, found = (one, label, np.array([False])), (one, label, np.array([0.5]))
+    image = ImageResult(1, str(tmp_path / "a.png"), *truth, *found)
     with_box, without = (
         draw_predictions([image], ["disc"], tmp_path / "b.png", min_score, columns=1)
         or cv2.imread(str(tmp_path / "b.png")).astype(int)[30:]  # below the titles

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import init_detector
-from mmdet.registry import MODELS
 from support.mixes import MIXES, mix
 from support.models import NUM_CLASSES, NUM_HEADS, make_batch
 from support.tolerances import assert_near
@@ -20,43 +19,23 @@ ORIGINALS = [np.zeros((256, 192, 3), np.uint8), np.zeros((192, 128, 3), np.uint8
 CELL, QUERY = (1, 0), 3  # row and column of the second image's 2 x 2 cells at stride 32
 
 
-class Spotlight(nn.Module):
-    """Attends to one cell of each image, with points in the corners of the un-padded image."""
-
-    def __init__(self, embed_dims, num_heads, dropout, layer_index):
-        super().__init__()
-        self.num_heads = num_heads
-
-    def forward(self, queries, memory, spatial_prior=None):
-        return torch.zeros_like(queries.content)
-
-    def explain(self, queries, memory, spatial_prior=None):
-        bs, num_queries, _ = queries.content.shape
-        h, w = memory.spatial_shapes[0]
-        weights = torch.zeros(bs, self.num_heads, num_queries, h, w)
-        weights[..., CELL[0], CELL[1]] = 1
-        corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25]])
-        points = corners * memory.valid_ratios[:, None, None, :, None]
-        points = points.expand(bs, num_queries, self.num_heads, 1, 3, 2)
-        return Explanation(
-            weights=weights.flatten(3),
-            points=points,
-            point_weights=torch.full(points.shape[:-1], 1 / 3),
-        )
+def spotlight(queries, memory, spatial_prior=None):
+    """An explanation: one cell of each image, and points in corners of the un-padded image."""
+    bs, num_queries, _ = queries.content.shape
+    h, w = memory.spatial_shapes[0]
+    weights = torch.zeros(bs, NUM_HEADS, num_queries, h, w)
+    weights[..., CELL[0], CELL[1]] = 1
+    corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25]])
+    points = corners * memory.valid_ratios[:, None, None, :, None]
+    points = points.expand(bs, num_queries, NUM_HEADS, 1, 3, 2)
+    shares = torch.full(points.shape[:-1], 1 / 3)
+    return Explanation(weights=weights.flatten(3), points=points, point_weights=shares)
 
 
-@pytest.fixture(autouse=True)
-def spotlight():
-    MODELS.register_module(module=Spotlight, name="Spotlight")
-    yield
-    MODELS._module_dict.pop("Spotlight")
-
-
-def batch(sizes=SIZES):
-    inputs, samples = make_batch(sizes, scale_factor=SCALE)
-    pixels = [
-        (inputs[i, :, :h, :w] * 40 + 120).clamp(0, 255).byte() for i, (h, w) in enumerate(sizes)
-    ]
+def batch():
+    inputs, samples = make_batch(SIZES, scale_factor=SCALE)
+    cropped = [x[:, :h, :w] for x, (h, w) in zip(inputs, SIZES, strict=True)]
+    pixels = [(x * 40 + 120).clamp(0, 255).byte() for x in cropped]
     return dict(inputs=pixels, data_samples=samples)
 
 
@@ -66,7 +45,9 @@ def inspected(name, data=None, **kwargs):
 
 
 def test_hand_made_attention_lands_on_its_pixels():
-    model = mix("plain", transformer__decoder__cross_attn=dict(type="Spotlight"))
+    model = mix("plain")
+    for layer in model.transformer.decoder.layers:
+        layer.cross_attn.explain = spotlight
     for image, (h, w) in zip(inspected(model, queries=[QUERY]), ((2, 3), (2, 2)), strict=True):
         height, width = image.image.shape[:2]
         for layer in image.queries[0].layers:
@@ -84,8 +65,10 @@ def test_points_are_where_the_reference_is():
     for layer in model.transformer.decoder.layers:
         nn.init.zeros_(layer.cross_attn.sampling_offsets.weight)
         nn.init.zeros_(layer.cross_attn.sampling_offsets.bias)
+    inputs, samples = make_batch(SIZES)
     with torch.no_grad():
-        queries, _ = model.transformer.queries(memory_of(model), None)
+        memory = model.make_memory(model.extract_feat(inputs), inputs, samples)
+        queries, _ = model.transformer.queries(memory, None)
     for image in inspected(model, queries=[QUERY]):
         size = np.array(image.image.shape[1::-1])
         expected = queries.reference[0, QUERY].numpy() * size
@@ -95,22 +78,16 @@ def test_points_are_where_the_reference_is():
         assert layer.point_weights.sum((1, 2)) == pytest.approx(np.ones(NUM_HEADS))
 
 
-def memory_of(model):
-    inputs, samples = make_batch(SIZES)
-    return model.make_memory(model.extract_feat(inputs), inputs, samples)
-
-
 @torch.no_grad()
 def test_salient_points_lie_in_their_region():
     model = mix("smca with aligner")
-    for image in inspected(model):
-        for query in image.queries:
-            for layer in query.layers:
-                corners = layer.reference.reshape(2, 2)
-                assert layer.salient_points.shape == (NUM_HEADS, 2)
-                assert (layer.salient_points >= corners[0] - 1e-3).all()
-                assert (layer.salient_points <= corners[1] + 1e-3).all()
-                assert np.ptp(layer.salient_points, axis=0).min() > 0
+    queries = [query for image in inspected(model) for query in image.queries]
+    for layer in (layer for query in queries for layer in query.layers):
+        low, high = layer.reference.reshape(2, 2)
+        assert layer.salient_points.shape == (NUM_HEADS, 2)
+        assert (layer.salient_points >= low - 1e-3).all()
+        assert (layer.salient_points <= high + 1e-3).all()
+        assert np.ptp(layer.salient_points, axis=0).min() > 0
 
 
 def test_prior_peaks_at_its_centre():
@@ -136,6 +113,7 @@ def test_prior_peaks_at_its_centre():
 
 @pytest.mark.parametrize("name", MIXES)
 def test_last_box_and_score_are_the_detection(name):
+    """Also, maps of each head add up to 1 without padding."""
     model, data = mix(name), batch()
     found = inspected(model, data, top_k=4)
     processed = model.data_preprocessor(data, False)
@@ -146,29 +124,19 @@ def test_last_box_and_score_are_the_detection(name):
         assert len(image.queries) == 4
         for query in image.queries:
             # rounding may swap detections with nearly equal scores
-            near = ((scores - query.score).abs() < 1e-5) & (
-                result.pred_instances.labels == query.label
-            )
-            nearest = (boxes[near] - torch.from_numpy(query.box)).abs().amax(-1).min()
-            assert nearest < 1e-2
-            scores_of_layers = np.stack([layer.scores for layer in query.layers])
-            assert scores_of_layers.shape == (len(query.layers), NUM_CLASSES)
-            assert scores_of_layers[-1].max() == pytest.approx(query.score)
-        best = [query.score for query in image.queries]
-        assert best == sorted(best, reverse=True)
-        assert best[0] == pytest.approx(float(scores[0]))
-
-
-@pytest.mark.parametrize("name", MIXES)
-def test_attention_of_the_image_is_all_there_is(name):
-    """Maps of each head add up to 1 without padding."""
-    for image in inspected(name, top_k=2):
-        for query in image.queries:
+            alike = (scores - query.score).abs() < 1e-5
+            near = boxes[alike & (result.pred_instances.labels == query.label)]
+            assert (near - torch.from_numpy(query.box)).abs().amax(-1).min() < 1e-2
+            assert {layer.scores.shape for layer in query.layers} == {(NUM_CLASSES,)}
+            assert query.layers[-1].scores.max() == pytest.approx(query.score)
             for layer in query.layers:
                 if layer.weights is not None:
                     total = sum(maps.sum((1, 2)) for maps in layer.weights)
                     assert_near(torch.from_numpy(total), torch.ones(NUM_HEADS))
                     assert sum(m.sum() for m in layer.attention) == pytest.approx(1, abs=1e-4)
+        best = [query.score for query in image.queries]
+        assert best == sorted(best, reverse=True)
+        assert best[0] == pytest.approx(float(scores[0]))
 
 
 def test_level_schedule_is_told():
@@ -178,18 +146,11 @@ def test_level_schedule_is_told():
     assert [layer.weights[0].shape[1:] for layer in layers] == [(2, 3), (8, 12)]
 
 
-def test_chosen_queries_keep_their_order():
-    queries = inspected("plain", queries=[7, 2])[0].queries
-    assert [query.query for query in queries] == [7, 2]
-
-
-def test_mode_is_restored():
-    model = mix("smca").train()
-    inspected(model)
-    assert model.training
-    model.eval()
-    inspected(model)
-    assert not model.training
+@pytest.mark.parametrize("training", [True, False])
+def test_queries_keep_their_order_and_the_model_its_mode(training):
+    model = mix("plain").train(training)
+    queries = inspected(model, queries=[7, 2])[0].queries
+    assert [query.query for query in queries] == [7, 2] and model.training == training
 
 
 def test_other_images_of_the_batch_do_not_matter():
@@ -226,20 +187,16 @@ def test_file_and_array_are_alike(shipped, tmp_path):
 
 def test_refusals(shipped, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(FileNotFoundError, match=r"There is no image .*nothing\.jpg"):
-        inspect_image(shipped, tmp_path / "nothing.jpg")
-    with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
-        inspect_image(shipped, tmp_path / "text.jpg")
-    with pytest.raises(ValueError, match=r"array of shape \(8, 8\) and type float64"):
-        inspect_image(shipped, np.zeros((8, 8)))
     image = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"There is no query 10; the model has 10"):
-        inspect_image(shipped, image, queries=[10])
-    with pytest.raises(ValueError, match=r"There is no query -1"):
-        inspect_image(shipped, image, queries=[-1])
-    with pytest.raises(ValueError, match=r"top_k=0 must be at least 1"):
-        inspect_image(shipped, image, top_k=0)
-    with pytest.raises(ValueError, match=r"There is no decoder layer 3; the model has 2"):
-        inspect_image(shipped, image, top_k=1).queries[0].layer(3)
-    with pytest.raises(TypeError, match=r"FastDETR has no model.cfg with a test_dataloader"):
+    for source, options, error, word in (
+        (tmp_path / "nothing.jpg", {}, FileNotFoundError, r"nothing\.jpg"),
+        (tmp_path / "text.jpg", {}, ValueError, r"text\.jpg"),
+        (np.zeros((8, 8)), {}, ValueError, r"\(8, 8\) and type float64"),
+        (image, dict(queries=[10]), ValueError, "query 10; the model has 10"),
+        (image, dict(queries=[-1]), ValueError, "query -1"),
+        (image, dict(top_k=0), ValueError, "top_k=0"),
+    ):
+        with pytest.raises(error, match=word):
+            inspect_image(shipped, source, **options)
+    with pytest.raises(TypeError, match=r"FastDETR .*model\.cfg"):
         inspect_image(mix("plain"), image)
