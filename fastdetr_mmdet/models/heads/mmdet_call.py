@@ -51,16 +51,12 @@ def decoder_output(
     """Turn the arguments of mmdet's detectors into a ``DecoderOutput``.
 
     Args:
-        hidden_states: Decoder outputs.
-        references: Normalised references: one tensor for all layers, or one per layer, as list or
-            stacked (surplus ones are ignored).
+        hidden_states: (num_layers, bs, num_queries, embed_dims).
+        references: Normalised, (bs, num_queries, 2 or 4): one tensor for all layers, or one per
+            layer, as list or stacked (surplus ones are ignored).
         enc_outputs_class: Logits of encoder proposals, (bs, num_tokens, num_classes), or None.
         enc_outputs_coord: Their normalised (cx, cy, w, h), (bs, num_tokens, 4), or None.
         dn_meta: Denoising queries of mmdet's ``DINO``.
-
-    Shape:
-        hidden_states: (num_layers, bs, num_queries, embed_dims)
-        references: (bs, num_queries, 2 or 4) each
 
     Raises:
         ValueError: if there are denoising queries.
