@@ -202,7 +202,7 @@ def test_a_disagreement_is_not_written(dynamic, tmp_path):
     detector = small_detector(SAM, seed=1, **SMALL)
     target = tmp_path / "detector.onnx"
     target.write_bytes(b"before")
-    with pytest.raises(ExportError, match=r"onnxruntime disagrees .* was not written"):
+    with pytest.raises(ExportError, match="was not written, because onnxruntime disagrees"):
         onnx_file._write(dynamic[1].read_bytes(), target, detector, [(1, 96, 96)])
     assert target.read_bytes() == b"before" and list(tmp_path.iterdir()) == [target]
 
