@@ -28,15 +28,19 @@ def finish(server, config, work_dir, **options):
     return result.output
 
 
+def step_after(whole, checkpoint):
+    """The file operation after last_checkpoint named a checkpoint."""
+    steps = (whole / "steps.txt").read_text().splitlines()
+    named = steps.index(f"rename {checkpoint}{UNFINISHED}")
+    return steps.index(f"rename last_checkpoint{UNFINISHED}", named) + 1
+
+
 def check_resumes(server, config, tmp_path, after, faults=None, **options):
     """Kill a run when last_checkpoint names a file, resume it, and compare."""
     faults, whole, run = faults or {}, tmp_path / "whole", tmp_path / "run"
     steps = whole / "steps.txt"
     finish(server, config, whole, faults=dict(faults, steps_to=str(steps)), **options)
-    lines = steps.read_text().splitlines()
-    point = lines.index(f"rename {after}{UNFINISHED}")
-    point = lines.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
-
+    point = step_after(whole, after)
     killed = server.train(config, run, faults=dict(faults, kill_at=point), **options)
     assert killed.killed, killed.output[-4000:]
     assert last_checkpoint(run).name == after
@@ -119,28 +123,26 @@ def test_loss_scaler(server, config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_without_a_seed(server, config, tmp_path):
+def test_a_run_without_a_seed(server, config, whole, tmp_path):
     """Both runs draw a seed; the checkpoint's is used."""
-    first, second, whole = (tmp_path / name for name in ("first", "second", "whole"))
+    first, second, same = (tmp_path / name for name in ("first", "second", "same"))
+    faults = dict(kill_at=step_after(whole, "epoch_1.pth"))
     for work_dir in (first, second):
-        finish(server, config, work_dir, train_cfg__max_epochs=1, randomness__seed=None)
+        assert server.train(config, work_dir, faults=faults, randomness__seed=None).killed
     assert logged(first)["loss at 2"] != logged(second)["loss at 2"]
 
     finish(server, config, first, resume=True, randomness__seed=None)
     seed = torch.load(first / "epoch_3.pth", weights_only=True)["meta"]["seed"]
-    finish(server, config, whole, randomness__seed=seed)
-    check_same(first, whole)
+    finish(server, config, same, randomness__seed=seed)
+    check_same(first, same)
 
 
 @pytest.mark.slow
 def test_killed_while_it_validates(server, config, whole, tmp_path):
     """The validation is repeated, even the last one."""
-    steps = (whole / "steps.txt").read_text().splitlines()
     for name in ("epoch_2.pth", "epoch_3.pth"):
         run = tmp_path / name
-        point = steps.index(f"rename {name}{UNFINISHED}")
-        point = steps.index(f"rename last_checkpoint{UNFINISHED}", point) + 1
-        assert server.train(config, run, faults=dict(kill_at=point)).killed
+        assert server.train(config, run, faults=dict(kill_at=step_after(whole, name))).killed
         metrics = {name for name in logged(run) if name.startswith("coco")}
         said = finish(server, config, run, resume=True)
         assert "The validation after this checkpoint was not finished" in said
