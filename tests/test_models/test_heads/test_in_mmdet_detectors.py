@@ -182,6 +182,16 @@ def test_every_shipped_config_takes_the_head(path):
     assert MODELS.build(model.bbox_head).num_classes == 80
 
 
+def test_head_takes_mmdets_assigner():
+    name, batch = "DeformableDETR, refine, two stage", make_batch(objects=(4, 0))
+    expected, actual = (
+        losses_of(build(shipped(name, kind, sigmoid=True, type="FastDETRHead")), batch)
+        for kind in ("HungarianAssigner", "HungarianMatcher")
+    )
+    for key, loss in expected.items():
+        assert_near(actual[key], loss)
+
+
 def test_dab_detr_has_one_box_branch():
     model = build(shipped("DABDETR", type="FastDETRHead", share_pred_layer=False))
     assert not hasattr(model.bbox_head, "fc_reg")
