@@ -24,8 +24,7 @@ from . import launches, memory, work
 from .batches import Batch, make_batch
 from .cases import BESIDE, CASES, Side, build_pair
 from .clocks import Timing, alternate
-from .quiet import parser as parser_of
-from .quiet import quiet
+from .command_line import parser, quiet
 from .table import markdown
 
 MEASURES = ("inference", "train", "criterion", "memory", "launches")
@@ -123,8 +122,8 @@ def check_equal(ours: Side, theirs: Side, batch: Batch) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = parser_of(__file__, __doc__)
-    add = parser.add_argument
+    options = parser(__file__, __doc__)
+    add = options.add_argument
     add("--device", default="cpu", help="cpu or cuda")
     add("--models", nargs="+", choices=list(CASES), default=list(CASES), help="models to compare")
     add("--what", nargs="+", choices=MEASURES, default=list(MEASURES), help="what to measure")
@@ -137,19 +136,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=2, help="CPU threads")
     add("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
     add("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
-    args = parser.parse_args(arguments)
+    args = options.parse_args(arguments)
     on_cuda = args.device.startswith("cuda")
     if on_cuda and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here: leave --device out, or give --device cpu.")
+        options.error("there is no CUDA device here: leave --device out, or give --device cpu.")
     if args.rounds < 1:
-        parser.error("--rounds must be at least 1.")
+        options.error("--rounds must be at least 1.")
     if args.device.split(":")[0] not in ("cpu", "cuda"):
-        parser.error(f"--device {args.device} is neither cpu nor cuda.")
+        options.error(f"--device {args.device} is neither cpu nor cuda.")
     if args.what == ["criterion"] and not any(CASES[name].mmdet for name in args.models):
-        parser.error("mmdet has none of these models to compare the criterion with.")
+        options.error("mmdet has none of these models to compare the criterion with.")
     for path in (args.json, args.markdown):
         if path and not path.absolute().parent.is_dir():
-            parser.error(f"{path} cannot be written: make its folder first.")
+            options.error(f"{path} cannot be written: make its folder first.")
     args.image_size = args.image_size or ((800, 1333) if on_cuda else (480, 640))
     args.batches = args.batches or ([1, 4, 8] if on_cuda else [2])
     args.dtypes = args.dtypes or (["fp32", "bf16", "fp16"] if on_cuda else ["fp32"])

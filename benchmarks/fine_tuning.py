@@ -29,8 +29,8 @@ from mmdet.registry import MODELS
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
 
+from .command_line import parser, quiet
 from .each_part import run_config
-from .quiet import parser, quiet
 
 Weights = dict[str, torch.Tensor]
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .batches import make_batch
 from .cases import CASES, build_pair
+from .command_line import parser, quiet
 from .compare import beside
-from .quiet import parser, quiet
 from .work import inference, training_step
 
 _WORK = {"inference": inference, "train": training_step}

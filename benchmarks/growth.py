@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .batches import make_batch
 from .cases import CASES, Side, build
 from .clocks import seconds
-from .quiet import parser, quiet
+from .command_line import parser, quiet
 from .work import training_step
 
 # Values of the dimensions that do not grow.

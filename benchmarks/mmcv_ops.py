@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .quiet import parser
+from .command_line import parser
 
 # Ops of mmdet's detectors and this package: sampling, RoIAlign, NMS, focal loss.
 OPS = ("ms_deform_attn", "roi_align", "nms", "sigmoid_focal_loss")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from .batches import Batch, make_batch
 from .cases import CASES, build
+from .command_line import parser, quiet
 from .fake_cuda import FakeCuda, install
-from .quiet import parser, quiet
 from .work import DTYPES, inference, training_step
 
 MEASURES: dict[str, Callable[[FakeCuda], float]] = {

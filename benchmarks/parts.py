@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastdetr_mmdet  # noqa: F401  registers the parts
 from fastdetr_mmdet.structures import Memory, Queries
 
-from .quiet import parser, quiet
+from .command_line import parser, quiet
 
 DIMS = 256
 ATTENTIONS = ("MultiheadSelfAttention", "RelationSelfAttention")

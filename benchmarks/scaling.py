@@ -23,7 +23,7 @@ from fastdetr_mmdet.structures.targets import Targets
 from .batches import make_batch
 from .cases import CASES, CONFIGS, build
 from .clocks import seconds
-from .quiet import parser, quiet
+from .command_line import parser, quiet
 
 
 def volumes(name: str) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Guard the checkpoints that mmengine and mmdet load, by replacing five of their functions."""
+"""Guard the checkpoints that mmengine and mmdet load, by replacing loading functions of both."""
 
 from __future__ import annotations
 

@@ -89,7 +89,8 @@ def _build(config: Config, content: dict[str, Any], device: str) -> Any:
 def refusal(found: str, file: Any, config: str | None = None) -> CheckpointError:
     """Return the error for what ``fill`` found; it names the config next to the checkpoint."""
     beside = sorted(Path(file).parent.glob("*.py")) if file else []
-    known = f" That is {beside[0]}." if beside else ""
+    other = not config or Path(config).resolve() not in map(Path.resolve, beside)
+    known = f" That is {beside[0]}." if beside and other else ""
     return CheckpointError(
         f"{file or 'The checkpoint'} does not belong to {config or 'the config'}: {found}. Use the "
         f"config that it was trained with.{known}"
@@ -108,7 +109,7 @@ def without_surplus(
 ) -> dict[str, Any]:
     """Replace a checkpoint's weights by those of the model loaded from it.
 
-    So mmengine does not print each weight that does not fit; surplus ones are said in one line.
+    So mmengine does not print each weight that does not fit; surplus ones are reported in one line.
     """
     own = model.state_dict()
     names = (key.removeprefix("module.") for key in weights_of(content))

@@ -70,25 +70,30 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{filename} can not be found.")
-    return read_data(path, map_location=map_location)
+    return read_data(path, map_location)
 
 
 def read_data(
-    file: Any, load: Callable = torch.load, weights_only: bool | None = None, **kwargs: Any
+    file: Any,
+    map_location: Any = None,
+    weights_only: bool | None = None,
+    load: Callable = torch.load,
+    **kwargs: Any,
 ) -> Any:
     """Load plain data; if torch cannot do that safely, warn and load everything.
 
     Args:
         file: A path, a URL or an open file.
+        map_location: As for `load`.
+        weights_only: Ignored; for the same arguments as onedl-mmengine's function.
         load: torch's function to use.
-        weights_only: Passed by onedl-mmengine, and ignored.
         **kwargs: As for `load`.
 
     Raises:
         CheckpointRefusedError: if the file asks for anything but plain data.
     """
     if _reads_safely():
-        content = load_plain(file, load, **kwargs)
+        content = load_plain(file, load, map_location=map_location, **kwargs)
         disarm(content)
         return content
     warnings.warn(
@@ -96,7 +101,7 @@ def read_data(
         "files that you trust, or update to torch 2.6 or later.",
         stacklevel=3,
     )
-    return load(file, **kwargs)
+    return load(file, map_location=map_location, **kwargs)
 
 
 # Replaces torch.utils.model_zoo.load_url.

@@ -26,7 +26,7 @@ class Comparison:
     """
 
     image_size: tuple[int, int, int]  # (bs, H, W) of the batch
-    scores: float  # difference in order
+    scores: float  # difference of scores, both in the order of the output
     boxes: float  # difference of a corner from its counterpart's, in pixels
     unmatched: int  # detections without counterpart
 

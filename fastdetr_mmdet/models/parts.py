@@ -143,8 +143,9 @@ class QueryInitialiser(Part):
                 this part does not declare ``PROPOSALS`` in ``makes``.
             targets: Objects of the batch, in training.
 
-        Returns:
-            The queries; the proposals if there are any.
+        Shape:
+            returns: queries with content (bs, num_queries, embed_dims), pos alike or None,
+                reference (bs, num_queries, 2 or 4) or None; proposals or None.
         """
         raise NotImplementedError
 

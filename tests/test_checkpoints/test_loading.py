@@ -14,7 +14,8 @@ from support.tolerances import assert_same
 
 from fastdetr_mmdet.checkpoints import CheckpointError
 from fastdetr_mmdet.checkpoints.files import read_content
-from fastdetr_mmdet.checkpoints.loading import fill, load_detector
+from fastdetr_mmdet.checkpoints.loading import fill, load_detector, refusal
+from fastdetr_mmdet.checkpoints.safe_loading import read_data
 from fastdetr_mmdet.export.__main__ import main as export
 from fastdetr_mmdet.utils.cli import UsageError
 from fastdetr_mmdet.visualize import main as visualize
@@ -130,6 +131,21 @@ def test_what_is_no_checkpoint(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=f"{place} {reason}"):
             read_content(place)
+
+
+def test_read_data_takes_the_arguments_of_the_function_that_it_replaces(save):
+    """onedl-mmengine's: file, map_location, weights_only."""
+    weights = read_data(save({"w": torch.ones(1)}), "meta", False)["state_dict"]
+    assert weights["w"].is_meta
+
+
+@pytest.mark.parametrize("used", [None, "other.py", "beside.py"])
+def test_a_refusal_names_the_config_beside_the_checkpoint(used, tmp_path):
+    """But not the one that was refused."""
+    beside = tmp_path / "beside.py"
+    beside.touch()
+    said = str(refusal("1 missing", tmp_path / "a.pth", used and str(tmp_path / used)))
+    assert (f"That is {beside}" in said) == (used != "beside.py")
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,7 @@ class QualityLoss(nn.Module):
         return self.loss_weight * total
 
     def background(self, logits: Tensor, query_index: Tensor, quality: Tensor) -> Tensor:
-        """Cost of every entry as background, in the logits' shape.
-
-        Args:
-            logits: As for ``forward``.
-            query_index: As for ``forward``.
-            quality: As for ``forward``.
-        """
+        """Cost of every entry as background, like logits; arguments as for ``forward``."""
         raise NotImplementedError
 
     def target(self, logits: Tensor, quality: Tensor, image: Tensor, num_images: int) -> Tensor:

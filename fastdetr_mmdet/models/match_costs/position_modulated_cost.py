@@ -54,7 +54,10 @@ class PositionModulatedFocalCost(FocalLossCost):
         img_meta: dict | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Costs of one image, (num_queries, num_objects), with the interface of mmdet's costs."""
+        """Costs of one image, (num_queries, num_objects), with the interface of mmdet's costs.
+
+        Scores are logits, boxes are pixel xyxy; ``img_meta`` is ignored.
+        """
         scores = pred_instances.scores.sigmoid()[:, gt_instances.labels]
         giou = bbox_overlaps(pred_instances.bboxes, gt_instances.bboxes, mode="giou")
         column = torch.arange(scores.shape[1], device=scores.device)
