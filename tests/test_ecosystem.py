@@ -123,26 +123,28 @@ IMPORT = f"""\
 import os
 import torch
 from mmdet.apis import det_inferencer, inference
+from mmdet.models.backbones import ResNet, SwinTransformer
 from mmengine.config import Config
 from mmengine.dist import utils
 from mmengine.fileio.backends.registry_utils import backends
 from mmengine.infer import infer
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import BaseModule, MMDistributedDataParallel
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import checkpoint
 
 def owners():  # a new scheme makes mmengine sort them into a new dict
     modules = Config, utils, MMDistributedDataParallel, checkpoint, torch
-    modules += inference, infer, det_inferencer
+    modules += inference, infer, det_inferencer, BaseModule, PretrainedInit, ResNet, SwinTransformer
     return [*map(vars, modules), backends, checkpoint.CheckpointLoader._schemes]
 
 before = [dict(owner) for owner in owners()]
 
-def changed():
+def changed():  # classes get no new methods either; modules and dicts may hold more
     return sorted(
         name
         for owner, old in zip(owners(), before)
         for name, value in owner.items()
-        if name in old and value is not old[name]
+        if value is not old.get(name, value if isinstance(owner, dict) else None)
     )
 
 os.environ['{UNGUARDED}'] = '1'

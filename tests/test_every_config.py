@@ -176,3 +176,18 @@ def test_trains(path):
             assert torch.isfinite(sample.pred_instances.bboxes).all()
     for hook in config.get("custom_hooks", []):
         HOOKS.build(hook)
+
+
+@pytest.mark.parametrize(
+    "config, num_classes, expected",
+    [
+        ("smca_detr/smca-detr-ms-conv_r50_8xb1-50e_coco.py", 92, 40_763_514),
+        ("sam_detr/sam-detr_r50_4xb4-12e_coco.py", 91, 58_074_058),
+    ],
+)
+def test_trained_parameters_are_as_many_as_in_the_official_logs(config, num_classes, expected):
+    model = Config.fromfile(ROOT / "configs" / config).model
+    model.bbox_head.num_classes = num_classes
+    with torch.device("meta"):
+        trained = [p.numel() for p in MODELS.build(model).parameters() if p.requires_grad]
+    assert sum(trained) == expected

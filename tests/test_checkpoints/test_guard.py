@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmdet.apis import DetInferencer, init_detector
+from mmdet.apis import DetInferencer, det_inferencer, inference, init_detector
 from mmengine.config import Config
 from support.runs import make_runner
 
@@ -19,6 +19,13 @@ def test_inferencers(tiny_run):
             build(other, file, device="cpu")
         assert file in str(error.value) and str(config) in str(error.value)
         build(Config.fromfile(config), file, device="cpu")
+
+
+def test_other_models_are_left_to_mmdet(tiny_run):
+    """mmdet loads what it can of an incomplete checkpoint."""
+    model = torch.nn.Linear(1, 1)
+    content = inference.load_checkpoint(model, str(tiny_run.checkpoint))
+    det_inferencer._load_checkpoint_to_model(model, content)
 
 
 def test_a_training_may_start_from_weights_that_fit(tiny_run, tmp_path):

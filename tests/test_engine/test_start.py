@@ -74,7 +74,7 @@ def test_list_takes_no_second_of_imports(words):  # help of commands: tests/test
         ("predict run x.jpg --scores", "did you mean --score?"),
         ("train run --epochs 3", "--cfg-options max_epochs="),
         ("train run --lr=1 3", "--cfg-options optim_wrapper.optimizer.lr="),
-        *((f"{command} nowhere x.jpg", "nowhere") for command in ("train", "predict")),
+        *((f"{command} nowhere x.jpg", "no folder nowhere") for command in ("train", "predict")),
         *((f"{command} none x.jpg", "none is not a run") for command in ("train", "predict")),
         ("init . --epochs x", "'x' must be a whole number"),
         ("init bad.json", "bad.json"),  # and not the YOLO labels beside it

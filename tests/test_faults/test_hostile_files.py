@@ -246,6 +246,16 @@ def test_many_threads(tmp_path):
         loading.result(60)
 
 
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE")
+def test_torch_s_variable_does_not_open_the_guard(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved({"state_dict": subprocess.Popen}))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert torch.load(path)["state_dict"] is subprocess.Popen
+    with pytest.raises(CheckpointRefusedError):
+        load_checkpoint(torch.nn.Linear(2, 2), str(path))
+
+
 def test_mmdets_test(tiny_config_file, shapes, tmp_path, trace, monkeypatch):
     path = hostile(tmp_path / "weights.pth", trace=trace)
     options = ["--cfg-options", f"data_root={shapes}/", own_visualizer()]

@@ -138,18 +138,21 @@ def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path
     assert names(tmp_path) == set()
 
 
-def test_another_folder_s_best_is_left_alone(make_runner, tmp_path):
+@pytest.mark.parametrize("keys", [["mAP"], ["mAP", "loss"]])
+def test_another_folder_s_best_is_left_alone(make_runner, tmp_path, keys):
     """The copied work directory names the original's files."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     for folder in (original, copy):
         folder.mkdir()
-    (original / "best_mAP_epoch_1.pth").touch()
-    hook, runner = make_hook(save_best="mAP"), make_runner(copy)
-    runner.message_hub.update_info("best_ckpt", str(original / "best_mAP_epoch_1.pth"))
-    runner.message_hub.update_info("best_score", 0.1)
-    train(hook, runner, epochs=1, scores=[dict(mAP=0.2)])
-    assert names(original) == {"best_mAP_epoch_1.pth"}
-    assert names(copy) == {"epoch_1.pth", "best_mAP_epoch_1.pth", "last_checkpoint"}
+    hook, runner = make_hook(save_best=keys), make_runner(copy)
+    for key in keys:
+        best, suffix = original / f"best_{key}_epoch_1.pth", f"_{key}" if len(keys) > 1 else ""
+        best.touch()
+        runner.message_hub.update_info(f"best_ckpt{suffix}", str(best))
+        runner.message_hub.update_info(f"best_score{suffix}", dict(mAP=0.1, loss=3)[key])
+    train(hook, runner, epochs=1, scores=[dict(mAP=0.2, loss=2)])
+    assert names(original) == {f"best_{key}_epoch_1.pth" for key in keys}
+    assert names(copy) == {*names(original), "epoch_1.pth", "last_checkpoint"}
 
 
 def test_published(make_runner, tmp_path):

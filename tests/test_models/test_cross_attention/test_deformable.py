@@ -46,6 +46,16 @@ def test_equals_mmcv(coordinates: int, padded: bool) -> None:
     torch.testing.assert_close(ours(queries, memory), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_starts_like_mmcv() -> None:
+    """Each head looks in its own direction, each point a cell further, all with equal weights."""
+    ours = DeformableAttention(DIMS, num_heads=HEADS, num_levels=2, num_points=POINTS)
+    theirs = MultiScaleDeformableAttention(DIMS, HEADS, num_levels=2, num_points=POINTS)
+    for name in ("sampling_offsets", "attention_weights"):
+        given = (getattr(attention, name).parameters() for attention in (ours, theirs))
+        for start, expected in zip(*given, strict=True):
+            torch.testing.assert_close(start, expected, rtol=0, atol=1e-6)
+
+
 def test_wrong_number_of_levels_is_named() -> None:
     queries, memory = make_queries(embed_dims=DIMS), make_memory(embed_dims=DIMS)
     with pytest.raises(ValueError, match="num_levels=2, but the memory has 1 levels"):
