@@ -7,6 +7,7 @@ import difflib
 import functools
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _at_least(lowest: int, text: str) -> int:
-    if not text.lstrip("+-").isdecimal() or int(text) < lowest:
+    if not re.fullmatch(r"[+-]?\d+", text) or int(text) < lowest:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {lowest}")
     return int(text)
 

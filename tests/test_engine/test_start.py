@@ -77,6 +77,7 @@ def test_list_takes_no_second_of_imports(words):  # help of commands: tests/test
         *((f"{command} nowhere x.jpg", "no folder nowhere") for command in ("train", "predict")),
         *((f"{command} none x.jpg", "none is not a run") for command in ("train", "predict")),
         ("init . --epochs x", "'x' must be a whole number"),
+        ("init . --epochs +-5", "'+-5' must be a whole number"),
         ("init bad.json", "bad.json"),  # and not the YOLO labels beside it
         ("train broken.py", "broken.py cannot be read"),
         ("predict broken.py x.jpg", "broken.py cannot be read"),
