@@ -192,7 +192,9 @@ def test_yolo_labels(label, boxes, tmp_path):
     if label is not None:
         write(tmp_path / "labels/x.txt", label)
     write(tmp_path / "classes.txt", "a\nb\n")
-    assert read(tmp_path)["x.jpg"] == boxes
+    found = read_dataset(tmp_path)
+    assert boxes_of(found.splits["train"].coco)["x.jpg"] == boxes
+    assert any("pixels" in note for note in found.notes) == (" 20 " in (label or ""))
 
 
 def test_an_upright_photograph(tmp_path):

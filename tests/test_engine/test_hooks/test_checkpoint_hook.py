@@ -138,21 +138,26 @@ def test_unfinished_files_are_removed_when_training_starts(make_runner, tmp_path
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("keys", [["mAP"], ["mAP", "loss"]])
-def test_another_folder_s_best_is_left_alone(make_runner, tmp_path, keys):
-    """The copied work directory names the original's files."""
-    original, copy = tmp_path / "original", tmp_path / "copy"
-    for folder in (original, copy):
+def test_former_best_of_a_folder_that_was_copied_or_moved(make_runner, tmp_path, keys, moved):
+    """The checkpoint names the original's file; this folder's is removed, the original's stays."""
+    original, here = tmp_path / "original", tmp_path / "here"
+    former = {f"best_{key}_epoch_9.pth" for key in keys}
+    for folder in [here] if moved else [here, original]:
         folder.mkdir()
-    hook, runner = make_hook(save_best=keys), make_runner(copy)
+        for name in former:
+            (folder / name).touch()
+    hook, runner = make_hook(save_best=keys), make_runner(here)
     for key in keys:
-        best, suffix = original / f"best_{key}_epoch_1.pth", f"_{key}" if len(keys) > 1 else ""
-        best.touch()
-        runner.message_hub.update_info(f"best_ckpt{suffix}", str(best))
-        runner.message_hub.update_info(f"best_score{suffix}", dict(mAP=0.1, loss=3)[key])
+        suffix = f"_{key}" if len(keys) > 1 else ""
+        path, score = original / f"best_{key}_epoch_9.pth", dict(mAP=0.1, loss=3)[key]
+        runner.message_hub.update_info(f"best_ckpt{suffix}", str(path))
+        runner.message_hub.update_info(f"best_score{suffix}", score)
     train(hook, runner, epochs=1, scores=[dict(mAP=0.2, loss=2)])
-    assert names(original) == {f"best_{key}_epoch_1.pth" for key in keys}
-    assert names(copy) == {*names(original), "epoch_1.pth", "last_checkpoint"}
+    best = {f"best_{key}_epoch_1.pth" for key in keys}
+    assert names(here) == {*best, "epoch_1.pth", "last_checkpoint"}
+    assert moved or names(original) == former
 
 
 def test_published(make_runner, tmp_path):
