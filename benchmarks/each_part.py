@@ -9,7 +9,7 @@ per row, with one thread. Rows are PARTS, each alone in the small template witho
 with ``--recipe`` CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter
 of the iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row
 only, because parts add loss terms. ``--frozen`` freezes the backbone and computes its maps once per
-image: much faster, but other results than a real training.
+image: about 0.6 of the time, but other results than a real training.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class RememberedMaps(nn.Module):
         self.backbone.init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps of a batch (B, 3, H, W), equal images from memory."""
+        """Maps (B, C, h, w) of a batch (B, 3, H, W) on the CPU; known images from memory."""
         keys = [hashlib.blake2b(image.numpy()).digest() for image in images]
         for key, image in zip(keys, images, strict=True):
             if key not in self.maps:
@@ -330,7 +330,7 @@ def main() -> None:
         "--recipe", action="store_true", help="changes of the recipe, not of the small template"
     )
     parser.add_argument(
-        "--frozen", action="store_true", help="freeze the backbone: much faster, other results"
+        "--frozen", action="store_true", help="freeze the backbone: faster, other results"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
