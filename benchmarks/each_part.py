@@ -6,10 +6,10 @@
 
 Trains a template on a dataset in COCO format (train.json, val.json, images/), unchanged and once
 per row, with one thread. Rows are PARTS, each alone in the small template without its own parts, or
-with ``--recipe`` CHANGES of the recipe. Prints means over seeds: loss of the first and last quarter
-of the iterations, AP after each quarter of the epochs, and CPU seconds. Compare losses within a row
-only, because parts add loss terms. ``--frozen`` freezes the backbone and computes its maps once per
-image: about 0.6 of the time, but other results than a real training.
+with ``--recipe`` CHANGES of the recipe, or of the config given. Prints means over seeds: loss of
+the first and last quarter of the iterations, AP after each quarter of the epochs, and CPU seconds.
+Compare losses within a row only, because parts add loss terms. ``--frozen`` freezes the backbone
+and computes its maps once per image: about 0.6 of the time, but other results than a real training.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def run_config(
     args: argparse.Namespace, changes: dict[str, Any], seed: int, work_dir: str
 ) -> Config:
     """Config of the template on the dataset, with changes."""
-    config = Config.fromfile(RECIPE if args.recipe else TEMPLATE)
+    config = Config.fromfile(args.recipe or TEMPLATE)
     root, scale = str(args.data_root), tuple(args.image_scale)
     options: dict[str, Any] = {
         "model.bbox_head.num_classes": len(args.classes),
@@ -281,12 +281,15 @@ def run_config(
             f"{loader}.dataset.pipeline.{2 if split == 'train' else 1}.scale": scale,
         }
     config.merge_from_dict(options)
+    changes = changes if args.recipe else _PLAIN | changes
     for key, value in changes.items():  # replace dicts instead of merging them
         *above, last = key.split(".")
         place = config
         for name in above:
             place = place.setdefault(name, {})
         place[last] = value
+    hooks = config.default_hooks.items()
+    config.default_hooks = {name: hook for name, hook in hooks if hook is not None}
     config.work_dir = work_dir
     config.test_dataloader = config.test_evaluator = config.test_cfg = None
     config.default_hooks.checkpoint = None
@@ -327,7 +330,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--recipe", action="store_true", help="changes of the recipe, not of the small template"
+        "--recipe",
+        nargs="?",
+        const=RECIPE,
+        metavar="CONFIG",
+        help="changes of this config (the recipe), not of the small template without its parts",
     )
     parser.add_argument(
         "--frozen", action="store_true", help="freeze the backbone: faster, other results"
@@ -342,8 +349,6 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     print("| part | loss, first quarter | last quarter | AP | CPU s |\n|---|---|---|---|---|")
     for name, changes in (CHANGES if args.recipe else PARTS).items():
-        if not args.recipe:
-            changes = _PLAIN | changes
         if args.names and not any(part in name for part in args.names):
             continue
         rows[name] = []

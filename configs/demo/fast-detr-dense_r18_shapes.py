@@ -14,12 +14,12 @@ model = dict(
             residual_classes=True),
         decoder=dict(cross_attn=dict(num_levels=3))),
     bbox_head=dict(
-        loss_cls=dict(type='MALLoss'),
+        loss_cls=dict(type='MALLoss', separate_classes=True),
         # one-to-many, with the box's quality as target
         proposal_loss=dict(
             type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
 
-max_epochs = 16
+max_epochs = 14
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     paramwise_cfg=dict(

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 
-from benchmarks import compare, growth, launches, parts, table, work
+from benchmarks import compare, each_part, growth, launches, parts, table, work
 from benchmarks.batches import make_batch
 from benchmarks.cases import CASES, Side, build_pair
 from benchmarks.clocks import Timing, alternate
@@ -22,6 +24,28 @@ SMALL = ["--models", "conditional-detr", "--image-size", "64", "96", "--threads"
 @pytest.fixture(scope="module")
 def pair():
     return build_pair("conditional-detr")
+
+
+ROWS = {
+    f"{'recipe' if recipe else 'small'}: {name}": (recipe, changes)
+    for recipe, rows in ((True, each_part.CHANGES), (False, each_part.PARTS))
+    for name, changes in rows.items()
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_each_part_builds_every_row(row):
+    init_default_scope("mmdet")
+    recipe, changes = ROWS[row]
+    args = SimpleNamespace(
+        recipe=each_part.RECIPE if recipe else None, data_root="data", classes=["a", "b"],
+        image_scale=(64, 64), epochs=2, batch_size=4, frozen=False,
+    )  # fmt: skip
+    config = each_part.run_config(args, changes, seed=0, work_dir="work")
+    assert MODELS.build(config.model).bbox_head.num_classes == 2
+    # mmengine refuses to switch off a hook that is not one of its own
+    assert [name for name, hook in config.default_hooks.items() if hook is None] == ["checkpoint"]
 
 
 @pytest.mark.slow
