@@ -168,6 +168,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         )
     },
     "proposals: no convolutions": {_QUERY + "num_convs": 0},
+    "proposals: two convolutions": {_QUERY + "num_convs": 2},
     "proposals: not distinct": {_QUERY + "distinct": None},
     "classes not residual": {_QUERY + "residual_classes": False},
     "40 queries": {"model.num_queries": 40},

