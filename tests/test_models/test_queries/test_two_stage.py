@@ -72,7 +72,8 @@ def test_chooses_the_best_proposals(branches, class_aware):
     scores = proposals.cls_scores.amax(-1) if class_aware else proposals.cls_scores[..., 0]
     for image in range(2):
         best = scores[image].topk(NUM_QUERIES).indices
-        assert torch.equal(queries.reference[image], proposals.boxes[image, best])
+        # near: some CPUs round the sigmoid of a copy differently
+        assert_near(queries.reference[image], proposals.boxes[image, best])
 
 
 def test_content_can_be_the_token_itself(branches):
