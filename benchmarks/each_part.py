@@ -342,6 +342,13 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
+    if args.recipe and not Path(args.recipe).is_file():
+        parser.error(f"--recipe: no config {args.recipe}; names of rows come before the options")
+    table = CHANGES if args.recipe else PARTS
+    if args.names:
+        table = {row: table[row] for row in table if any(part in row for part in args.names)}
+        if not table:
+            parser.error(f"no row has {' or '.join(args.names)} in its name")
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
@@ -349,9 +356,7 @@ def main() -> None:
     work_dir = tempfile.TemporaryDirectory()
     rows: dict[str, list[dict[str, Any]]] = {}
     print("| part | loss, first quarter | last quarter | AP | CPU s |\n|---|---|---|---|---|")
-    for name, changes in (CHANGES if args.recipe else PARTS).items():
-        if args.names and not any(part in name for part in args.names):
-            continue
+    for name, changes in table.items():
         rows[name] = []
         for seed in args.seeds:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
