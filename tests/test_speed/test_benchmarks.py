@@ -48,6 +48,20 @@ def test_each_part_builds_every_row(row):
     assert [name for name, hook in config.default_hooks.items() if hook is None] == ["checkpoint"]
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["absent row", "--recipe"], "no row has absent row in its name"),
+        (["--recipe", "focal loss"], "no config focal loss; names of rows come before"),
+    ],
+)
+def test_each_part_refuses_unknown_rows_and_configs(given, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["each_part", *given, "--data-root", "x", "--classes", "a"])
+    with pytest.raises(SystemExit):
+        each_part.main()
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_rows_and_table(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(compare, "build_pair", lambda name: pair)
