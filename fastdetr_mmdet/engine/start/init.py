@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if args.data is None:
         raise UsageError("Name a folder of images and labels: init DATA.")
-    run = (args.out or Path("work_dirs") / args.data.absolute().name).absolute()
+    named = args.out or Path("work_dirs") / args.data.absolute().name
+    run = named.absolute()
     file = run / "config.py"
     if file.exists():
         raise UsageError(f"{file} exists already. Give another run (--out RUN), or remove it.")
@@ -58,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.minutes:
         write(_epochs_in(file, args.minutes))
     print(file.read_text())
-    where = os.path.relpath(run)
-    where = shlex.quote(where if len(where) < len(str(run)) else str(run))
+    where = shlex.quote(str(named))
     sound = _check(run, where, any(split.file is None for split in found.splits.values()))
     print(f"\n{'Next' if sound else 'Then'}:\n"
           f"  python -m fastdetr_mmdet train {where}\n"
