@@ -57,9 +57,9 @@ def _queries(**options: Any) -> dict:
     return {"model.transformer.queries": dict(_QUERIES, **options)}
 
 
-def _around(kind: str, **options: Any) -> dict:
-    """Wrap the template's query initialiser."""
-    return {"model.transformer.queries": dict(type=kind, queries=_QUERIES, **options)}
+def _around(kind: str, queries: dict = _QUERIES, **options: Any) -> dict:
+    """Wrap the template's query initialiser, or another."""
+    return {"model.transformer.queries": dict(type=kind, queries=queries, **options)}
 
 
 def _decoder(**options: Any) -> dict:
@@ -152,6 +152,8 @@ def _rates(num_layers: int | None, backbone: float = 0.1) -> dict:
     return {"optim_wrapper.paramwise_cfg": dict(custom_keys=factors)}
 
 
+_RECIPE_QUERIES = dict(_QUERIES, box_size=0.1, num_convs=1, box_form="distance", distinct=0.6)
+_RECIPE_QUERIES |= dict(residual_classes=True)
 _DENSE = "model.bbox_head.proposal_loss"
 _QUERY = "model.transformer.queries."
 # Row -> changes of the recipe.
@@ -184,6 +186,16 @@ CHANGES: dict[str, dict[str, Any]] = {
     "IABCELoss": _loss("IABCELoss"),
     "PositionModulatedFocalCost": PARTS["PositionModulatedFocalCost"],
     "learned contents": {_QUERY + "content": "learned", **_decoder(reference_pos="image")},
+    "DenoisingQueries": _around("DenoisingQueries", _RECIPE_QUERIES, num_dn_queries=40),
+    "GroupQueries, 3 groups": _around("GroupQueries", _RECIPE_QUERIES, num_groups=3),
+    "DeformableDetrEncoder, 1 layer": {
+        "model.transformer.encoder": dict(_ENCODER, num_levels=3, memory_fusion=True)
+    },
+    "HybridEncoder": {
+        "model.transformer.encoder": dict(
+            type="HybridEncoder", num_levels=3, feedforward_channels=256, depth=1, expansion=0.5
+        )
+    },
     "look_forward_twice": _decoder(look_forward_twice=True),
     "mixed_supervision": _decoder(mixed_supervision=True),
     "RelationSelfAttention": _decoder(self_attn=dict(type="RelationSelfAttention")),
