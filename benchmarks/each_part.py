@@ -327,12 +327,18 @@ def train(config: Config, frozen: bool) -> dict[str, Any]:
     }
 
 
+def select(table: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The rows of these names; a name that is no row's selects all rows that contain it."""
+    chosen = [row for name in names for row in ([name] if name in table else table) if name in row]
+    return {row: table[row] for row in table if row in chosen}
+
+
 def main() -> None:
     """Train every row and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.each_part", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("names", nargs="*", help="only rows whose name contains one of these")
+    parser.add_argument("names", nargs="*", help="only these rows, or all that contain the text")
     parser.add_argument("--data-root", type=Path, required=True, metavar="DIR",
         help="folder with train.json, val.json and images/")  # fmt: skip
     parser.add_argument(
@@ -358,7 +364,7 @@ def main() -> None:
         parser.error(f"--recipe: no config {args.recipe}; names of rows come before the options")
     table = CHANGES if args.recipe else PARTS
     if args.names:
-        table = {row: table[row] for row in table if any(part in row for part in args.names)}
+        table = select(table, args.names)
         if not table:
             parser.error(f"no row has {' or '.join(args.names)} in its name")
     torch.set_num_threads(1)

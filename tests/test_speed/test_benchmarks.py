@@ -48,6 +48,12 @@ def test_each_part_builds_every_row(row):
     assert [name for name, hook in config.default_hooks.items() if hook is None] == ["checkpoint"]
 
 
+def test_each_part_selects_rows_by_name_or_part_of_it():
+    focal = [row for row in each_part.CHANGES if "focal loss" in row]
+    assert list(each_part.select(each_part.CHANGES, ["focal loss"])) == ["focal loss"] != focal
+    assert list(each_part.select(each_part.CHANGES, ["cal loss"])) == focal
+
+
 @pytest.mark.parametrize(
     "given, message",
     [
