@@ -4,12 +4,13 @@
     python -m benchmarks.each_part --recipe --epochs 8 --seeds 0 1 2 --frozen --image-scale 224 224
         --data-root data/cards --classes nine,ten,jack,queen,king,ace
 
-Trains a template on a dataset in COCO format (train.json, val.json, images/), unchanged and once
-per row, with one thread. Rows are PARTS, each alone in the small template without its own parts, or
-with ``--recipe`` CHANGES of the recipe, or of the config given. Prints means over seeds: loss of
-the first and last quarter of the iterations, AP after each quarter of the epochs, and CPU seconds.
-Compare losses within a row only, because parts add loss terms. ``--frozen`` freezes the backbone
-and computes its maps once per image: about 0.6 of the time, but other results than a real training.
+Trains a template, unchanged and once per row, with one thread, on a dataset in COCO format
+(train.json, val.json, images/), or on the config's own. Rows are PARTS, each alone in the small
+template without its own parts, or with ``--recipe`` CHANGES of the recipe, or of the config given.
+Prints means over seeds: loss of the first and last quarter of the iterations, AP after each quarter
+of the epochs, and CPU seconds. Compare losses within a row only, because parts add loss terms.
+``--frozen`` freezes the backbone and computes its maps once per image: about 0.6 of the time, but
+other results than a real training.
 """
 
 from __future__ import annotations
@@ -156,19 +157,19 @@ _RECIPE_QUERIES = dict(_QUERIES, box_size=0.1, num_convs=1, box_form="distance",
 _RECIPE_QUERIES |= dict(residual_classes=True)
 _DENSE = "model.bbox_head.proposal_loss"
 _QUERY = "model.transformer.queries."
+_FOCAL = dict(type="FocalLoss", use_sigmoid=True)
+_ALIGNED = dict(type="DenseProposalLoss", assigner=dict(type="TaskAlignedAssigner", topk=13))
+_BY_PLACE = dict(
+    type="DenseProposalLoss", assigner=dict(type="ATSSAssigner", topk=9), anchor_scale=4.0
+)
 # Row -> changes of the recipe.
 CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "proposals: Hungarian loss": {_DENSE: None},
     "proposals: RTMDet's assigner": {_DENSE: dict(type="DenseProposalLoss")},
-    "proposals: ATSS's assigner, focal loss": {
-        _DENSE: dict(
-            type="DenseProposalLoss",
-            assigner=dict(type="ATSSAssigner", topk=9),
-            anchor_scale=4.0,
-            loss_cls=dict(type="FocalLoss", use_sigmoid=True),
-        )
-    },
+    "proposals: ATSS's assigner": {_DENSE: _BY_PLACE},
+    "proposals: focal loss": {_DENSE: dict(_ALIGNED, loss_cls=_FOCAL)},
+    "proposals: ATSS's assigner, focal loss": {_DENSE: dict(_BY_PLACE, loss_cls=_FOCAL)},
     "proposals: no convolutions": {_QUERY + "num_convs": 0},
     "proposals: two convolutions": {_QUERY + "num_convs": 2},
     "proposals: not distinct": {_QUERY + "distinct": None},
@@ -177,11 +178,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "focal loss": {"model.bbox_head.loss_cls": None},
     "MALLoss as in the paper": _loss("MALLoss"),
     "MALLoss for proposals, too": {
-        _DENSE: dict(
-            type="DenseProposalLoss",
-            assigner=dict(type="TaskAlignedAssigner", topk=13),
-            loss_cls=dict(type="MALLoss", gamma=1.0, separate_classes=True),
-        )
+        _DENSE: dict(_ALIGNED, loss_cls=dict(type="MALLoss", gamma=1.0, separate_classes=True))
     },
     "IABCELoss": _loss("IABCELoss"),
     "PositionModulatedFocalCost": PARTS["PositionModulatedFocalCost"],
@@ -264,36 +261,42 @@ class LossCurve(Hook):
         self.seconds += time.process_time() - self.started
 
 
+def _dataset(args: argparse.Namespace) -> dict[str, Any]:
+    root = str(args.data_root)
+    options: dict[str, Any] = {
+        "model.bbox_head.num_classes": len(args.classes),
+        "val_evaluator.ann_file": f"{root}/val.json",
+    }
+    for split in ("train", "val"):
+        dataset = f"{split}_dataloader.dataset"
+        options |= {
+            f"{dataset}.data_root": root,
+            f"{dataset}.ann_file": f"{split}.json",
+            f"{dataset}.data_prefix": dict(img="images/"),
+            f"{dataset}.metainfo": dict(classes=tuple(args.classes)),
+            f"{dataset}.pipeline.{2 if split == 'train' else 1}.scale": tuple(args.image_scale),
+        }
+    return options
+
+
 def run_config(
     args: argparse.Namespace, changes: dict[str, Any], seed: int, work_dir: str
 ) -> Config:
-    """Config of the template on the dataset, with changes."""
+    """Config of the template, on the dataset if one is given, with changes."""
     config = Config.fromfile(args.recipe or TEMPLATE)
-    root, scale = str(args.data_root), tuple(args.image_scale)
     options: dict[str, Any] = {
-        "model.bbox_head.num_classes": len(args.classes),
         "train_cfg.max_epochs": args.epochs,
         "train_cfg.val_interval": max(1, args.epochs // 4),
         "train_dataloader.batch_size": args.batch_size,
-        "val_evaluator.ann_file": f"{root}/val.json",
         "randomness.seed": seed,
         "log_level": "ERROR",
         "custom_hooks": [],
     }
     if args.frozen:
         options["model.backbone.frozen_stages"] = max(config.model.backbone.out_indices) + 1
-    for split in ("train", "val"):
-        loader = f"{split}_dataloader"
-        options |= {
-            f"{loader}.num_workers": 0,
-            f"{loader}.persistent_workers": False,
-            f"{loader}.dataset.data_root": root,
-            f"{loader}.dataset.ann_file": f"{split}.json",
-            f"{loader}.dataset.data_prefix": dict(img="images/"),
-            f"{loader}.dataset.metainfo": dict(classes=tuple(args.classes)),
-            f"{loader}.dataset.pipeline.{2 if split == 'train' else 1}.scale": scale,
-        }
-    config.merge_from_dict(options)
+    for loader in ("train_dataloader", "val_dataloader"):
+        options |= {f"{loader}.num_workers": 0, f"{loader}.persistent_workers": False}
+    config.merge_from_dict(options | (_dataset(args) if args.data_root else {}))
     changes = changes if args.recipe else _PLAIN | changes
     for key, value in changes.items():  # replace dicts instead of merging them
         *above, last = key.split(".")
@@ -339,11 +342,9 @@ def main() -> None:
         prog="python -m benchmarks.each_part", description=__doc__.splitlines()[0]
     )
     parser.add_argument("names", nargs="*", help="only these rows, or all that contain the text")
-    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR",
-        help="folder with train.json, val.json and images/")  # fmt: skip
-    parser.add_argument(
-        "--classes", type=lambda text: text.split(","), required=True, metavar="A,B,..."
-    )
+    parser.add_argument("--data-root", type=Path, metavar="DIR",
+        help="folder with train.json, val.json and images/ (default: the config's)")  # fmt: skip
+    parser.add_argument("--classes", type=lambda text: text.split(","), metavar="A,B,...")
     parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=4)
@@ -360,6 +361,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
+    if (args.data_root is None) != (args.classes is None):
+        parser.error("give --data-root and --classes together")
     if args.recipe and not Path(args.recipe).is_file():
         parser.error(f"--recipe: no config {args.recipe}; names of rows come before the options")
     table = CHANGES if args.recipe else PARTS

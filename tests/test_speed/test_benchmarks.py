@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from benchmarks import compare, each_part, growth, launches, parts, table, work
@@ -48,6 +49,18 @@ def test_each_part_builds_every_row(row):
     assert [name for name, hook in config.default_hooks.items() if hook is None] == ["checkpoint"]
 
 
+def test_each_part_trains_on_the_configs_own_dataset():
+    demo = each_part.ROOT / "configs/demo/fast-detr-dense_r18_shapes.py"
+    args = SimpleNamespace(
+        recipe=demo, data_root=None, classes=None, epochs=2, batch_size=4, frozen=False
+    )
+    config, own = each_part.run_config(args, {}, seed=0, work_dir="work"), Config.fromfile(demo)
+    assert config.train_dataloader.dataset == own.train_dataloader.dataset
+    assert config.val_dataloader.dataset == own.val_dataloader.dataset
+    assert config.val_evaluator == own.val_evaluator
+    assert config.train_dataloader.batch_size == 4 != own.train_dataloader.batch_size
+
+
 def test_each_part_selects_rows_by_name_or_part_of_it():
     focal = [row for row in each_part.CHANGES if "focal loss" in row]
     assert list(each_part.select(each_part.CHANGES, ["focal loss"])) == ["focal loss"] != focal
@@ -59,10 +72,11 @@ def test_each_part_selects_rows_by_name_or_part_of_it():
     [
         (["absent row", "--recipe"], "no row has absent row in its name"),
         (["--recipe", "focal loss"], "no config focal loss; names of rows come before"),
+        (["--data-root", "x"], "give --data-root and --classes together"),
     ],
 )
 def test_each_part_refuses_unknown_rows_and_configs(given, message, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["each_part", *given, "--data-root", "x", "--classes", "a"])
+    monkeypatch.setattr("sys.argv", ["each_part", *given])
     with pytest.raises(SystemExit):
         each_part.main()
     assert message in capsys.readouterr().err
