@@ -331,7 +331,7 @@ def train(config: Config, frozen: bool) -> dict[str, Any]:
 
 
 def select(table: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The rows of these names; a name that is no row's selects all rows that contain it."""
+    """Rows of these names; a name that no row has selects all rows that contain it."""
     chosen = [row for name in names for row in ([name] if name in table else table) if name in row]
     return {row: table[row] for row in table if row in chosen}
 
