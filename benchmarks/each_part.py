@@ -167,6 +167,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "proposals: Hungarian loss": {_DENSE: None},
     "proposals: RTMDet's assigner": {_DENSE: dict(type="DenseProposalLoss")},
+    "proposals: TOOD's assigner": {_DENSE: _ALIGNED},
     "proposals: ATSS's assigner": {_DENSE: _BY_PLACE},
     "proposals: focal loss": {_DENSE: dict(_ALIGNED, loss_cls=_FOCAL)},
     "proposals: ATSS's assigner, focal loss": {_DENSE: dict(_BY_PLACE, loss_cls=_FOCAL)},

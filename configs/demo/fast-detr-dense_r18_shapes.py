@@ -15,9 +15,11 @@ model = dict(
         decoder=dict(cross_attn=dict(num_levels=3))),
     bbox_head=dict(
         loss_cls=dict(type='MALLoss', separate_classes=True),
-        # one-to-many, with the box's quality as target
+        # one-to-many, with the box's quality as target; chosen by place, because random weights
+        # have no good scores and boxes to choose by
         proposal_loss=dict(
-            type='DenseProposalLoss', assigner=dict(type='TaskAlignedAssigner', topk=13))))
+            type='DenseProposalLoss', assigner=dict(type='ATSSAssigner', topk=9),
+            anchor_scale=4.0)))
 
 max_epochs = 14
 train_cfg = dict(max_epochs=max_epochs)
