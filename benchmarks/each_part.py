@@ -153,8 +153,7 @@ def _rates(num_layers: int | None, backbone: float = 0.1) -> dict:
     return {"optim_wrapper.paramwise_cfg": dict(custom_keys=factors)}
 
 
-_RECIPE_QUERIES = dict(_QUERIES, box_size=0.1, num_convs=1, box_form="distance", distinct=0.6)
-_RECIPE_QUERIES |= dict(residual_classes=True)
+_RECIPE_QUERIES = Config.fromfile(RECIPE).model.transformer.queries.to_dict()
 _DENSE = "model.bbox_head.proposal_loss"
 _QUERY = "model.transformer.queries."
 _FOCAL = dict(type="FocalLoss", use_sigmoid=True)
@@ -346,7 +345,8 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, metavar="DIR",
         help="folder with train.json, val.json and images/ (default: the config's)")  # fmt: skip
     parser.add_argument("--classes", type=lambda text: text.split(","), metavar="A,B,...")
-    parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"))
+    parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"),
+        help="with --data-root (%(default)s)")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
