@@ -371,6 +371,10 @@ def main() -> None:
         table = select(table, args.names)
         if not table:
             parser.error(f"no row has {' or '.join(args.names)} in its name")
+    dataset = run_config(args, {}, seed=0, work_dir="").train_dataloader.dataset
+    annotations = Path(dataset.data_root) / dataset.ann_file
+    if not annotations.is_file():
+        parser.error(f"no file {annotations}; name your dataset with --data-root and --classes")
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")

@@ -73,9 +73,11 @@ def test_each_part_selects_rows_by_name_or_part_of_it():
         (["absent row", "--recipe"], "no row has absent row in its name"),
         (["--recipe", "focal loss"], "no config focal loss; names of rows come before"),
         (["--data-root", "x"], "give --data-root and --classes together"),
+        (["--data-root", "x", "--classes", "a"], "no file x/train.json; name your dataset"),
+        (["--recipe"], "no file data/my_dataset/train.json; name your dataset"),
     ],
 )
-def test_each_part_refuses_unknown_rows_and_configs(given, message, monkeypatch, capsys):
+def test_each_part_refuses_unknown_rows_configs_and_datasets(given, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["each_part", *given])
     with pytest.raises(SystemExit):
         each_part.main()
