@@ -24,15 +24,20 @@ train_dataset = dict(
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True),
         dict(type='Resize', scale=image_scale, keep_ratio=False),
-        # a few hundred images are soon memorised: vary scale, place and colour
+        # a few hundred images are soon memorised: vary scale, place and colour of every second one
         dict(
-            type='RandomAffine',
-            max_rotate_degree=0.0,
-            max_translate_ratio=0.1,
-            scaling_ratio_range=(0.6, 1.5),
-            max_shear_degree=0.0,
-            border_val=(114, 114, 114)),
-        dict(type='YOLOXHSVRandomAug'),
+            type='RandomApply',
+            prob=0.5,
+            transforms=[
+                dict(
+                    type='RandomAffine',
+                    max_rotate_degree=0.0,
+                    max_translate_ratio=0.1,
+                    scaling_ratio_range=(0.6, 1.5),
+                    max_shear_degree=0.0,
+                    border_val=(114, 114, 114)),
+                dict(type='YOLOXHSVRandomAug'),
+            ]),
         dict(type='RandomFlip', prob=0.5),
         dict(type='PackDetInputs'),
     ])
