@@ -1,7 +1,7 @@
 """Train a template briefly with one change per row: loss, AP and CPU time.
 
     python -m benchmarks.each_part --data-root data/bccd --classes Platelets,RBC,WBC
-    python -m benchmarks.each_part --recipe --epochs 8 --seeds 0 1 2 --frozen --image-scale 224 224
+    python -m benchmarks.each_part --recipe --epochs 8 --seeds 0 1 2 --image-scale 224 224
         --data-root data/cards --classes nine,ten,jack,queen,king,ace
 
 Trains a template, unchanged and once per row, with one thread, on a dataset in COCO format
@@ -9,15 +9,12 @@ Trains a template, unchanged and once per row, with one thread, on a dataset in 
 template without its own parts, or with ``--recipe`` CHANGES of the recipe, or of the config given.
 Prints means over seeds: loss of the first and last quarter of the iterations, AP after each quarter
 of the epochs, and CPU seconds. Compare losses within a row only, because parts add loss terms.
-``--frozen`` freezes the backbone and computes its maps once per image: about 0.6 of the time, but
-other results than a real training.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -25,14 +22,13 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "configs/custom/fast-detr_r18_custom.py"
@@ -216,29 +212,6 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-class RememberedMaps(nn.Module):
-    """A frozen backbone that computes the maps of an image once, for all rows and seeds."""
-
-    maps: ClassVar[dict[bytes, tuple[Tensor, ...]]] = {}
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def init_weights(self) -> None:
-        """Load the backbone's weights."""
-        self.backbone.init_weights()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps (B, C, h, w) of a batch (B, 3, H, W) on the CPU; known images from memory."""
-        keys = [hashlib.blake2b(image.numpy()).digest() for image in images]
-        for key, image in zip(keys, images, strict=True):
-            if key not in self.maps:
-                with torch.no_grad():
-                    self.maps[key] = tuple(level[0] for level in self.backbone(image[None]))
-        return tuple(map(torch.stack, zip(*(self.maps[key] for key in keys), strict=True)))
-
-
 class LossCurve(Hook):
     """Records the loss of every iteration and the CPU seconds of training."""
 
@@ -292,8 +265,6 @@ def run_config(
         "log_level": "ERROR",
         "custom_hooks": [],
     }
-    if args.frozen:
-        options["model.backbone.frozen_stages"] = max(config.model.backbone.out_indices) + 1
     for loader in ("train_dataloader", "val_dataloader"):
         options |= {f"{loader}.num_workers": 0, f"{loader}.persistent_workers": False}
     config.merge_from_dict(options | (_dataset(args) if args.data_root else {}))
@@ -312,12 +283,10 @@ def run_config(
     return config
 
 
-def train(config: Config, frozen: bool) -> dict[str, Any]:
+def train(config: Config) -> dict[str, Any]:
     """Train with one seed; return the results."""
     config.experiment_name = f"each_part_{time.time_ns()}"
     runner = Runner.from_cfg(config)
-    if frozen:
-        runner.model.backbone = RememberedMaps(runner.model.backbone)
     curve = LossCurve()
     runner.register_hook(curve)
     runner.train()
@@ -357,9 +326,6 @@ def main() -> None:
         metavar="CONFIG",
         help="changes of this config (the recipe), not of the small template without its parts",
     )
-    parser.add_argument(
-        "--frozen", action="store_true", help="freeze the backbone: faster, other results"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
     if (args.data_root is None) != (args.classes is None):
@@ -386,9 +352,7 @@ def main() -> None:
         rows[name] = []
         for seed in args.seeds:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools' tables
-                rows[name].append(
-                    train(run_config(args, changes, seed, work_dir.name), args.frozen)
-                )
+                rows[name].append(train(run_config(args, changes, seed, work_dir.name)))
         print(_line(name, rows[name]), flush=True)
         if args.json:
             args.json.write_text(json.dumps(rows, indent=1))

@@ -41,7 +41,7 @@ def test_each_part_builds_every_row(row):
     recipe, changes = ROWS[row]
     args = SimpleNamespace(
         recipe=each_part.RECIPE if recipe else None, data_root="data", classes=["a", "b"],
-        image_scale=(64, 64), epochs=2, batch_size=4, frozen=False,
+        image_scale=(64, 64), epochs=2, batch_size=4,
     )  # fmt: skip
     config = each_part.run_config(args, changes, seed=0, work_dir="work")
     assert MODELS.build(config.model).bbox_head.num_classes == 2
@@ -51,9 +51,7 @@ def test_each_part_builds_every_row(row):
 
 def test_each_part_trains_on_the_configs_own_dataset():
     demo = each_part.ROOT / "configs/demo/fast-detr-dense_r18_shapes.py"
-    args = SimpleNamespace(
-        recipe=demo, data_root=None, classes=None, epochs=2, batch_size=4, frozen=False
-    )
+    args = SimpleNamespace(recipe=demo, data_root=None, classes=None, epochs=2, batch_size=4)
     config, own = each_part.run_config(args, {}, seed=0, work_dir="work"), Config.fromfile(demo)
     assert config.train_dataloader.dataset == own.train_dataloader.dataset
     assert config.val_dataloader.dataset == own.val_dataloader.dataset
