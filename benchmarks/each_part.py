@@ -315,10 +315,10 @@ def main() -> None:
         help="folder with train.json, val.json and images/ (default: the config's)")  # fmt: skip
     parser.add_argument("--classes", type=lambda text: text.split(","), metavar="A,B,...")
     parser.add_argument("--image-scale", type=int, nargs=2, default=(192, 144), metavar=("W", "H"),
-        help="with --data-root (%(default)s)")  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+        help="with --data-root (192 144)")  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=1, help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
     parser.add_argument(
         "--recipe",
         nargs="?",
@@ -334,9 +334,11 @@ def main() -> None:
         parser.error(f"--recipe: no config {args.recipe}; names of rows come before the options")
     table = CHANGES if args.recipe else PARTS
     if args.names:
+        everything = "\n  ".join(table)
         table = select(table, args.names)
         if not table:
-            parser.error(f"no row has {' or '.join(args.names)} in its name")
+            names = " or ".join(args.names)
+            parser.error(f"no row has {names} in its name; the rows are\n  {everything}")
     dataset = run_config(args, {}, seed=0, work_dir="").train_dataloader.dataset
     annotations = Path(dataset.data_root) / dataset.ann_file
     if not annotations.is_file():

@@ -68,7 +68,7 @@ def test_each_part_selects_rows_by_name_or_part_of_it():
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["absent row", "--recipe"], "no row has absent row in its name"),
+        (["absent row", "--recipe"], "no row has absent row in its name; the rows are\n  the"),
         (["--recipe", "focal loss"], "no config focal loss; names of rows come before"),
         (["--data-root", "x"], "give --data-root and --classes together"),
         (["--data-root", "x", "--classes", "a"], "no file x/train.json; name your dataset"),
