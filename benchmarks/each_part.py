@@ -235,21 +235,10 @@ class LossCurve(Hook):
 
 
 def _dataset(args: argparse.Namespace) -> dict[str, Any]:
-    root = str(args.data_root)
-    options: dict[str, Any] = {
-        "model.bbox_head.num_classes": len(args.classes),
-        "val_evaluator.ann_file": f"{root}/val.json",
-    }
-    for split in ("train", "val"):
-        dataset = f"{split}_dataloader.dataset"
-        options |= {
-            f"{dataset}.data_root": root,
-            f"{dataset}.ann_file": f"{split}.json",
-            f"{dataset}.data_prefix": dict(img="images/"),
-            f"{dataset}.metainfo": dict(classes=tuple(args.classes)),
-            f"{dataset}.pipeline.{2 if split == 'train' else 1}.scale": tuple(args.image_scale),
-        }
-    return options
+    """The templates' variables, from which they derive the other keys."""
+    names = dict(train_ann="train.json", val_ann="val.json", train_images="images/")
+    names |= dict(val_images="images/", data_root=str(args.data_root))
+    return names | dict(classes=tuple(args.classes), image_scale=tuple(args.image_scale))
 
 
 def run_config(
